@@ -1,1 +1,6 @@
-//! x
+//! Your Postgres writes trigger work.
+
+pub mod event;
+pub mod ledger;
+
+pub mod handler;

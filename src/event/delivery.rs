@@ -1,0 +1,142 @@
+//! What a source hands over, and what it is told: plain values that cross the border between source and engine.
+//!
+//! Neither side imports the other. A source sends [`SourceEvent`]s in order over one channel and obeys
+//! [`SourceCommand`]s.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use bytes::Bytes;
+
+use crate::event::change::ChangeEvent;
+
+/// One ordered stream of a source: a Kafka topic-partition, or a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourcePartition {
+    /// Topic name.
+    pub topic: Arc<str>,
+    /// Partition number.
+    pub partition: i32,
+}
+
+impl std::fmt::Display for SourcePartition {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+/// Where a record stands in its partition: a Kafka offset. Gaps are normal; only order within one partition means
+/// anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(pub i64);
+
+/// The bytes of a record exactly as the source stored them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RawRecord {
+    /// Key bytes; `None` is a null key, which is not an empty one.
+    pub key: Option<Bytes>,
+    /// Value bytes; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers in order; names may repeat.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// Timestamp of the record in milliseconds, where the source keeps one.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// One record, decoded: the unit that is delivered, tracked and committed.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The stream it came from.
+    pub partition: SourcePartition,
+    /// Its place in that stream.
+    pub position: Position,
+    /// Its bytes, kept until it is settled, so that a dead letter is byte for byte the original.
+    pub raw: RawRecord,
+    /// What the decoder made of it.
+    pub content: Content,
+}
+
+/// What the decoder made of a record.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A change of a row.
+    Change(Arc<ChangeEvent>),
+    /// Nothing to react to, for this reason.
+    Skip(SkipReason),
+    /// Bytes that can never decode. The text says why and never quotes a cell.
+    Undecodable(String),
+}
+
+/// Why a record wakes no handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SkipReason {
+    /// A row read by a snapshot.
+    Read,
+    /// A tombstone: null value after a delete, or empty payload.
+    Tombstone,
+    /// A heartbeat of the connector.
+    Heartbeat,
+    /// A BEGIN or END marker.
+    Transaction,
+    /// A notification of the connector.
+    Notification,
+    /// A row of a signal table.
+    Signal,
+}
+
+impl SkipReason {
+    /// The word used in logs, metrics and `decode`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Tombstone => "tombstone",
+            Self::Heartbeat => "heartbeat",
+            Self::Transaction => "transaction",
+            Self::Notification => "notification",
+            Self::Signal => "signal",
+        }
+    }
+}
+
+/// What a source tells the engine, in the order in which it happened.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// These partitions are ours from now on, under this epoch; deliveries follow.
+    Assigned {
+        /// The partitions with the epoch of their claim.
+        partitions: Vec<(SourcePartition, u64)>,
+    },
+    /// One record of an assigned partition, under the epoch in which it was fetched.
+    Delivered {
+        /// Epoch of the assignment under which it was fetched.
+        epoch: u64,
+        /// The record.
+        delivery: Box<Delivery>,
+    },
+    /// These partitions are about to be taken away. The source blocks until the reply arrives or its budget is spent,
+    /// then commits the positions of the reply.
+    Revoking {
+        /// The partitions that go.
+        partitions: Vec<SourcePartition>,
+        /// Takes the positions to commit: per partition the first position that is not settled.
+        reply: SyncSender<Vec<(SourcePartition, Position)>>,
+    },
+    /// These partitions are already gone: nothing can be committed for them any more.
+    Lost {
+        /// The partitions that went.
+        partitions: Vec<SourcePartition>,
+    },
+}
+
+/// What the engine asks of a source.
+#[derive(Debug)]
+pub enum SourceCommand {
+    /// Everything before these positions is settled: make that durable.
+    Commit(Vec<(SourcePartition, Position)>),
+    /// Hand over no more records of this partition until it is resumed.
+    Pause(SourcePartition),
+    /// Hand over records of this partition again.
+    Resume(SourcePartition),
+    /// Leave: commit these last positions, then leave the group and end.
+    Leave(Vec<(SourcePartition, Position)>),
+}

@@ -1,0 +1,324 @@
+//! The handler API: code that reacts to changes of rows.
+//!
+//! A handler is one trait with one method that works; everything else about delivery (order, retries, dead letters,
+//! once-only effects) is the engine's. What a handler may answer is four verbs: done, skipped, later, or an error that
+//! says whether it may heal.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use crate::event::change::ChangeEvent;
+use crate::ledger::effects::Effects;
+use crate::ledger::transaction::{self, Mode};
+
+/// Reacts to changes.
+///
+/// # Contract
+/// - Order: events of one ordering key arrive in commit order, one call at a time, across retries and restarts.
+/// - Repetition: a call may be repeated at any time (crash, rebalance, retry). SQL run through [`Context::once`] takes
+///   effect exactly once; anything else must tolerate repetition.
+/// - Concurrency: calls for different ordering keys run in parallel.
+/// - Cancellation: a call that outlives its time-out is dropped at its next await; its transaction rolls back.
+/// - Durability: when the method returns `Ok`, its transaction is committed before the event counts as done.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Name, routes and limits. Must not change while the process runs.
+    fn spec(&self) -> Spec;
+
+    /// Whether this change of a routed table concerns the handler at all. Pure: decides on the event alone. What is
+    /// not wanted costs no attempt and no ledger row.
+    fn wants(&self, _event: &ChangeEvent) -> bool {
+        true
+    }
+
+    /// The key on which this event must be alone in the whole system, or `None`. [`Context::once`] holds a
+    /// transaction-level advisory lock on it; facts read after that are those the last holder left.
+    fn exclusive(&self, _event: &ChangeEvent) -> Option<String> {
+        None
+    }
+
+    /// Works on one event, or on several of one ordering key in order where [`Spec::coalesce_max`] allows it.
+    ///
+    /// # Errors
+    /// A [`HandlerError`] that says whether trying again can help.
+    async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError>;
+}
+
+/// What a handler is called and what wakes it.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Stable name; it is part of the ledger's key, of the consumer group and of the dead-letter topic.
+    pub name: String,
+    /// The tables that wake it.
+    pub routes: Vec<Route>,
+    /// How many events of one ordering key one call may take; 1 means one at a time.
+    pub coalesce_max: usize,
+    /// Time-out of one attempt, when it differs from the group's.
+    pub attempt_timeout: Option<Duration>,
+}
+
+/// One table that wakes a handler.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Schema of the table.
+    pub schema: String,
+    /// Name of the table.
+    pub table: String,
+    /// What keeps events in order.
+    pub ordering: Ordering,
+}
+
+/// Events with equal ordering keys are handled strictly one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ordering {
+    /// The table's primary key.
+    PrimaryKey,
+    /// These columns of the row (of the new row, or of the old one when there is no new one).
+    Columns(Vec<String>),
+}
+
+/// How a handler ended without an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The work is done.
+    Done,
+    /// Nothing had to be done, for this reason: a short constant such as `not_active`.
+    Skipped(&'static str),
+    /// Not now: try again after this time, without counting an attempt.
+    Snooze(Duration),
+}
+
+/// Why a handler failed.
+#[derive(Debug)]
+pub struct HandlerError {
+    /// What follows from it.
+    pub fault: Fault,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What follows from an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// May heal: counts an attempt and is tried again, not before `after` where the other side asked for that.
+    Transient {
+        /// The other side's own delay, such as `Retry-After`.
+        after: Option<Duration>,
+    },
+    /// Will not heal by itself: dead letter.
+    Permanent,
+    /// Something every job needs does not answer (Postgres, the mail server): no attempt is counted, the lane waits.
+    Unreachable {
+        /// What does not answer, for people.
+        what: &'static str,
+    },
+}
+
+impl HandlerError {
+    /// An error that may heal.
+    pub fn transient(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            fault: Fault::Transient { after: None },
+            source: source.into(),
+        }
+    }
+
+    /// An error that may heal, not before `after`.
+    pub fn retry_after(after: Duration, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            fault: Fault::Transient { after: Some(after) },
+            source: source.into(),
+        }
+    }
+
+    /// An error that trying again cannot mend.
+    pub fn permanent(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            fault: Fault::Permanent,
+            source: source.into(),
+        }
+    }
+
+    /// An outage of something every job needs.
+    pub fn unreachable(what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            fault: Fault::Unreachable { what },
+            source: source.into(),
+        }
+    }
+
+    /// The whole chain of causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.source.to_string();
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fault {
+            Fault::Transient { .. } => out.write_str("the handler failed and may succeed later"),
+            Fault::Permanent => out.write_str("the handler failed for good"),
+            Fault::Unreachable { what } => write!(out, "{what} did not answer"),
+        }
+    }
+}
+
+impl std::error::Error for HandlerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+impl From<sqlx::Error> for HandlerError {
+    /// Data that Postgres refuses (SQLSTATE classes 22 and 23) is permanent, a Postgres that cannot be reached or is
+    /// shutting down counts no attempt, everything else may heal and is bounded by the attempts.
+    fn from(error: sqlx::Error) -> Self {
+        let code = error
+            .as_database_error()
+            .and_then(|database| database.code().map(|code| code.into_owned()));
+        match (&error, code.as_deref()) {
+            (_, Some(code)) if code.starts_with("22") || code.starts_with("23") => Self::permanent(error),
+            (_, Some(code)) if code.starts_with("08") || code.starts_with("57P") || code.starts_with("53") => {
+                Self::unreachable("postgres", error)
+            }
+            (_, Some(_)) => Self::transient(error),
+            (
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed,
+                None,
+            ) => Self::unreachable("postgres", error),
+            _ => Self::transient(error),
+        }
+    }
+}
+
+/// What handlers of one group share: their database connections and the store of effects.
+#[derive(Debug, Clone)]
+pub struct Resources {
+    /// Connections reserved for the group.
+    pub pool: PgPool,
+    /// Mails and calls.
+    pub effects: Effects,
+}
+
+/// One attempt, as the handler sees it.
+#[derive(Debug)]
+pub struct Context {
+    resources: Resources,
+    handler: Arc<str>,
+    attempt: u32,
+    mode: Mode,
+    exclusive: BTreeSet<String>,
+    events: Vec<Arc<ChangeEvent>>,
+    transaction: Option<Transaction<'static, Postgres>>,
+}
+
+/// The once-only part of an attempt: the ledger rows are written, and what runs on `connection` commits with them.
+#[derive(Debug)]
+pub struct Once<'a> {
+    /// The events nobody did before, in order. Never empty.
+    pub events: Vec<Arc<ChangeEvent>>,
+    /// The connection inside the transaction.
+    pub connection: &'a mut PgConnection,
+}
+
+impl Context {
+    /// A context for one attempt of `handler` at `events`.
+    pub fn new(
+        resources: Resources,
+        handler: &dyn Handler,
+        events: &[Arc<ChangeEvent>],
+        attempt: u32,
+        mode: Mode,
+    ) -> Self {
+        Self {
+            resources,
+            handler: handler.spec().name.into(),
+            attempt,
+            mode,
+            exclusive: events.iter().filter_map(|event| handler.exclusive(event)).collect(),
+            events: events.to_vec(),
+            transaction: None,
+        }
+    }
+
+    /// Counts from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Whether this is the replay of a dead letter. It may run after later events of its key.
+    pub fn replayed(&self) -> bool {
+        matches!(self.mode, Mode::Replay { .. })
+    }
+
+    /// The handler's name.
+    pub fn handler(&self) -> &str {
+        &self.handler
+    }
+
+    /// Connections for reading facts before [`Context::once`].
+    pub fn pool(&self) -> &PgPool {
+        &self.resources.pool
+    }
+
+    /// Mails and calls.
+    pub fn effects(&self) -> &Effects {
+        &self.resources.effects
+    }
+
+    /// Opens the transaction whose SQL takes effect exactly once: ledger rows first, then the locks of
+    /// [`Handler::exclusive`]. `None` when all events were done before: answer [`Outcome::Done`].
+    ///
+    /// The transaction commits when the handler returns `Ok`, and rolls back when it fails.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered, classified.
+    ///
+    /// # Panics
+    /// When called twice in one attempt.
+    pub async fn once(&mut self) -> Result<Option<Once<'_>>, HandlerError> {
+        assert!(self.transaction.is_none(), "once() was called twice in one attempt");
+        let opened = transaction::open(&self.resources.pool, &self.handler, &self.events, &self.mode).await?;
+        let connection = self.transaction.insert(opened.transaction);
+        if opened.pending.is_empty() {
+            return Ok(None);
+        }
+        for key in &self.exclusive {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+                .bind(key)
+                .execute(&mut **connection)
+                .await?;
+        }
+        Ok(Some(Once {
+            events: opened.pending,
+            connection,
+        }))
+    }
+
+    /// Commits what [`Context::once`] opened. Called by whoever ran the handler, never by the handler.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered, classified. The outcome is then unknown; the ledger tells at the next attempt.
+    pub async fn commit(self) -> Result<(), HandlerError> {
+        match self.transaction {
+            Some(transaction) => Ok(transaction.commit().await?),
+            None => Ok(()),
+        }
+    }
+}

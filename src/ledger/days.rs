@@ -1,0 +1,43 @@
+//! The ledger's partitions: one per UTC day of commit.
+//!
+//! They are made ahead of time, and on demand for any other day, never inside a handler's transaction: attaching a
+//! partition takes a lock that a long handler would hold.
+
+use chrono::{Days, NaiveDate, Utc};
+use sqlx::postgres::PgPool;
+
+/// How many days from today on are kept ready.
+pub const DAYS_AHEAD: u64 = 7;
+
+/// Makes the partitions of yesterday, today and the days ahead.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let yesterday = Utc::now().date_naive() - Days::new(1);
+    for day in 0..=DAYS_AHEAD + 1 {
+        make(pool, yesterday + Days::new(day)).await?;
+    }
+    Ok(())
+}
+
+/// Makes the partition of one day; that it exists already, or that another process makes it now, is no error.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn make(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // CREATE TABLE IF NOT EXISTS is not safe against itself: two sessions can both find the table missing.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.ledger.days', 0))")
+        .execute(&mut *transaction)
+        .await?;
+    let next = day + Days::new(1);
+    let statement = format!(
+        "CREATE TABLE IF NOT EXISTS afterwrite.ledger_{} PARTITION OF afterwrite.ledger FOR VALUES FROM ('{day}') TO ('{next}')",
+        day.format("%Y%m%d"),
+    );
+    sqlx::query(sqlx::AssertSqlSafe(statement))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}

@@ -1,0 +1,145 @@
+//! Effects: mails and calls that the database cannot roll back, made recognisable instead.
+//!
+//! An effect is claimed before it is made: its key, its rendered bytes and a lease are committed, then the call is made
+//! with no transaction open, then one transaction records that it was sent together with the ledger row and the
+//! handler's SQL. Whoever repeats a call whose outcome is unknown repeats it with the same key and the same bytes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use uuid::Uuid;
+
+/// The store of effects, shared by all handlers of a process.
+#[derive(Debug, Clone)]
+pub struct Effects {
+    pool: PgPool,
+    owner: Uuid,
+    lease: Duration,
+    /// Calls the other side accepted, whose last transaction has not committed yet: they are never made again.
+    accepted: Arc<Mutex<HashMap<String, String>>>,
+}
+
+/// What may be done about an effect now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Make the call with exactly these bytes; they may be older than the ones offered.
+    Call {
+        /// The bytes committed when the effect was first claimed.
+        rendered: Vec<u8>,
+    },
+    /// This process made the call and the other side accepted it; only the last transaction is missing.
+    Accepted {
+        /// What the other side answered.
+        reply: String,
+    },
+    /// It is finished: sent, skipped or failed earlier.
+    Finished {
+        /// `sent`, `skipped` or `failed`.
+        state: String,
+    },
+    /// Another process holds the lease: come back later.
+    Leased {
+        /// When the lease ends, from now.
+        remaining: Duration,
+    },
+}
+
+impl Effects {
+    /// A store whose leases last `lease`, which must be longer than any call takes.
+    pub fn new(pool: PgPool, owner: Uuid, lease: Duration) -> Self {
+        Self {
+            pool,
+            owner,
+            lease,
+            accepted: Arc::default(),
+        }
+    }
+
+    /// Claims an effect. The first claim commits `rendered`; later ones get those first bytes back.
+    ///
+    /// `reopen` lets the replay of a dead letter claim an effect that had failed.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn claim(&self, key: &str, handler: &str, rendered: &[u8], reopen: bool) -> Result<Claim, sqlx::Error> {
+        if let Some(reply) = self.accepted.lock().expect("no panic while held").get(key) {
+            return Ok(Claim::Accepted { reply: reply.clone() });
+        }
+        let taken: Option<(Vec<u8>,)> = sqlx::query_as(
+            "INSERT INTO afterwrite.effects AS known (effect_key, handler, state, rendered, owner, lease_until)
+             VALUES ($1, $2, 'sending', $3, $4, now() + $5 * interval '1 millisecond')
+             ON CONFLICT (effect_key) DO UPDATE
+                 SET state = 'sending', owner = excluded.owner, lease_until = excluded.lease_until,
+                     calls = known.calls + 1, updated_at = now()
+                 WHERE known.state = 'sending' AND (known.lease_until < now() OR known.owner = excluded.owner)
+                    OR known.state = 'failed' AND $6
+             RETURNING rendered",
+        )
+        .bind(key)
+        .bind(handler)
+        .bind(rendered)
+        .bind(self.owner)
+        .bind(i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX))
+        .bind(reopen)
+        .fetch_optional(&self.pool)
+        .await?;
+        if let Some((rendered,)) = taken {
+            return Ok(Claim::Call { rendered });
+        }
+        let (state, remaining_ms): (String, i64) = sqlx::query_as(
+            "SELECT state, greatest(0, extract(epoch FROM lease_until - now()) * 1000)::bigint
+             FROM afterwrite.effects WHERE effect_key = $1",
+        )
+        .bind(key)
+        .fetch_one(&self.pool)
+        .await?;
+        if state == "sending" {
+            return Ok(Claim::Leased {
+                remaining: Duration::from_millis(remaining_ms.unsigned_abs()),
+            });
+        }
+        Ok(Claim::Finished { state })
+    }
+
+    /// Remembers that the other side accepted the call, so that a failing last transaction never repeats it.
+    pub fn accepted(&self, key: &str, reply: &str) {
+        self.accepted
+            .lock()
+            .expect("no panic while held")
+            .insert(key.to_owned(), reply.to_owned());
+    }
+
+    /// Forgets an accepted call: its last transaction has committed.
+    pub fn settled(&self, key: &str) {
+        self.accepted.lock().expect("no panic while held").remove(key);
+    }
+}
+
+/// Records the end of an effect, in the transaction that also holds the ledger row. `state` is `sent`, `skipped` or
+/// `failed`. An effect that was never claimed (skipped before it was rendered) gets its row here.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn finish(
+    connection: &mut PgConnection,
+    key: &str,
+    handler: &str,
+    state: &str,
+    reply: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO afterwrite.effects (effect_key, handler, state, rendered, owner, lease_until, calls, reply)
+         VALUES ($1, $2, $3, '', gen_random_uuid(), now(), 0, $4)
+         ON CONFLICT (effect_key) DO UPDATE SET state = excluded.state, reply = excluded.reply, updated_at = now()",
+    )
+    .bind(key)
+    .bind(handler)
+    .bind(state)
+    .bind(reply)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
