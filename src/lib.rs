@@ -4,3 +4,5 @@ pub mod event;
 pub mod ledger;
 
 pub mod handler;
+
+pub mod engine;
