@@ -5,4 +5,6 @@ pub mod ledger;
 
 pub mod handler;
 
+pub mod router;
+
 pub mod engine;

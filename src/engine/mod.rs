@@ -1,4 +1,7 @@
 //! The engine: decide apart from do.
+//!
+//! [`core`] decides; [`driver`] performs. The driver is the only owner of the core and of everything kept for open jobs;
+//! sources, attempts and dead letters talk to it by messages.
 
 pub mod core;
 
@@ -7,3 +10,17 @@ pub(crate) mod lanes;
 pub(crate) mod offsets;
 
 pub mod retry;
+
+pub mod driver;
+
+mod ownership;
+
+mod jobs;
+
+pub(crate) mod attempt;
+
+pub mod backoff;
+
+pub mod letter;
+
+pub mod counts;

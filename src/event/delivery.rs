@@ -140,3 +140,12 @@ pub enum SourceCommand {
     /// Leave: commit these last positions, then leave the group and end.
     Leave(Vec<(SourcePartition, Position)>),
 }
+
+impl RawRecord {
+    /// Bytes of key, value and headers.
+    pub fn weight(&self) -> usize {
+        let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + bytes(value)).sum();
+        bytes(&self.key) + bytes(&self.value) + headers
+    }
+}
