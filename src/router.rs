@@ -13,6 +13,7 @@ use crate::handler::{Handler, Ordering};
 /// The routing table of one group.
 pub struct Router {
     handlers: Vec<Arc<dyn Handler>>,
+    names: Vec<String>,
     tables: HashMap<String, Vec<Target>>,
 }
 
@@ -46,12 +47,22 @@ impl Router {
                     .push(target);
             }
         }
-        Self { handlers, tables }
+        let names = handlers.iter().map(|handler| handler.spec().name).collect();
+        Self {
+            handlers,
+            names,
+            tables,
+        }
     }
 
     /// The handlers, by index.
     pub fn handlers(&self) -> &[Arc<dyn Handler>] {
         &self.handlers
+    }
+
+    /// The name of a handler.
+    pub fn name(&self, handler: usize) -> &str {
+        &self.names[handler]
     }
 
     /// The handlers that want this event.

@@ -14,16 +14,15 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::time::DelayQueue;
 
-use crate::engine::attempt::{Attempt, AttemptEnd};
-use crate::engine::backoff::jittered;
+use crate::engine::attempt::AttemptEnd;
 use crate::engine::core::Core;
-use crate::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, Work};
+use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, Work};
 use crate::engine::counts::Counts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::letter::Letters;
 use crate::engine::ownership::Ownership;
-use crate::engine::retry::{Class, Finish, Wait};
-use crate::event::delivery::{Content, Delivery, Position, SourceCommand, SourceEvent, SourcePartition};
+use crate::engine::retry::Finish;
+use crate::event::delivery::{Content, Delivery, Settled, SourceCommand, SourceEvent};
 use crate::handler::Resources;
 use crate::router::Router;
 
@@ -67,7 +66,7 @@ pub struct Channels {
     /// What the source says.
     pub events: mpsc::UnboundedReceiver<SourceEvent>,
     /// What the source is told.
-    pub commands: mpsc::UnboundedSender<SourceCommand>,
+    pub commands: std::sync::mpsc::Sender<SourceCommand>,
     /// Dead letters that come back.
     pub replays: mpsc::Receiver<Replay>,
     /// Replays that have ended.
@@ -84,25 +83,25 @@ pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()
     driver.counts
 }
 
-struct Driver {
-    setup: Setup,
-    core: Core,
-    channels: Channels,
-    ownership: Ownership,
-    held: HashMap<JobId, Held>,
-    next_job: u64,
-    tasks: JoinSet<Ended>,
-    task_jobs: HashMap<Id, JobId>,
-    under_way: HashMap<JobId, AbortHandle>,
-    waits: DelayQueue<JobId>,
-    counts: Counts,
-    stop_deadline: Option<Instant>,
-    last_positions: Vec<(SourcePartition, Position)>,
-    drained: bool,
+pub(super) struct Driver {
+    pub(super) setup: Setup,
+    pub(super) core: Core,
+    pub(super) channels: Channels,
+    pub(super) ownership: Ownership,
+    pub(super) held: HashMap<JobId, Held>,
+    pub(super) next_job: u64,
+    pub(super) tasks: JoinSet<Ended>,
+    pub(super) task_jobs: HashMap<Id, JobId>,
+    pub(super) under_way: HashMap<JobId, AbortHandle>,
+    pub(super) waits: DelayQueue<JobId>,
+    pub(super) counts: Counts,
+    pub(super) stop_deadline: Option<Instant>,
+    pub(super) last_positions: Vec<Settled>,
+    pub(super) drained: bool,
 }
 
 /// What a task reports.
-enum Ended {
+pub(super) enum Ended {
     Attempt(AttemptEnd),
     Bury(Result<(), String>),
 }
@@ -261,19 +260,13 @@ impl Driver {
                 return Work::Undecodable(self.keep(held));
             }
         };
-        let names: Vec<String> = self
-            .setup
-            .router
-            .handlers()
-            .iter()
-            .map(|handler| handler.spec().name)
-            .collect();
         let delivery = Arc::new(delivery);
         let mut jobs = Vec::with_capacity(woken.len());
-        for target in woken
-            .iter()
-            .filter(|target| only.is_none_or(|only| names[target.handler] == only))
-        {
+        let router = Arc::clone(&self.setup.router);
+        for target in woken {
+            if only.is_some_and(|only| router.name(target.handler) != only) {
+                continue;
+            }
             let handler = HandlerIndex(u16::try_from(target.handler).expect("a group has few handlers"));
             let held = Held {
                 delivery: Arc::clone(&delivery),
@@ -341,7 +334,7 @@ impl Driver {
                 self.counts.retried += 1;
                 let error = end.error.unwrap_or_default();
                 if let Some(held) = self.held.get_mut(&job) {
-                    let handler = self.setup.router.handlers()[usize::from(held.handler.0)].spec().name;
+                    let handler = self.setup.router.name(usize::from(held.handler.0));
                     tracing::warn!(handler, partition = %held.partition(), offset = held.delivery.position.0, finish = ?end.finish, error, "attempt failed");
                     held.failed(error);
                 }
@@ -359,114 +352,6 @@ impl Driver {
         for action in actions {
             self.perform(action);
         }
-    }
-
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::Start {
-                handler,
-                attempt,
-                members,
-            } => self.start(handler, attempt, &members),
-            Action::Wait { job, wait } => {
-                let delay = match wait {
-                    Wait::Jittered(ceiling) => jittered(ceiling),
-                    Wait::Exact(delay) => delay,
-                };
-                self.waits.insert(job, delay);
-            }
-            Action::Bury { job, class, attempts } => self.bury(job, class, attempts),
-            Action::Forget { job } => {
-                self.held.remove(&job);
-            }
-            Action::Abandon { job } => {
-                if let Some(under_way) = self.under_way.remove(&job) {
-                    under_way.abort();
-                }
-            }
-            Action::Commit { positions } => {
-                let named = positions
-                    .into_iter()
-                    .map(|(id, position)| (self.ownership.name(id).clone(), position));
-                let command = SourceCommand::Commit(named.collect());
-                self.tell_source(command);
-            }
-            Action::Pause { partition } => {
-                self.tell_source(SourceCommand::Pause(self.ownership.name(partition).clone()))
-            }
-            Action::Resume { partition } => {
-                self.tell_source(SourceCommand::Resume(self.ownership.name(partition).clone()))
-            }
-            Action::Released { partition, position } => self.released(partition, position),
-            Action::ReplayEnded { request, healed } => {
-                if self.channels.replay_ends.send(ReplayEnd { request, healed }).is_err() {
-                    tracing::warn!(
-                        request = request.0,
-                        "replay ended after its taker had stopped; it will be taken again"
-                    );
-                }
-            }
-            Action::Drained => {
-                self.drained = true;
-                let positions = std::mem::take(&mut self.last_positions);
-                self.tell_source(SourceCommand::Leave(positions));
-            }
-        }
-    }
-
-    fn released(&mut self, partition: PartitionId, position: Option<Position>) {
-        let name = self.ownership.name(partition).clone();
-        tracing::info!(group = %self.setup.group, partition = %name, "partition released");
-        if let Some(position) = position.filter(|_| self.stop_deadline.is_some()) {
-            self.last_positions.push((name, position));
-        }
-        self.ownership.released(partition, position);
-    }
-
-    /// A source that ended closes its channel of events too, which ends the loop; nothing is lost by not telling it.
-    fn tell_source(&self, command: SourceCommand) {
-        if self.channels.commands.send(command).is_err() {
-            tracing::debug!(group = %self.setup.group, "the source has already ended");
-        }
-    }
-
-    fn start(&mut self, handler: HandlerIndex, number: u32, members: &[JobId]) {
-        let handler = Arc::clone(&self.setup.router.handlers()[usize::from(handler.0)]);
-        let held: Vec<&Held> = members.iter().map(|job| &self.held[job]).collect();
-        let attempt = Attempt {
-            resources: self.setup.resources.clone(),
-            timeout: handler.spec().attempt_timeout.unwrap_or(self.setup.times.attempt),
-            handler,
-            events: held.iter().filter_map(|held| held.event().cloned()).collect(),
-            number,
-            mode: held[0].mode(),
-        };
-        let under_way = self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) });
-        self.track(members[0], under_way);
-    }
-
-    fn bury(&mut self, job: JobId, class: Class, attempts: u32) {
-        let held = &self.held[&job];
-        let handlers = self.setup.router.handlers();
-        let handler = handlers
-            .get(usize::from(held.handler.0))
-            .map(|handler| handler.spec().name);
-        let letter = held.letter(&self.setup.group, handler.as_deref(), class, attempts);
-        let letters = Arc::clone(&self.setup.letters);
-        tracing::warn!(
-            handler = %letter.handler, partition = %letter.partition, offset = letter.position.0, class = class.as_str(),
-            attempts, letter = letter.id(), error = letter.error, "writing dead letter"
-        );
-        let under_way = self.tasks.spawn(async move {
-            let written = letters.bury(&letter).await;
-            Ended::Bury(written.map_err(|error| format!("{error}: {}", error.source)))
-        });
-        self.track(job, under_way);
-    }
-
-    fn track(&mut self, job: JobId, under_way: AbortHandle) {
-        self.task_jobs.insert(under_way.id(), job);
-        self.under_way.insert(job, under_way);
     }
 }
 

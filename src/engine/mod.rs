@@ -13,6 +13,8 @@ pub mod retry;
 
 pub mod driver;
 
+mod perform;
+
 mod ownership;
 
 mod jobs;

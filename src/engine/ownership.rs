@@ -55,6 +55,11 @@ impl Ownership {
         &self.names[id.0 as usize]
     }
 
+    /// The epoch under which a partition is owned now.
+    pub(crate) fn epoch(&self, name: &SourcePartition) -> Option<u64> {
+        self.owned.borrow().get(name).copied()
+    }
+
     pub(crate) fn assign(&mut self, name: &SourcePartition, epoch: u64) {
         self.owned.send_modify(|owned| {
             owned.insert(name.clone(), epoch);
