@@ -8,3 +8,5 @@ pub mod handler;
 pub mod router;
 
 pub mod engine;
+
+pub mod dead_letter;
