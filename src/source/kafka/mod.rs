@@ -20,6 +20,7 @@ mod pauses;
 
 mod poll;
 
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ impl Running {
 pub fn start(
     options: Options,
     claims: Claims,
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     registry: Option<Registry>,
     commands: mpsc::Receiver<SourceCommand>,
     events: UnboundedSender<SourceEvent>,
