@@ -4,3 +4,9 @@ pub mod event;
 pub mod ledger;
 
 pub mod handler;
+
+pub mod mail_catcher;
+
+pub mod telemetry;
+
+pub mod cli;
