@@ -7,6 +7,8 @@ pub mod handler;
 
 pub mod mail_catcher;
 
+pub mod config;
+
 pub mod telemetry;
 
 pub mod cli;
