@@ -4,6 +4,8 @@
 # Not "afterwrite": a role named like the schema would have its unqualified tables made in that schema.
 PG_USER=waitlist_owner
 PG_DATABASE=waitlist
+# The oldest version the SQL works with (UNIQUE NULLS NOT DISTINCT), and the one of docker-compose.yml.
+PG_MAJOR_MIN=15
 PG_SYSTEM_USER=${PG_SYSTEM_USER:-postgres}
 
 postgres_url() { printf 'postgres://%s:%s@127.0.0.1:%s/%s' "$PG_USER" "$PG_USER" "$PG_PORT" "$PG_DATABASE"; }
@@ -23,6 +25,13 @@ postgres_bin() {
     else
         fail "the Postgres server programs are missing; run $NATIVE_DIR/setup"
     fi
+}
+
+postgres_check_version() {
+    local version
+    version="$("$1/postgres" --version)"
+    [[ $version =~ \ ([0-9]+) ]] && ((BASH_REMATCH[1] >= PG_MAJOR_MIN)) ||
+        fail "$1/postgres is $version; version $PG_MAJOR_MIN or newer is needed"
 }
 
 # The words that put a command under the right user; empty for a normal user, who runs the cluster himself.
@@ -54,6 +63,7 @@ postgres_launch() {
     local dir bin sockets words
     dir="$(postgres_dir)"
     bin="$(postgres_bin)"
+    postgres_check_version "$bin"
     if ((EUID == 0)) && ! id -u "$PG_SYSTEM_USER" >/dev/null 2>&1; then
         fail "there is no user $PG_SYSTEM_USER to run Postgres as; set PG_SYSTEM_USER"
     fi
