@@ -1,2 +1,27 @@
-//! x
-fn main() {}
+//! The process: reads the command line, starts the runtime, and turns what came out into an exit code.
+
+use std::process::ExitCode;
+
+use afterwrite::cli::{self, Cli, Failure};
+use afterwrite::telemetry;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("afterwrite: {}", failure.chain());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Everything that can fail without the runtime fails before it exists.
+fn start(cli: Cli) -> Result<(), Failure> {
+    telemetry::start(telemetry::Format::Human);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    runtime.block_on(cli::run(cli))
+}

@@ -1,0 +1,139 @@
+//! The command line: one enum, one match, one file per command.
+//!
+//! A command prints its result to standard output, as a table for people or as JSON, and answers a [`Failure`] that
+//! carries the exit code. Nothing here decides anything about delivery.
+
+pub mod mail_catcher;
+
+use std::error::Error;
+
+use clap::{Parser, Subcommand};
+
+/// Your Postgres writes trigger work: a worker that reacts to the changes Debezium streams into Kafka.
+#[derive(Debug, Parser)]
+#[command(
+    name = "afterwrite",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 something could not be reached."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Keep every mail sent to a local SMTP server as a file (for tests and the demo)
+    MailCatcher(mail_catcher::MailCatcherArgs),
+}
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// What went wrong, with the exit code that follows from it.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::MailCatcher(args) => mail_catcher::run(&args).await,
+    }
+}
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a command failed, and with that its exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command ran and did not succeed: exit code 1.
+    Failed(Cause),
+    /// The command line or the configuration is wrong: exit code 2.
+    Usage(Cause),
+    /// Something the command needs could not be reached: exit code 3.
+    Unreachable(Cause),
+}
+
+impl Failure {
+    /// The command ran and did not succeed.
+    pub fn failed(cause: impl Into<Cause>) -> Self {
+        Self::Failed(cause.into())
+    }
+
+    /// The command line or the configuration is wrong.
+    pub fn usage(cause: impl Into<Cause>) -> Self {
+        Self::Usage(cause.into())
+    }
+
+    /// Something the command needs could not be reached.
+    pub fn unreachable(cause: impl Into<Cause>) -> Self {
+        Self::Unreachable(cause.into())
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+        }
+    }
+
+    /// The error and all its causes in one line, each said once: some libraries repeat the cause in their own text.
+    pub fn chain(&self) -> String {
+        let (Self::Failed(cause) | Self::Usage(cause) | Self::Unreachable(cause)) = self;
+        let mut text = cause.to_string();
+        let mut next = cause.source();
+        while let Some(error) = next {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            next = error.source();
+        }
+        text
+    }
+}
+
+/// Completes when the process is asked to stop, by SIGTERM or by Ctrl-C.
+///
+/// # Errors
+/// When the system refuses the signal handlers.
+pub async fn stop_signal() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Cli, Failure};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer failed")]
+        struct Outer(#[source] Middle);
+        #[derive(Debug, thiserror::Error)]
+        #[error("middle failed: inner failed")]
+        struct Middle(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("inner failed")]
+        struct Inner;
+        let failure = Failure::unreachable(Outer(Middle(Inner)));
+        assert_eq!(failure.chain(), "outer failed: middle failed: inner failed");
+        assert_eq!(failure.exit_code(), 3);
+    }
+}

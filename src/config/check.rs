@@ -1,0 +1,318 @@
+//! Values that cannot be true, alone or together. Pure; each refusal names the setting and says why.
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::Config;
+use super::engine::Engine;
+
+/// librdkafka properties that this program sets itself, and why nobody else may.
+const OWN_PROPERTIES: [(&str, &str); 9] = [
+    ("bootstrap.servers", "set kafka.brokers instead"),
+    ("metadata.broker.list", "set kafka.brokers instead"),
+    ("group.id", "set kafka.group_prefix instead"),
+    (
+        "enable.auto.commit",
+        "a position is committed when its work is settled, never by the clock",
+    ),
+    (
+        "enable.auto.offset.store",
+        "a position is committed when its work is settled, never on delivery",
+    ),
+    (
+        "auto.offset.reset",
+        "a lost position must stop the partition, never be reset silently",
+    ),
+    ("session.timeout.ms", "set kafka.session_timeout_ms instead"),
+    ("heartbeat.interval.ms", "set kafka.heartbeat_interval_ms instead"),
+    (
+        "topic.metadata.refresh.interval.ms",
+        "set kafka.metadata_refresh_ms instead",
+    ),
+];
+
+/// New partitions must be found before a user starts to wonder.
+const METADATA_REFRESH_MS_MAX: u32 = 5_000;
+
+/// Shorter keys can be tried out one by one.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// All refusals as (path, reason).
+pub(super) fn check(config: &Config) -> Vec<(String, String)> {
+    let mut refusals = Refusals::default();
+    check_places(config, &mut refusals);
+    check_kafka(config, &mut refusals);
+    check_engine("engine", &config.engine, &mut refusals);
+    for name in config.groups.keys() {
+        check_engine(&format!("groups.{name}"), &config.engine_of(name), &mut refusals);
+    }
+    check_handlers(config, &mut refusals);
+    check_topics(config, &mut refusals);
+    check_waitlist(config, &mut refusals);
+    refusals.0
+}
+
+#[derive(Default)]
+struct Refusals(Vec<(String, String)>);
+
+impl Refusals {
+    /// Refuses `path` unless `holds`.
+    fn unless(&mut self, holds: bool, path: impl Into<String>, reason: impl Into<String>) {
+        if !holds {
+            self.0.push((path.into(), reason.into()));
+        }
+    }
+
+    fn at_least(&mut self, value: u64, least: u64, path: impl Into<String>) {
+        self.unless(value >= least, path, format!("{value} is less than {least}"));
+    }
+}
+
+fn check_places(config: &Config, refusals: &mut Refusals) {
+    let url = config.postgres.url.expose();
+    let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    refusals.unless(
+        is_postgres && url.parse::<PgConnectOptions>().is_ok(),
+        "postgres.url",
+        "this is not an address such as postgres://user:password@host:5432/database",
+    );
+    refusals.at_least(config.postgres.connect_timeout_ms, 1, "postgres.connect_timeout_ms");
+    refusals.at_least(config.registry.timeout_ms, 1, "registry.timeout_ms");
+    refusals.at_least(config.connect.timeout_ms, 1, "connect.timeout_ms");
+    refusals.unless(
+        is_topic_part(&config.source.name),
+        "source.name",
+        "topics begin with it: letters, digits, dot, underscore and hyphen only",
+    );
+    for pattern in &config.source.signal_tables {
+        refusals.unless(
+            pattern.split('.').count() == 2,
+            "source.signal_tables",
+            format!("{pattern:?} is not written schema.table"),
+        );
+    }
+}
+
+fn check_kafka(config: &Config, refusals: &mut Refusals) {
+    let kafka = &config.kafka;
+    for broker in kafka.brokers.split(',') {
+        let port = broker
+            .trim()
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()));
+        let holds = matches!(port, Some((host, Ok(port))) if !host.is_empty() && port > 0);
+        refusals.unless(
+            holds,
+            "kafka.brokers",
+            format!("{:?} is not written host:port", broker.trim()),
+        );
+    }
+    refusals.unless(
+        is_topic_part(&kafka.group_prefix),
+        "kafka.group_prefix",
+        "groups and dead-letter topics begin with it: letters, digits, dot, underscore and hyphen only",
+    );
+    refusals.at_least(kafka.heartbeat_interval_ms.into(), 1, "kafka.heartbeat_interval_ms");
+    refusals.unless(
+        u64::from(kafka.session_timeout_ms) >= 3 * u64::from(kafka.heartbeat_interval_ms),
+        "kafka.session_timeout_ms",
+        "it is shorter than three heartbeats: one lost heartbeat would cost the partitions",
+    );
+    refusals.unless(
+        (100..=METADATA_REFRESH_MS_MAX).contains(&kafka.metadata_refresh_ms),
+        "kafka.metadata_refresh_ms",
+        format!("it must lie between 100 and {METADATA_REFRESH_MS_MAX}"),
+    );
+    for (name, why) in OWN_PROPERTIES {
+        refusals.unless(
+            !kafka.properties.0.contains_key(name),
+            format!("kafka.properties.{name}"),
+            why,
+        );
+    }
+}
+
+fn check_engine(section: &str, engine: &Engine, refusals: &mut Refusals) {
+    let path = |key: &str| format!("{section}.{key}");
+    refusals.at_least(engine.attempts_max.into(), 1, path("attempts_max"));
+    refusals.at_least(engine.wait_first_ms, 1, path("wait_first_ms"));
+    refusals.unless(
+        (1.0..=100.0).contains(&engine.wait_factor),
+        path("wait_factor"),
+        "it must lie between 1 and 100",
+    );
+    refusals.unless(
+        engine.wait_ms_max >= engine.wait_first_ms,
+        path("wait_ms_max"),
+        format!("it is shorter than the first wait of {} ms", engine.wait_first_ms),
+    );
+    refusals.at_least(engine.attempt_timeout_ms, 1, path("attempt_timeout_ms"));
+    refusals.unless(
+        (1..=10_000).contains(&engine.lanes_max),
+        path("lanes_max"),
+        "it must lie between 1 and 10,000",
+    );
+    let lanes = u32::try_from(engine.lanes_max).unwrap_or(u32::MAX);
+    refusals.unless(
+        engine.connections() > lanes,
+        path("connections_max"),
+        format!("{lanes} lanes need more than {lanes} connections: one each, and one for commits and claims"),
+    );
+    refusals.at_least(engine.window_events_max as u64, 1, path("window_events_max"));
+    refusals.at_least(engine.window_bytes_max as u64, 1_024, path("window_bytes_max"));
+    refusals.unless(
+        (10..=60_000).contains(&engine.commit_interval_ms),
+        path("commit_interval_ms"),
+        "it must lie between 10 and 60,000",
+    );
+    refusals.unless(
+        engine.effect_lease_ms > engine.attempt_timeout_ms,
+        path("attempt_timeout_ms"),
+        format!(
+            "it is not shorter than engine.effect_lease_ms ({} ms): another process would repeat a mail that is still \
+             being sent",
+            engine.effect_lease_ms
+        ),
+    );
+}
+
+fn check_handlers(config: &Config, refusals: &mut Refusals) {
+    for (name, handler) in &config.handlers {
+        let path = |key: &str| format!("handlers.{name}.{key}");
+        if let Some(timeout) = handler.attempt_timeout_ms {
+            refusals.at_least(timeout, 1, path("attempt_timeout_ms"));
+        }
+        if let Some(events) = handler.coalesce_max {
+            refusals.at_least(events as u64, 1, path("coalesce_max"));
+        }
+    }
+}
+
+fn check_topics(config: &Config, refusals: &mut Refusals) {
+    let (letters, topics) = (&config.dead_letters, &config.topics);
+    refusals.unless(
+        letters.partitions >= 1,
+        "dead_letters.partitions",
+        "a topic has one at least",
+    );
+    refusals.unless(
+        letters.replication_factor.is_none_or(|factor| factor >= 1),
+        "dead_letters.replication_factor",
+        "a partition has one replica at least",
+    );
+    refusals.unless(
+        letters.retention_ms >= 86_400_000,
+        "dead_letters.retention_ms",
+        "letters that vanish within a day cannot be replayed",
+    );
+    refusals.at_least(
+        letters.message_bytes_max.into(),
+        65_537,
+        "dead_letters.message_bytes_max",
+    );
+    refusals.at_least(letters.error_bytes_max as u64, 64, "dead_letters.error_bytes_max");
+    refusals.at_least(letters.write_timeout_ms, 1, "dead_letters.write_timeout_ms");
+    refusals.unless(topics.partitions >= 1, "topics.partitions", "a topic has one at least");
+    refusals.unless(
+        topics.replication_factor >= 1,
+        "topics.replication_factor",
+        "a partition has one replica at least",
+    );
+    refusals.unless(
+        (1..=topics.replication_factor).contains(&topics.min_insync_replicas),
+        "topics.min_insync_replicas",
+        format!(
+            "it must lie between 1 and topics.replication_factor ({})",
+            topics.replication_factor
+        ),
+    );
+    refusals.unless(topics.retention_ms >= 1, "topics.retention_ms", "it must be positive");
+}
+
+fn check_waitlist(config: &Config, refusals: &mut Refusals) {
+    let waitlist = &config.waitlist;
+    if let Some(secret) = &waitlist.secret {
+        refusals.unless(
+            secret.expose().len() >= SECRET_BYTES_MIN,
+            "waitlist.secret",
+            format!("it has fewer than {SECRET_BYTES_MIN} characters and could be guessed"),
+        );
+    }
+    for (path, url, part) in [
+        ("waitlist.verification_url", &waitlist.verification_url, "{token}"),
+        ("waitlist.referral_url", &waitlist.referral_url, "{code}"),
+        ("waitlist.unsubscribe_url", &waitlist.unsubscribe_url, ""),
+    ] {
+        let is_address = url.starts_with("http://") || url.starts_with("https://");
+        refusals.unless(is_address, path, "it does not begin with https:// or http://");
+        refusals.unless(url.contains(part), path, format!("it does not contain {part}"));
+    }
+    let smtp = &config.smtp;
+    refusals.unless(!smtp.host.is_empty(), "smtp.host", "it is empty");
+    refusals.unless(smtp.port > 0, "smtp.port", "it is 0");
+    refusals.unless(
+        smtp.from_address.parse::<lettre::Address>().is_ok(),
+        "smtp.from_address",
+        "this is not an e-mail address",
+    );
+    refusals.unless(
+        smtp.user.is_some() || smtp.password.is_none(),
+        "smtp.password",
+        "smtp.user is missing",
+    );
+    refusals.unless(
+        smtp.password.is_some() || smtp.user.is_none(),
+        "smtp.user",
+        "smtp.password is missing",
+    );
+    refusals.unless(
+        !smtp.sends_password_in_clear(),
+        "smtp.tls",
+        "the password would cross the network in clear text",
+    );
+    refusals.unless(
+        (1..config.engine.effect_lease_ms).contains(&smtp.timeout_ms),
+        "smtp.timeout_ms",
+        "it must be shorter than engine.effect_lease_ms: another process would repeat a mail that is still being sent",
+    );
+    refusals.at_least(smtp.connections_max.into(), 1, "smtp.connections_max");
+    refusals.unless(
+        smtp.mails_per_second_max
+            .is_none_or(|rate| rate > 0.0 && rate.is_finite()),
+        "smtp.mails_per_second_max",
+        "it must be positive",
+    );
+    check_fraud_and_clock(config, refusals);
+}
+
+fn check_fraud_and_clock(config: &Config, refusals: &mut Refusals) {
+    let is_share = |value: f64| (0.0..=1.0).contains(&value);
+    refusals.unless(
+        is_share(config.fraud.hold_confidence),
+        "fraud.hold_confidence",
+        "it must lie between 0 and 1",
+    );
+    for (check, settings) in &config.fraud.checks {
+        refusals.unless(
+            settings.confidence.is_none_or(is_share),
+            format!("fraud.checks.{}.confidence", check.name()),
+            "it must lie between 0 and 1",
+        );
+    }
+    for (path, interval) in [
+        ("schedule.analytics_interval", config.schedule.analytics_interval),
+        ("schedule.fraud_scan_interval", config.schedule.fraud_scan_interval),
+    ] {
+        let seconds = interval.0.as_secs();
+        refusals.unless(
+            (10..=86_400).contains(&seconds),
+            path,
+            "it must lie between 10 seconds and one day",
+        );
+    }
+}
+
+/// Kafka's rule for topic and group names, without the length: more is appended.
+fn is_topic_part(text: &str) -> bool {
+    let legal = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
+    !text.is_empty() && text.len() <= 100 && text.chars().all(legal)
+}

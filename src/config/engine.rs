@@ -1,0 +1,171 @@
+//! Retries, time-outs, parallel work and windows: for all groups, for one group, for one handler.
+
+use serde::Deserialize;
+
+use super::Config;
+
+/// What every group has unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Attempts before a job that may heal is exhausted.
+    pub attempts_max: u32,
+    /// Wait after the first failed attempt.
+    pub wait_first_ms: u64,
+    /// Each further wait is longer by this factor.
+    pub wait_factor: f64,
+    /// Longest wait, also where a handler asks for more.
+    pub wait_ms_max: u64,
+    /// How long one attempt may take.
+    pub attempt_timeout_ms: u64,
+    /// Lanes of one group that run at once.
+    pub lanes_max: usize,
+    /// Database connections of one group; two more than its lanes when absent.
+    pub connections_max: Option<u32>,
+    /// Unsettled events of one group, shared by its partitions.
+    pub window_events_max: usize,
+    /// Bytes of unsettled events of one group, shared by its partitions.
+    pub window_bytes_max: usize,
+    /// How often settled positions are committed.
+    pub commit_interval_ms: u64,
+    /// How long what runs may take to end after SIGTERM.
+    pub shutdown_grace_ms: u64,
+    /// How long what runs may take to end when its partition is taken away.
+    pub revoke_grace_ms: u64,
+    /// A job whose handler succeeded nowhere else is exhausted only after this time.
+    pub exhausted_alone_after_ms: u64,
+    /// How long a claimed mail or call belongs to the process that makes it; longer than any attempt.
+    pub effect_lease_ms: u64,
+    /// What happens with bytes that can never decode.
+    pub on_undecodable: OnUndecodable,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            attempts_max: 5,
+            wait_first_ms: 1_000,
+            wait_factor: 2.0,
+            wait_ms_max: 300_000,
+            attempt_timeout_ms: 30_000,
+            lanes_max: 10,
+            connections_max: None,
+            window_events_max: 10_000,
+            window_bytes_max: 64 * 1024 * 1024,
+            commit_interval_ms: 1_000,
+            shutdown_grace_ms: 25_000,
+            revoke_grace_ms: 10_000,
+            exhausted_alone_after_ms: 3_600_000,
+            effect_lease_ms: 120_000,
+            on_undecodable: OnUndecodable::Bury,
+        }
+    }
+}
+
+impl Engine {
+    /// Database connections of the group: every running lane has one, and claims and commits never wait for a lane.
+    pub fn connections(&self) -> u32 {
+        let lanes = u32::try_from(self.lanes_max).unwrap_or(u32::MAX);
+        self.connections_max.unwrap_or(lanes.saturating_add(2))
+    }
+}
+
+/// What happens with bytes that can never decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUndecodable {
+    /// They become a dead letter.
+    Bury,
+    /// The partition stops until somebody looks.
+    Halt,
+}
+
+/// What one group has instead of `[engine]`.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Group {
+    /// Instead of [`Engine::attempts_max`].
+    pub attempts_max: Option<u32>,
+    /// Instead of [`Engine::wait_first_ms`].
+    pub wait_first_ms: Option<u64>,
+    /// Instead of [`Engine::wait_factor`].
+    pub wait_factor: Option<f64>,
+    /// Instead of [`Engine::wait_ms_max`].
+    pub wait_ms_max: Option<u64>,
+    /// Instead of [`Engine::attempt_timeout_ms`].
+    pub attempt_timeout_ms: Option<u64>,
+    /// Instead of [`Engine::lanes_max`].
+    pub lanes_max: Option<usize>,
+    /// Instead of [`Engine::connections_max`].
+    pub connections_max: Option<u32>,
+    /// Instead of [`Engine::window_events_max`].
+    pub window_events_max: Option<usize>,
+    /// Instead of [`Engine::window_bytes_max`].
+    pub window_bytes_max: Option<usize>,
+    /// Instead of [`Engine::exhausted_alone_after_ms`].
+    pub exhausted_alone_after_ms: Option<u64>,
+    /// Instead of [`Engine::on_undecodable`].
+    pub on_undecodable: Option<OnUndecodable>,
+}
+
+/// What one handler has instead of its own defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HandlerSettings {
+    /// A handler that is switched off is not run, and its group reads nothing when no other handler shares it.
+    pub enabled: bool,
+    /// How long one attempt may take.
+    pub attempt_timeout_ms: Option<u64>,
+    /// Events of one ordering key that one call may take.
+    pub coalesce_max: Option<usize>,
+}
+
+impl Default for HandlerSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            attempt_timeout_ms: None,
+            coalesce_max: None,
+        }
+    }
+}
+
+impl Config {
+    /// The full name of a group, given short (`email`) or full (`afterwrite.email`).
+    pub fn group_name(&self, group: &str) -> String {
+        format!("{}.{}", self.kafka.group_prefix, self.short_group_name(group))
+    }
+
+    /// The short name of a group, given short or full.
+    pub fn short_group_name<'a>(&self, group: &'a str) -> &'a str {
+        group
+            .strip_prefix(self.kafka.group_prefix.as_str())
+            .and_then(|rest| rest.strip_prefix('.'))
+            .unwrap_or(group)
+    }
+
+    /// What a group has: `[engine]` with its own `[groups.NAME]` on top.
+    pub fn engine_of(&self, group: &str) -> Engine {
+        let engine = self.engine.clone();
+        let short = self.short_group_name(group);
+        let own = self
+            .groups
+            .iter()
+            .find(|(name, _)| self.short_group_name(name) == short);
+        let Some((_, own)) = own else { return engine };
+        Engine {
+            attempts_max: own.attempts_max.unwrap_or(engine.attempts_max),
+            wait_first_ms: own.wait_first_ms.unwrap_or(engine.wait_first_ms),
+            wait_factor: own.wait_factor.unwrap_or(engine.wait_factor),
+            wait_ms_max: own.wait_ms_max.unwrap_or(engine.wait_ms_max),
+            attempt_timeout_ms: own.attempt_timeout_ms.unwrap_or(engine.attempt_timeout_ms),
+            lanes_max: own.lanes_max.unwrap_or(engine.lanes_max),
+            connections_max: own.connections_max.or(engine.connections_max),
+            window_events_max: own.window_events_max.unwrap_or(engine.window_events_max),
+            window_bytes_max: own.window_bytes_max.unwrap_or(engine.window_bytes_max),
+            exhausted_alone_after_ms: own.exhausted_alone_after_ms.unwrap_or(engine.exhausted_alone_after_ms),
+            on_undecodable: own.on_undecodable.unwrap_or(engine.on_undecodable),
+            ..engine
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Every setting, its default and its limits.
+//!
+//! Defaults are overridden by `afterwrite.toml`, that by the environment (`AFTERWRITE__KAFKA__BROKERS`, and the names of
+//! older deployments, which `AFTERWRITE__*` beats), and that by `--set kafka.brokers=…`. Whatever nobody reads or cannot
+//! be true is refused at start, with its place and the reason; [`load::load`] reports all mistakes at once. Secrets are
+//! [`Secret`]s, which never print.
+
+pub mod kafka;
+
+pub mod engine;
+
+pub mod waitlist;
+
+pub mod value;
+
+pub mod load;
+
+mod file;
+
+mod reference;
+
+mod refusal;
+
+mod check;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use self::engine::{Engine, Group, HandlerSettings};
+use self::kafka::{DeadLetters, Kafka, Topics};
+use self::value::{Endpoint, Secret};
+use self::waitlist::{Fraud, Schedule, Smtp, Waitlist};
+use crate::telemetry::Format;
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[source]`: where changes come from and how they are encoded.
+    pub source: Source,
+    /// `[postgres]`: the database of the application and of the coordination state.
+    pub postgres: Postgres,
+    /// `[kafka]`: the brokers and the consumer groups.
+    pub kafka: Kafka,
+    /// `[registry]`: the schema registry of Avro encodings.
+    pub registry: Registry,
+    /// `[connect]`: Kafka Connect, where the connector runs.
+    pub connect: Connect,
+    /// `[engine]`: retries, time-outs, parallel work, windows; what every group has unless it says otherwise.
+    pub engine: Engine,
+    /// `[groups.NAME]`: what one group has instead.
+    pub groups: BTreeMap<String, Group>,
+    /// `[handlers.NAME]`: what one handler has instead.
+    pub handlers: BTreeMap<String, HandlerSettings>,
+    /// `[dead_letters]`: the topics of dead letters.
+    pub dead_letters: DeadLetters,
+    /// `[topics]`: the topics of changes.
+    pub topics: Topics,
+    /// `[smtp]`: the mail server.
+    pub smtp: Smtp,
+    /// `[waitlist]`: the application.
+    pub waitlist: Waitlist,
+    /// `[fraud]`: the fraud checks.
+    pub fraud: Fraud,
+    /// `[schedule]`: what runs by the clock.
+    pub schedule: Schedule,
+    /// `[admin]`: health, metrics and the unsubscribe page.
+    pub admin: Admin,
+    /// `[log]`: the shape of log lines.
+    pub log: Log,
+}
+
+/// Where changes come from and how they are encoded.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// What kind of source.
+    pub kind: SourceKind,
+    /// Logical name of the source: the connector's `topic.prefix`, and the first part of every topic.
+    pub name: String,
+    /// How records are encoded.
+    pub format: RecordFormat,
+    /// Tables whose rows only steer the connector: `schema.table`, `*` for any text.
+    pub signal_tables: Vec<String>,
+    /// The connector's `decimal.handling.mode`.
+    pub decimal: DecimalMode,
+    /// The connector's `time.precision.mode`.
+    pub time_precision: TimePrecision,
+    /// The connector's `interval.handling.mode`.
+    pub interval: IntervalMode,
+    /// The connector's `binary.handling.mode`.
+    pub binary: BinaryMode,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            kind: SourceKind::Kafka,
+            name: "waitlist".to_owned(),
+            format: RecordFormat::Auto,
+            signal_tables: vec!["*.debezium_signal".to_owned(), "dbz.signal*".to_owned()],
+            decimal: DecimalMode::String,
+            time_precision: TimePrecision::Isostring,
+            interval: IntervalMode::String,
+            binary: BinaryMode::Base64,
+        }
+    }
+}
+
+/// What kind of source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// Topics that Debezium writes.
+    Kafka,
+}
+
+/// How records are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordFormat {
+    /// Seen from the bytes of each key and value.
+    Auto,
+    /// JSON, with or without its schema.
+    Json,
+    /// Avro in the Confluent wire format.
+    Avro,
+}
+
+/// Debezium's `decimal.handling.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecimalMode {
+    /// Unscaled bytes with a scale.
+    Precise,
+    /// Floating point.
+    Double,
+    /// Text (recommended).
+    String,
+}
+
+/// Debezium's `time.precision.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimePrecision {
+    /// The unit follows the column's precision.
+    Adaptive,
+    /// The same, but times of day always in microseconds.
+    AdaptiveTimeMicroseconds,
+    /// Kafka Connect's own types, in milliseconds.
+    Connect,
+    /// Text (recommended).
+    Isostring,
+    /// Microseconds.
+    Microseconds,
+    /// Nanoseconds.
+    Nanoseconds,
+}
+
+/// Debezium's `interval.handling.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntervalMode {
+    /// Microseconds, months counted as an average.
+    Numeric,
+    /// ISO 8601 text (recommended).
+    String,
+}
+
+/// Debezium's `binary.handling.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BinaryMode {
+    /// Bytes (in JSON: base64).
+    Bytes,
+    /// Base64 text (recommended).
+    Base64,
+    /// Base64 text with the URL alphabet.
+    Base64UrlSafe,
+    /// Hexadecimal text.
+    Hex,
+}
+
+/// The database of the application and of the coordination state.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Postgres {
+    /// `postgres://user:password@host:port/database?sslmode=…`.
+    pub url: Secret,
+    /// How long opening a connection may take.
+    pub connect_timeout_ms: u64,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            url: Secret::new("postgres://localhost:5432/waitlist"),
+            connect_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// The schema registry of Avro encodings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Base address of the Confluent-compatible API; user and password may be part of it.
+    pub url: Endpoint,
+    /// How long one request may take.
+    pub timeout_ms: u64,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            url: Endpoint::local(8081),
+            timeout_ms: 5_000,
+        }
+    }
+}
+
+/// Kafka Connect, where the connector runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connect {
+    /// Base address of the REST API; user and password may be part of it.
+    pub url: Endpoint,
+    /// How long one request may take. Connect itself gives up on a request after 90 s.
+    pub timeout_ms: u64,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self {
+            url: Endpoint::local(8083),
+            timeout_ms: 15_000,
+        }
+    }
+}
+
+/// Health, metrics and the unsubscribe page.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8090)),
+        }
+    }
+}
+
+/// The shape of log lines. What is logged is decided by `RUST_LOG`.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `human` or `json`.
+    pub format: Format,
+}

@@ -1,0 +1,390 @@
+//! What is accepted, what is refused, and that the example file tells the whole truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::value::Error as FieldsError;
+use serde::de::{Deserializer, Error, Visitor};
+
+use super::load::{Inputs, load};
+use super::{Config, engine, kafka, waitlist};
+
+const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
+
+/// Settings that are absent by default, so that the example can only show what they look like.
+const ABSENT: [&str; 14] = [
+    "connections_max",
+    "dead_letters.replication_factor",
+    "fraud.checks",
+    "groups",
+    "handlers",
+    "kafka.properties",
+    "smtp.user",
+    "smtp.password",
+    "smtp.from_name",
+    "smtp.mails_per_second_max",
+    "waitlist.secret",
+    "engine.connections_max",
+    "confidence",
+    "count_max",
+];
+
+/// A file that is deleted at the end of the test.
+struct File(PathBuf);
+
+impl File {
+    fn with(text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("afterwrite-{}.toml", uuid::Uuid::new_v4()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+fn loaded(file: &str, environment: &[(&str, &str)], set: &[&str]) -> Result<Config, String> {
+    let written = File::with(file);
+    let inputs = Inputs {
+        file: Some(written.0.clone()),
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        set: set.iter().map(|argument| (*argument).to_owned()).collect(),
+    };
+    load(&inputs).map_err(|error| error.to_string().replace(&*written.0.to_string_lossy(), "file"))
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_older_names_which_beat_the_file() {
+    let file = "[kafka]\nbrokers = \"a:1\"\ngroup_prefix = \"from-file\"\n";
+    let environment = [
+        ("KAFKA_BROKERS", "b:2"),
+        ("KAFKA_JOB_CONSUMER_GROUP", "older"),
+        ("AFTERWRITE__KAFKA__BROKERS", "c:3"),
+        ("SMTP_HOST", ""),
+    ];
+    assert_eq!(loaded(file, &[], &[]).unwrap().kafka.brokers, "a:1");
+    assert_eq!(loaded(file, &environment[..1], &[]).unwrap().kafka.brokers, "b:2");
+    let from_environment = loaded(file, &environment, &[]).unwrap();
+    assert_eq!(from_environment.kafka.brokers, "c:3");
+    assert_eq!(from_environment.kafka.group_prefix, "older");
+    assert_eq!(from_environment.smtp.host, "localhost");
+    let from_flag = loaded(file, &environment, &["kafka.brokers=d:4"]).unwrap();
+    assert_eq!(from_flag.kafka.brokers, "d:4");
+}
+
+#[test]
+fn bare_texts_take_the_type_of_their_setting() {
+    let config = loaded(
+        "",
+        &[
+            ("AFTERWRITE__ENGINE__LANES_MAX", "7"),
+            ("AFTERWRITE__ENGINE__WAIT_FACTOR", "3"),
+            ("AFTERWRITE__SMTP__USER", "12345"),
+            ("AFTERWRITE__SMTP__PASSWORD", "67890"),
+            ("AFTERWRITE__HANDLERS__EMAIL__ENABLED", "false"),
+            ("AFTERWRITE__SOURCE__SIGNAL_TABLES", r#"["a.b"]"#),
+            ("AFTERWRITE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl"),
+            ("ANALYTICS_INTERVAL", "60"),
+            ("FRAUD_DETECTION_INTERVAL", "5m"),
+            ("SMTP_PORT", "465"),
+        ],
+        &["kafka.properties.ssl.ca.location=/ca.pem"],
+    )
+    .unwrap();
+    assert_eq!(config.engine.lanes_max, 7);
+    assert!((config.engine.wait_factor - 3.0).abs() < f64::EPSILON);
+    assert_eq!(config.smtp.user.as_deref(), Some("12345"));
+    assert_eq!(config.smtp.password.unwrap().expose(), "67890");
+    assert!(!config.handlers["email"].enabled);
+    assert_eq!(config.source.signal_tables, ["a.b"]);
+    let properties: Vec<(&str, &str)> = config
+        .kafka
+        .properties
+        .0
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.expose()))
+        .collect();
+    assert_eq!(
+        properties,
+        [("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")]
+    );
+    assert_eq!(config.schedule.analytics_interval.0.as_secs(), 60);
+    assert_eq!(config.schedule.fraud_scan_interval.0.as_secs(), 300);
+    assert_eq!(config.smtp.port, 465);
+}
+
+#[test]
+fn refusals_name_the_place_the_reason_and_what_was_meant() {
+    let refused = "the configuration was refused: ";
+    let cases: [(&str, &[(&str, &str)], &[&str], &str); 17] = [
+        (
+            "[kafka]\n\nbrokerz = \"a:1\"",
+            &[],
+            &[],
+            "file:3: kafka.brokerz is not a setting; did you mean kafka.brokers?",
+        ),
+        (
+            "[kafak]",
+            &[],
+            &[],
+            "file:1: kafak is not a setting; did you mean kafka?",
+        ),
+        (
+            "[groups.email]\nlanes = 3",
+            &[],
+            &[],
+            "file:2: groups.email.lanes is not a setting; did you mean groups.email.lanes_max?",
+        ),
+        (
+            "[log]\nsyslog = 1",
+            &[],
+            &[],
+            "file:2: log.syslog is not a setting; known here: format",
+        ),
+        (
+            "",
+            &[("AFTERWRITE__KAFKA__BROKER", "a:1")],
+            &[],
+            "environment variable AFTERWRITE__KAFKA__BROKER: kafka.broker is not a setting; did you mean kafka.brokers?",
+        ),
+        (
+            "",
+            &[("KAFKA_JOB_TOPIC", "jobs")],
+            &[],
+            "environment variable KAFKA_JOB_TOPIC: topics come from the connector: unset it",
+        ),
+        (
+            "",
+            &[],
+            &["engine.lanes_max=many"],
+            "--set: engine.lanes_max: invalid type: string \"many\", expected usize",
+        ),
+        (
+            "",
+            &[("KAFKA_WORKER_POOL_SIZE", "0")],
+            &[],
+            "environment variable KAFKA_WORKER_POOL_SIZE: engine.lanes_max: it must lie between 1 and 10,000",
+        ),
+        (
+            "[engine]\nwait_ms_max = 10",
+            &[],
+            &[],
+            "file:2: engine.wait_ms_max: it is shorter than the first wait of 1000 ms",
+        ),
+        (
+            "[kafka.properties]\nenable.auto.commit = true",
+            &[],
+            &[],
+            "file:2: kafka.properties.enable.auto.commit: a position is committed when its work is settled, never by the clock",
+        ),
+        (
+            "[kafka]\nbrokers = \"a\"",
+            &[],
+            &[],
+            "file:2: kafka.brokers: \"a\" is not written host:port",
+        ),
+        (
+            "[postgres]\nurl = \"mysql://me:hidden@x/y\"",
+            &[],
+            &[],
+            "file:2: postgres.url: this is not an address such as postgres://user:password@host:5432/database",
+        ),
+        (
+            "[smtp]\npassword = 1234",
+            &[],
+            &[],
+            "file:2: smtp.password: a secret is a text: put it in quotes",
+        ),
+        (
+            "[smtp]\npassword = \"${env:NOWHERE}\"",
+            &[],
+            &[],
+            "file:2: smtp.password: the environment variable NOWHERE is not set",
+        ),
+        (
+            "[smtp]\nhost = \"relay\"\nuser = \"u\"\npassword = \"hidden\"\ntls = \"none\"",
+            &[],
+            &[],
+            "file:5: smtp.tls: the password would cross the network in clear text",
+        ),
+        (
+            "[source]\nformat = \"xml\"",
+            &[],
+            &[],
+            "file:2: source.format: unknown variant `xml`, expected one of `auto`, `json`, `avro`",
+        ),
+        (
+            "[groups.email]\nattempt_timeout_ms = 900000",
+            &[],
+            &[],
+            "file:2: groups.email.attempt_timeout_ms: it is not shorter than engine.effect_lease_ms (120000 ms): another process would repeat a mail that is still being sent",
+        ),
+    ];
+    for (file, environment, set, expected) in cases {
+        let message = loaded(file, environment, set).map(|_| ()).expect_err(expected);
+        assert_eq!(message.strip_prefix(refused), Some(expected));
+    }
+    let syntax = loaded("[kafka]\nbrokers = ", &[], &[]).map(|_| ()).unwrap_err();
+    assert!(syntax.starts_with("file:2: this is not TOML: "), "{syntax}");
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let message = loaded("[kafka]\na = 1\nb = 2", &[], &["x=1"]).map(|_| ()).unwrap_err();
+    assert_eq!(message.lines().count(), 4, "{message}");
+}
+
+#[test]
+fn secrets_come_from_references_and_never_print() {
+    let file = "[waitlist]\nsecret = \"${env:S}\"\n[postgres]\nurl = \"postgres://me:hidden-too@db/x\"\n\
+                [kafka.properties]\n\"sasl.password\" = \"hidden-as-well\"";
+    let config = loaded(file, &[("S", "a-hidden-secret-of-24-chars")], &[]).unwrap();
+    assert_eq!(config.hmac_key().unwrap().expose(), "a-hidden-secret-of-24-chars");
+    assert!(!format!("{config:?}").contains("hidden"));
+}
+
+#[test]
+fn the_development_key_is_used_on_this_machine_only() {
+    for (url, accepted) in [
+        ("postgres://localhost/x", true),
+        ("postgres://me@127.0.0.1:5433/x", true),
+        ("postgres://db.example.com/x", false),
+    ] {
+        let config = loaded("", &[("DATABASE_URL", url)], &[]).unwrap();
+        assert_eq!(config.hmac_key().is_ok(), accepted, "{url}");
+    }
+}
+
+#[test]
+fn groups_are_called_by_both_names() {
+    let config = loaded("[groups.email]\nlanes_max = 3", &[], &[]).unwrap();
+    for name in ["email", "afterwrite.email"] {
+        assert_eq!(config.group_name(name), "afterwrite.email");
+        assert_eq!(config.engine_of(name).lanes_max, 3);
+        assert_eq!(config.engine_of(name).connections(), 5);
+    }
+    assert_eq!(config.engine_of("fraud").lanes_max, 10);
+}
+
+#[test]
+fn the_example_shows_every_default_and_nothing_else() {
+    let environment = BTreeMap::from([("WAITLIST_SECRET".to_owned(), "0123456789abcdef".to_owned())]);
+    let untouched = format!("{:?}", Config::default());
+    let mut section = String::new();
+    for line in EXAMPLE.lines() {
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']).to_owned();
+        }
+        let Some(setting) = as_setting(line) else { continue };
+        let path = format!("{section}.{}", setting.split(' ').next().unwrap());
+        let absent = ABSENT.iter().any(|name| path.starts_with(name) || path.ends_with(name));
+        if absent {
+            continue;
+        }
+        let file = File::with(&format!("[{section}]\n{setting}"));
+        let inputs = Inputs {
+            file: Some(file.0.clone()),
+            environment: environment.clone(),
+            set: Vec::new(),
+        };
+        assert_eq!(
+            format!("{:?}", load(&inputs).unwrap()),
+            untouched,
+            "{path} is not shown with its default"
+        );
+    }
+}
+
+#[test]
+fn the_example_names_every_setting() {
+    let example = EXAMPLE.replace("${file:/run/secrets/smtp_password}", "x");
+    let uncommented: Vec<&str> = example
+        .lines()
+        .filter_map(|line| as_setting(line).or(Some(line)))
+        .collect();
+    let environment = [("WAITLIST_SECRET", "0123456789abcdef")];
+    loaded(&uncommented.join("\n"), &environment, &[]).unwrap();
+
+    let table: toml::Table = uncommented.join("\n").parse().unwrap();
+    let shown = |path: &str| -> BTreeSet<String> {
+        let section = path.split('.').filter(|part| !part.is_empty());
+        let found = section.fold(&table, |table, part| table[part].as_table().unwrap());
+        found.keys().cloned().collect()
+    };
+    let sections = [
+        ("", fields_of::<Config>()),
+        ("source", fields_of::<super::Source>()),
+        ("postgres", fields_of::<super::Postgres>()),
+        ("kafka", fields_of::<kafka::Kafka>()),
+        ("registry", fields_of::<super::Registry>()),
+        ("connect", fields_of::<super::Connect>()),
+        ("engine", fields_of::<engine::Engine>()),
+        ("groups.email", fields_of::<engine::Group>()),
+        ("handlers.email", fields_of::<engine::HandlerSettings>()),
+        ("dead_letters", fields_of::<kafka::DeadLetters>()),
+        ("topics", fields_of::<kafka::Topics>()),
+        ("smtp", fields_of::<waitlist::Smtp>()),
+        ("waitlist", fields_of::<waitlist::Waitlist>()),
+        ("fraud", fields_of::<waitlist::Fraud>()),
+        ("fraud.checks.velocity", fields_of::<waitlist::FraudCheckSettings>()),
+        ("schedule", fields_of::<waitlist::Schedule>()),
+        ("admin", fields_of::<super::Admin>()),
+        ("log", fields_of::<super::Log>()),
+    ];
+    for section in fields_of::<Config>() {
+        let covered = sections
+            .iter()
+            .any(|(path, _)| path.split('.').next() == Some(section.as_str()));
+        assert!(covered, "[{section}] is not compared with the example");
+    }
+    for (path, fields) in sections {
+        assert_eq!(shown(path), fields, "[{path}]");
+    }
+}
+
+/// `#key = value` is a setting that is commented out; `# text` is prose.
+fn as_setting(line: &str) -> Option<&str> {
+    line.strip_prefix('#')
+        .filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase() || first == '"'))
+}
+
+/// The names of a struct's fields, as its deserialiser asks for them.
+fn fields_of<'de, T: Deserialize<'de>>() -> BTreeSet<String> {
+    let mut fields = BTreeSet::new();
+    let asked = T::deserialize(Fields(&mut fields));
+    assert!(asked.is_err(), "the questioner never answers");
+    fields
+}
+
+/// Notes which fields are asked for and answers with an error.
+struct Fields<'a>(&'a mut BTreeSet<String>);
+
+impl<'de> Deserializer<'de> for Fields<'_> {
+    type Error = FieldsError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FieldsError> {
+        Err(FieldsError::custom("not a struct"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, FieldsError> {
+        self.0.extend(fields.iter().map(|field| (*field).to_owned()));
+        Err(FieldsError::custom("only asked"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}

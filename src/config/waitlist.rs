@@ -1,0 +1,248 @@
+//! The waitlist worker: its application, its mail server, its fraud checks and its clock.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Config;
+use super::value::{Interval, Secret};
+
+/// The key that is used against a database on this machine when none is set: good for trying out and for tests, and
+/// known to everybody.
+const DEVELOPMENT_SECRET: &str = "afterwrite-development-secret-known-to-everybody";
+
+/// The application.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Waitlist {
+    /// Key of every HMAC (links, reward codes, suppressed addresses). Required unless Postgres is on this machine.
+    pub secret: Option<Secret>,
+    /// Where people verify their address; `{token}` stands for the token.
+    pub verification_url: String,
+    /// Where people sign up with a friend's code; `{code}` stands for the code, `{campaign}` for the campaign's slug.
+    pub referral_url: String,
+    /// Where the unsubscribe page of this worker is reached from outside.
+    pub unsubscribe_url: String,
+    /// How long an earned reward waits for late fraud evidence.
+    pub reward_hold: Interval,
+}
+
+impl Default for Waitlist {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            verification_url: "http://localhost:3000/verify?token={token}".to_owned(),
+            referral_url: "http://localhost:3000/join/{campaign}?ref={code}".to_owned(),
+            unsubscribe_url: "http://localhost:8090/unsubscribe".to_owned(),
+            reward_hold: Interval::seconds(0),
+        }
+    }
+}
+
+/// The secret was left out where it must not be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "waitlist.secret is not set, and Postgres is not on this machine; set it to at least 16 random characters \
+     (AFTERWRITE__WAITLIST__SECRET), the same for every process and for ever"
+)]
+pub struct SecretMissing;
+
+impl Config {
+    /// The key of every HMAC. Without `waitlist.secret` a development key is used where Postgres is on this machine.
+    ///
+    /// # Errors
+    /// When no key is set and Postgres is elsewhere: links signed with a key everybody knows could be forged.
+    pub fn hmac_key(&self) -> Result<Secret, SecretMissing> {
+        match &self.waitlist.secret {
+            Some(secret) => Ok(secret.clone()),
+            None if self.postgres_is_local() => {
+                tracing::warn!("waitlist.secret is not set: the development key is used, which everybody knows");
+                Ok(Secret::new(DEVELOPMENT_SECRET))
+            }
+            None => Err(SecretMissing),
+        }
+    }
+
+    fn postgres_is_local(&self) -> bool {
+        let options = self.postgres.url.expose().parse::<sqlx::postgres::PgConnectOptions>();
+        options.is_ok_and(|options| options.get_socket().is_some() || is_local_host(options.get_host()))
+    }
+}
+
+/// Whether a host is this machine: loopback, or the folder of a socket.
+fn is_local_host(host: &str) -> bool {
+    host == "localhost"
+        || host.starts_with('/')
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// The mail server: a submission relay.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Smtp {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: SmtpTls,
+    /// User name, where the relay asks for one.
+    pub user: Option<String>,
+    /// Password of that user.
+    pub password: Option<Secret>,
+    /// Sender of mails whose campaign names none.
+    pub from_address: String,
+    /// Name of that sender.
+    pub from_name: Option<String>,
+    /// How long one dialogue may take.
+    pub timeout_ms: u64,
+    /// Connections kept open.
+    pub connections_max: u32,
+    /// Mails sent per second at most; no limit when absent.
+    pub mails_per_second_max: Option<f64>,
+}
+
+impl Default for Smtp {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            port: 2525,
+            tls: SmtpTls::Auto,
+            user: None,
+            password: None,
+            from_address: "waitlist@localhost".to_owned(),
+            from_name: None,
+            timeout_ms: 20_000,
+            connections_max: 2,
+            mails_per_second_max: None,
+        }
+    }
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// `implicit` on port 465, `none` on this machine, `starttls` everywhere else.
+    Auto,
+    /// Plain text.
+    None,
+    /// STARTTLS, required.
+    Starttls,
+    /// TLS from the first byte.
+    Implicit,
+}
+
+impl Smtp {
+    /// What [`SmtpTls::Auto`] stands for here; never [`SmtpTls::Auto`] itself.
+    pub fn effective_tls(&self) -> SmtpTls {
+        match self.tls {
+            SmtpTls::Auto if self.port == 465 => SmtpTls::Implicit,
+            SmtpTls::Auto if is_local_host(&self.host) => SmtpTls::None,
+            SmtpTls::Auto => SmtpTls::Starttls,
+            chosen => chosen,
+        }
+    }
+
+    pub(super) fn sends_password_in_clear(&self) -> bool {
+        self.password.is_some() && self.effective_tls() == SmtpTls::None && !is_local_host(&self.host)
+    }
+}
+
+/// The fraud checks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fraud {
+    /// From this confidence on the credit of a referral is held.
+    pub hold_confidence: f64,
+    /// `[fraud.checks.NAME]`: what one check has instead of its defaults.
+    pub checks: BTreeMap<FraudCheck, FraudCheckSettings>,
+}
+
+impl Default for Fraud {
+    fn default() -> Self {
+        Self {
+            hold_confidence: 0.80,
+            checks: BTreeMap::new(),
+        }
+    }
+}
+
+/// The checks by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FraudCheck {
+    /// The device of the referrer.
+    SelfReferralDevice,
+    /// The address of the referrer.
+    SelfReferralIp,
+    /// Too many referrals in an hour.
+    Velocity,
+    /// A throw-away mail domain.
+    DisposableEmail,
+    /// A crawler or a script.
+    Bot,
+    /// Many users with one IP.
+    DuplicateIp,
+    /// Many users with one device.
+    DuplicateDevice,
+}
+
+impl FraudCheck {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SelfReferralDevice => "self_referral_device",
+            Self::SelfReferralIp => "self_referral_ip",
+            Self::Velocity => "velocity",
+            Self::DisposableEmail => "disposable_email",
+            Self::Bot => "bot",
+            Self::DuplicateIp => "duplicate_ip",
+            Self::DuplicateDevice => "duplicate_device",
+        }
+    }
+}
+
+/// What one check has instead of its defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FraudCheckSettings {
+    /// Whether the check runs.
+    pub enabled: bool,
+    /// How sure a hit is, from 0 to 1.
+    pub confidence: Option<f64>,
+    /// More than this many is a hit (velocity, duplicates).
+    pub count_max: Option<u32>,
+}
+
+impl Default for FraudCheckSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            confidence: None,
+            count_max: None,
+        }
+    }
+}
+
+/// What runs by the clock.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    /// How often the analytics of active campaigns are computed.
+    pub analytics_interval: Interval,
+    /// How often new users are scanned for fraud.
+    pub fraud_scan_interval: Interval,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            analytics_interval: Interval::seconds(3_600),
+            fraud_scan_interval: Interval::seconds(900),
+        }
+    }
+}
