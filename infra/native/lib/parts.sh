@@ -44,9 +44,10 @@ fetch_into() {
     say "downloaded in $(seconds_since "$began") s"
 }
 
+# Even a quiet Maven without colours prints escape codes: they are taken out.
 run_maven() {
-    mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file "$NATIVE_DIR/pom.xml" \
-        --activate-profiles "$1" "$2" -Dstack.cache="$3" >&2 8>&- || fail "mvn failed for the profile $1"
+    mvn --batch-mode --quiet --no-transfer-progress --file "$NATIVE_DIR/pom.xml" --activate-profiles "$1" "$2" \
+        -Dstack.cache="$3" 2>&1 8>&- | sed $'s/\e\\[[0-9;]*m//g' >&2 || fail "mvn failed for the profile $1"
 }
 
 # What all JVMs of the stack get: no performance data in /tmp, temporary files inside the stack.

@@ -31,7 +31,9 @@ place_load() {
     : "${PG_PORT:=25432}" "${KAFKA_PORT:=29092}" "${CONNECT_PORT:=28083}" "${REGISTRY_PORT:=28081}" "${SMTP_PORT:=2525}"
     : "${KAFKA_CONTROLLER_PORT:=$((KAFKA_PORT + 1000))}"
     for name in "${PORT_NAMES[@]}"; do
-        [[ ${!name} =~ ^[0-9]+$ ]] && ((${!name} > 0 && ${!name} < 65536)) || fail "$name=${!name} is no port"
+        if ! [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || ((${!name} > 65535)); then
+            fail "$name=${!name} is no port"
+        fi
     done
 }
 
