@@ -14,4 +14,6 @@ pub mod sink;
 
 pub mod requests;
 
+pub mod taker;
+
 pub mod reader;

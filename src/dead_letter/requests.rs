@@ -12,6 +12,7 @@ use sqlx::postgres::PgPool;
 
 use crate::dead_letter::headers::{self, Header};
 use crate::dead_letter::state::LetterRow;
+use crate::engine::driver::Owned;
 use crate::event::delivery::{RawRecord, SourcePartition};
 
 /// Channel on which takers are woken.
@@ -28,7 +29,11 @@ pub struct Request {
     pub handler: String,
     /// How often the event was replayed before.
     pub replays: u32,
-    /// Offset of the original record.
+    /// The epoch under which it was taken.
+    pub epoch: u64,
+    /// Where the original record came from.
+    pub partition: SourcePartition,
+    /// Its offset there.
     pub offset: i64,
     /// The original record.
     pub record: RawRecord,
@@ -78,57 +83,82 @@ pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str
     Ok(Some(id))
 }
 
-/// Takes the open requests of an owned partition, oldest first, at most `limit`.
+/// Takes the open requests of the owned partitions, oldest first, at most `limit`.
+///
+/// The claims' epochs fence: an owner that lost a partition takes nothing of it, and a request is given out once per
+/// epoch.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn take(
-    pool: &PgPool,
-    group: &str,
-    partition: &SourcePartition,
-    epoch: u64,
-    limit: i64,
-) -> Result<Vec<Request>, sqlx::Error> {
-    type Row = (i64, String, String, i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Value);
-    // The claim's epoch fences: an owner that lost the partition takes nothing, and only requests that no owner of this
-    // epoch has taken are given out.
-    let mut rows: Vec<Row> = sqlx::query_as(
-        "UPDATE afterwrite.replay_requests SET state = 'taken', epoch = $4
-         WHERE id IN (
-             SELECT request.id FROM afterwrite.replay_requests request
-             JOIN afterwrite.claims claim ON claim.group_name = $1 AND claim.topic = $2 AND claim.partition = $3
-             WHERE request.group_name = $1 AND request.source_topic = $2 AND request.source_partition = $3
-               AND claim.epoch = $4
-               AND (request.state = 'requested' OR request.state = 'taken' AND request.epoch < $4)
-             ORDER BY request.id LIMIT $5 FOR UPDATE OF request SKIP LOCKED)
-         RETURNING id, letter_id, handler, replays, source_offset, key, value, headers",
+pub async fn take(pool: &PgPool, group: &str, owned: &Owned, limit: i64) -> Result<Vec<Request>, sqlx::Error> {
+    let mut topics = Vec::with_capacity(owned.len());
+    let mut partitions = Vec::with_capacity(owned.len());
+    let mut epochs = Vec::with_capacity(owned.len());
+    for (partition, epoch) in owned {
+        topics.push(partition.topic.to_string());
+        partitions.push(partition.partition);
+        epochs.push(i64::try_from(*epoch).unwrap_or(i64::MAX));
+    }
+    let mut rows: Vec<RequestRow> = sqlx::query_as(
+        "UPDATE afterwrite.replay_requests AS taken SET state = 'taken', epoch = chosen.epoch
+         FROM (
+             SELECT request.id, claim.epoch FROM afterwrite.replay_requests request
+             JOIN unnest($2::text[], $3::int[], $4::bigint[]) AS owned(topic, partition, epoch)
+               ON owned.topic = request.source_topic AND owned.partition = request.source_partition
+             JOIN afterwrite.claims claim
+               ON claim.group_name = $1 AND claim.topic = owned.topic AND claim.partition = owned.partition
+              AND claim.epoch = owned.epoch
+             WHERE request.group_name = $1
+               AND (request.state = 'requested' OR request.state = 'taken' AND request.epoch < claim.epoch)
+             ORDER BY request.id LIMIT $5 FOR UPDATE OF request SKIP LOCKED) AS chosen
+         WHERE taken.id = chosen.id
+         RETURNING taken.id, letter_id, handler, replays, source_topic, source_partition, source_offset, taken.epoch,
+             key, value, headers",
     )
     .bind(group)
-    .bind(&*partition.topic)
-    .bind(partition.partition)
-    .bind(i64::try_from(epoch).unwrap_or(i64::MAX))
+    .bind(topics)
+    .bind(partitions)
+    .bind(epochs)
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.sort_unstable_by_key(|row| row.0);
-    Ok(rows
-        .into_iter()
-        .map(
-            |(id, letter_id, handler, replays, offset, key, value, headers)| Request {
-                id,
-                letter_id,
-                handler,
-                replays: replays.unsigned_abs(),
-                offset,
-                record: RawRecord {
-                    key: key.map(Bytes::from),
-                    value: value.map(Bytes::from),
-                    headers: headers_from_json(&headers),
-                    timestamp_ms: None,
-                },
+    rows.sort_unstable_by_key(|row| row.id);
+    Ok(rows.into_iter().map(Request::from).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct RequestRow {
+    id: i64,
+    letter_id: String,
+    handler: String,
+    replays: i32,
+    source_topic: String,
+    source_partition: i32,
+    source_offset: i64,
+    epoch: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Value,
+}
+
+impl From<RequestRow> for Request {
+    fn from(row: RequestRow) -> Self {
+        Self {
+            id: row.id,
+            letter_id: row.letter_id,
+            handler: row.handler,
+            replays: row.replays.unsigned_abs(),
+            epoch: row.epoch.unsigned_abs(),
+            partition: SourcePartition { topic: row.source_topic.into(), partition: row.source_partition },
+            offset: row.source_offset,
+            record: RawRecord {
+                key: row.key.map(Bytes::from),
+                value: row.value.map(Bytes::from),
+                headers: headers_from_json(&row.headers),
+                timestamp_ms: None,
             },
-        )
-        .collect())
+        }
+    }
 }
 
 /// Records the end of a request. The letter is `replayed` either way: one that failed again has a new letter.
