@@ -3,6 +3,7 @@
 //! A command prints its result to standard output, as a table for people or as JSON, and answers a [`Failure`] that
 //! carries the exit code. Nothing here decides anything about delivery.
 
+pub mod decode;
 pub mod mail_catcher;
 
 use std::error::Error;

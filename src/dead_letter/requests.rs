@@ -149,7 +149,10 @@ impl From<RequestRow> for Request {
             handler: row.handler,
             replays: row.replays.unsigned_abs(),
             epoch: row.epoch.unsigned_abs(),
-            partition: SourcePartition { topic: row.source_topic.into(), partition: row.source_partition },
+            partition: SourcePartition {
+                topic: row.source_topic.into(),
+                partition: row.source_partition,
+            },
             offset: row.source_offset,
             record: RawRecord {
                 key: row.key.map(Bytes::from),

@@ -30,7 +30,7 @@ pub struct Taker {
     /// Decodes the letters' bytes again.
     pub decoder: Arc<Decoder>,
     /// Where their schemas are.
-    pub registry: Option<Registry>,
+    pub registry: Option<Arc<Registry>>,
     /// The partitions owned now.
     pub owned: watch::Receiver<Owned>,
     /// Where replays go.
@@ -98,13 +98,21 @@ impl Taker {
                     self.hand_over(request).await;
                 }
             }
-            Err(error) => tracing::warn!(group = %self.group, error = %error, "replay requests could not be looked for"),
+            Err(error) => {
+                tracing::warn!(group = %self.group, error = %error, "replay requests could not be looked for")
+            }
         }
     }
 
     async fn hand_over(&self, request: Request) {
         tracing::info!(group = %self.group, request = request.id, letter = request.letter_id, "replaying dead letter");
-        let content = resolve::content(&self.decoder, self.registry.as_ref(), &request.partition.topic, &request.record).await;
+        let content = resolve::content(
+            &self.decoder,
+            self.registry.as_deref(),
+            &request.partition.topic,
+            &request.record,
+        )
+        .await;
         let replay = Replay {
             request: RequestId(request.id),
             letter_id: request.letter_id,
@@ -126,7 +134,9 @@ impl Taker {
 
 /// Resolves when a request was written. A connection that broke is dropped and made anew at the next look.
 async fn notified(listener: &mut Option<PgListener>) {
-    let Some(open) = listener else { return std::future::pending().await };
+    let Some(open) = listener else {
+        return std::future::pending().await;
+    };
     if open.recv().await.is_err() {
         *listener = None;
     }

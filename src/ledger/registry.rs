@@ -47,7 +47,9 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|database| database.code().map(std::borrow::Cow::into_owned));
+        let code = error
+            .as_database_error()
+            .and_then(|database| database.code().map(std::borrow::Cow::into_owned));
         match code.as_deref() {
             Some("42P01" | "3F000") => Self::NotMigrated,
             _ => Self::Registered(error),
@@ -76,10 +78,18 @@ pub async fn register(pool: &PgPool, name: &str, group: &str, ordering: &str) ->
             .fetch_one(pool)
             .await?;
     if owner != group {
-        return Err(Error::OtherGroup { name: name.to_owned(), owner, group: group.to_owned() });
+        return Err(Error::OtherGroup {
+            name: name.to_owned(),
+            owner,
+            group: group.to_owned(),
+        });
     }
     if known != ordering {
-        return Err(Error::OtherOrdering { name: name.to_owned(), known, wanted: ordering.to_owned() });
+        return Err(Error::OtherOrdering {
+            name: name.to_owned(),
+            known,
+            wanted: ordering.to_owned(),
+        });
     }
     Ok(())
 }

@@ -36,18 +36,32 @@ pub(super) fn claim(
     let Some(started_before) = insist("the claims", || runtime.block_on(claims.group_started())) else {
         return claimed;
     };
-    let Some(committed) = insist("the committed offsets", || committed(client, partitions)) else { return claimed };
+    let Some(committed) = insist("the committed offsets", || committed(client, partitions)) else {
+        return claimed;
+    };
     for partition in partitions {
         let topic = &partition.topic;
-        let Some(claim) = insist("the claim", || runtime.block_on(claims.take(topic, partition.partition))) else {
+        let Some(claim) = insist("the claim", || {
+            runtime.block_on(claims.take(topic, partition.partition))
+        }) else {
             continue;
         };
-        let offset = committed.find_partition(topic, partition.partition).map(|element| element.offset());
+        let offset = committed
+            .find_partition(topic, partition.partition)
+            .map(|element| element.offset());
         let known = match offset {
             Some(Offset::Offset(offset)) => Some(offset),
             _ => None,
         };
-        if begin(client, claims, runtime, partition, claim, known, if started_before { Start::Earliest } else { start }) {
+        if begin(
+            client,
+            claims,
+            runtime,
+            partition,
+            claim,
+            known,
+            if started_before { Start::Earliest } else { start },
+        ) {
             claimed.push((partition.clone(), claim.epoch));
         }
     }
@@ -82,8 +96,9 @@ fn begin(
             first
         }
     };
-    let recorded =
-        insist("the first offset", || runtime.block_on(claims.started(&partition.topic, partition.partition, first)));
+    let recorded = insist("the first offset", || {
+        runtime.block_on(claims.started(&partition.topic, partition.partition, first))
+    });
     recorded.is_some()
 }
 
@@ -114,7 +129,9 @@ fn insist<T, E: std::fmt::Display>(what: &str, mut ask: impl FnMut() -> Result<T
     for tried in 0..TRIES_MAX {
         match ask() {
             Ok(answer) => return Some(answer),
-            Err(error) if tried % 10 == 0 => tracing::warn!(error = %error, "waiting for {what} before the first fetch"),
+            Err(error) if tried % 10 == 0 => {
+                tracing::warn!(error = %error, "waiting for {what} before the first fetch")
+            }
             Err(_) => {}
         }
         std::thread::park_timeout(RETRY_PAUSE);
@@ -131,7 +148,9 @@ pub(super) fn name_gaps(client: &Client, partitions: &[SourcePartition]) {
     };
     for partition in partitions {
         let (topic, number) = (&partition.topic, partition.partition);
-        let Ok((low, high)) = client.fetch_watermarks(topic, number, QUESTION_TIMEOUT) else { continue };
+        let Ok((low, high)) = client.fetch_watermarks(topic, number, QUESTION_TIMEOUT) else {
+            continue;
+        };
         let offset = committed.find_partition(topic, number).map(|element| element.offset());
         match offset {
             Some(Offset::Offset(position)) if position < low => tracing::error!(

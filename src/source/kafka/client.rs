@@ -54,17 +54,33 @@ pub(super) struct Callbacks {
 
 impl Callbacks {
     pub(super) fn new(options: Options, claims: Claims, runtime: Handle, records: Sender<Polled>) -> Self {
-        Self { options, claims, runtime, records, epochs: Mutex::default(), uncommitted: Mutex::default() }
+        Self {
+            options,
+            claims,
+            runtime,
+            records,
+            epochs: Mutex::default(),
+            uncommitted: Mutex::default(),
+        }
     }
 
     /// The epoch under which a partition is owned now.
     pub(super) fn epoch(&self, partition: &SourcePartition) -> Option<u64> {
-        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).get(partition).copied()
+        self.epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(partition)
+            .copied()
     }
 
     /// Partitions owned now.
     pub(super) fn owned(&self) -> Vec<SourcePartition> {
-        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        self.epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// Takes the positions whose commit failed.
@@ -156,13 +172,19 @@ impl ConsumerContext for Callbacks {
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         let Err(error) = result else { return };
-        if matches!(error, KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)) {
+        if matches!(
+            error,
+            KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)
+        ) {
             return;
         }
         tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
         let mut uncommitted = self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner);
         for element in offsets.elements() {
-            let name = SourcePartition { topic: element.topic().into(), partition: element.partition() };
+            let name = SourcePartition {
+                topic: element.topic().into(),
+                partition: element.partition(),
+            };
             if let (Offset::Offset(offset), Some(_)) = (element.offset(), self.epoch(&name)) {
                 let position = uncommitted.entry(name).or_insert(Position(offset));
                 *position = (*position).max(Position(offset));
@@ -190,7 +212,13 @@ pub(super) fn commit(client: &Client, positions: &[(SourcePartition, Position)],
 
 fn names(partitions: &TopicPartitionList) -> Vec<SourcePartition> {
     let elements = partitions.elements();
-    elements.iter().map(|element| SourcePartition { topic: element.topic().into(), partition: element.partition() }).collect()
+    elements
+        .iter()
+        .map(|element| SourcePartition {
+            topic: element.topic().into(),
+            partition: element.partition(),
+        })
+        .collect()
 }
 
 /// The client's properties: ours first, then the user's, then those on which the promises depend.

@@ -5,41 +5,32 @@
 //! not know is asked for a few times, because a schema can become visible later than its first record, and is final then.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::mpsc::Sender;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::decode::registry::{Registry, RegistryError};
+use crate::decode::registry::Registry;
 use crate::decode::schema::SchemaDocument;
-use crate::decode::{Decoded, Decoder};
+use crate::decode::{Decoded, Decoder, resolve};
 use crate::event::delivery::{Content, Delivery, Position, RawRecord, SourceCommand, SourceEvent, SourcePartition};
 use crate::source::kafka::client::Polled;
-
-/// How often an id that the registry does not know is asked for.
-const UNKNOWN_ASKS_MAX: u32 = 5;
-
-/// Pause between such questions.
-const UNKNOWN_PAUSE: Duration = Duration::from_millis(400);
 
 /// How long the answer "unknown" stands.
 const UNKNOWN_STANDS: Duration = Duration::from_secs(30);
 
-/// First and longest pause before a registry that does not answer is asked again.
-const UNREACHABLE_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
 /// The task's state.
 pub(super) struct Decoding {
     decoder: Arc<Decoder>,
-    registry: Option<Registry>,
+    registry: Option<Arc<Registry>>,
     polled: Receiver<Polled>,
     events: UnboundedSender<SourceEvent>,
     pauses: Sender<SourceCommand>,
     stalled: HashMap<SourcePartition, Stall>,
-    fetches: JoinSet<(u32, Option<SchemaDocument>)>,
+    fetches: JoinSet<(u32, Option<Arc<SchemaDocument>>)>,
     fetching: HashSet<u32>,
     unknown: HashMap<u32, Instant>,
 }
@@ -54,7 +45,7 @@ struct Stall {
 impl Decoding {
     pub(super) fn new(
         decoder: Arc<Decoder>,
-        registry: Option<Registry>,
+        registry: Option<Arc<Registry>>,
         polled: Receiver<Polled>,
         events: UnboundedSender<SourceEvent>,
         pauses: Sender<SourceCommand>,
@@ -92,7 +83,12 @@ impl Decoding {
     fn polled(&mut self, polled: Polled) {
         match polled {
             Polled::Assigned { partitions } => self.tell(SourceEvent::Assigned { partitions }),
-            Polled::Record { epoch, partition, position, raw } => match self.stalled.get_mut(&partition) {
+            Polled::Record {
+                epoch,
+                partition,
+                position,
+                raw,
+            } => match self.stalled.get_mut(&partition) {
                 Some(stall) => stall.records.push_back((position, raw)),
                 None => self.decode(epoch, partition, position, raw),
             },
@@ -111,12 +107,24 @@ impl Decoding {
     fn decode(&mut self, epoch: u64, partition: SourcePartition, position: Position, raw: RawRecord) {
         match self.content(&partition.topic, &raw) {
             Ok(content) => {
-                let delivery = Box::new(Delivery { partition, position, raw, content });
+                let delivery = Box::new(Delivery {
+                    partition,
+                    position,
+                    raw,
+                    content,
+                });
                 self.tell(SourceEvent::Delivered { epoch, delivery });
             }
             Err(schema) => {
-                self.order(SourceCommand::Pause { partition: partition.clone(), epoch });
-                let stall = Stall { epoch, schema, records: VecDeque::from([(position, raw)]) };
+                self.order(SourceCommand::Pause {
+                    partition: partition.clone(),
+                    epoch,
+                });
+                let stall = Stall {
+                    epoch,
+                    schema,
+                    records: VecDeque::from([(position, raw)]),
+                };
                 self.stalled.insert(partition, stall);
                 self.fetch(schema);
             }
@@ -143,11 +151,12 @@ impl Decoding {
     fn fetch(&mut self, id: u32) {
         let Some(registry) = self.registry.clone() else { return };
         if self.fetching.insert(id) {
-            self.fetches.spawn(async move { (id, insist(&registry, id).await) });
+            self.fetches
+                .spawn(async move { (id, resolve::schema(&registry, id).await) });
         }
     }
 
-    fn fetched(&mut self, id: u32, document: Option<SchemaDocument>) {
+    fn fetched(&mut self, id: u32, document: Option<Arc<SchemaDocument>>) {
         self.fetching.remove(&id);
         match document {
             Some(document) => {
@@ -168,8 +177,13 @@ impl Decoding {
 
     /// Decodes what a stalled partition kept, in order, until it is through or stalls again.
     fn go_on(&mut self, partition: SourcePartition) {
-        let Some(stall) = self.stalled.remove(&partition) else { return };
-        self.order(SourceCommand::Resume { partition: partition.clone(), epoch: stall.epoch });
+        let Some(stall) = self.stalled.remove(&partition) else {
+            return;
+        };
+        self.order(SourceCommand::Resume {
+            partition: partition.clone(),
+            epoch: stall.epoch,
+        });
         for (position, raw) in stall.records {
             match self.stalled.get_mut(&partition) {
                 Some(again) => again.records.push_back((position, raw)),
@@ -188,30 +202,6 @@ impl Decoding {
     fn order(&self, command: SourceCommand) {
         if self.pauses.send(command).is_err() {
             tracing::debug!("the poll thread has already ended");
-        }
-    }
-}
-
-/// Fetches a schema; waits for a registry that does not answer. `None`: the registry has answered often enough that it
-/// knows none.
-async fn insist(registry: &Registry, id: u32) -> Option<SchemaDocument> {
-    let mut pause = UNREACHABLE_PAUSES.0;
-    let mut asks = 0;
-    loop {
-        match registry.fetch(id).await {
-            Ok(document) => return Some(document),
-            Err(RegistryError::UnknownId { .. }) => {
-                asks += 1;
-                if asks >= UNKNOWN_ASKS_MAX {
-                    return None;
-                }
-                tokio::time::sleep(UNKNOWN_PAUSE).await;
-            }
-            Err(error) => {
-                tracing::warn!(schema = id, error = %error, pause_ms = pause.as_millis(), "registry did not answer; its partitions wait");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(UNREACHABLE_PAUSES.1);
-            }
         }
     }
 }

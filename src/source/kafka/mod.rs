@@ -112,15 +112,23 @@ pub fn start(
     options: Options,
     claims: Claims,
     decoder: Arc<Decoder>,
-    registry: Option<Registry>,
+    registry: Option<Arc<Registry>>,
     commands: mpsc::Receiver<SourceCommand>,
     events: UnboundedSender<SourceEvent>,
 ) -> Result<Running, Error> {
     let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX);
     let group = options.group.clone();
     let (pauses, paused_by_decoding) = mpsc::channel();
-    let poller = poll::Poller::new(options, claims, records, poll::Orders::new(commands, paused_by_decoding))
-        .map_err(|source| Error::MadeClient { group: group.clone(), source })?;
+    let poller = poll::Poller::new(
+        options,
+        claims,
+        records,
+        poll::Orders::new(commands, paused_by_decoding),
+    )
+    .map_err(|source| Error::MadeClient {
+        group: group.clone(),
+        source,
+    })?;
     let decoding = decoding::Decoding::new(decoder, registry, undecoded, events, pauses);
     let decoding = tokio::spawn(decoding.run());
     let thread = std::thread::Builder::new()

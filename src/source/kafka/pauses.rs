@@ -74,9 +74,16 @@ impl Pauses {
         }
         let callbacks = client.context();
         let wanted = |partition: &SourcePartition| {
-            callbacks.epoch(partition).is_some_and(|epoch| self.wanted(partition, epoch))
+            callbacks
+                .epoch(partition)
+                .is_some_and(|epoch| self.wanted(partition, epoch))
         };
-        let free: Vec<SourcePartition> = self.held.keys().filter(|partition| !wanted(partition)).cloned().collect();
+        let free: Vec<SourcePartition> = self
+            .held
+            .keys()
+            .filter(|partition| !wanted(partition))
+            .cloned()
+            .collect();
         for partition in free {
             let owned = callbacks.epoch(&partition);
             for (epoch, record) in self.held.remove(&partition).unwrap_or_default() {

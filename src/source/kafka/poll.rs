@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
 use crate::ledger::claims::Claims;
 use crate::source::kafka::client::{self, Callbacks, Client, Polled};
-use crate::source::kafka::pauses::{Pauses, Pauser};
+use crate::source::kafka::pauses::{Pauser, Pauses};
 use crate::source::kafka::{Options, assignment};
 
 /// Longest time the thread waits for the pause of a partition to end before it pauses it in the client.
@@ -85,8 +85,12 @@ impl Poller {
     }
 
     fn client(&self) -> KafkaResult<Client> {
-        let callbacks =
-            Callbacks::new(self.options.clone(), self.claims.clone(), self.runtime.clone(), self.records.clone());
+        let callbacks = Callbacks::new(
+            self.options.clone(),
+            self.claims.clone(),
+            self.runtime.clone(),
+            self.records.clone(),
+        );
         client::config(&self.options).create_with_context(callbacks)
     }
 
@@ -169,8 +173,12 @@ impl Poller {
     }
 
     fn still_owned(&self, client: &Client, settled: &[Settled]) -> Vec<(SourcePartition, Position)> {
-        let owned = settled.iter().filter(|settled| client.context().epoch(&settled.partition) == Some(settled.epoch));
-        owned.map(|settled| (settled.partition.clone(), settled.position)).collect()
+        let owned = settled
+            .iter()
+            .filter(|settled| client.context().epoch(&settled.partition) == Some(settled.epoch));
+        owned
+            .map(|settled| (settled.partition.clone(), settled.position))
+            .collect()
     }
 
     fn recommit(&mut self, client: &Client) {
@@ -187,7 +195,10 @@ impl Poller {
 
     /// Passes a record on, or holds it back when its partition is to pause.
     fn take(&mut self, client: &Client, message: &BorrowedMessage<'_>) -> Option<End> {
-        let partition = SourcePartition { topic: self.topic(message.topic()), partition: message.partition() };
+        let partition = SourcePartition {
+            topic: self.topic(message.topic()),
+            partition: message.partition(),
+        };
         // Partitions without a claim deliver nothing.
         let epoch = client.context().epoch(&partition)?;
         let record = Polled::Record {
@@ -250,7 +261,9 @@ impl Poller {
 /// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer.
 fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
     let headers = message.headers().map(|headers| {
-        let named = headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
+        let named = headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
         named.collect()
     });
     RawRecord {
