@@ -18,10 +18,11 @@ fn main() -> ExitCode {
 
 /// Everything that can fail without the runtime fails before it exists.
 fn start(cli: Cli) -> Result<(), Failure> {
-    telemetry::start(telemetry::Format::Human);
+    let config = cli.configuration()?;
+    telemetry::start(config.log.format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
-    runtime.block_on(cli::run(cli))
+    runtime.block_on(cli::run(cli, config))
 }

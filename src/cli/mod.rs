@@ -5,10 +5,20 @@
 
 pub mod decode;
 pub mod mail_catcher;
+pub mod migrate;
+
+pub mod output;
+
+pub mod database;
 
 use std::error::Error;
+use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use self::output::Output;
+use crate::config::Config;
+use crate::config::load::{Inputs, load};
 
 /// Your Postgres writes trigger work: a worker that reacts to the changes Debezium streams into Kafka.
 #[derive(Debug, Parser)]
@@ -19,9 +29,37 @@ use clap::{Parser, Subcommand};
     after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 something could not be reached."
 )]
 pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file; afterwrite.toml in the working directory when there is one
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "AFTERWRITE_CONFIG",
+        help_heading = "Global options"
+    )]
+    pub config: Option<PathBuf>,
+    /// Print for people or for programs
+    #[arg(long, value_enum, global = true, default_value_t = Output::Table, help_heading = "Global options")]
+    pub output: Output,
+    /// Override one setting, e.g. --set engine.lanes_max=20
+    #[arg(
+        long = "set",
+        value_name = "SECTION.KEY=VALUE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub set: Vec<String>,
 }
 
 /// Every command.
@@ -29,15 +67,35 @@ pub struct Cli {
 pub enum Command {
     /// Keep every mail sent to a local SMTP server as a file (for tests and the demo)
     MailCatcher(mail_catcher::MailCatcherArgs),
+    /// Make and update everything the worker needs in Postgres
+    Migrate(migrate::MigrateArgs),
+}
+
+impl Cli {
+    /// The configuration, for commands that have one. The others must work where the configuration is broken.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn configuration(&self) -> Result<Config, Failure> {
+        match self.command {
+            Command::MailCatcher(_) => Ok(Config::default()),
+            _ => {
+                let inputs = Inputs::of_process(self.global.config.as_deref(), &self.global.set);
+                load(&inputs).map_err(Failure::usage)
+            }
+        }
+    }
 }
 
 /// Runs the command that was asked for.
 ///
 /// # Errors
 /// What went wrong, with the exit code that follows from it.
-pub async fn run(cli: Cli) -> Result<(), Failure> {
+pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
+    let output = cli.global.output;
     match cli.command {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
+        Command::Migrate(args) => migrate::run(&args, &config, output).await,
     }
 }
 

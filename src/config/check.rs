@@ -136,7 +136,7 @@ fn check_engine(section: &str, engine: &Engine, refusals: &mut Refusals) {
     refusals.at_least(engine.attempts_max.into(), 1, path("attempts_max"));
     refusals.at_least(engine.wait_first_ms, 1, path("wait_first_ms"));
     refusals.unless(
-        (1.0..=100.0).contains(&engine.wait_factor),
+        (1..=100).contains(&engine.wait_factor),
         path("wait_factor"),
         "it must lie between 1 and 100",
     );
@@ -145,6 +145,8 @@ fn check_engine(section: &str, engine: &Engine, refusals: &mut Refusals) {
         path("wait_ms_max"),
         format!("it is shorter than the first wait of {} ms", engine.wait_first_ms),
     );
+    refusals.at_least(engine.asked_wait_ms_max, 1, path("asked_wait_ms_max"));
+    refusals.at_least(engine.outage_wait_ms_max, 100, path("outage_wait_ms_max"));
     refusals.at_least(engine.attempt_timeout_ms, 1, path("attempt_timeout_ms"));
     refusals.unless(
         (1..=10_000).contains(&engine.lanes_max),
@@ -270,16 +272,21 @@ fn check_waitlist(config: &Config, refusals: &mut Refusals) {
         "the password would cross the network in clear text",
     );
     refusals.unless(
-        (1..config.engine.effect_lease_ms).contains(&smtp.timeout_ms),
-        "smtp.timeout_ms",
+        (1..config.engine.effect_lease_ms).contains(&smtp.step_timeout_ms),
+        "smtp.step_timeout_ms",
         "it must be shorter than engine.effect_lease_ms: another process would repeat a mail that is still being sent",
     );
-    refusals.at_least(smtp.connections_max.into(), 1, "smtp.connections_max");
+    refusals.at_least(smtp.connections_max as u64, 1, "smtp.connections_max");
     refusals.unless(
         smtp.mails_per_second_max
             .is_none_or(|rate| rate > 0.0 && rate.is_finite()),
         "smtp.mails_per_second_max",
         "it must be positive",
+    );
+    refusals.unless(
+        (1..config.engine.effect_lease_ms).contains(&config.webhook.timeout_ms),
+        "webhook.timeout_ms",
+        "it must be shorter than engine.effect_lease_ms: another process would repeat a call that is still being made",
     );
     check_fraud_and_clock(config, refusals);
 }

@@ -13,9 +13,13 @@ pub struct Engine {
     /// Wait after the first failed attempt.
     pub wait_first_ms: u64,
     /// Each further wait is longer by this factor.
-    pub wait_factor: f64,
-    /// Longest wait, also where a handler asks for more.
+    pub wait_factor: u32,
+    /// Longest wait between two attempts.
     pub wait_ms_max: u64,
+    /// Longest wait a handler may ask for (`Retry-After`, snooze), a round.
+    pub asked_wait_ms_max: u64,
+    /// Longest wait for something that does not answer, and for a dead letter that could not be written.
+    pub outage_wait_ms_max: u64,
     /// How long one attempt may take.
     pub attempt_timeout_ms: u64,
     /// Lanes of one group that run at once.
@@ -45,8 +49,10 @@ impl Default for Engine {
         Self {
             attempts_max: 5,
             wait_first_ms: 1_000,
-            wait_factor: 2.0,
+            wait_factor: 2,
             wait_ms_max: 300_000,
+            asked_wait_ms_max: 300_000,
+            outage_wait_ms_max: 30_000,
             attempt_timeout_ms: 30_000,
             lanes_max: 10,
             connections_max: None,
@@ -89,7 +95,7 @@ pub struct Group {
     /// Instead of [`Engine::wait_first_ms`].
     pub wait_first_ms: Option<u64>,
     /// Instead of [`Engine::wait_factor`].
-    pub wait_factor: Option<f64>,
+    pub wait_factor: Option<u32>,
     /// Instead of [`Engine::wait_ms_max`].
     pub wait_ms_max: Option<u64>,
     /// Instead of [`Engine::attempt_timeout_ms`].

@@ -34,7 +34,7 @@ use serde::Deserialize;
 use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka, Topics};
 use self::value::{Endpoint, Secret};
-use self::waitlist::{Fraud, Schedule, Smtp, Waitlist};
+use self::waitlist::{Fraud, Schedule, Smtp, Waitlist, Webhook};
 use crate::telemetry::Format;
 
 /// All settings.
@@ -63,6 +63,8 @@ pub struct Config {
     pub topics: Topics,
     /// `[smtp]`: the mail server.
     pub smtp: Smtp,
+    /// `[webhook]`: calls of webhooks.
+    pub webhook: Webhook,
     /// `[waitlist]`: the application.
     pub waitlist: Waitlist,
     /// `[fraud]`: the fraud checks.

@@ -97,10 +97,12 @@ pub struct Smtp {
     pub from_address: String,
     /// Name of that sender.
     pub from_name: Option<String>,
-    /// How long one dialogue may take.
-    pub timeout_ms: u64,
+    /// The name this client greets with; the machine's own when absent.
+    pub hello_name: Option<String>,
+    /// How long one step of the dialogue may take.
+    pub step_timeout_ms: u64,
     /// Connections kept open.
-    pub connections_max: u32,
+    pub connections_max: usize,
     /// Mails sent per second at most; no limit when absent.
     pub mails_per_second_max: Option<f64>,
 }
@@ -115,7 +117,8 @@ impl Default for Smtp {
             password: None,
             from_address: "waitlist@localhost".to_owned(),
             from_name: None,
-            timeout_ms: 20_000,
+            hello_name: None,
+            step_timeout_ms: 10_000,
             connections_max: 2,
             mails_per_second_max: None,
         }
@@ -149,6 +152,25 @@ impl Smtp {
 
     pub(super) fn sends_password_in_clear(&self) -> bool {
         self.password.is_some() && self.effective_tls() == SmtpTls::None && !is_local_host(&self.host)
+    }
+}
+
+/// Calls of the application's webhooks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhook {
+    /// How long one call may take.
+    pub timeout_ms: u64,
+    /// Networks that may be called although they are not public, such as `10.0.0.0/8`.
+    pub allowed_networks: Vec<String>,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            timeout_ms: 15_000,
+            allowed_networks: Vec::new(),
+        }
     }
 }
 

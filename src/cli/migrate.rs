@@ -1,0 +1,271 @@
+//! `afterwrite migrate`: makes and updates everything the worker needs in Postgres.
+//!
+//! The SQL travels inside the binary. Which files were applied is kept in `afterwrite.migrations`, so that an application
+//! that migrates its own tables in the same database is not disturbed. Several processes may migrate at once: one works,
+//! the others wait and then find nothing to do.
+
+use std::borrow::Cow;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{Acquire, SqlStr};
+
+use crate::cli::output::Output;
+use crate::cli::{Failure, database};
+use crate::config::Config;
+use crate::ledger::days;
+
+/// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "coordination",
+        include_str!("../../infra/postgres/migrations/0001_coordination.sql"),
+    ),
+    (
+        2,
+        "waitlist_worker",
+        include_str!("../../infra/postgres/migrations/0002_waitlist_worker.sql"),
+    ),
+];
+
+/// What leaves the database, and who may do what. Applied anew each time: it says what shall be, not what changes.
+const PUBLICATION: &str = include_str!("../../infra/postgres/publication.sql");
+
+/// The roles that the publication's grants name.
+const ROLES: [&str; 2] = ["afterwrite_worker", "debezium"];
+
+/// Arguments of `migrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterwrite migrate                          after each update of afterwrite; repeating it changes nothing
+  afterwrite migrate --publication require    in an installation script: fail when Debezium would see no tables
+  afterwrite migrate --publication skip       where somebody else owns publications and grants")]
+pub struct MigrateArgs {
+    /// What to do about publication and grants, which need the application's tables
+    #[arg(long, value_enum, default_value_t = PublicationChoice::Auto)]
+    pub publication: PublicationChoice,
+}
+
+/// What to do about the publication and the grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PublicationChoice {
+    /// Apply them when the tables and roles exist, else say what is missing.
+    Auto,
+    /// Fail when a table or role is missing.
+    Require,
+    /// Leave them alone.
+    Skip,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Migrations that this run applied.
+    applied: Vec<String>,
+    /// Migrations that were there already.
+    present: usize,
+    /// Days of the ledger kept ready, from today on.
+    ledger_days_ahead: u64,
+    publication: Publication,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+enum Publication {
+    Applied,
+    Skipped,
+    Waiting { missing: Vec<String> },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MigrateFailure {
+    #[error("the applied migrations could not be read")]
+    Applied(#[source] sqlx::Error),
+    #[error("the migrations could not be applied; nothing of the failed one remains")]
+    Apply(#[source] MigrateError),
+    #[error("the ledger's partitions could not be made")]
+    Days(#[source] sqlx::Error),
+    #[error("the publication could not be looked at")]
+    Look(#[source] sqlx::Error),
+    #[error(
+        "the publication and grants could not be applied; run migrate as the owner of the tables, or apply \
+         infra/postgres/publication.sql yourself and use --publication skip"
+    )]
+    Publish(#[source] sqlx::Error),
+    #[error("the publication needs what does not exist yet: {}; {}", .missing.join(", "), REMEDY)]
+    Missing { missing: Vec<String> },
+}
+
+/// Who makes what the publication needs.
+const REMEDY: &str = "let the application make its tables (the reference is infra/postgres/waitlist.sql), make the \
+                      roles (infra/postgres/roles.sql), then run migrate again";
+
+/// Applies migrations, makes the ledger's days ahead, and publishes the tables.
+///
+/// # Errors
+/// What failed; what succeeded before it stays.
+pub async fn run(args: &MigrateArgs, config: &Config, output: Output) -> Result<(), Failure> {
+    let pool = database::connect(config).await?;
+    let report = Box::pin(migrate(args.publication, &pool))
+        .await
+        .map_err(Failure::failed)?;
+    output.print(&report, in_words)
+}
+
+async fn migrate(choice: PublicationChoice, pool: &PgPool) -> Result<Report, MigrateFailure> {
+    let before = applied_versions(pool).await.map_err(MigrateFailure::Applied)?;
+    migrator().run(pool).await.map_err(MigrateFailure::Apply)?;
+    let applied: Vec<String> = MIGRATIONS
+        .iter()
+        .filter(|(version, ..)| !before.contains(version))
+        .map(|(version, name, _)| format!("{version:04}_{name}"))
+        .collect();
+    days::make_ahead(pool).await.map_err(MigrateFailure::Days)?;
+    let publication = match choice {
+        PublicationChoice::Skip => Publication::Skipped,
+        PublicationChoice::Auto => publish(pool).await?,
+        PublicationChoice::Require => match publish(pool).await? {
+            Publication::Waiting { missing } => return Err(MigrateFailure::Missing { missing }),
+            done => done,
+        },
+    };
+    Ok(Report {
+        present: MIGRATIONS.len() - applied.len(),
+        applied,
+        ledger_days_ahead: days::DAYS_AHEAD,
+        publication,
+    })
+}
+
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+        let sql = SqlStr::from_static(sql);
+        Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.create_schema("afterwrite");
+    // Never changed again: a release that looked elsewhere would apply everything a second time.
+    migrator.dangerous_set_table_name("afterwrite.migrations");
+    migrator
+}
+
+async fn applied_versions(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('afterwrite.migrations') IS NOT NULL")
+        .fetch_one(pool)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar("SELECT version FROM afterwrite.migrations WHERE success")
+        .fetch_all(pool)
+        .await
+}
+
+async fn publish(pool: &PgPool) -> Result<Publication, MigrateFailure> {
+    let mut connection = pool.acquire().await.map_err(MigrateFailure::Look)?;
+    let missing = missing(&mut connection).await.map_err(MigrateFailure::Look)?;
+    if !missing.is_empty() {
+        return Ok(Publication::Waiting { missing });
+    }
+    apply_publication(&mut connection)
+        .await
+        .map_err(MigrateFailure::Publish)?;
+    Ok(Publication::Applied)
+}
+
+/// All of it or nothing: grants without their publication would look finished.
+async fn apply_publication(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    // Two processes that alter one publication at once would fail with "tuple concurrently updated".
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.publication', 0))")
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::raw_sql(PUBLICATION).execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+/// Tables and roles that the publication names and that do not exist.
+async fn missing(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL
+         UNION ALL
+         SELECT 'role ' || role FROM unnest($2::text[]) AS role WHERE to_regrole(role) IS NULL",
+    )
+    .bind(tables_of(PUBLICATION))
+    .bind(&ROLES[..])
+    .fetch_all(connection)
+    .await
+}
+
+/// Every qualified table the SQL names, once.
+fn tables_of(sql: &str) -> Vec<String> {
+    let code = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+    let mut tables: Vec<String> = code
+        .flat_map(|line| line.split(|character: char| !(character.is_ascii_alphanumeric() || "_.".contains(character))))
+        .filter(|word| word.starts_with("public.") || word.starts_with("afterwrite."))
+        .map(str::to_owned)
+        .collect();
+    tables.sort();
+    tables.dedup();
+    tables
+}
+
+fn in_words(report: &Report) -> String {
+    let applied = match report.applied.as_slice() {
+        [] => format!("up to date ({} applied earlier)", report.present),
+        applied => format!("applied {}", applied.join(", ")),
+    };
+    let publication = match &report.publication {
+        Publication::Applied => "publication afterwrite_waitlist and grants are as they should be".to_owned(),
+        Publication::Skipped => "left alone".to_owned(),
+        Publication::Waiting { missing } => {
+            format!("not applied: {} not there yet; {REMEDY}", missing.join(", "))
+        }
+    };
+    format!(
+        "migrations:  {applied}\nledger:      days ready up to {} ahead\npublication: {publication}",
+        report.ledger_days_ahead
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{MIGRATIONS, PUBLICATION, tables_of};
+
+    #[test]
+    fn every_migration_of_the_folder_is_embedded() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/postgres/migrations");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let embedded: Vec<String> = MIGRATIONS
+            .iter()
+            .map(|(version, name, _)| format!("{version:04}_{name}.sql"))
+            .collect();
+        assert_eq!(files, embedded);
+    }
+
+    #[test]
+    fn the_publication_names_its_tables() {
+        let tables = tables_of(PUBLICATION);
+        for table in [
+            "public.waitlist_users",
+            "public.email_templates",
+            "afterwrite.heartbeat",
+        ] {
+            assert!(tables.iter().any(|name| name == table), "{table}");
+        }
+        assert_eq!(
+            tables_of("-- public.a\nGRANT x ON public.b, public.b; t.public.c"),
+            ["public.b"]
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! How commands print: a table for people, JSON for programs.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::cli::Failure;
+
+/// Who reads the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// People.
+    Table,
+    /// Programs.
+    Json,
+}
+
+impl Output {
+    /// Prints `value` as one JSON document, or the text that `table` makes of it.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn print<T: Serialize>(self, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        let text = match self {
+            Self::Table => table(value),
+            Self::Json => serde_json::to_string(value).map_err(Failure::failed)?,
+        };
+        print_line(&text)
+    }
+}
+
+/// Columns under their names, as wide as the terminal allows.
+pub fn table<const COLUMNS: usize>(
+    names: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(names);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.trim_fmt()
+}
+
+/// Prints one line. A reader that has left (`| head`) is no error: the command ends at its next step.
+///
+/// # Errors
+/// When standard output cannot be written for another reason.
+pub fn print_line(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::failed),
+    }
+}
