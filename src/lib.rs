@@ -33,4 +33,6 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod app;
+
 pub mod cli;

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use serde::Deserialize;
 use thiserror::Error;
 
 /// How records of one source are to be read.
@@ -161,7 +162,8 @@ fn choose<T: Copy>(name: &'static str, text: &str, choices: &[(&'static str, T)]
 }
 
 /// Encoding of the records of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Format {
     /// Looks at each key and each value.
     Auto,
@@ -171,6 +173,14 @@ pub enum Format {
     JsonSchema,
     /// Confluent wire format.
     Avro,
+}
+
+impl TryFrom<String> for Format {
+    type Error = OptionError;
+
+    fn try_from(text: String) -> Result<Self, OptionError> {
+        text.parse()
+    }
 }
 
 impl FromStr for Format {
@@ -191,7 +201,8 @@ impl FromStr for Format {
 }
 
 /// How the connector writes `numeric`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum DecimalMode {
     /// As text.
     String,
@@ -199,6 +210,14 @@ pub enum DecimalMode {
     Precise,
     /// As floating point.
     Double,
+}
+
+impl TryFrom<String> for DecimalMode {
+    type Error = OptionError;
+
+    fn try_from(text: String) -> Result<Self, OptionError> {
+        text.parse()
+    }
 }
 
 impl FromStr for DecimalMode {
@@ -218,7 +237,8 @@ impl FromStr for DecimalMode {
 }
 
 /// How the connector writes dates and times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum TimePrecision {
     /// As ISO 8601 text.
     IsoString,
@@ -232,6 +252,14 @@ pub enum TimePrecision {
     Nanoseconds,
     /// As Kafka Connect's own types, in milliseconds.
     Connect,
+}
+
+impl TryFrom<String> for TimePrecision {
+    type Error = OptionError;
+
+    fn try_from(text: String) -> Result<Self, OptionError> {
+        text.parse()
+    }
 }
 
 impl FromStr for TimePrecision {
@@ -254,12 +282,21 @@ impl FromStr for TimePrecision {
 }
 
 /// How the connector writes `interval`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum IntervalMode {
     /// As ISO 8601 durations.
     String,
     /// As microseconds, which loses the months.
     Numeric,
+}
+
+impl TryFrom<String> for IntervalMode {
+    type Error = OptionError;
+
+    fn try_from(text: String) -> Result<Self, OptionError> {
+        text.parse()
+    }
 }
 
 impl FromStr for IntervalMode {
@@ -275,7 +312,8 @@ impl FromStr for IntervalMode {
 }
 
 /// How the connector writes `bytea`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum BinaryMode {
     /// As base64 text.
     Base64,
@@ -285,6 +323,14 @@ pub enum BinaryMode {
     Base64UrlSafe,
     /// As hexadecimal text.
     Hex,
+}
+
+impl TryFrom<String> for BinaryMode {
+    type Error = OptionError;
+
+    fn try_from(text: String) -> Result<Self, OptionError> {
+        text.parse()
+    }
 }
 
 impl FromStr for BinaryMode {
