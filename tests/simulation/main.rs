@@ -38,6 +38,8 @@ mod check;
 
 mod invariant;
 
+mod regression;
+
 mod run;
 
 mod coverage;

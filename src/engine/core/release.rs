@@ -44,6 +44,13 @@ impl Core {
         self.release_if_idle(id, actions);
     }
 
+    /// The budget of a revocation is spent. One that arrives late, when the partition is ours again, means nothing.
+    pub(super) fn budget_spent(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        if self.partitions.get(&id).is_some_and(|partition| partition.releasing) {
+            self.abandon(id, actions);
+        }
+    }
+
     /// Lets the partition go at once: what still runs on it is abandoned.
     pub(super) fn abandon(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
         let Some(partition) = self.partitions.get_mut(&id) else {
@@ -117,7 +124,7 @@ impl Core {
 
     pub(super) fn stop_now(&mut self, actions: &mut Vec<Action>) {
         for id in self.owned() {
-            self.abandon(id, actions);
+            self.budget_spent(id, actions);
         }
     }
 

@@ -1,0 +1,59 @@
+//! Histories that once broke the core, as the simulation shrank them.
+
+use afterwrite::engine::core::Core;
+use afterwrite::engine::core::messages::{
+    Action, HandlerIndex, HandlerLimits, Input, JobId, JobSpec, Limits, PartitionId, Work,
+};
+use afterwrite::engine::retry::Policy;
+use afterwrite::event::delivery::Position;
+
+const P0: PartitionId = PartitionId(0);
+
+/// A core that owns partition 0, with one job in each of `lanes` lanes.
+fn core(running_max: usize, lanes: u64) -> Core {
+    let mut core = Core::new(Limits {
+        running_max,
+        window_events_max: 100,
+        window_bytes_max: 100,
+        handlers: vec![HandlerLimits {
+            coalesce_max: 1,
+            policy: Policy::default(),
+        }],
+    });
+    step(
+        &mut core,
+        Input::Assigned {
+            partition: P0,
+            epoch: 1,
+        },
+    );
+    for key in 0..lanes {
+        let job = JobSpec {
+            job: JobId(key),
+            handler: HandlerIndex(0),
+            key,
+        };
+        let delivered = Input::Delivered {
+            partition: P0,
+            epoch: 1,
+            position: Position(i64::try_from(key).unwrap()),
+            bytes: 1,
+            work: Work::Jobs(vec![job]),
+        };
+        step(&mut core, delivered);
+    }
+    core
+}
+
+fn step(core: &mut Core, input: Input) -> Vec<Action> {
+    let mut actions = Vec::new();
+    core.step(input, &mut actions);
+    actions
+}
+
+#[test]
+fn a_late_budget_of_an_earlier_revocation_gives_nothing_up() {
+    let mut core = core(1, 1);
+    assert_eq!(step(&mut core, Input::RevokeExpired { partition: P0 }), []);
+    assert_eq!((core.partitions_owned(), core.attempts_running()), (1, 1));
+}
