@@ -4,7 +4,7 @@ use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{
     Action, HandlerIndex, HandlerLimits, Input, JobId, JobSpec, Limits, PartitionId, Work,
 };
-use afterwrite::engine::retry::Policy;
+use afterwrite::engine::retry::{Finish, Policy};
 use afterwrite::event::delivery::Position;
 
 const P0: PartitionId = PartitionId(0);
@@ -56,4 +56,25 @@ fn a_late_budget_of_an_earlier_revocation_gives_nothing_up() {
     let mut core = core(1, 1);
     assert_eq!(step(&mut core, Input::RevokeExpired { partition: P0 }), []);
     assert_eq!((core.partitions_owned(), core.attempts_running()), (1, 1));
+}
+
+#[test]
+fn what_failed_during_a_release_is_over_and_not_counted_again_when_the_budget_is_spent() {
+    let mut core = core(2, 2);
+    assert_eq!(step(&mut core, Input::Revoking { partition: P0 }), []);
+    let failed = Input::Finished {
+        job: JobId(0),
+        finish: Finish::Transient(None),
+    };
+    assert_eq!(step(&mut core, failed), [Action::Forget { job: JobId(0) }]);
+    let given_up = [
+        Action::Abandon { job: JobId(1) },
+        Action::Forget { job: JobId(1) },
+        Action::Released {
+            partition: P0,
+            position: Some(Position(0)),
+        },
+    ];
+    assert_eq!(step(&mut core, Input::RevokeExpired { partition: P0 }), given_up);
+    assert_eq!(core.attempts_running(), 0);
 }

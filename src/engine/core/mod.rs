@@ -250,9 +250,7 @@ impl Core {
         let policy = &self.limits.handlers[usize::from(key.handler.0)].policy;
         match verdict(policy, finish, attempts, outages) {
             Verdict::Settle => self.settle_head(id, key, members, actions),
-            Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => {
-                self.release_if_idle(id, actions);
-            }
+            Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => self.give_up(id, key, actions),
             Verdict::Again(wait) => {
                 self.lane(id, key).phase = Phase::Waiting;
                 self.running += usize::from(self.mutated(Mutation::WaitingHoldsItsRoom));

@@ -7,7 +7,7 @@
 use crate::engine::core::messages::{Action, Input, JobId, PartitionId};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::{Core, Origin, Partition};
-use crate::engine::lanes::Phase;
+use crate::engine::lanes::{LaneKey, Phase};
 use crate::engine::offsets::Tracker;
 
 impl Core {
@@ -69,6 +69,15 @@ impl Core {
         actions.extend(heads.iter().map(|head| Action::Abandon { job: *head }));
         let partition = self.partition(id);
         partition.in_flight = 0;
+        self.release_if_idle(id, actions);
+    }
+
+    /// What failed while its partition is let go is neither retried nor buried: the next owner meets it again.
+    pub(super) fn give_up(&mut self, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
+        let lane = self.partition(id).lanes.remove(&key).expect("a located lane exists");
+        for job in lane.queue {
+            self.drop_job(job, actions);
+        }
         self.release_if_idle(id, actions);
     }
 
