@@ -15,7 +15,8 @@ pub(crate) enum Invariant {
     /// Attempts are numbered and counted right; outages and snoozes are not counted; nothing is buried too early, too
     /// late or for another's failure; waits keep their limits.
     Attempts,
-    /// Never more running than allowed, and never a lane that could run while there is room.
+    /// Never more running than allowed, never a lane left waiting while there is room, and none overtaken by one that was
+    /// ready later.
     Room,
     /// Nothing of a partition starts, and nothing is left with the driver, once it is given up; nothing else is
     /// abandoned; a stop ends once.

@@ -49,6 +49,10 @@ impl Shadow {
         order.check(lane.queue.iter().take(members.len()).eq(members), || {
             format!("a call takes {members:?}, the lane is {:?}", lane.queue)
         })?;
+        let others = self.holds.values().filter(|other| !other.releasing);
+        let mut others = others.flat_map(|other| other.lanes.values());
+        let overtaken = others.any(|other| other.state == State::Idle && other.ready_at < lane.ready_at);
+        Invariant::Room.check(!overtaken, || "a lane starts before one that was ready earlier")?;
         let coalesce_max = self.limits.handlers[usize::from(handler.0)].coalesce_max;
         order.check(members.len() <= coalesce_max, || "a call takes too many jobs")?;
         let apart = |job: &JobId| self.jobs[job].alone || matches!(self.jobs[job].origin, Origin::Replay(_));

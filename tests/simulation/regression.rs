@@ -78,3 +78,60 @@ fn what_failed_during_a_release_is_over_and_not_counted_again_when_the_budget_is
     assert_eq!(step(&mut core, Input::RevokeExpired { partition: P0 }), given_up);
     assert_eq!(core.attempts_running(), 0);
 }
+
+#[test]
+fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
+    // GIVEN a lane of partition 0 that waited for room when the partition went, and one of partition 1 that waits.
+    let mut core = core(1, 1);
+    let p1 = PartitionId(1);
+    let deliver = |partition, epoch, job, key| Input::Delivered {
+        partition,
+        epoch,
+        position: Position(50),
+        bytes: 1,
+        work: Work::Jobs(vec![JobSpec {
+            job: JobId(job),
+            handler: HandlerIndex(0),
+            key,
+        }]),
+    };
+    let p2 = PartitionId(2);
+    step(
+        &mut core,
+        Input::Assigned {
+            partition: p1,
+            epoch: 1,
+        },
+    );
+    step(&mut core, deliver(p1, 1, 10, 1));
+    step(&mut core, Input::Lost { partition: p1 });
+    step(
+        &mut core,
+        Input::Assigned {
+            partition: p2,
+            epoch: 1,
+        },
+    );
+    step(&mut core, deliver(p2, 1, 20, 1));
+    // WHEN the first partition comes back with the same lane, and room appears.
+    step(
+        &mut core,
+        Input::Assigned {
+            partition: p1,
+            epoch: 2,
+        },
+    );
+    step(&mut core, deliver(p1, 2, 11, 1));
+    let done = Input::Finished {
+        job: JobId(0),
+        finish: Finish::Done,
+    };
+    let actions = step(&mut core, done);
+    // THEN the lane that has waited longer starts.
+    let next = Action::Start {
+        handler: HandlerIndex(0),
+        attempt: 1,
+        members: vec![JobId(20)],
+    };
+    assert!(actions.contains(&next), "{actions:?}");
+}

@@ -23,6 +23,8 @@ pub(crate) struct Shadow {
     pub(crate) stopping: bool,
     pub(crate) drained: bool,
     pub(crate) commit_due: bool,
+    /// Counts the moments at which lanes become ready.
+    clock: u64,
 }
 
 /// A partition that the core holds.
@@ -47,6 +49,8 @@ pub(crate) type LaneName = (HandlerIndex, u64);
 pub(crate) struct Lane {
     pub(crate) queue: VecDeque<JobId>,
     pub(crate) state: State,
+    /// When it became idle the last time.
+    pub(crate) ready_at: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,6 +102,13 @@ pub(crate) enum Origin {
 pub(crate) struct Replay {
     pub(crate) open: usize,
     pub(crate) healed: bool,
+}
+
+impl Lane {
+    fn become_ready(&mut self, clock: u64) {
+        self.state = State::Idle;
+        self.ready_at = clock;
+    }
 }
 
 impl Hold {
@@ -161,11 +172,13 @@ impl Shadow {
             stopping: false,
             drained: false,
             commit_due: false,
+            clock: 0,
         }
     }
 
     /// Learns what is about to go into the core.
     pub(crate) fn take(&mut self, input: &Input) {
+        self.clock += 1;
         match input {
             Input::Assigned { partition, epoch } => self.assigned(*partition, *epoch),
             Input::Delivered {
@@ -281,6 +294,10 @@ impl Shadow {
             self.jobs.insert(spec.job, job);
             let hold = self.holds.get_mut(&id).expect("it was just found");
             let lane = hold.lanes.entry((spec.handler, spec.key)).or_default();
+            if lane.queue.is_empty() {
+                self.clock += 1;
+                lane.ready_at = self.clock;
+            }
             lane.queue.push_back(spec.job);
             if spec.handler == HandlerIndex::NONE {
                 lane.state = State::MustBury;
@@ -289,12 +306,13 @@ impl Shadow {
     }
 
     fn finished(&mut self, id: JobId, finish: Finish) {
+        let clock = self.clock;
         let Some((lane, releasing)) = self.lane_of_head(id) else {
             return;
         };
         let State::Running(members) = lane.state else { return };
         if matches!(finish, Finish::Done | Finish::Skipped) {
-            lane.state = State::Idle;
+            lane.become_ready(clock);
             for _ in 0..members {
                 self.settle_head(id, true);
             }
@@ -318,17 +336,17 @@ impl Shadow {
         }
         self.running -= 1;
         let (lane, _) = self.lane_of_head(id).expect("it was just found");
-        lane.state = match releasing {
-            true => State::GivenUp,
-            false if apart => State::Idle,
-            false => State::Failed,
-        };
+        match releasing {
+            true => lane.state = State::GivenUp,
+            false if apart => lane.become_ready(clock),
+            false => lane.state = State::Failed,
+        }
     }
 
     fn buried(&mut self, id: JobId) {
-        let Some((lane, _)) = self.lane_of_head(id) else { return };
-        if lane.state == State::Burying {
-            lane.state = State::Idle;
+        let clock = self.clock;
+        if let Some((lane, _)) = self.lane_of_head(id).filter(|(lane, _)| lane.state == State::Burying) {
+            lane.become_ready(clock);
             self.settle_head(id, false);
         }
     }
@@ -355,8 +373,12 @@ impl Shadow {
     }
 
     fn move_head(&mut self, job: JobId, moved: impl Fn(State, bool) -> State) {
+        let clock = self.clock;
         if let Some((lane, releasing)) = self.lane_of_head(job) {
-            lane.state = moved(lane.state, releasing);
+            match moved(lane.state, releasing) {
+                State::Idle if lane.state != State::Idle => lane.become_ready(clock),
+                other => lane.state = other,
+            }
         }
     }
 

@@ -75,6 +75,7 @@ pub struct Core {
     pub(crate) partitions: BTreeMap<PartitionId, Partition>,
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) replays: HashMap<RequestId, OpenReplay>,
+    /// Lanes whose head may start, each once, in the order in which they start.
     ready: VecDeque<(PartitionId, LaneKey)>,
     running: usize,
     pub(crate) stopping: bool,

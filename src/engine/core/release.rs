@@ -141,8 +141,10 @@ impl Core {
         self.partitions.keys().copied().collect()
     }
 
-    /// Drops every job that is not with the driver; lanes that end up empty go too.
+    /// Drops every job that is not with the driver; lanes that end up empty go too, and so do their places among the
+    /// ready ones: they would pile up, and the next assignment would find them taken.
     fn forget_queued(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        self.ready.retain(|(partition, _)| *partition != id);
         let mut forgotten: Vec<JobId> = Vec::new();
         self.partition(id).lanes.retain(|_, lane| {
             let kept = match lane.phase {
