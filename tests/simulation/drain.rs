@@ -36,7 +36,7 @@ impl World {
     fn round(&mut self) -> Checked<bool> {
         let before = self.inputs;
         for m in 0..self.members.len() {
-            if !self.members[m].is_up() || self.members[m].shadow.drained {
+            if !self.members[m].is_up() || self.members[m].drained {
                 self.broker.depose_all(m);
                 self.restart(m);
             }
@@ -113,7 +113,7 @@ impl World {
     fn leave(&mut self) -> Checked {
         for m in 0..self.members.len() {
             self.feed(m, Input::Stopping)?;
-            let drained = self.members[m].shadow.drained;
+            let drained = self.members[m].drained;
             Invariant::Liveness.check(drained, || format!("member {m} is at rest, but its stop does not end"))?;
         }
         for id in self.broker.ids() {

@@ -12,15 +12,15 @@ impl World {
         let picked = step.pick;
         match step.kind {
             Kind::Revoke => self.tell(picked, "fault: none", |world, m, id| {
-                let told = world.members[m].shadow.holds[&id].releasing || !world.is_current(m, id);
+                let told = world.members[m].fetches[&id].releasing || !world.is_current(m, id);
                 (!told).then_some(Input::Revoking { partition: id })
             }),
             Kind::RevokeBudgetSpent => self.tell(picked, "fault: budget of a revocation spent", |world, m, id| {
-                let releasing = world.members[m].shadow.holds[&id].releasing;
+                let releasing = world.members[m].fetches[&id].releasing;
                 releasing.then_some(Input::RevokeExpired { partition: id })
             }),
             Kind::LateRevokeBudget => self.tell(picked, "fault: late budget of a revocation", |world, m, id| {
-                let releasing = world.members[m].shadow.holds[&id].releasing;
+                let releasing = world.members[m].fetches[&id].releasing;
                 (!releasing).then_some(Input::RevokeExpired { partition: id })
             }),
             Kind::HearLoss => self.tell(picked, "fault: none", |world, m, id| {
@@ -103,11 +103,7 @@ impl World {
     }
 
     fn assign_while_stopping(&mut self, picked: usize) -> Checked<bool> {
-        let stopping: Vec<usize> = self
-            .up()
-            .into_iter()
-            .filter(|m| self.members[*m].shadow.stopping)
-            .collect();
+        let stopping: Vec<usize> = self.up().into_iter().filter(|m| self.members[*m].stopping).collect();
         let free = self
             .broker
             .ids()
@@ -168,11 +164,7 @@ impl World {
     }
 
     fn stop_at_once(&mut self, picked: usize) -> Checked<bool> {
-        let stopping = self
-            .up()
-            .into_iter()
-            .filter(|m| self.members[*m].shadow.stopping)
-            .collect();
+        let stopping = self.up().into_iter().filter(|m| self.members[*m].stopping).collect();
         match pick(stopping, picked) {
             Some(m) => self.feed(m, Input::StopExpired).map(|()| true),
             None => Ok(false),
@@ -231,14 +223,19 @@ impl World {
 
     /// A request that is open reaches the core again.
     fn replay_twice(&mut self, picked: usize) -> Checked<bool> {
-        let open = |m: usize| self.members[m].shadow.replays.keys().map(move |request| (m, request.0));
-        let mut all: Vec<(usize, i64)> = self.up().into_iter().flat_map(open).collect();
-        all.sort_unstable();
-        let Some((m, request)) = pick(all, picked) else {
+        let mut all = Vec::new();
+        for (index, request) in self.requests.iter().enumerate().filter(|(_, request)| !request.ended) {
+            let held = self.fetched().into_iter().filter(|(_, id)| *id == request.partition);
+            let taken = held.map(|(m, id)| (m, self.members[m].fetches[&id].epoch));
+            all.extend(
+                taken
+                    .filter(|by| request.taken == Some(*by))
+                    .map(|(m, epoch)| (m, index, epoch)),
+            );
+        }
+        let Some((m, request, epoch)) = pick(all, picked) else {
             return Ok(false);
         };
-        let request = usize::try_from(request).expect("requests are numbered from 0");
-        let epoch = self.members[m].fetches[&self.requests[request].partition].epoch;
         self.fault("fault: replayed twice");
         self.replay(m, epoch, request).map(|()| true)
     }

@@ -50,6 +50,21 @@ impl fmt::Display for Violation {
 }
 
 impl Invariant {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Frontier,
+        Self::LaneOrder,
+        Self::Effects,
+        Self::Attempts,
+        Self::Room,
+        Self::Release,
+        Self::Window,
+        Self::Letters,
+        Self::Replays,
+        Self::Liveness,
+        Self::Memory,
+        Self::NoPanic,
+    ];
+
     pub(crate) fn violated<T>(self, detail: impl Into<String>) -> Checked<T> {
         Err(Violation {
             invariant: self,

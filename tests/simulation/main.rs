@@ -48,27 +48,35 @@ mod random;
 
 mod quiet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use afterwrite::engine::core::mutation::Mutation;
 
 use crate::coverage::Table;
 use crate::invariant::Invariant;
+use crate::member::Subject;
 
 const WORLDS: u64 = 2_000;
 const WORLDS_PER_MUTATION: u64 = 200;
+const WORLDS_PER_CAUGHT: u64 = 40;
+
+/// The core as it is.
+const SOUND: Subject = Subject {
+    mutation: None,
+    shadowed: true,
+};
 
 #[test]
 fn worlds_keep_every_invariant() {
     if let Some(seed) = number("SIM_SEED") {
-        println!("{}", run::history(seed));
+        println!("{}", run::history(seed, SOUND));
         return;
     }
     let worlds = number("SIM_WORLDS").unwrap_or(WORLDS);
     let mut table = Table::default();
     let mut inputs = 0;
     for seed in 0..worlds {
-        match run::explore(seed, None) {
+        match run::explore(seed, SOUND) {
             Ok(summary) => {
                 inputs += summary.inputs;
                 table.add(&summary.coverage);
@@ -84,27 +92,59 @@ fn worlds_keep_every_invariant() {
 }
 
 #[test]
-fn every_deliberate_defect_is_caught() {
+fn every_deliberate_defect_is_caught_and_every_invariant_catches_one() {
     let mut uncaught = Vec::new();
-    println!("{:28} {:>5}  caught by (worlds)", "mutation", "first");
+    let mut alive = BTreeSet::new();
+    println!(
+        "{:24} {:44} caught without a shadow by",
+        "mutation", "caught by (worlds)"
+    );
     for mutation in Mutation::ALL {
-        let mut first = None;
-        let mut caught: BTreeMap<Invariant, usize> = BTreeMap::new();
-        for seed in 0..WORLDS_PER_MUTATION {
-            if let Err(failure) = run::explore(seed, Some(mutation)) {
-                first.get_or_insert(seed + 1);
-                *caught.entry(failure.violation.invariant).or_default() += 1;
-            }
-            if seed >= 40 && first.is_some() {
-                break;
-            }
-        }
-        println!("{:28} {:>5}  {caught:?}", format!("{mutation:?}"), first.unwrap_or(0));
-        if first.is_none() {
+        let watched = catches(mutation, true);
+        let ends_only = catches(mutation, false);
+        println!(
+            "{:24} {:44} {}",
+            format!("{mutation:?}"),
+            shown(&watched),
+            shown(&ends_only)
+        );
+        if watched.is_empty() {
             uncaught.push(mutation);
         }
+        alive.extend(watched.into_keys().chain(ends_only.into_keys()));
     }
     assert!(uncaught.is_empty(), "nothing caught {uncaught:?}");
+    for invariant in Invariant::ALL {
+        assert!(
+            alive.contains(&invariant),
+            "{invariant:?} caught nothing: it may not be able to fail"
+        );
+    }
+}
+
+/// Which invariants catch a mutation, in how many of the worlds that are tried: few if it is caught at all.
+fn catches(mutation: Mutation, shadowed: bool) -> BTreeMap<Invariant, usize> {
+    let mut caught = BTreeMap::new();
+    let subject = Subject {
+        mutation: Some(mutation),
+        shadowed,
+    };
+    for seed in 0..WORLDS_PER_MUTATION {
+        if seed >= WORLDS_PER_CAUGHT && !caught.is_empty() {
+            break;
+        }
+        if let Err(failure) = run::explore(seed, subject) {
+            *caught.entry(failure.violation.invariant).or_default() += 1;
+        }
+    }
+    caught
+}
+
+fn shown(caught: &BTreeMap<Invariant, usize>) -> String {
+    let each = caught
+        .iter()
+        .map(|(invariant, worlds)| format!("{invariant:?} {worlds}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 use std::rc::Rc;
 
-use afterwrite::engine::core::mutation::Mutation;
-
 use crate::coverage::Coverage;
 use crate::invariant::{Checked, Violation};
+use crate::member::Subject;
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::step::Step;
@@ -22,15 +21,15 @@ pub(crate) struct Summary {
 
 pub(crate) struct Failure {
     plan: Rc<Plan>,
-    mutation: Option<Mutation>,
+    subject: Subject,
     steps: Vec<Step>,
     pub(crate) violation: Violation,
 }
 
 /// Runs the world of a seed.
-pub(crate) fn explore(seed: u64, mutation: Option<Mutation>) -> Result<Summary, Box<Failure>> {
+pub(crate) fn explore(seed: u64, subject: Subject) -> Result<Summary, Box<Failure>> {
     let plan = Rc::new(Plan::draw(seed));
-    let mut world = World::new(Rc::clone(&plan), mutation, false);
+    let mut world = World::new(Rc::clone(&plan), subject, false);
     let mut random = Random::new(!seed);
     let mut steps = Vec::new();
     let ended = wander(&mut world, &mut random, &mut steps).and_then(|()| world.drain());
@@ -41,7 +40,7 @@ pub(crate) fn explore(seed: u64, mutation: Option<Mutation>) -> Result<Summary, 
         }),
         Err(violation) => Err(Box::new(Failure {
             plan,
-            mutation,
+            subject,
             steps,
             violation,
         })),
@@ -64,11 +63,11 @@ fn wander(world: &mut World, random: &mut Random, steps: &mut Vec<Step>) -> Chec
 }
 
 /// The history of a seed, and how it ended.
-pub(crate) fn history(seed: u64) -> String {
-    match explore(seed, None) {
+pub(crate) fn history(seed: u64, subject: Subject) -> String {
+    match explore(seed, subject) {
         Err(failure) => failure.report(),
         Ok(_) => {
-            let mut world = World::new(Rc::new(Plan::draw(seed)), None, true);
+            let mut world = World::new(Rc::new(Plan::draw(seed)), subject, true);
             let mut random = Random::new(!seed);
             let ended = wander(&mut world, &mut random, &mut Vec::new()).and_then(|()| world.drain());
             let lines = world.history.unwrap_or_default().join("\n");
@@ -126,7 +125,7 @@ impl Failure {
 }
 
 fn replay(failure: &Failure, steps: &[Step], with_history: bool) -> (Checked, Vec<String>) {
-    let mut world = World::new(Rc::clone(&failure.plan), failure.mutation, with_history);
+    let mut world = World::new(Rc::clone(&failure.plan), failure.subject, with_history);
     let walked = steps.iter().try_for_each(|step| world.apply(step).map(|_| ()));
     let ended = walked.and_then(|()| world.drain());
     (ended, world.history.unwrap_or_default())

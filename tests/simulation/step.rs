@@ -7,6 +7,7 @@ use afterwrite::engine::core::messages::{Input, PartitionId};
 use afterwrite::engine::retry::Finish;
 
 use crate::invariant::Checked;
+use crate::member::Fetch;
 use crate::random::Random;
 use crate::script::Ending;
 use crate::world::{Request, World, Zombie};
@@ -161,9 +162,14 @@ impl World {
         let Some((m, id)) = pick(open, picked) else {
             return Ok(false);
         };
-        let releasing = self.members[m].shadow.holds[&id].releasing;
         let fetch = self.members[m].fetches.get_mut(&id).expect("it was just found");
-        let (epoch, index, paused) = (fetch.epoch, fetch.next, fetch.paused);
+        let Fetch {
+            epoch,
+            next,
+            paused,
+            releasing,
+            ..
+        } = *fetch;
         fetch.next += 1;
         if paused {
             fetch.overrun -= 1;
@@ -172,7 +178,7 @@ impl World {
         if releasing {
             self.fault("fault: delivered while releasing");
         }
-        self.deliver(m, id, epoch, index).map(|()| true)
+        self.deliver(m, id, epoch, next).map(|()| true)
     }
 
     fn end_some_call(&mut self, picked: usize) -> Checked<bool> {
@@ -321,7 +327,7 @@ impl World {
     }
 
     fn restart_some(&mut self, picked: usize) -> bool {
-        let over = |m: &usize| !self.members[*m].is_up() || self.members[*m].shadow.drained;
+        let over = |m: &usize| !self.members[*m].is_up() || self.members[*m].drained;
         let Some(m) = pick((0..self.members.len()).filter(over).collect(), picked) else {
             return false;
         };

@@ -6,7 +6,6 @@
 use std::rc::Rc;
 
 use afterwrite::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, PartitionId, RequestId, Work};
-use afterwrite::engine::core::mutation::Mutation;
 use afterwrite::engine::retry::Finish;
 use afterwrite::event::delivery::Position;
 
@@ -14,7 +13,7 @@ use crate::broker::Broker;
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::invariant::{Checked, Invariant};
-use crate::member::{Fetch, Member, Stale};
+use crate::member::{Fetch, Member, Stale, Subject};
 use crate::plan::Plan;
 use crate::quiet::quietly;
 use crate::random::Random;
@@ -36,7 +35,7 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
     /// What happened, line by line, when it is asked for.
     pub(crate) history: Option<Vec<String>>,
-    mutation: Option<Mutation>,
+    subject: Subject,
     /// Per job its row, and its request if it is a replay.
     jobs: Vec<(usize, Option<usize>)>,
     /// Per partition the record before which everything was found settled.
@@ -60,11 +59,11 @@ pub(crate) enum Zombie {
 }
 
 impl World {
-    pub(crate) fn new(plan: Rc<Plan>, mutation: Option<Mutation>, with_history: bool) -> Self {
+    pub(crate) fn new(plan: Rc<Plan>, subject: Subject, with_history: bool) -> Self {
         let members = plan
             .limits
             .iter()
-            .map(|limits| Member::new(limits.clone(), mutation))
+            .map(|limits| Member::new(limits.clone(), subject))
             .collect();
         Self {
             broker: Broker::new(plan.log.len()),
@@ -78,7 +77,7 @@ impl World {
             inputs: 0,
             coverage: Coverage::default(),
             history: with_history.then(Vec::new),
-            mutation,
+            subject,
             jobs: Vec::new(),
             verified: vec![0; plan.log.len()],
             buffer: Vec::new(),
@@ -100,7 +99,7 @@ impl World {
 
     /// Starts a member that is down, with nothing but what the broker and the database know.
     pub(crate) fn restart(&mut self, member: usize) {
-        self.members[member] = Member::new(self.plan.limits[member].clone(), self.mutation);
+        self.members[member] = Member::new(self.plan.limits[member].clone(), self.subject);
         self.note(|| format!("-- member {member} starts"));
     }
 
@@ -110,20 +109,25 @@ impl World {
         self.coverage.mark_input(&input);
         self.note(|| format!("{m} <- {input:?}"));
         let member = &mut self.members[m];
-        member.shadow.take(&input);
+        member.hear(&input);
+        if let Some(shadow) = &mut member.shadow {
+            shadow.take(&input);
+        }
         let mut actions = std::mem::take(&mut self.buffer);
         let core = member.core.as_mut().expect("only members that are up are fed");
         quietly(|| core.step(input, &mut actions))?;
         for action in actions.drain(..) {
             self.coverage.mark_action(&action);
             self.note(|| format!("{m}    -> {action:?}"));
-            self.members[m].shadow.observe(&action)?;
+            if let Some(shadow) = &mut self.members[m].shadow {
+                shadow.observe(&action)?;
+            }
             self.perform(m, action)?;
         }
         self.buffer = actions;
         let member = &mut self.members[m];
         let core = member.core.as_ref().expect("it was just fed");
-        member.shadow.check(core)
+        member.shadow.as_mut().map_or(Ok(()), |shadow| shadow.check(core))
     }
 
     fn perform(&mut self, m: usize, action: Action) -> Checked {
@@ -158,14 +162,16 @@ impl World {
             }
             Action::Released { partition, position } => self.release(m, partition, position)?,
             Action::ReplayEnded { request, healed } => self.end_replay(m, request, healed)?,
-            Action::Drained => {}
+            Action::Drained => self.members[m].drained = true,
         }
         Ok(())
     }
 
     fn commit(&mut self, m: usize, id: PartitionId, position: Position, lost: bool) -> Checked {
         self.verify(id, position)?;
-        let epoch = self.members[m].fetches[&id].epoch;
+        let Some(epoch) = self.members[m].fetches.get(&id).map(|fetch| fetch.epoch) else {
+            return Invariant::Frontier.violated(format!("{id:?} is committed, but not fetched"));
+        };
         if !self.broker.is_owner(id, m, epoch) {
             self.fault("fault: commit of a deposed owner");
         } else if lost {
@@ -192,10 +198,9 @@ impl World {
     }
 
     fn release(&mut self, m: usize, id: PartitionId, position: Option<Position>) -> Checked {
-        let fetch = self.members[m]
-            .fetches
-            .remove(&id)
-            .expect("a held partition is fetched");
+        let Some(fetch) = self.members[m].fetches.remove(&id) else {
+            return Invariant::Release.violated(format!("{id:?} is released, but not fetched"));
+        };
         if let Some(position) = position {
             self.verify(id, position)?;
             self.broker.commit(id, m, fetch.epoch, position)?;
@@ -313,6 +318,7 @@ impl World {
                 first,
                 next: first,
                 paused: false,
+                releasing: false,
                 overrun: 0,
             };
             self.members[m].fetches.insert(partition, fetch);

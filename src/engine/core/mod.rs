@@ -172,7 +172,9 @@ impl Core {
         let ours = |partition: &&mut Partition| (partition.epoch == epoch || any_epoch) && !partition.releasing;
         let live = self.partitions.get_mut(&id).filter(ours);
         let Some(ticket) = live.and_then(|partition| partition.tracker.arrive(position, jobs.len(), bytes)) else {
-            actions.extend(jobs.iter().map(|spec| Action::Forget { job: spec.job }));
+            let kept = self.mutated(Mutation::RefusedIsKept);
+            let refused = jobs.iter().filter(|_| !kept);
+            actions.extend(refused.map(|spec| Action::Forget { job: spec.job }));
             return;
         };
         self.queue(id, Origin::Delivery(ticket), &jobs, actions);
@@ -212,8 +214,14 @@ impl Core {
 
     /// Starts lanes that are ready while there is room.
     fn dispatch(&mut self, actions: &mut Vec<Action>) {
-        while self.running < self.limits.running_max {
-            let Some((id, key)) = self.ready.pop_front() else {
+        let with_replays = self.mutated(Mutation::ReplayHasCompany);
+        let running_max = self.limits.running_max + usize::from(self.mutated(Mutation::RunsPastItsRoom));
+        while self.running < running_max {
+            let next = match self.mutated(Mutation::NewestLaneFirst) {
+                true => self.ready.pop_back(),
+                false => self.ready.pop_front(),
+            };
+            let Some((id, key)) = next else {
                 return;
             };
             let Some(partition) = self.partitions.get_mut(&id) else {
@@ -227,7 +235,11 @@ impl Core {
             } else {
                 self.limits.handlers[usize::from(key.handler.0)].coalesce_max
             };
-            let members = prefix(&self.jobs, &lane.queue, may_join);
+            let members = if with_replays {
+                lane.queue.iter().take(may_join).copied().collect()
+            } else {
+                prefix(&self.jobs, &lane.queue, may_join)
+            };
             lane.phase = Phase::Running { members: members.len() };
             partition.in_flight += 1;
             self.running += 1;
@@ -251,7 +263,12 @@ impl Core {
         let policy = &self.limits.handlers[usize::from(key.handler.0)].policy;
         match verdict(policy, finish, attempts, outages) {
             Verdict::Settle => self.settle_head(id, key, members, actions),
-            Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => self.give_up(id, key, actions),
+            Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => {
+                if self.mutated(Mutation::FailureOutlivesRelease) {
+                    return self.release_if_idle(id, actions);
+                }
+                self.give_up(id, key, actions);
+            }
             Verdict::Again(wait) => {
                 self.lane(id, key).phase = Phase::Waiting;
                 self.running += usize::from(self.mutated(Mutation::WaitingHoldsItsRoom));
@@ -285,8 +302,9 @@ impl Core {
             let state = self.jobs.get_mut(&head).expect("a queued job is known");
             state.attempts = state.attempts.saturating_sub(1);
         }
+        let together = self.mutated(Mutation::CompanyStaysTogether);
         let lane = self.lane(id, key);
-        lane.singly = members;
+        lane.singly = if together { 0 } else { members };
         lane.phase = Phase::Ready;
         self.ready.push_back((id, key));
     }

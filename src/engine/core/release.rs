@@ -4,7 +4,7 @@
 //! moves the frontier; a failure is neither retried nor buried, the next owner meets the record again. When the budget is
 //! spent, what runs is abandoned.
 
-use crate::engine::core::messages::{Action, Input, JobId, PartitionId};
+use crate::engine::core::messages::{Action, JobId, PartitionId};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::{Core, Origin, Partition};
 use crate::engine::lanes::{LaneKey, Phase};
@@ -46,7 +46,9 @@ impl Core {
 
     /// The budget of a revocation is spent. One that arrives late, when the partition is ours again, means nothing.
     pub(super) fn budget_spent(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
-        if self.partitions.get(&id).is_some_and(|partition| partition.releasing) {
+        let believed = self.mutated(Mutation::LateBudgetIsBelieved);
+        let ours = self.partitions.get(&id);
+        if ours.is_some_and(|partition| partition.releasing || believed) {
             self.abandon(id, actions);
         }
     }
@@ -123,11 +125,11 @@ impl Core {
             return;
         }
         self.stopping = true;
-        if self.partitions.is_empty() {
+        if self.partitions.is_empty() || self.mutated(Mutation::DrainsTooEarly) {
             actions.push(Action::Drained);
         }
         for id in self.owned() {
-            self.step(Input::Revoking { partition: id }, actions);
+            self.release(id, actions);
         }
     }
 
