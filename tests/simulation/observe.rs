@@ -60,16 +60,9 @@ impl Shadow {
             members.len() == 1 || !members.iter().any(apart),
             || "a job that has to run alone runs in company",
         )?;
-        let right = match head.had_company {
-            false => attempt == head.counted + 1,
-            true => (1..=head.counted + 1).contains(&attempt),
-        };
-        Invariant::Attempts.check(right, || {
+        Invariant::Attempts.check(attempt == head.counted + 1, || {
             format!("attempt {attempt} after {} were counted", head.counted)
         })?;
-        for job in members.iter().filter(|_| members.len() > 1) {
-            self.jobs.get_mut(job).expect("it is in a lane").had_company = true;
-        }
         self.set_state(members[0], State::Running(members.len()));
         self.running += 1;
         Invariant::Room.check(self.running <= self.limits.running_max, || "too many calls run")
@@ -125,10 +118,7 @@ impl Shadow {
             (State::Failed, None) => {
                 let policy = &self.limits.handlers[usize::from(buried.lane.0.0)].policy;
                 let counted = buried.counted;
-                let enough = match buried.had_company {
-                    false => counted == policy.attempts_max && attempts == counted,
-                    true => counted >= policy.attempts_max && attempts >= policy.attempts_max,
-                };
+                let enough = counted == policy.attempts_max;
                 let justified = match (buried.last, class) {
                     (Some((Finish::Permanent, 1)), Class::Permanent) => true,
                     (Some((Finish::Transient(_), 1)), Class::Exhausted)
@@ -136,7 +126,7 @@ impl Shadow {
                     | (Some((Finish::Panicked, 1)), Class::Panic) => enough,
                     _ => false,
                 };
-                right.check(justified, || {
+                right.check(justified && attempts == counted, || {
                     format!(
                         "{job:?} is buried as {class:?} after {counted} attempts, told {attempts}: {:?}",
                         buried.last

@@ -16,8 +16,11 @@ fn core(running_max: usize, lanes: u64) -> Core {
         window_events_max: 100,
         window_bytes_max: 100,
         handlers: vec![HandlerLimits {
-            coalesce_max: 1,
-            policy: Policy::default(),
+            coalesce_max: 2,
+            policy: Policy {
+                attempts_max: 2,
+                ..Policy::default()
+            },
         }],
     });
     step(
@@ -28,21 +31,31 @@ fn core(running_max: usize, lanes: u64) -> Core {
         },
     );
     for key in 0..lanes {
-        let job = JobSpec {
-            job: JobId(key),
-            handler: HandlerIndex(0),
-            key,
-        };
-        let delivered = Input::Delivered {
-            partition: P0,
-            epoch: 1,
-            position: Position(i64::try_from(key).unwrap()),
-            bytes: 1,
-            work: Work::Jobs(vec![job]),
-        };
-        step(&mut core, delivered);
+        step(&mut core, deliver(P0, 1, key, key));
     }
     core
+}
+
+/// A record with one job; its position follows from the job's number.
+fn deliver(partition: PartitionId, epoch: u64, job: u64, key: u64) -> Input {
+    Input::Delivered {
+        partition,
+        epoch,
+        position: Position(i64::try_from(job).expect("there are few jobs")),
+        bytes: 1,
+        work: Work::Jobs(vec![JobSpec {
+            job: JobId(job),
+            handler: HandlerIndex(0),
+            key,
+        }]),
+    }
+}
+
+fn finished(job: u64, finish: Finish) -> Input {
+    Input::Finished {
+        job: JobId(job),
+        finish,
+    }
 }
 
 fn step(core: &mut Core, input: Input) -> Vec<Action> {
@@ -62,10 +75,7 @@ fn a_late_budget_of_an_earlier_revocation_gives_nothing_up() {
 fn what_failed_during_a_release_is_over_and_not_counted_again_when_the_budget_is_spent() {
     let mut core = core(2, 2);
     assert_eq!(step(&mut core, Input::Revoking { partition: P0 }), []);
-    let failed = Input::Finished {
-        job: JobId(0),
-        finish: Finish::Transient(None),
-    };
+    let failed = finished(0, Finish::Transient(None));
     assert_eq!(step(&mut core, failed), [Action::Forget { job: JobId(0) }]);
     let given_up = [
         Action::Abandon { job: JobId(1) },
@@ -84,17 +94,6 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
     // GIVEN a lane of partition 0 that waited for room when the partition went, and one of partition 1 that waits.
     let mut core = core(1, 1);
     let p1 = PartitionId(1);
-    let deliver = |partition, epoch, job, key| Input::Delivered {
-        partition,
-        epoch,
-        position: Position(50),
-        bytes: 1,
-        work: Work::Jobs(vec![JobSpec {
-            job: JobId(job),
-            handler: HandlerIndex(0),
-            key,
-        }]),
-    };
     let p2 = PartitionId(2);
     step(
         &mut core,
@@ -122,11 +121,7 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
         },
     );
     step(&mut core, deliver(p1, 2, 11, 1));
-    let done = Input::Finished {
-        job: JobId(0),
-        finish: Finish::Done,
-    };
-    let actions = step(&mut core, done);
+    let actions = step(&mut core, finished(0, Finish::Done));
     // THEN the lane that has waited longer starts.
     let next = Action::Start {
         handler: HandlerIndex(0),
@@ -134,4 +129,27 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
         members: vec![JobId(20)],
     };
     assert!(actions.contains(&next), "{actions:?}");
+}
+
+#[test]
+fn the_call_that_parts_a_company_is_nobodys_attempt() {
+    // GIVEN two jobs of one lane that run together, behind one that is done.
+    let mut core = core(1, 1);
+    for job in [1, 2] {
+        step(&mut core, deliver(P0, 1, job, 0));
+    }
+    step(&mut core, finished(0, Finish::Done));
+    // WHEN the company fails for good because of one of them, and the other fails once by itself.
+    let alone = Action::Start {
+        handler: HandlerIndex(0),
+        attempt: 1,
+        members: vec![JobId(1)],
+    };
+    assert_eq!(step(&mut core, finished(1, Finish::Permanent)), [alone]);
+    let actions = step(&mut core, finished(1, Finish::Transient(None)));
+    // THEN it still has its second attempt.
+    assert!(
+        matches!(actions[..], [Action::Wait { job: JobId(1), .. }]),
+        "{actions:?}"
+    );
 }

@@ -82,10 +82,8 @@ pub(crate) struct Job {
     pub(crate) partition: PartitionId,
     pub(crate) lane: LaneName,
     pub(crate) origin: Origin,
-    /// Counted ends of calls of which it was the first member.
+    /// Counted ends of calls of which it was the first member, without the one that parted it from its company.
     pub(crate) counted: u32,
-    /// Whether it ever ran together with others.
-    pub(crate) had_company: bool,
     /// Whether it has to run alone, because its company failed.
     pub(crate) alone: bool,
     /// How the last call with it as the first member ended, and how many members that had.
@@ -286,7 +284,6 @@ impl Shadow {
                 lane: (spec.handler, spec.key),
                 origin,
                 counted: 0,
-                had_company: false,
                 alone: false,
                 last: None,
                 class: None,
@@ -331,6 +328,8 @@ impl Shadow {
             _ => head.counted >= attempts_max,
         };
         let apart = is_final && members > 1;
+        // Who of them failed is not known yet, so the call that parts them is nobody's attempt.
+        head.counted -= u32::from(apart);
         for job in together.iter().filter(|_| apart) {
             self.jobs.get_mut(job).expect("it is open").alone = true;
         }

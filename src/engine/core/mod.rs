@@ -275,7 +275,7 @@ impl Core {
                 actions.push(Action::Wait { job, wait });
             }
             Verdict::Bury(_) if members > 1 && !self.mutated(Mutation::CompanyIsBuriedTogether) => {
-                self.run_singly(id, key, members, finish);
+                self.run_singly(id, key, members);
             }
             Verdict::Bury(class) => self.bury(job, class, actions),
         }
@@ -295,13 +295,11 @@ impl Core {
     }
 
     /// Jobs that failed together are tried one by one, so that each gets its own verdict.
-    fn run_singly(&mut self, id: PartitionId, key: LaneKey, members: usize, finish: Finish) {
-        if finish != Finish::Permanent {
-            // The attempts so far were those of the company; the head gets at least one of its own.
-            let head = self.lane(id, key).head();
-            let state = self.jobs.get_mut(&head).expect("a queued job is known");
-            state.attempts = state.attempts.saturating_sub(1);
-        }
+    fn run_singly(&mut self, id: PartitionId, key: LaneKey, members: usize) {
+        // Who of them failed is not known yet, so this call is nobody's attempt.
+        let head = self.lane(id, key).head();
+        let state = self.jobs.get_mut(&head).expect("a queued job is known");
+        state.attempts -= 1;
         let together = self.mutated(Mutation::CompanyStaysTogether);
         let lane = self.lane(id, key);
         lane.singly = if together { 0 } else { members };
