@@ -1,5 +1,6 @@
 //! Workers as processes of this binary, with a handler that records what it did and fails as the row tells it to.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +22,13 @@ const NAME: &str = "AFTERWRITE_IT_WORKER";
 /// A worker process. Dropped, it is killed.
 pub(crate) struct Worker {
     child: Child,
+    log: PathBuf,
 }
 
 impl Worker {
     pub(crate) fn start(world: &World, name: &str, database_url: &str, settings: &[(&str, &str)]) -> Self {
-        let log = std::env::temp_dir().join(format!("{}-{name}.log", world.name));
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let path = std::env::temp_dir().join(format!("{}-{name}.log", world.name));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["worker::works_when_started_as_a_worker", "--exact", "--nocapture"])
@@ -47,7 +49,13 @@ impl Worker {
         }
         Self {
             child: command.spawn().unwrap(),
+            log: path,
         }
+    }
+
+    /// Everything the process said.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Kills the process with SIGKILL.
