@@ -82,7 +82,10 @@ impl<'a> Reader<'a> {
         for field in &record.fields {
             let read = self.value(&field.ty, 0);
             let value = read.map_err(|problem| format!("column {} {problem}", field.name))?;
-            cells.push((Arc::clone(&field.name), placeholder::cell(value, field.toast, placeholder)));
+            cells.push((
+                Arc::clone(&field.name),
+                placeholder::cell(value, field.toast, placeholder),
+            ));
         }
         Ok(Row::new(cells))
     }
@@ -138,7 +141,10 @@ impl<'a> Reader<'a> {
             Node::Record(place) => {
                 let schema = self.schema;
                 let record = schema.records.get(*place).ok_or(TRUNCATED)?;
-                record.fields.iter().try_for_each(|field| self.skip(&field.ty, depth + 1))
+                record
+                    .fields
+                    .iter()
+                    .try_for_each(|field| self.skip(&field.ty, depth + 1))
             }
         }
     }
@@ -290,8 +296,14 @@ mod tests {
             (&[0x00][..], 0),
             (&[0x01][..], -1),
             (&[0x80, 0x01][..], 64),
-            (&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..], i64::MAX),
-            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..], i64::MIN),
+            (
+                &[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..],
+                i64::MAX,
+            ),
+            (
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..],
+                i64::MIN,
+            ),
         ] {
             assert_eq!(read("\"long\"", body), Ok(Some(Value::Int(expected))));
         }
@@ -312,7 +324,10 @@ mod tests {
     #[test]
     fn unions_in_either_order_arrays_in_blocks_and_entries_read() {
         assert_eq!(read(r#"["string","null"]"#, &[0x02]), Ok(None));
-        assert_eq!(read(r#"["null","string"]"#, &[0x02, 0x02, b'x']), Ok(Some(types::text("x"))));
+        assert_eq!(
+            read(r#"["null","string"]"#, &[0x02, 0x02, b'x']),
+            Ok(Some(types::text("x")))
+        );
         let array = r#"{"type":"array","items":"int"}"#;
         let both = Value::List(vec![Some(Value::Int(1)), Some(Value::Int(2))]);
         assert_eq!(read(array, &[0x02, 0x02, 0x01, 0x02, 0x04, 0x00]), Ok(Some(both)));

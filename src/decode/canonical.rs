@@ -103,7 +103,10 @@ mod tests {
                     (Arc::from("b"), Cell::Value(Value::Float(1.0))),
                     (Arc::from("a"), Cell::Unavailable),
                     (Arc::from("n"), Cell::Null),
-                    (Arc::from("l"), Cell::Value(Value::List(vec![None, Some(Value::Bool(true))]))),
+                    (
+                        Arc::from("l"),
+                        Cell::Value(Value::List(vec![None, Some(Value::Bool(true))])),
+                    ),
                 ]),
             },
         };

@@ -141,15 +141,20 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
     };
     let before = envelope.before.map(|image| row(image, None)).transpose()?;
     let after = envelope.after.map(|image| row(image, placeholder)).transpose()?;
-    let required = |row: Option<Row>| row.ok_or_else(|| format!("table {table}: op {} came without after", envelope.op));
+    let required =
+        |row: Option<Row>| row.ok_or_else(|| format!("table {table}: op {} came without after", envelope.op));
     match &*envelope.op {
-        "c" => Ok(Change::Insert { after: required(after)? }),
+        "c" => Ok(Change::Insert {
+            after: required(after)?,
+        }),
         "u" => Ok(Change::Update {
             before,
             after: required(after)?,
         }),
         "d" => Ok(Change::Delete { before }),
-        "r" => Ok(Change::Read { after: required(after)? }),
+        "r" => Ok(Change::Read {
+            after: required(after)?,
+        }),
         "t" => Ok(Change::Truncate),
         "m" => {
             let message = envelope.message.ok_or("op m came without message")?;
@@ -171,7 +176,10 @@ mod tests {
         for (name, expected) in [
             ("waitlist.public.users.Envelope", Some(Kind::Change)),
             ("io.debezium.connector.postgresql.MessageValue", Some(Kind::Change)),
-            ("io.debezium.connector.common.Heartbeat", Some(Kind::Skip(SkipReason::Heartbeat))),
+            (
+                "io.debezium.connector.common.Heartbeat",
+                Some(Kind::Skip(SkipReason::Heartbeat)),
+            ),
             ("a.CloudEvents.Envelope", Some(Kind::CloudEvents)),
             ("waitlist.public.users.Value", Some(Kind::Flattened)),
             ("com.example.Order", None),
@@ -184,12 +192,21 @@ mod tests {
     fn kinds_are_known_by_shape() {
         for (text, expected) in [
             (r#"{"op":"c","source":{}}"#, Some(Kind::Change)),
-            (r#"{"status":"BEGIN","id":"1:2","ts_ms":1}"#, Some(Kind::Skip(SkipReason::Transaction))),
+            (
+                r#"{"status":"BEGIN","id":"1:2","ts_ms":1}"#,
+                Some(Kind::Skip(SkipReason::Transaction)),
+            ),
             (r#"{"status":"waiting","id":1}"#, None),
-            (r#"{"id":"x","type":"t","aggregate_type":"a"}"#, Some(Kind::Skip(SkipReason::Notification))),
+            (
+                r#"{"id":"x","type":"t","aggregate_type":"a"}"#,
+                Some(Kind::Skip(SkipReason::Notification)),
+            ),
             (r#"{"ts_ms":1}"#, Some(Kind::Beat)),
             (r#"{"ts_ms":1,"id":2}"#, None),
-            (r#"{"specversion":"1.0","op":"c","source":"x"}"#, Some(Kind::CloudEvents)),
+            (
+                r#"{"specversion":"1.0","op":"c","source":"x"}"#,
+                Some(Kind::CloudEvents),
+            ),
             (r#"{"id":1,"op":"c"}"#, None),
         ] {
             assert_eq!(Kind::of_shape(&Shape::of(text).unwrap()), expected, "{text}");

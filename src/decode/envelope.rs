@@ -58,14 +58,8 @@ pub(crate) struct Message {
 /// A row that was not read yet.
 #[derive(Debug, Clone)]
 pub(crate) enum Image<'a> {
-    Json {
-        text: &'a str,
-        columns: Option<&'a Struct>,
-    },
-    Avro {
-        reader: Reader<'a>,
-        record: &'a Record,
-    },
+    Json { text: &'a str, columns: Option<&'a Struct> },
+    Avro { reader: Reader<'a>, record: &'a Record },
 }
 
 impl Image<'_> {
@@ -210,7 +204,9 @@ impl<'a> Envelope<'a> {
                 "before" | "after" => {
                     let mut inside = reader.clone();
                     reader.skip(&field.ty, 0)?;
-                    let image = inside.enter(&field.ty)?.map(|record| Image::Avro { reader: inside, record });
+                    let image = inside
+                        .enter(&field.ty)?
+                        .map(|record| Image::Avro { reader: inside, record });
                     match &*field.name {
                         "before" => envelope.before = image,
                         _ => envelope.after = image,
@@ -276,7 +272,10 @@ mod tests {
     #[test]
     fn a_shape_knows_its_members_without_reading_them() {
         let shape = Shape::of(r#"{"op":"c","before":null,"after":{"a":1},"source":{},"extra":[1]}"#).unwrap();
-        assert_eq!((shape.op, shape.before, shape.after), (Some("\"c\""), None, Some("{\"a\":1}")));
+        assert_eq!(
+            (shape.op, shape.before, shape.after),
+            (Some("\"c\""), None, Some("{\"a\":1}"))
+        );
         assert_eq!(shape.members, 5);
         assert!(Shape::of("[1]").is_err());
         assert!(Shape::of("{").is_err());

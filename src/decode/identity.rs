@@ -133,7 +133,10 @@ mod tests {
             prefix: "p".to_owned(),
             content: "eA==".to_owned(),
         };
-        assert_eq!(event_id(&origin(), None, &message).unwrap().to_string(), "6880d6dd7698f766cf82485054fe7a93");
+        assert_eq!(
+            event_id(&origin(), None, &message).unwrap().to_string(),
+            "6880d6dd7698f766cf82485054fe7a93"
+        );
     }
 
     #[test]
@@ -169,7 +172,10 @@ mod tests {
     fn what_cannot_be_told_apart_has_no_identity() {
         let row = key(&[("id", 1)]);
         assert_eq!(event_id(&origin(), None, &insert()), None);
-        assert_eq!(event_id(&origin(), Some(&row), &Change::Read { after: Row::default() }), None);
+        assert_eq!(
+            event_id(&origin(), Some(&row), &Change::Read { after: Row::default() }),
+            None
+        );
         let nowhere = Origin { lsn: None, ..origin() };
         assert_eq!(event_id(&nowhere, Some(&row), &insert()), None);
         assert!(event_id(&origin(), None, &Change::Truncate).is_some());

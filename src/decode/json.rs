@@ -196,7 +196,10 @@ fn list(text: &str, ty: Option<&Type>, depth: u32) -> Result<Value, &'static str
     let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| "holds a broken array")?;
     let read = |element: &&RawValue, ty| value(element.get(), ty, depth + 1);
     match ty.map(|ty| &ty.kind) {
-        None => elements.iter().map(|element| read(element, None)).collect::<Result<_, _>>(),
+        None => elements
+            .iter()
+            .map(|element| read(element, None))
+            .collect::<Result<_, _>>(),
         Some(Kind::List(items)) => elements.iter().map(|element| read(element, Some(items))).collect(),
         Some(Kind::Map { key, value }) => elements.iter().map(|pair| entry(pair, key, value, depth + 1)).collect(),
         Some(_) => return Err("holds an array where its schema has another type"),

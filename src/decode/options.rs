@@ -153,13 +153,11 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
 /// The value that a setting's text stands for.
 fn choose<T: Copy>(name: &'static str, text: &str, choices: &[(&'static str, T)]) -> Result<T, OptionError> {
     let found = choices.iter().find(|(known, _)| *known == text);
-    found
-        .map(|(_, value)| *value)
-        .ok_or_else(|| OptionError::UnknownValue {
-            name,
-            value: text.to_owned(),
-            known: choices.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
-        })
+    found.map(|(_, value)| *value).ok_or_else(|| OptionError::UnknownValue {
+        name,
+        value: text.to_owned(),
+        known: choices.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Encoding of the records of a source.
@@ -179,7 +177,16 @@ impl FromStr for Format {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
-        choose("source.format", text, &[("auto", Self::Auto), ("json", Self::Json), ("json_schema", Self::JsonSchema), ("avro", Self::Avro)])
+        choose(
+            "source.format",
+            text,
+            &[
+                ("auto", Self::Auto),
+                ("json", Self::Json),
+                ("json_schema", Self::JsonSchema),
+                ("avro", Self::Avro),
+            ],
+        )
     }
 }
 
@@ -198,7 +205,15 @@ impl FromStr for DecimalMode {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
-        choose("source.decimal", text, &[("string", Self::String), ("precise", Self::Precise), ("double", Self::Double)])
+        choose(
+            "source.decimal",
+            text,
+            &[
+                ("string", Self::String),
+                ("precise", Self::Precise),
+                ("double", Self::Double),
+            ],
+        )
     }
 }
 
@@ -223,7 +238,18 @@ impl FromStr for TimePrecision {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
-        choose("source.time_precision", text, &[("isostring", Self::IsoString), ("adaptive", Self::Adaptive), ("adaptive_time_microseconds", Self::AdaptiveTimeMicroseconds), ("microseconds", Self::Microseconds), ("nanoseconds", Self::Nanoseconds), ("connect", Self::Connect)])
+        choose(
+            "source.time_precision",
+            text,
+            &[
+                ("isostring", Self::IsoString),
+                ("adaptive", Self::Adaptive),
+                ("adaptive_time_microseconds", Self::AdaptiveTimeMicroseconds),
+                ("microseconds", Self::Microseconds),
+                ("nanoseconds", Self::Nanoseconds),
+                ("connect", Self::Connect),
+            ],
+        )
     }
 }
 
@@ -240,7 +266,11 @@ impl FromStr for IntervalMode {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
-        choose("source.interval", text, &[("string", Self::String), ("numeric", Self::Numeric)])
+        choose(
+            "source.interval",
+            text,
+            &[("string", Self::String), ("numeric", Self::Numeric)],
+        )
     }
 }
 
@@ -261,7 +291,16 @@ impl FromStr for BinaryMode {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
-        choose("source.binary", text, &[("base64", Self::Base64), ("bytes", Self::Bytes), ("base64-url-safe", Self::Base64UrlSafe), ("hex", Self::Hex)])
+        choose(
+            "source.binary",
+            text,
+            &[
+                ("base64", Self::Base64),
+                ("bytes", Self::Bytes),
+                ("base64-url-safe", Self::Base64UrlSafe),
+                ("hex", Self::Hex),
+            ],
+        )
     }
 }
 

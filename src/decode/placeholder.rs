@@ -50,7 +50,11 @@ impl Toast {
     }
 
     pub(crate) fn of_bytes(meaning: Meaning) -> Self {
-        if meaning == Meaning::Plain { Self::Bytes } else { Self::Never }
+        if meaning == Meaning::Plain {
+            Self::Bytes
+        } else {
+            Self::Never
+        }
     }
 
     pub(crate) fn of_texts(meaning: Meaning) -> Self {
@@ -142,7 +146,12 @@ fn is_java_object(item: &Option<Value>) -> bool {
         return false;
     };
     let is_class = match class.strip_prefix('L').and_then(|named| named.strip_suffix(';')) {
-        Some(named) => named.contains('.') && named.chars().all(|letter| letter.is_alphanumeric() || "._$".contains(letter)),
+        Some(named) => {
+            named.contains('.')
+                && named
+                    .chars()
+                    .all(|letter| letter.is_alphanumeric() || "._$".contains(letter))
+        }
         None => class.len() == 1 && "BCDFIJSZ".contains(class),
     };
     is_class && (1..=8).contains(&hash.len()) && hash.bytes().all(|digit| digit.is_ascii_hexdigit())
@@ -179,9 +188,21 @@ mod tests {
             Toast::Uuids,
             Toast::Map,
         ] {
-            assert_eq!(cell(Some(form(toast)), toast, Some(&placeholder)), Cell::Unavailable, "{toast:?}");
-            assert_eq!(cell(Some(form(toast)), Toast::Any, Some(&placeholder)), Cell::Unavailable, "{toast:?}");
-            assert_ne!(cell(Some(form(toast)), Toast::Never, Some(&placeholder)), Cell::Unavailable, "{toast:?}");
+            assert_eq!(
+                cell(Some(form(toast)), toast, Some(&placeholder)),
+                Cell::Unavailable,
+                "{toast:?}"
+            );
+            assert_eq!(
+                cell(Some(form(toast)), Toast::Any, Some(&placeholder)),
+                Cell::Unavailable,
+                "{toast:?}"
+            );
+            assert_ne!(
+                cell(Some(form(toast)), Toast::Never, Some(&placeholder)),
+                Cell::Unavailable,
+                "{toast:?}"
+            );
             assert_ne!(cell(Some(form(toast)), toast, None), Cell::Unavailable, "{toast:?}");
         }
     }
@@ -205,7 +226,11 @@ mod tests {
             ("[Ljava.lang.String;@nothex", false),
         ] {
             let list = Value::List(vec![None, Some(text(element))]);
-            assert_eq!(cell(Some(list), Toast::Texts, None).is_unavailable(), expected, "{element}");
+            assert_eq!(
+                cell(Some(list), Toast::Texts, None).is_unavailable(),
+                expected,
+                "{element}"
+            );
         }
     }
 }

@@ -13,13 +13,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use schema_registry_converter::async_impl::schema_registry::{
-    SrSettings, get_referenced_schema, get_schema_by_id,
-};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_referenced_schema, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{
-    RawError, RegisteredReference, RegisteredSchema, SchemaType,
-};
+use schema_registry_converter::schema_registry_common::{RawError, RegisteredReference, RegisteredSchema, SchemaType};
 use thiserror::Error;
 
 use crate::decode::schema::SchemaDocument;

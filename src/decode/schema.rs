@@ -143,7 +143,9 @@ fn accept_all_namespaces() {
         let names = set_schema_name_validator(Box::new(AnyName)).is_ok();
         let namespaces = set_schema_namespace_validator(Box::new(AnyName)).is_ok();
         if !(names && namespaces) {
-            tracing::warn!("avro names were restricted elsewhere: schemas with a hyphen in their namespace are refused");
+            tracing::warn!(
+                "avro names were restricted elsewhere: schemas with a hyphen in their namespace are refused"
+            );
         }
     });
 }
@@ -164,12 +166,16 @@ impl Compiler {
         match json {
             Json::String(name) => self.by_name(name, namespace),
             Json::Array(variants) => {
-                let compiled: Result<Vec<Typed>, SchemaError> =
-                    variants.iter().map(|variant| self.compile(variant, namespace)).collect();
+                let compiled: Result<Vec<Typed>, SchemaError> = variants
+                    .iter()
+                    .map(|variant| self.compile(variant, namespace))
+                    .collect();
                 Ok(plain(Node::Union(compiled?)))
             }
             Json::Object(object) => self.compile_object(object, namespace),
-            _ => Err(SchemaError::Unsupported("a type is neither a name nor an object".to_owned())),
+            _ => Err(SchemaError::Unsupported(
+                "a type is neither a name nor an object".to_owned(),
+            )),
         }
     }
 
@@ -183,7 +189,10 @@ impl Compiler {
             "bytes" => Node::Bytes,
             "string" => Node::Text,
             _ => {
-                let found = self.named.get(&full_name(name, namespace)).or_else(|| self.named.get(name));
+                let found = self
+                    .named
+                    .get(&full_name(name, namespace))
+                    .or_else(|| self.named.get(name));
                 return found
                     .cloned()
                     .ok_or_else(|| SchemaError::Unsupported(format!("it refers to {name}, which is not there")));
@@ -198,7 +207,9 @@ impl Compiler {
             Some("record" | "error") => return self.compile_record(object, namespace),
             Some("enum") => {
                 let symbols = object.get("symbols").and_then(Json::as_array).into_iter().flatten();
-                let texts = symbols.map(|symbol| symbol.as_str().unwrap_or_default().into()).collect();
+                let texts = symbols
+                    .map(|symbol| symbol.as_str().unwrap_or_default().into())
+                    .collect();
                 self.name(object, namespace, plain(Node::Enum(texts)))?
             }
             Some("fixed") => {
@@ -274,7 +285,9 @@ fn text<'a>(object: &'a Map<String, Json>, key: &str) -> Option<&'a str> {
 fn names(object: &Map<String, Json>, namespace: &str) -> Result<(String, String), SchemaError> {
     let name = text(object, "name").ok_or_else(|| SchemaError::Unsupported("a named type has no name".to_owned()))?;
     let full = full_name(name, text(object, "namespace").unwrap_or(namespace));
-    let inner = full.rsplit_once('.').map_or(String::new(), |(space, _)| space.to_owned());
+    let inner = full
+        .rsplit_once('.')
+        .map_or(String::new(), |(space, _)| space.to_owned());
     Ok((full, inner))
 }
 
@@ -288,7 +301,9 @@ fn full_name(name: &str, namespace: &str) -> String {
 
 /// What the attributes of a type say; the Connect name wins over Avro's logical type.
 fn meaning(object: &Map<String, Json>) -> Option<Meaning> {
-    let parameter = object.get("connect.parameters").and_then(|parameters| parameters.get("scale"));
+    let parameter = object
+        .get("connect.parameters")
+        .and_then(|parameters| parameters.get("scale"));
     let scale = match parameter.or_else(|| object.get("scale")) {
         Some(Json::String(text)) => text.parse().ok(),
         Some(number) => number.as_i64().and_then(|number| i32::try_from(number).ok()),
@@ -360,7 +375,8 @@ mod tests {
 
     #[test]
     fn a_namespace_with_a_hyphen_is_accepted() {
-        let text = r#"{"type":"record","name":"Key","namespace":"my-prefix.public.t","fields":[{"name":"id","type":"long"}]}"#;
+        let text =
+            r#"{"type":"record","name":"Key","namespace":"my-prefix.public.t","fields":[{"name":"id","type":"long"}]}"#;
         let schema = WriterSchema::parse(&document(text, &[])).unwrap();
         assert_eq!(&*schema.records[0].name, "my-prefix.public.t.Key");
     }

@@ -114,10 +114,7 @@ pub(crate) fn bytes(meaning: Meaning, value: &[u8]) -> Result<Value, &'static st
 }
 
 /// The members of a struct.
-pub(crate) fn structure(
-    meaning: Meaning,
-    members: Vec<(Arc<str>, Option<Value>)>,
-) -> Result<Value, &'static str> {
+pub(crate) fn structure(meaning: Meaning, members: Vec<(Arc<str>, Option<Value>)>) -> Result<Value, &'static str> {
     if meaning != Meaning::VariableScaleDecimal {
         return Ok(Value::Struct(members));
     }
@@ -127,7 +124,8 @@ pub(crate) fn structure(
     };
     match (member("scale"), member("value")) {
         (Some(Value::Int(scale)), Some(Value::Text(unscaled))) => {
-            let narrow = i32::try_from(*scale).map_err(|_| "holds a decimal with a scale that Postgres does not allow")?;
+            let narrow =
+                i32::try_from(*scale).map_err(|_| "holds a decimal with a scale that Postgres does not allow")?;
             decimal::print(&from_base64(unscaled)?, narrow).map(text)
         }
         _ => Err("holds a decimal without scale and value"),
