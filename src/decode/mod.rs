@@ -42,6 +42,9 @@ mod memo;
 
 pub mod registry;
 
+#[cfg(test)]
+mod torture;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
