@@ -5,6 +5,8 @@ pub mod ledger;
 
 pub mod handler;
 
+pub mod clients;
+
 pub mod mail_catcher;
 
 pub mod config;
