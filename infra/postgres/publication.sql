@@ -54,6 +54,5 @@ TO afterwrite_worker;
 GRANT CREATE ON SCHEMA afterwrite TO afterwrite_worker;
 GRANT ALL ON ALL TABLES IN SCHEMA afterwrite TO afterwrite_worker;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA afterwrite TO afterwrite_worker;
-GRANT ALL ON SEQUENCE public.position_changes_id_seq TO afterwrite_worker;
 ALTER DEFAULT PRIVILEGES IN SCHEMA afterwrite GRANT ALL ON TABLES TO afterwrite_worker;
 ALTER DEFAULT PRIVILEGES IN SCHEMA afterwrite GRANT ALL ON SEQUENCES TO afterwrite_worker;

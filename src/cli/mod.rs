@@ -4,6 +4,7 @@
 //! carries the exit code. Nothing here decides anything about delivery.
 
 pub mod connector;
+pub mod decode;
 pub mod mail_catcher;
 pub mod migrate;
 

@@ -35,7 +35,8 @@ use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka, Topics};
 use self::value::{Endpoint, Secret};
 use self::waitlist::{Fraud, Schedule, Smtp, Waitlist, Webhook};
-use crate::telemetry::Format;
+use crate::decode::options::{BinaryMode, DecimalMode, Format, IntervalMode, TimePrecision};
+use crate::telemetry;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize, Default)]
@@ -86,7 +87,7 @@ pub struct Source {
     /// Logical name of the source: the connector's `topic.prefix`, and the first part of every topic.
     pub name: String,
     /// How records are encoded.
-    pub format: RecordFormat,
+    pub format: Format,
     /// Tables whose rows only steer the connector: `schema.table`, `*` for any text.
     pub signal_tables: Vec<String>,
     /// The connector's `decimal.handling.mode`.
@@ -104,10 +105,10 @@ impl Default for Source {
         Self {
             kind: SourceKind::Kafka,
             name: "waitlist".to_owned(),
-            format: RecordFormat::Auto,
+            format: Format::Auto,
             signal_tables: vec!["*.debezium_signal".to_owned(), "dbz.signal*".to_owned()],
             decimal: DecimalMode::String,
-            time_precision: TimePrecision::Isostring,
+            time_precision: TimePrecision::IsoString,
             interval: IntervalMode::String,
             binary: BinaryMode::Base64,
         }
@@ -120,72 +121,6 @@ impl Default for Source {
 pub enum SourceKind {
     /// Topics that Debezium writes.
     Kafka,
-}
-
-/// How records are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordFormat {
-    /// Seen from the bytes of each key and value.
-    Auto,
-    /// JSON, with or without its schema.
-    Json,
-    /// Avro in the Confluent wire format.
-    Avro,
-}
-
-/// Debezium's `decimal.handling.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DecimalMode {
-    /// Unscaled bytes with a scale.
-    Precise,
-    /// Floating point.
-    Double,
-    /// Text (recommended).
-    String,
-}
-
-/// Debezium's `time.precision.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimePrecision {
-    /// The unit follows the column's precision.
-    Adaptive,
-    /// The same, but times of day always in microseconds.
-    AdaptiveTimeMicroseconds,
-    /// Kafka Connect's own types, in milliseconds.
-    Connect,
-    /// Text (recommended).
-    Isostring,
-    /// Microseconds.
-    Microseconds,
-    /// Nanoseconds.
-    Nanoseconds,
-}
-
-/// Debezium's `interval.handling.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IntervalMode {
-    /// Microseconds, months counted as an average.
-    Numeric,
-    /// ISO 8601 text (recommended).
-    String,
-}
-
-/// Debezium's `binary.handling.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BinaryMode {
-    /// Bytes (in JSON: base64).
-    Bytes,
-    /// Base64 text (recommended).
-    Base64,
-    /// Base64 text with the URL alphabet.
-    Base64UrlSafe,
-    /// Hexadecimal text.
-    Hex,
 }
 
 /// The database of the application and of the coordination state.
@@ -266,5 +201,5 @@ impl Default for Admin {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `human` or `json`.
-    pub format: Format,
+    pub format: telemetry::Format,
 }

@@ -128,15 +128,46 @@ pub enum SourceEvent {
     },
 }
 
-/// What the engine asks of a source.
+/// What the engine asks of a source. Every command names the epoch it was decided under, so that a source that lost the
+/// partition meanwhile, or got it again, ignores it.
 #[derive(Debug)]
 pub enum SourceCommand {
     /// Everything before these positions is settled: make that durable.
-    Commit(Vec<(SourcePartition, Position)>),
+    Commit(Vec<Settled>),
     /// Hand over no more records of this partition until it is resumed.
-    Pause(SourcePartition),
+    Pause {
+        /// The partition.
+        partition: SourcePartition,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// Hand over records of this partition again.
-    Resume(SourcePartition),
+    Resume {
+        /// The partition.
+        partition: SourcePartition,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// Leave: commit these last positions, then leave the group and end.
-    Leave(Vec<(SourcePartition, Position)>),
+    Leave(Vec<Settled>),
+}
+
+/// How far a partition is settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The partition.
+    pub partition: SourcePartition,
+    /// The epoch under which it was settled.
+    pub epoch: u64,
+    /// The first position that is not settled.
+    pub position: Position,
+}
+
+impl RawRecord {
+    /// Bytes of key, value and headers.
+    pub fn weight(&self) -> usize {
+        let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + bytes(value)).sum();
+        bytes(&self.key) + bytes(&self.value) + headers
+    }
 }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
 /// One row: its columns in the order the source sent them. A column that was not sent is absent, which is neither
 /// null nor unavailable.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -59,6 +61,11 @@ impl Row {
         self.columns.iter().map(|(name, cell)| (&**name, cell))
     }
 
+    /// The names of all columns in the source's order, as they are shared between rows.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.columns.iter().map(|(name, _)| name)
+    }
+
     /// The text of a column; `None` when it is absent, null, unavailable or not text.
     pub fn text(&self, column: &str) -> Option<&str> {
         match self.get(column)? {
@@ -93,5 +100,25 @@ impl Cell {
     /// Whether this is SQL null.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
+    }
+}
+
+impl Serialize for Value {
+    /// Prints the value as Debezium's JSON has it.
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Bool(value) => out.serialize_bool(*value),
+            Self::Int(value) => out.serialize_i64(*value),
+            Self::Float(value) => out.serialize_f64(*value),
+            Self::Text(value) => out.serialize_str(value),
+            Self::List(items) => items.serialize(out),
+            Self::Struct(members) => {
+                let mut map = out.serialize_map(Some(members.len()))?;
+                for (name, value) in members {
+                    map.serialize_entry(name, value)?;
+                }
+                map.end()
+            }
+        }
     }
 }

@@ -3,12 +3,10 @@
 # shellcheck shell=bash
 
 parts_dir() {
-    if [[ -n ${STACK_CACHE-} ]]; then
-        printf '%s' "$STACK_CACHE"
-        return
-    fi
     local base="$NATIVE_DIR/.cache" hash
-    if [[ -n ${XDG_CACHE_HOME-}${HOME-} ]]; then
+    if [[ -n ${STACK_CACHE-} ]]; then
+        base="$(realpath -m -- "$STACK_CACHE")"
+    elif [[ -n ${XDG_CACHE_HOME-}${HOME-} ]]; then
         base="${XDG_CACHE_HOME:-$HOME/.cache}/afterwrite/native"
     fi
     hash="$(sha256sum <"$NATIVE_DIR/pom.xml")"
@@ -20,15 +18,11 @@ parts_dir() {
 fetch_parts() {
     local parts
     parts="$(parts_dir)"
-    if [[ -f $parts/complete && "$(<"$parts/complete")" == "$(sha256sum <"$NATIVE_DIR/pom.xml")" ]]; then
-        return
-    fi
+    [[ ! -d $parts ]] || return 0
     mkdir -p -- "$(dirname -- "$parts")"
     (
         flock 8
-        if [[ -f $parts/complete && "$(<"$parts/complete")" == "$(sha256sum <"$NATIVE_DIR/pom.xml")" ]]; then
-            exit 0
-        fi
+        [[ ! -d $parts ]] || exit 0
         fetch_into "$parts"
     ) 8>"$parts.lock" || fail "the parts could not be downloaded"
 }
@@ -45,15 +39,15 @@ fetch_into() {
     for profile in debezium registry; do
         run_maven "$profile" dependency:unpack-dependencies "$fresh"
     done
-    rm -rf -- "$fresh/markers" "$parts"
-    sha256sum <"$NATIVE_DIR/pom.xml" >"$fresh/complete"
+    rm -rf -- "$fresh/markers"
     mv -- "$fresh" "$parts"
     say "downloaded in $(seconds_since "$began") s"
 }
 
+# Even a quiet Maven without colours prints escape codes: they are taken out.
 run_maven() {
-    mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file "$NATIVE_DIR/pom.xml" \
-        --activate-profiles "$1" "$2" -Dstack.cache="$3" >&2 8>&- || fail "mvn failed for the profile $1"
+    mvn --batch-mode --quiet --no-transfer-progress --file "$NATIVE_DIR/pom.xml" --activate-profiles "$1" "$2" \
+        -Dstack.cache="$3" 2>&1 8>&- | sed $'s/\e\\[[0-9;]*m//g' >&2 || fail "mvn failed for the profile $1"
 }
 
 # What all JVMs of the stack get: no performance data in /tmp, temporary files inside the stack.

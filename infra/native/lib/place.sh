@@ -21,7 +21,7 @@ PORT_NAMES=(PG_PORT KAFKA_PORT KAFKA_CONTROLLER_PORT CONNECT_PORT REGISTRY_PORT 
 # is enough to ask a second stack for its addresses.
 place_load() {
     STACK_DIR="$(realpath -m -- "${STACK_DIR:-$REPO_DIR/.stack}")"
-    [[ $STACK_DIR != / ]] || fail "STACK_DIR must not be /"
+    [[ $STACK_DIR =~ ^/[^[:space:]]+$ ]] || fail "STACK_DIR=$STACK_DIR must not be / nor hold spaces"
     local name value
     if [[ -f $STACK_DIR/ports ]]; then
         while IFS='=' read -r name value; do
@@ -31,13 +31,19 @@ place_load() {
     : "${PG_PORT:=25432}" "${KAFKA_PORT:=29092}" "${CONNECT_PORT:=28083}" "${REGISTRY_PORT:=28081}" "${SMTP_PORT:=2525}"
     : "${KAFKA_CONTROLLER_PORT:=$((KAFKA_PORT + 1000))}"
     for name in "${PORT_NAMES[@]}"; do
-        [[ ${!name} =~ ^[0-9]+$ ]] && ((${!name} > 0 && ${!name} < 65536)) || fail "$name=${!name} is no port"
+        if ! [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || ((${!name} > 65535)); then
+            fail "$name=${!name} is no port"
+        fi
     done
 }
 
-# Makes the directory and writes the ports down. Ports cannot change under running services.
+# Makes the directory and writes the ports down. Ports cannot change under running services. A directory with foreign
+# files is refused, because `down --wipe` would delete them (a mailbox alone is docker-compose.yml's).
 place_create() {
     local name lines="" service
+    if [[ ! -f $STACK_DIR/ports && -n "$(ls -A -I mailbox -- "$STACK_DIR" 2>/dev/null)" ]]; then
+        fail "$STACK_DIR holds files that are not a stack's; choose another STACK_DIR"
+    fi
     for name in "${PORT_NAMES[@]}"; do
         lines+="$name=${!name}"$'\n'
     done

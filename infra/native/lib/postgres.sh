@@ -30,8 +30,9 @@ postgres_bin() {
 postgres_check_version() {
     local version
     version="$("$1/postgres" --version)"
-    [[ $version =~ \ ([0-9]+) ]] && ((BASH_REMATCH[1] >= PG_MAJOR_MIN)) ||
+    if ! [[ $version =~ \ ([0-9]+) ]] || ((BASH_REMATCH[1] < PG_MAJOR_MIN)); then
         fail "$1/postgres is $version; version $PG_MAJOR_MIN or newer is needed"
+    fi
 }
 
 # The words that put a command under the right user; empty for a normal user, who runs the cluster himself.

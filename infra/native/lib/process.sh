@@ -74,7 +74,8 @@ await_ready() {
         sleep "$POLL_SECONDS"
     done
     if declare -F "${service}_prepare" >/dev/null; then
-        "${service}_prepare"
+        # One caller at a time: two would make the same database.
+        (flock 9 && "${service}_prepare") 9>"$STACK_DIR/run/$service.lock"
     fi
     if [[ " $started " == *" $service "* ]]; then
         say "$service ready in $(seconds_since "$began") s"

@@ -1,31 +1,22 @@
 //! `afterwrite connector`: puts connector files into Kafka Connect, shows what runs, deletes.
 
+mod file;
+
+mod patience;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
+use self::file::{FOLDER, Wanted, differing, read};
+use self::patience::Patience;
 use crate::cli::Failure;
 use crate::cli::output::{Output, table};
-use crate::clients::connect::{ConnectClient, ConnectError, ConnectorConfig, ConnectorStatus, Objection, Part};
+use crate::clients::connect::{ConnectClient, ConnectError, ConnectorStatus, Objection, Part};
 use crate::config::Config;
-
-/// Where connectors are looked for by name.
-const FOLDER: &str = "connectors";
-
-/// How often the state is asked for while waiting.
-const POLL_EVERY: Duration = Duration::from_millis(200);
-
-/// Longest wait before a busy cluster is asked again.
-const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// A failed task is given this long to be restarted by Connect before the command gives up on it: a task of the
-/// configuration before may be seen failing.
-const FAILED_FOR: Duration = Duration::from_secs(3);
 
 /// Arguments of `connector`.
 #[derive(Debug, Args)]
@@ -152,62 +143,6 @@ pub async fn run(args: &ConnectorArgs, config: &Config, output: Output) -> Resul
     }
 }
 
-/// What a connector file asks for.
-#[derive(Debug)]
-struct Wanted {
-    name: String,
-    /// With the key `name`, as Connect itself keeps it.
-    config: ConnectorConfig,
-}
-
-fn read(file: &str) -> Result<Wanted, Failure> {
-    let is_name = !file.contains(['/', '.']);
-    let path = match is_name {
-        true => Path::new(FOLDER).join(format!("{file}.json")),
-        false => PathBuf::from(file),
-    };
-    let text = std::fs::read_to_string(&path).map_err(|source| {
-        Failure::usage(ConnectorFailure::Read {
-            path: path.clone(),
-            source,
-        })
-    })?;
-    let value = serde_json::from_str(&text).map_err(|source| {
-        Failure::usage(ConnectorFailure::Json {
-            path: path.clone(),
-            source,
-        })
-    })?;
-    wanted(&path, value).map_err(|reason| Failure::usage(ConnectorFailure::Shape { path, reason }))
-}
-
-fn wanted(path: &Path, value: Value) -> Result<Wanted, String> {
-    let Value::Object(fields) = value else {
-        return Err("it is not a JSON object".to_owned());
-    };
-    let mut config = ConnectorConfig::new();
-    for (key, value) in fields {
-        let text = match value {
-            Value::String(text) => text,
-            Value::Number(number) => number.to_string(),
-            Value::Bool(value) => value.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => {
-                return Err(format!("the value of {key} is neither text, number nor boolean"));
-            }
-        };
-        config.insert(key, text);
-    }
-    if !config.contains_key("connector.class") {
-        return Err("connector.class is missing".to_owned());
-    }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = config.entry("name".to_owned()).or_insert(stem).clone();
-    if name.is_empty() {
-        return Err("the connector has no name".to_owned());
-    }
-    Ok(Wanted { name, config })
-}
-
 /// What happened, or would happen, to a connector.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -234,15 +169,6 @@ impl Report {
         }
         text
     }
-}
-
-/// The keys that differ between two configurations.
-fn differing(before: &ConnectorConfig, after: &ConnectorConfig) -> Vec<String> {
-    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    keys.into_iter()
-        .filter(|key| before.get(*key) != after.get(*key))
-        .cloned()
-        .collect()
 }
 
 async fn plan(client: &ConnectClient, file: &str, output: Output) -> Result<(), Failure> {
@@ -334,101 +260,6 @@ async fn check(client: &ConnectClient, wanted: &Wanted, patience: &Patience) -> 
     Err(Failure::failed(ConnectorFailure::Objections(objections)))
 }
 
-/// A deadline, and what is done until then.
-#[derive(Debug)]
-struct Patience {
-    wait_s: u64,
-    deadline: Instant,
-}
-
-impl Patience {
-    fn new(wait_s: u64) -> Self {
-        Self {
-            wait_s,
-            deadline: Instant::now() + Duration::from_secs(wait_s),
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline
-    }
-
-    /// Repeats a request while the cluster is busy or away.
-    async fn insist<T, F: Future<Output = Result<T, ConnectError>>>(
-        &self,
-        request: impl Fn() -> F,
-    ) -> Result<T, ConnectError> {
-        let mut wait = POLL_EVERY;
-        loop {
-            match request().await {
-                Err(ConnectError::Busy { .. } | ConnectError::Unreachable { .. }) if !self.is_over() => {}
-                answer => return answer,
-            }
-            sleep(wait).await;
-            wait = (wait * 2).min(BUSY_WAIT_MAX);
-        }
-    }
-
-    /// Waits until the status is as wanted. A task that failed and stays failed ends the wait at once.
-    async fn until(
-        &self,
-        client: &ConnectClient,
-        name: &str,
-        wanted: &'static str,
-        is_so: impl Fn(Option<&ConnectorStatus>) -> bool,
-    ) -> Result<Option<ConnectorStatus>, Failure> {
-        let mut failed_since = None;
-        loop {
-            let status = self.insist(|| client.status(name)).await?;
-            if is_so(status.as_ref()) {
-                return Ok(status);
-            }
-            let failed = status.as_ref().and_then(ConnectorStatus::failed);
-            failed_since = failed.map(|_| failed_since.unwrap_or_else(Instant::now));
-            let stays_failed = failed_since.is_some_and(|since: Instant| since.elapsed() >= FAILED_FOR);
-            if let Some(part) = failed
-                && wanted == "running"
-                && (stays_failed || self.is_over())
-            {
-                return Err(Failure::failed(ConnectorFailure::Failed {
-                    name: name.to_owned(),
-                    trace: causes_of(part.trace.as_deref().unwrap_or("no trace was given")),
-                }));
-            }
-            if self.is_over() {
-                return Err(Failure::failed(ConnectorFailure::NotYet {
-                    name: name.to_owned(),
-                    wanted,
-                    wait_s: self.wait_s,
-                    state: state_in_words(status.as_ref()),
-                }));
-            }
-            sleep(POLL_EVERY).await;
-        }
-    }
-}
-
-/// The lines of a Java trace that say what happened; `status` shows all of it.
-fn causes_of(trace: &str) -> String {
-    let lines = trace
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with("at ") && !line.is_empty());
-    lines.collect::<Vec<_>>().join("; ")
-}
-
-fn state_in_words(status: Option<&ConnectorStatus>) -> String {
-    let Some(status) = status else {
-        return "unknown to kafka connect".to_owned();
-    };
-    let tasks: Vec<&str> = status.tasks.iter().map(|task| task.state.as_str()).collect();
-    let tasks = match tasks.as_slice() {
-        [] => "no task".to_owned(),
-        states => format!("tasks {}", states.join(", ")),
-    };
-    format!("{} with {tasks}", status.connector.state)
-}
-
 async fn status(client: &ConnectClient, name: Option<&str>, output: Output) -> Result<(), Failure> {
     let names = match name {
         Some(name) => vec![name.to_owned()],
@@ -497,28 +328,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connector_is_called_as_it_says_or_like_its_file() {
-        let path = Path::new("connectors/orders.json");
-        let class = "io.debezium.connector.postgresql.PostgresConnector";
-        let unnamed = wanted(path, json!({"connector.class": class, "tasks.max": 1, "a": true})).unwrap();
-        assert_eq!(unnamed.name, "orders");
-        assert_eq!(unnamed.config["tasks.max"], "1");
-        let named = wanted(path, json!({"connector.class": class, "name": "mine"})).unwrap();
-        assert_eq!(named.name, "mine");
-        for wrong in [json!([]), json!({}), json!({"connector.class": class, "a": {}})] {
-            assert!(wanted(path, wrong).is_err());
-        }
-    }
-
-    #[test]
-    fn changes_are_told_by_key_and_never_by_value() {
-        let before = ConnectorConfig::from([("a".into(), "1".into()), ("b".into(), "hidden".into())]);
-        let after = ConnectorConfig::from([("a".into(), "1".into()), ("c".into(), "hidden".into())]);
-        assert_eq!(differing(&before, &after), ["b", "c"]);
-        assert!(differing(&before, &before).is_empty());
-    }
-
-    #[test]
     fn a_failed_task_shows_its_trace() {
         let status: Vec<ConnectorStatus> = serde_json::from_value(json!([{
             "name": "waitlist", "type": "source",
@@ -531,7 +340,5 @@ mod tests {
             text.contains("task 0") && text.ends_with("waitlist failed:\nno slot"),
             "{text}"
         );
-        assert_eq!(state_in_words(status.first()), "RUNNING with tasks FAILED");
-        assert_eq!(causes_of("a: b\n\tat x.y(Z:1)\nCaused by: c\n"), "a: b; Caused by: c");
     }
 }

@@ -1,0 +1,338 @@
+//! The composition root: the only place where sources, decoders, engines, handlers and sinks are plugged together.
+//!
+//! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
+//! reaches another.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::config::engine::Engine as EngineSettings;
+use crate::config::value::Secret;
+use crate::dead_letter::sink::KafkaLetters;
+use crate::dead_letter::taker::Taker;
+use crate::dead_letter::topic;
+use crate::decode::Decoder;
+use crate::decode::options::Options;
+use crate::decode::registry::{Registry, RegistrySettings};
+use crate::engine::core::messages::{HandlerLimits, Limits};
+use crate::engine::counts::Counts;
+use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::retry::Policy;
+use crate::handler::{Handler, Ordering, Resources, Spec};
+use crate::ledger::claims::Claims;
+use crate::ledger::effects::Effects;
+use crate::ledger::{days, registry};
+use crate::router::Router;
+use crate::source::kafka;
+
+/// How often the ledger's coming days are made.
+const DAYS_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Pause before a dead-letter topic that could not be made is tried again.
+const TOPIC_PAUSE: Duration = Duration::from_secs(2);
+
+/// Replays on their way from the taker to the engine.
+const REPLAYS_MAX: usize = 32;
+
+/// Runs handlers, each as a group of its own, until `stop` becomes true; answers what passed through each group.
+///
+/// # Errors
+/// When something is wrong that waiting does not mend: settings, names, missing tables.
+pub async fn serve(
+    config: &Config,
+    handlers: Vec<Arc<dyn Handler>>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<HashMap<String, Counts>> {
+    let shared = Shared::new(config).await?;
+    let mut groups = JoinSet::new();
+    for handler in handlers {
+        let group = Group::prepare(config, &shared, handler).await?;
+        groups.spawn(group.run(stop.clone()));
+    }
+    let days = tokio::spawn(keep_days_ready(shared.coordination.clone()));
+    let mut counts = HashMap::new();
+    while let Some(ended) = groups.join_next().await {
+        let (group, counted) = ended.context("a group ended abnormally")??;
+        counts.insert(group, counted);
+    }
+    days.abort();
+    Ok(counts)
+}
+
+/// What the groups of a process share.
+struct Shared {
+    owner: Uuid,
+    connect: PgConnectOptions,
+    coordination: PgPool,
+    decoder: Arc<Decoder>,
+    registry: Option<Arc<Registry>>,
+}
+
+impl Shared {
+    async fn new(config: &Config) -> anyhow::Result<Self> {
+        let connect: PgConnectOptions = config
+            .postgres
+            .url
+            .expose()
+            .parse()
+            .context("postgres.url is not an address of a database")?;
+        let connect = connect.application_name("afterwrite");
+        let coordination = pool(&connect, 4, Duration::from_millis(config.postgres.connect_timeout_ms));
+        days::make_ahead(&coordination).await.context(
+            "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
+        )?;
+        let registry = Registry::new(&RegistrySettings {
+            url: config.registry.url.base().to_owned(),
+            timeout: Duration::from_millis(config.registry.timeout_ms),
+            basic_auth: None,
+            remembered_max: 4_096,
+        })
+        .context("registry.url cannot be used")?;
+        Ok(Self {
+            owner: Uuid::new_v4(),
+            connect,
+            coordination,
+            decoder: Arc::new(Decoder::new(decode_options(config))),
+            registry: Some(Arc::new(registry)),
+        })
+    }
+}
+
+/// One group, checked and ready to run.
+struct Group {
+    name: Arc<str>,
+    source: kafka::Options,
+    topic: topic::Options,
+    setup: Setup,
+    claims: Claims,
+    coordination: PgPool,
+    decoder: Arc<Decoder>,
+    registry: Option<Arc<Registry>>,
+}
+
+impl Group {
+    async fn prepare(config: &Config, shared: &Shared, handler: Arc<dyn Handler>) -> anyhow::Result<Self> {
+        let spec = handler.spec();
+        let group = config.group_name(&spec.name);
+        registry::register(&shared.coordination, &spec.name, &group, &ordering_text(&spec)).await?;
+        let settings = config.engine_of(&group);
+        let topic = topic_options(config);
+        let pool = pool(
+            &shared.connect,
+            settings.connections(),
+            Duration::from_millis(config.postgres.connect_timeout_ms),
+        );
+        let lease = Duration::from_millis(settings.effect_lease_ms);
+        let effects = Effects::new(pool.clone(), shared.owner, lease);
+        let letters = KafkaLetters::new(topic.clone(), shared.coordination.clone())
+            .context("the producer of dead letters could not be made: are kafka.properties right?")?;
+        let setup = Setup {
+            group: group.as_str().into(),
+            limits: limits(&settings, config, &spec),
+            router: Arc::new(Router::new(vec![handler])),
+            resources: Resources { pool, effects },
+            letters: Arc::new(letters),
+            times: Times {
+                attempt: Duration::from_millis(settings.attempt_timeout_ms),
+                commit_interval: Duration::from_millis(settings.commit_interval_ms),
+                revoke_grace: Duration::from_millis(settings.revoke_grace_ms),
+                shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
+            },
+        };
+        Ok(Self {
+            source: source_options(config, &group, &spec, &settings),
+            claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.owner),
+            name: group.into(),
+            topic,
+            setup,
+            coordination: shared.coordination.clone(),
+            decoder: Arc::clone(&shared.decoder),
+            registry: shared.registry.clone(),
+        })
+    }
+
+    async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
+        let name = self.name.to_string();
+        if !ensure_topic(&self.topic, &topic::name(&name), stop.clone()).await {
+            return Ok((name, Counts::default()));
+        }
+        let (commands, orders) = std::sync::mpsc::channel();
+        let (events, arriving) = mpsc::unbounded_channel();
+        let (replays, taken) = mpsc::channel(REPLAYS_MAX);
+        let (ends, ended) = mpsc::unbounded_channel();
+        let owned = Arc::new(watch::Sender::new(Owned::new()));
+        let taker = Taker {
+            pool: self.coordination,
+            group: Arc::clone(&self.name),
+            decoder: Arc::clone(&self.decoder),
+            registry: self.registry.clone(),
+            owned: owned.subscribe(),
+            replays,
+            ends: ended,
+        };
+        let source = kafka::start(self.source, self.claims, self.decoder, self.registry, orders, events)?;
+        let taking = tokio::spawn(taker.run());
+        let channels = Channels {
+            events: arriving,
+            commands,
+            replays: taken,
+            replay_ends: ends,
+            owned,
+        };
+        let counts = driver::run(self.setup, channels, stopped(stop)).await;
+        source.ended().await;
+        taking.await.context("the taker of replay requests ended abnormally")?;
+        Ok((name, counts))
+    }
+}
+
+/// Resolves when `stop` becomes true, or when nobody can set it any more.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    if stop.wait_for(|stopping| *stopping).await.is_err() {
+        tracing::debug!("whoever could have stopped the process is gone");
+    }
+}
+
+/// Makes the dead-letter topic, waiting for the broker; answers false when the process was stopped meanwhile.
+async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receiver<bool>) -> bool {
+    loop {
+        match topic::ensure(options, name).await {
+            Ok(()) => return true,
+            Err(error) => {
+                let cause = std::error::Error::source(&error)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                tracing::warn!(error = %error, cause, "waiting for the broker before anything is fetched");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TOPIC_PAUSE) => {}
+            () = stopped(stop.clone()) => return false,
+        }
+    }
+}
+
+async fn keep_days_ready(pool: PgPool) {
+    let mut every = tokio::time::interval(DAYS_EVERY);
+    loop {
+        every.tick().await;
+        if let Err(error) = days::make_ahead(&pool).await {
+            tracing::warn!(error = %error, "the ledger's coming days could not be made yet; they are made on demand");
+        }
+    }
+}
+
+fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(timeout)
+        .connect_lazy_with(options.clone())
+}
+
+fn topic_options(config: &Config) -> topic::Options {
+    let settings = &config.dead_letters;
+    topic::Options {
+        brokers: config.kafka.brokers.clone(),
+        properties: properties(config),
+        partitions: settings.partitions,
+        replicas: settings.replication_factor,
+        retention: Duration::from_millis(settings.retention_ms.unsigned_abs()),
+        message_bytes_max: settings.message_bytes_max as usize,
+    }
+}
+
+/// The dead-letter topics' options, for commands.
+pub fn dead_letter_topics(config: &Config) -> topic::Options {
+    topic_options(config)
+}
+
+fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
+    let name = &config.source.name;
+    let mut topics: Vec<String> = spec
+        .routes
+        .iter()
+        .map(|route| format!("{name}.{}.{}", route.schema, route.table))
+        .collect();
+    topics.push(format!("__debezium-heartbeat.{name}"));
+    topics.sort_unstable();
+    topics.dedup();
+    let mut all = properties(config);
+    let ours = [
+        ("session.timeout.ms", config.kafka.session_timeout_ms),
+        ("heartbeat.interval.ms", config.kafka.heartbeat_interval_ms),
+        ("topic.metadata.refresh.interval.ms", config.kafka.metadata_refresh_ms),
+    ];
+    all.splice(0..0, ours.map(|(name, value)| (name.to_owned(), value.to_string())));
+    kafka::Options {
+        brokers: config.kafka.brokers.clone(),
+        group: group.to_owned(),
+        topics,
+        start: match config.kafka.start {
+            crate::config::kafka::Start::Earliest => kafka::Start::Earliest,
+            crate::config::kafka::Start::Latest => kafka::Start::Latest,
+        },
+        properties: all,
+        revoke_budget: Duration::from_millis(settings.revoke_grace_ms) + Duration::from_secs(2),
+    }
+}
+
+fn properties(config: &Config) -> Vec<(String, String)> {
+    let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
+    config.kafka.properties.0.iter().map(exposed).collect()
+}
+
+fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) -> Limits {
+    let own = config.handlers.get(&spec.name);
+    Limits {
+        running_max: settings.lanes_max,
+        window_events_max: settings.window_events_max,
+        window_bytes_max: settings.window_bytes_max,
+        handlers: vec![HandlerLimits {
+            coalesce_max: own.and_then(|own| own.coalesce_max).unwrap_or(spec.coalesce_max).max(1),
+            policy: Policy {
+                attempts_max: settings.attempts_max,
+                first_wait: Duration::from_millis(settings.wait_first_ms),
+                factor: settings.wait_factor,
+                wait_max: Duration::from_millis(settings.wait_ms_max),
+                asked_wait_max: Duration::from_millis(settings.asked_wait_ms_max),
+                outage_wait_max: Duration::from_millis(settings.outage_wait_ms_max),
+            },
+        }],
+    }
+}
+
+/// What the decoder has to be told about the source.
+pub fn decode_options(config: &Config) -> Options {
+    let source = &config.source;
+    Options {
+        format: source.format,
+        signal_tables: source.signal_tables.clone(),
+        decimal: source.decimal,
+        time_precision: source.time_precision,
+        interval: source.interval,
+        binary: source.binary,
+        ..Options::default()
+    }
+}
+
+/// The ordering keys of a handler in one line, for its registration.
+fn ordering_text(spec: &Spec) -> String {
+    let mut routes: Vec<String> = spec
+        .routes
+        .iter()
+        .map(|route| match &route.ordering {
+            Ordering::PrimaryKey => format!("{}.{}(primary key)", route.schema, route.table),
+            Ordering::Columns(columns) => format!("{}.{}({})", route.schema, route.table, columns.join(",")),
+        })
+        .collect();
+    routes.sort_unstable();
+    routes.join(" ")
+}

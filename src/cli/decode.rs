@@ -1,0 +1,287 @@
+//! `afterwrite decode FILE`: what the worker would make of captured records.
+//!
+//! Reads one JSON object a line, prints one JSON object a line, in order. A record that cannot be decoded is a line
+//! like any other; only a file that is no capture ends the command.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::decode::canonical::Canonical;
+use crate::decode::options::{OptionError, Options};
+use crate::decode::schema::SchemaDocument;
+use crate::decode::{Decoded, Decoder};
+use crate::event::change::Change;
+use crate::event::delivery::{Content, RawRecord, SkipReason};
+
+/// Decode captured records.
+#[derive(Debug, Clone, Args)]
+pub struct DecodeArgs {
+    /// Captured records, one JSON object a line; `-` reads standard input.
+    pub file: PathBuf,
+    /// Schemas of a registry, by id; needed for Avro.
+    #[arg(long, value_name = "FILE")]
+    pub schemas: Option<PathBuf>,
+    /// A setting of the source, such as `source.time_precision=microseconds`. May be repeated.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub settings: Vec<String>,
+}
+
+/// Why the command could not finish.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A setting is not `name=value`.
+    #[error("--set takes NAME=VALUE, not {0:?}")]
+    NotASetting(String),
+    /// A setting was refused.
+    #[error("--set was refused")]
+    Setting(#[source] OptionError),
+    /// A file could not be read.
+    #[error("could not read {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line is not a captured record.
+    #[error("line {line} of {path} is not a captured record: {problem}")]
+    Line {
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file of schemas is not one.
+    #[error("{path} is not a file of schemas")]
+    Schemas {
+        /// The file.
+        path: String,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The output could not be written.
+    #[error("could not write the output")]
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    /// Whether the command line is at fault, rather than a file.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::NotASetting(_) | Self::Setting(_))
+    }
+}
+
+/// Runs the command with the settings of the command line alone.
+///
+/// # Errors
+/// When a setting is refused, or a file cannot be read. Records that cannot be decoded are no error.
+pub fn run(args: &DecodeArgs) -> Result<(), Error> {
+    let out = BufWriter::new(io::stdout().lock());
+    run_with(args, Options::default(), out)
+}
+
+/// Runs the command over these settings, which the command line overrides.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(args: &DecodeArgs, mut options: Options, mut out: impl Write) -> Result<(), Error> {
+    for setting in &args.settings {
+        let (name, value) = setting
+            .split_once('=')
+            .ok_or_else(|| Error::NotASetting(setting.clone()))?;
+        options.set(name.trim(), value.trim()).map_err(Error::Setting)?;
+    }
+    // Reads are decoded to be shown; they stay skipped.
+    options.reads = true;
+    let decoder = Decoder::new(options);
+    let schemas = match &args.schemas {
+        Some(path) => SchemaFile::read(path)?,
+        None => SchemaFile::default(),
+    };
+    let path = args.file.display().to_string();
+    for (number, line) in open(&args.file)?.lines().enumerate() {
+        let text = line.map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let fault = |problem: String| Error::Line {
+            path: path.clone(),
+            line: number + 1,
+            problem,
+        };
+        let captured: Captured = serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
+        let record = captured.record().map_err(fault)?;
+        let content = decode(&decoder, &schemas, &captured.topic, &record);
+        write_line(&mut out, &captured, &content)?;
+    }
+    out.flush().map_err(Error::Write)
+}
+
+fn open(path: &PathBuf) -> Result<Box<dyn BufRead>, Error> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    let opened = File::open(path).map_err(|source| Error::Read {
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(Box::new(BufReader::new(opened)))
+}
+
+/// Decodes a record, looking up the schemas it needs.
+fn decode(decoder: &Decoder, schemas: &SchemaFile, topic: &str, record: &RawRecord) -> Content {
+    let mut unknown = Vec::new();
+    loop {
+        match decoder.decode_despite(topic, record, &unknown) {
+            Decoded::Content(content) => return content,
+            Decoded::MissingSchema(id) => match schemas.document(id) {
+                // A schema that cannot be used is the reason of the next round.
+                Some(document) => drop(decoder.learn(id, &document)),
+                None => unknown.push(id),
+            },
+        }
+    }
+}
+
+/// A line of output.
+#[derive(Serialize)]
+struct Line<'a> {
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+    kind: &'static str,
+    reason: Option<&'a str>,
+    event: Option<Canonical<'a>>,
+}
+
+fn write_line(out: &mut impl Write, captured: &Captured, content: &Content) -> Result<(), Error> {
+    let (kind, reason, event) = match content {
+        Content::Change(event) if matches!(event.change, Change::Read { .. }) => {
+            ("skip", Some(SkipReason::Read.as_str()), Some(Canonical(event)))
+        }
+        Content::Change(event) => ("change", None, Some(Canonical(event))),
+        Content::Skip(reason) => ("skip", Some(reason.as_str()), None),
+        Content::Undecodable(reason) => ("undecodable", Some(reason.as_str()), None),
+    };
+    let line = Line {
+        topic: &captured.topic,
+        partition: captured.partition,
+        offset: captured.offset,
+        kind,
+        reason,
+        event,
+    };
+    serde_json::to_writer(&mut *out, &line).map_err(|error| Error::Write(error.into()))?;
+    out.write_all(b"\n").map_err(Error::Write)
+}
+
+/// A captured record.
+#[derive(Deserialize)]
+struct Captured {
+    topic: String,
+    #[serde(default)]
+    partition: i32,
+    #[serde(default)]
+    offset: i64,
+    timestamp: Option<i64>,
+    key: Option<String>,
+    value: Option<String>,
+    #[serde(default)]
+    headers: Vec<(String, Option<String>)>,
+}
+
+impl Captured {
+    fn record(&self) -> Result<RawRecord, String> {
+        let bytes = |text: Option<&String>, what: &str| {
+            let decoded = text.map(|text| BASE64.decode(text)).transpose();
+            let decoded = decoded.map_err(|_| format!("{what} is not base64"))?;
+            Ok::<_, String>(decoded.map(Bytes::from))
+        };
+        let headers = self.headers.iter().map(|(name, value)| {
+            let value = bytes(value.as_ref(), "a header")?;
+            Ok((name.clone(), value))
+        });
+        Ok(RawRecord {
+            key: bytes(self.key.as_ref(), "key")?,
+            value: bytes(self.value.as_ref(), "value")?,
+            headers: headers.collect::<Result<_, String>>()?,
+            timestamp_ms: self.timestamp,
+        })
+    }
+}
+
+/// Answers of a registry, kept in a file: by id, and by subject and version for what they refer to.
+#[derive(Debug, Default, Deserialize)]
+struct SchemaFile {
+    ids: HashMap<String, Entry>,
+    #[serde(default)]
+    referenced_subject_versions: HashMap<String, Answer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    raw: Answer,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    schema: String,
+    #[serde(default)]
+    references: Vec<Reference>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reference {
+    subject: String,
+    version: u32,
+}
+
+impl SchemaFile {
+    fn read(path: &PathBuf) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let text = std::fs::read(path).map_err(|source| Error::Read {
+            path: name.clone(),
+            source,
+        })?;
+        serde_json::from_slice(&text).map_err(|source| Error::Schemas { path: name, source })
+    }
+
+    fn document(&self, id: u32) -> Option<SchemaDocument> {
+        let entry = self.ids.get(&id.to_string())?;
+        let mut document = SchemaDocument {
+            text: entry.raw.schema.clone(),
+            references: Vec::new(),
+        };
+        let mut visited = Vec::new();
+        self.collect(&entry.raw, &mut visited, &mut document.references)?;
+        Some(document)
+    }
+
+    /// Adds what an answer refers to, each before those that refer to it. `None` when something is not in the file.
+    fn collect(&self, answer: &Answer, visited: &mut Vec<String>, texts: &mut Vec<String>) -> Option<()> {
+        for reference in &answer.references {
+            let place = format!("{}/{}", reference.subject, reference.version);
+            if !visited.contains(&place) {
+                let inner = self.referenced_subject_versions.get(&place)?;
+                visited.push(place);
+                self.collect(inner, visited, texts)?;
+                texts.push(inner.schema.clone());
+            }
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,19 @@
+//! Dead letters: jobs that failed for good, kept byte for byte, and their way back.
+//!
+//! Bytes live in the topic `<group>.dlq`, state lives in `afterwrite.letters`. A letter is the topic write, acknowledged
+//! by the broker, and then one transaction for the ledger row `buried` and the state row; only then does the engine
+//! settle the job. A crash between the two writes the letter again; copies share their id and collapse.
+
+pub mod headers;
+
+pub mod topic;
+
+pub mod state;
+
+pub mod sink;
+
+pub mod requests;
+
+pub mod taker;
+
+pub mod reader;

@@ -1,0 +1,213 @@
+//! Replay requests: rows in Postgres that carry a letter's bytes to the owner of its source partition.
+//!
+//! Asking writes the row and marks the letter `replaying`. The owner takes the rows of its partitions under its epoch; a
+//! row taken by an owner that is gone is taken again by the next one. The ledger decides what is still to be done, so
+//! taking a row twice does nothing twice.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sqlx::postgres::PgPool;
+
+use crate::dead_letter::headers::{self, Header};
+use crate::dead_letter::state::LetterRow;
+use crate::engine::driver::Owned;
+use crate::event::delivery::{RawRecord, SourcePartition};
+
+/// Channel on which takers are woken.
+pub const CHANNEL: &str = "afterwrite_replay";
+
+/// A request as its taker sees it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The request.
+    pub id: i64,
+    /// The letter to replay.
+    pub letter_id: String,
+    /// The handler that failed, or `*`.
+    pub handler: String,
+    /// How often the event was replayed before.
+    pub replays: u32,
+    /// The epoch under which it was taken.
+    pub epoch: u64,
+    /// Where the original record came from.
+    pub partition: SourcePartition,
+    /// Its offset there.
+    pub offset: i64,
+    /// The original record.
+    pub record: RawRecord,
+}
+
+/// Asks for the replay of a letter; answers the request's id, or `None` when the letter is not open.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str) -> Result<Option<i64>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let marked = sqlx::query(
+        "UPDATE afterwrite.letters SET state = 'replaying', state_by = $2, state_at = now()
+         WHERE letter_id = $1 AND state = 'open'",
+    )
+    .bind(&letter.letter_id)
+    .bind(by)
+    .execute(&mut *transaction)
+    .await?;
+    if marked.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let id = sqlx::query_scalar(
+        "INSERT INTO afterwrite.replay_requests (letter_id, group_name, handler, source_topic, source_partition,
+             source_offset, key, value, headers, replays, requested_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
+    )
+    .bind(&letter.letter_id)
+    .bind(&letter.group_name)
+    .bind(&letter.handler)
+    .bind(&letter.source_topic)
+    .bind(letter.source_partition)
+    .bind(letter.source_offset)
+    .bind(stored.key.as_deref())
+    .bind(stored.value.as_deref())
+    .bind(headers_to_json(&headers::original(&stored.headers)))
+    .bind(letter.replays)
+    .bind(by)
+    .fetch_one(&mut *transaction)
+    .await?;
+    sqlx::query("SELECT pg_notify($1, $2)")
+        .bind(CHANNEL)
+        .bind(&letter.group_name)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(Some(id))
+}
+
+/// Takes the open requests of the owned partitions, oldest first, at most `limit`.
+///
+/// The claims' epochs fence: an owner that lost a partition takes nothing of it, and a request is given out once per
+/// epoch.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn take(pool: &PgPool, group: &str, owned: &Owned, limit: i64) -> Result<Vec<Request>, sqlx::Error> {
+    let mut topics = Vec::with_capacity(owned.len());
+    let mut partitions = Vec::with_capacity(owned.len());
+    let mut epochs = Vec::with_capacity(owned.len());
+    for (partition, epoch) in owned {
+        topics.push(partition.topic.to_string());
+        partitions.push(partition.partition);
+        epochs.push(i64::try_from(*epoch).unwrap_or(i64::MAX));
+    }
+    let mut rows: Vec<RequestRow> = sqlx::query_as(
+        "UPDATE afterwrite.replay_requests AS taken SET state = 'taken', epoch = chosen.epoch
+         FROM (
+             SELECT request.id, claim.epoch FROM afterwrite.replay_requests request
+             JOIN unnest($2::text[], $3::int[], $4::bigint[]) AS owned(topic, partition, epoch)
+               ON owned.topic = request.source_topic AND owned.partition = request.source_partition
+             JOIN afterwrite.claims claim
+               ON claim.group_name = $1 AND claim.topic = owned.topic AND claim.partition = owned.partition
+              AND claim.epoch = owned.epoch
+             WHERE request.group_name = $1
+               AND (request.state = 'requested' OR request.state = 'taken' AND request.epoch < claim.epoch)
+             ORDER BY request.id LIMIT $5 FOR UPDATE OF request SKIP LOCKED) AS chosen
+         WHERE taken.id = chosen.id
+         RETURNING taken.id, letter_id, handler, replays, source_topic, source_partition, source_offset, taken.epoch,
+             key, value, headers",
+    )
+    .bind(group)
+    .bind(topics)
+    .bind(partitions)
+    .bind(epochs)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.sort_unstable_by_key(|row| row.id);
+    Ok(rows.into_iter().map(Request::from).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct RequestRow {
+    id: i64,
+    letter_id: String,
+    handler: String,
+    replays: i32,
+    source_topic: String,
+    source_partition: i32,
+    source_offset: i64,
+    epoch: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Value,
+}
+
+impl From<RequestRow> for Request {
+    fn from(row: RequestRow) -> Self {
+        Self {
+            id: row.id,
+            letter_id: row.letter_id,
+            handler: row.handler,
+            replays: row.replays.unsigned_abs(),
+            epoch: row.epoch.unsigned_abs(),
+            partition: SourcePartition {
+                topic: row.source_topic.into(),
+                partition: row.source_partition,
+            },
+            offset: row.source_offset,
+            record: RawRecord {
+                key: row.key.map(Bytes::from),
+                value: row.value.map(Bytes::from),
+                headers: headers_from_json(&row.headers),
+                timestamp_ms: None,
+            },
+        }
+    }
+}
+
+/// Records the end of a request. The letter is `replayed` either way: one that failed again has a new letter.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn finish(pool: &PgPool, id: i64, healed: bool) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH request AS (
+             UPDATE afterwrite.replay_requests SET state = $2, finished_at = now() WHERE id = $1 RETURNING letter_id)
+         UPDATE afterwrite.letters SET state = 'replayed', state_at = now()
+         WHERE letter_id = (SELECT letter_id FROM request)",
+    )
+    .bind(id)
+    .bind(if healed { "done" } else { "failed" })
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// How requests stand: `requested`, `taken`, `done` or `failed`, in the order of `ids`.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn states(pool: &PgPool, ids: &[i64]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT state FROM afterwrite.replay_requests WHERE id = ANY($1) ORDER BY id")
+        .bind(ids)
+        .fetch_all(pool)
+        .await
+}
+
+fn headers_to_json(headers: &[Header]) -> Value {
+    let pair = |(name, value): &Header| json!([name, value.as_ref().map(|value| STANDARD.encode(value))]);
+    Value::Array(headers.iter().map(pair).collect())
+}
+
+fn headers_from_json(headers: &Value) -> Vec<Header> {
+    let pairs = headers.as_array().map(Vec::as_slice).unwrap_or_default();
+    let decoded = pairs.iter().filter_map(|pair| {
+        let name = pair.get(0)?.as_str()?.to_owned();
+        let value = pair
+            .get(1)?
+            .as_str()
+            .and_then(|value| STANDARD.decode(value).ok())
+            .map(Bytes::from);
+        Some((name, value))
+    });
+    decoded.collect()
+}

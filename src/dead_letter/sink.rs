@@ -1,0 +1,95 @@
+//! Writing a letter: first to the topic, acknowledged by all in-sync replicas, then its state to Postgres.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use sqlx::postgres::PgPool;
+
+use crate::dead_letter::state::{self, Place};
+use crate::dead_letter::{headers, topic};
+use crate::engine::letter::{BuryError, Letter, Letters};
+
+/// How long the broker may take to acknowledge a letter; the engine then writes it again.
+const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(20);
+
+/// Dead letters in Kafka topics.
+pub struct KafkaLetters {
+    producer: FutureProducer,
+    pool: PgPool,
+    options: topic::Options,
+}
+
+impl KafkaLetters {
+    /// A sink whose state goes to `pool`.
+    ///
+    /// # Errors
+    /// When the properties are refused. An unreachable broker is no error here: writing waits for it.
+    pub fn new(options: topic::Options, pool: PgPool) -> Result<Self, rdkafka::error::KafkaError> {
+        let producer = topic::client_config(&options)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("delivery.timeout.ms", ACKNOWLEDGE_MAX.as_millis().to_string())
+            .set("message.max.bytes", options.message_bytes_max.to_string())
+            .set("linger.ms", "0")
+            .create()?;
+        Ok(Self {
+            producer,
+            pool,
+            options,
+        })
+    }
+
+    async fn produce(&self, letter: &Letter, topic: &str) -> Result<Place, rdkafka::error::KafkaError> {
+        let mut added = OwnedHeaders::new();
+        for (name, value) in headers::of(letter) {
+            added = added.insert(Header {
+                key: &name,
+                value: value.as_deref(),
+            });
+        }
+        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(added);
+        if let Some(key) = &letter.raw.key {
+            record = record.key(key);
+        }
+        if let Some(value) = &letter.raw.value {
+            record = record.payload(value);
+        }
+        match self.producer.send(record, ACKNOWLEDGE_MAX).await {
+            Ok(delivered) => Ok(Place {
+                topic: topic.to_owned(),
+                partition: delivered.partition,
+                offset: delivered.offset,
+            }),
+            Err((error, _)) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Letters for KafkaLetters {
+    async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
+        let topic = topic::name(&letter.group);
+        let place = match self.produce(letter, &topic).await {
+            Ok(place) => place,
+            Err(source) => {
+                // A topic that somebody deleted is made again, so that the next try can succeed.
+                if source.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition)
+                    && let Err(error) = topic::ensure(&self.options, &topic).await
+                {
+                    tracing::warn!(topic, error = %error, "missing dead-letter topic could not be made again");
+                }
+                return Err(BuryError {
+                    place: topic,
+                    source: source.into(),
+                });
+            }
+        };
+        let recorded = state::record(&self.pool, letter, &place).await;
+        recorded.map_err(|source| BuryError {
+            place: "afterwrite.letters".to_owned(),
+            source: source.into(),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! The state of dead letters in Postgres: one row a letter.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+
+use crate::engine::letter::Letter;
+use crate::ledger::{LedgerKey, days};
+
+/// Where a letter's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The dead-letter topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// The offset in it.
+    pub offset: i64,
+}
+
+/// A letter as `dlq list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+pub struct LetterRow {
+    /// Identity of the letter.
+    pub letter_id: String,
+    /// The group whose job it was.
+    #[serde(rename = "group")]
+    pub group_name: String,
+    /// The handler that failed, or `*`.
+    pub handler: String,
+    /// The event, as hex; `None` when it could not be decoded.
+    pub event_id: Option<String>,
+    /// `schema.table`.
+    #[serde(rename = "table")]
+    pub table_name: Option<String>,
+    /// Why it is dead.
+    pub class: String,
+    /// The last error.
+    pub error: String,
+    /// Attempts that were made.
+    pub attempts: i32,
+    /// When the first attempt failed.
+    pub first_failed_at: DateTime<Utc>,
+    /// When the last attempt failed.
+    pub failed_at: DateTime<Utc>,
+    /// How often the event was replayed before.
+    pub replays: i32,
+    /// Topic of the original record.
+    #[serde(rename = "topic")]
+    pub source_topic: String,
+    /// Its partition.
+    #[serde(rename = "partition")]
+    pub source_partition: i32,
+    /// Its offset.
+    #[serde(rename = "offset")]
+    pub source_offset: i64,
+    /// Topic of the letter's bytes.
+    #[serde(skip)]
+    pub dlq_topic: String,
+    /// Its partition.
+    #[serde(skip)]
+    pub dlq_partition: i32,
+    /// Its offset.
+    #[serde(skip)]
+    pub dlq_offset: i64,
+    /// `open`, `parked`, `replaying`, `replayed` or `discarded`.
+    pub state: String,
+}
+
+const COLUMNS: &str = "letter_id, group_name, handler, encode(event_id, 'hex') AS event_id, table_name, class, error, \
+     attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic, \
+     dlq_partition, dlq_offset, state";
+
+/// Records a durable letter: the ledger row becomes `buried` and the state row appears, in one transaction. A letter that
+/// is known already stays as it is.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn record(pool: &PgPool, letter: &Letter, place: &Place) -> Result<(), sqlx::Error> {
+    let key = letter.event.as_ref().and_then(LedgerKey::of);
+    if let Some(key) = key {
+        days::make(pool, key.commit_day).await?;
+    }
+    let mut transaction = pool.begin().await?;
+    if let Some(key) = key {
+        sqlx::query(
+            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state) VALUES ($1, $2, $3, 'buried')
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(key.commit_day)
+        .bind(&*letter.handler)
+        .bind(&key.event_id.0[..])
+        .execute(&mut *transaction)
+        .await?;
+    }
+    insert(&mut transaction, letter, key, place).await?;
+    transaction.commit().await
+}
+
+async fn insert(
+    connection: &mut sqlx::PgConnection,
+    letter: &Letter,
+    key: Option<LedgerKey>,
+    place: &Place,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO afterwrite.letters (letter_id, group_name, handler, event_id, commit_day, table_name, class, error,
+             attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic,
+             dlq_partition, dlq_offset)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+         ON CONFLICT (letter_id) DO NOTHING",
+    )
+    .bind(letter.id())
+    .bind(&*letter.group)
+    .bind(&*letter.handler)
+    .bind(key.map(|key| key.event_id.0.to_vec()))
+    .bind(key.map(|key| key.commit_day))
+    .bind(letter.event.as_ref().map(|event| format!("{}.{}", event.origin.schema, event.origin.table)))
+    .bind(letter.class.as_str())
+    .bind(letter.error.replace('\0', ""))
+    .bind(i32::try_from(letter.attempts).unwrap_or(i32::MAX))
+    .bind(letter.first_failed_at)
+    .bind(letter.failed_at)
+    .bind(i32::try_from(letter.replays).unwrap_or(i32::MAX))
+    .bind(&*letter.partition.topic)
+    .bind(letter.partition.partition)
+    .bind(letter.position.0)
+    .bind(&place.topic)
+    .bind(place.partition)
+    .bind(place.offset)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Letters of a group, newest first.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn list(
+    pool: &PgPool,
+    group: Option<&str>,
+    state: Option<&str>,
+    limit: i64,
+) -> Result<Vec<LetterRow>, sqlx::Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM afterwrite.letters
+         WHERE ($1::text IS NULL OR group_name = $1) AND ($2::text IS NULL OR state = $2)
+         ORDER BY failed_at DESC, letter_id LIMIT $3"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(group)
+        .bind(state)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+}
+
+/// One letter.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn find(pool: &PgPool, letter_id: &str) -> Result<Option<LetterRow>, sqlx::Error> {
+    let sql = format!("SELECT {COLUMNS} FROM afterwrite.letters WHERE letter_id = $1");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(letter_id)
+        .fetch_optional(pool)
+        .await
+}

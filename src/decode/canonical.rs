@@ -1,0 +1,118 @@
+//! The one JSON that an event prints as, whatever encoding it came in.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::event::change::{Change, ChangeEvent};
+use crate::event::row::{Cell, Row};
+
+/// Prints an event with the members `id, schema, table, op, key, before, after, unavailable, tx, lsn, commit_ts_ms`; a
+/// logical message also has `message`.
+#[derive(Debug, Clone, Copy)]
+pub struct Canonical<'a>(pub &'a ChangeEvent);
+
+/// The word for what happened.
+pub fn op(change: &Change) -> &'static str {
+    match change {
+        Change::Insert { .. } => "insert",
+        Change::Update { .. } => "update",
+        Change::Delete { .. } => "delete",
+        Change::Read { .. } => "read",
+        Change::Truncate => "truncate",
+        Change::Message { .. } => "message",
+    }
+}
+
+impl Serialize for Canonical<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let event = self.0;
+        let unavailable: Vec<&str> = event
+            .after()
+            .into_iter()
+            .flat_map(Row::columns)
+            .filter(|(_, cell)| cell.is_unavailable())
+            .map(|(name, _)| name)
+            .collect();
+        let mut map = out.serialize_map(None)?;
+        map.serialize_entry("id", &event.id.map(|id| id.to_string()))?;
+        map.serialize_entry("schema", &event.origin.schema)?;
+        map.serialize_entry("table", &event.origin.table)?;
+        map.serialize_entry("op", op(&event.change))?;
+        map.serialize_entry("key", &event.key.as_ref().map(CanonicalRow))?;
+        map.serialize_entry("before", &event.before().map(CanonicalRow))?;
+        map.serialize_entry("after", &event.after().map(CanonicalRow))?;
+        map.serialize_entry("unavailable", &unavailable)?;
+        map.serialize_entry("tx", &event.origin.tx)?;
+        map.serialize_entry("lsn", &event.origin.lsn)?;
+        map.serialize_entry("commit_ts_ms", &event.origin.commit_ts_ms)?;
+        if let Change::Message { prefix, content } = &event.change {
+            map.serialize_entry("message", &CanonicalMessage { prefix, content })?;
+        }
+        map.end()
+    }
+}
+
+#[derive(serde::Serialize)]
+struct CanonicalMessage<'a> {
+    prefix: &'a str,
+    content: &'a str,
+}
+
+/// Prints a row as an object; columns that are unavailable are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct CanonicalRow<'a>(pub &'a Row);
+
+impl Serialize for CanonicalRow<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut map = out.serialize_map(None)?;
+        for (name, cell) in self.0.columns() {
+            match cell {
+                Cell::Value(value) => map.serialize_entry(name, value)?,
+                Cell::Null => map.serialize_entry(name, &())?,
+                Cell::Unavailable => {}
+            }
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::change::Origin;
+    use crate::event::row::Value;
+
+    #[test]
+    fn an_event_prints_every_member_and_leaves_out_what_is_unavailable() {
+        let event = ChangeEvent {
+            id: None,
+            origin: Origin {
+                name: "w".into(),
+                db: "d".into(),
+                schema: "public".into(),
+                table: "t".into(),
+                tx: Some(1),
+                lsn: Some(2),
+                commit_ts_ms: None,
+            },
+            key: None,
+            change: Change::Update {
+                before: None,
+                after: Row::new(vec![
+                    (Arc::from("b"), Cell::Value(Value::Float(1.0))),
+                    (Arc::from("a"), Cell::Unavailable),
+                    (Arc::from("n"), Cell::Null),
+                    (
+                        Arc::from("l"),
+                        Cell::Value(Value::List(vec![None, Some(Value::Bool(true))])),
+                    ),
+                ]),
+            },
+        };
+        assert_eq!(
+            serde_json::to_string(&Canonical(&event)).unwrap(),
+            r#"{"id":null,"schema":"public","table":"t","op":"update","key":null,"before":null,"after":{"b":1.0,"n":null,"l":[null,true]},"unavailable":["a"],"tx":1,"lsn":2,"commit_ts_ms":null}"#
+        );
+    }
+}

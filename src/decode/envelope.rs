@@ -1,0 +1,290 @@
+//! What a record says about itself before any row is read: its kind, and the parts of a change.
+//!
+//! Rows stay unread here ([`Image`]), so a record that nobody wants costs no row.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::decode::avro::Reader;
+use crate::decode::connect::Struct;
+use crate::decode::json::{self, Columns, Name};
+use crate::decode::placeholder::Placeholder;
+use crate::decode::schema::{Record, WriterSchema};
+use crate::event::row::{Row, Value};
+
+/// A change, its rows unread.
+#[derive(Debug, Default)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) op: Cow<'a, str>,
+    pub(crate) source: Source<'a>,
+    pub(crate) before: Option<Image<'a>>,
+    pub(crate) after: Option<Image<'a>>,
+    pub(crate) message: Option<Message>,
+}
+
+/// The parts of the `source` block that an event keeps.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Source<'a> {
+    #[serde(borrow)]
+    pub(crate) connector: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) db: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) schema: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) table: Cow<'a, str>,
+    #[serde(rename = "txId")]
+    pub(crate) tx: Option<i64>,
+    pub(crate) lsn: Option<i64>,
+    pub(crate) ts_ms: Option<i64>,
+}
+
+/// What `pg_logical_emit_message` was given.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) prefix: String,
+    /// Base64.
+    pub(crate) content: String,
+}
+
+/// A row that was not read yet.
+#[derive(Debug, Clone)]
+pub(crate) enum Image<'a> {
+    Json { text: &'a str, columns: Option<&'a Struct> },
+    Avro { reader: Reader<'a>, record: &'a Record },
+}
+
+impl Image<'_> {
+    /// Reads the row; `names` are those of the last row of the topic.
+    pub(crate) fn read(self, names: &[Arc<str>], placeholder: Option<&Placeholder>) -> Result<Row, String> {
+        match self {
+            Self::Json { text, columns } => {
+                let columns = columns.map_or(Columns::Named(names), Columns::Typed);
+                json::row(text, columns, placeholder)
+            }
+            Self::Avro { mut reader, record } => reader.row(record, placeholder),
+        }
+    }
+}
+
+/// The members of a JSON value by which its kind is known; none is read.
+#[derive(Debug, Default)]
+pub(crate) struct Shape<'a> {
+    pub(crate) op: Option<&'a str>,
+    pub(crate) source: Option<&'a str>,
+    pub(crate) status: Option<&'a str>,
+    pub(crate) before: Option<&'a str>,
+    pub(crate) after: Option<&'a str>,
+    pub(crate) message: Option<&'a str>,
+    pub(crate) has_id: bool,
+    pub(crate) has_ts_ms: bool,
+    pub(crate) has_aggregate_type: bool,
+    pub(crate) has_specversion: bool,
+    pub(crate) has_server_name: bool,
+    pub(crate) members: usize,
+}
+
+impl<'a> Shape<'a> {
+    /// The shape of a JSON object.
+    pub(crate) fn of(text: &'a str) -> Result<Self, String> {
+        if !text.starts_with('{') {
+            return Err("the value is JSON but not an object".to_owned());
+        }
+        serde_json::from_str(text).map_err(|error| json::broken("the value", &error))
+    }
+
+    /// The change that the object is. `schema` is the type of the envelope, where one was sent.
+    pub(crate) fn envelope(&self, schema: Option<&'a Struct>) -> Result<Envelope<'a>, String> {
+        let op = self.op.ok_or("the value has no op")?;
+        let op: Name<'a> = serde_json::from_str(op).map_err(|_| "op is not text")?;
+        let source = self.source.ok_or("the value has no source")?;
+        let source: Source<'a> =
+            serde_json::from_str(source).map_err(|_| "source is not the source block of a Debezium connector")?;
+        let image = |text: Option<&'a str>, name| {
+            text.map(|text| Image::Json {
+                text,
+                columns: schema.and_then(|envelope| envelope.member(name)),
+            })
+        };
+        Ok(Envelope {
+            op: op.0,
+            source,
+            before: image(self.before, "before"),
+            after: image(self.after, "after"),
+            message: self.message.map(message).transpose()?,
+        })
+    }
+}
+
+fn message(text: &str) -> Result<Message, String> {
+    #[derive(Deserialize)]
+    struct Parts {
+        prefix: Option<String>,
+        content: Option<String>,
+    }
+    let parts: Parts =
+        serde_json::from_str(text).map_err(|_| "message is not the message block of a Debezium connector")?;
+    Ok(Message {
+        prefix: parts.prefix.unwrap_or_default(),
+        content: parts.content.unwrap_or_default(),
+    })
+}
+
+impl<'de> Deserialize<'de> for Shape<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_map(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape<'de>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Shape<'de>, A::Error> {
+        let mut shape = Shape::default();
+        while let Some(Name(name)) = access.next_key::<Name<'de>>()? {
+            shape.members += 1;
+            let slot = match &*name {
+                "op" => &mut shape.op,
+                "source" => &mut shape.source,
+                "status" => &mut shape.status,
+                "before" => &mut shape.before,
+                "after" => &mut shape.after,
+                "message" => &mut shape.message,
+                other => {
+                    match other {
+                        "id" => shape.has_id = true,
+                        "ts_ms" => shape.has_ts_ms = true,
+                        "aggregate_type" => shape.has_aggregate_type = true,
+                        "specversion" => shape.has_specversion = true,
+                        "serverName" => shape.has_server_name = true,
+                        _ => {}
+                    }
+                    access.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *slot = Some(access.next_value::<&'de RawValue>()?.get()).filter(|text| *text != "null");
+        }
+        Ok(shape)
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads an Avro record that is an envelope, but for its rows.
+    pub(crate) fn of_avro(schema: &'a WriterSchema, body: &'a [u8], record: &'a Record) -> Result<Self, String> {
+        let mut envelope = Self::default();
+        let mut reader = Reader::new(schema, body);
+        for field in &record.fields {
+            match &*field.name {
+                "op" => envelope.op = reader.text(&field.ty)?.unwrap_or_default().into(),
+                "source" => {
+                    if let Some(source) = reader.enter(&field.ty)? {
+                        envelope.source = Source::of_avro(&mut reader, source)?;
+                    }
+                }
+                "message" => {
+                    if let Some(message) = reader.enter(&field.ty)? {
+                        envelope.message = Some(Message::of_avro(&mut reader, message)?);
+                    }
+                }
+                "before" | "after" => {
+                    let mut inside = reader.clone();
+                    reader.skip(&field.ty, 0)?;
+                    let image = inside
+                        .enter(&field.ty)?
+                        .map(|record| Image::Avro { reader: inside, record });
+                    match &*field.name {
+                        "before" => envelope.before = image,
+                        _ => envelope.after = image,
+                    }
+                }
+                _ => reader.skip(&field.ty, 0)?,
+            }
+        }
+        if !reader.is_at_end() {
+            return Err("the Avro body is longer than its schema says: it was written with another schema".to_owned());
+        }
+        Ok(envelope)
+    }
+}
+
+impl<'a> Source<'a> {
+    fn of_avro(reader: &mut Reader<'a>, record: &'a Record) -> Result<Self, &'static str> {
+        let mut source = Self::default();
+        for field in &record.fields {
+            let text = match &*field.name {
+                "connector" => &mut source.connector,
+                "name" => &mut source.name,
+                "db" => &mut source.db,
+                "schema" => &mut source.schema,
+                "table" => &mut source.table,
+                other => {
+                    match other {
+                        "txId" => source.tx = reader.integer(&field.ty)?,
+                        "lsn" => source.lsn = reader.integer(&field.ty)?,
+                        "ts_ms" => source.ts_ms = reader.integer(&field.ty)?,
+                        _ => reader.skip(&field.ty, 0)?,
+                    }
+                    continue;
+                }
+            };
+            *text = reader.text(&field.ty)?.unwrap_or_default().into();
+        }
+        Ok(source)
+    }
+}
+
+impl Message {
+    fn of_avro<'a>(reader: &mut Reader<'a>, record: &'a Record) -> Result<Self, &'static str> {
+        let mut message = Self::default();
+        for field in &record.fields {
+            let Some(Value::Text(value)) = reader.value(&field.ty, 0)? else {
+                continue;
+            };
+            match &*field.name {
+                "prefix" => message.prefix = value.into_string(),
+                "content" => message.content = value.into_string(),
+                _ => {}
+            }
+        }
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_knows_its_members_without_reading_them() {
+        let shape = Shape::of(r#"{"op":"c","before":null,"after":{"a":1},"source":{},"extra":[1]}"#).unwrap();
+        assert_eq!(
+            (shape.op, shape.before, shape.after),
+            (Some("\"c\""), None, Some("{\"a\":1}"))
+        );
+        assert_eq!(shape.members, 5);
+        assert!(Shape::of("[1]").is_err());
+        assert!(Shape::of("{").is_err());
+    }
+
+    #[test]
+    fn errors_of_the_source_block_quote_nothing() {
+        let shape = Shape::of(r#"{"op":"c","source":{"lsn":"secret"}}"#).unwrap();
+        let problem = shape.envelope(None).unwrap_err();
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The outermost layer of a key or value: which encoding it is, and what wraps the payload.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::decode::connect::{self, Type};
+use crate::decode::json::Wrapper;
+use crate::decode::memo::Side;
+use crate::decode::options::Format;
+
+/// Magic byte and id of the Confluent wire format.
+const HEADER_BYTES: usize = 5;
+
+/// The encoding of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Framing<'a> {
+    /// Confluent wire format.
+    Avro { id: u32, body: &'a [u8] },
+    /// Text that may be JSON.
+    Json,
+}
+
+/// Tells the encoding by the first byte, or takes the configured one at its word.
+pub(crate) fn of<'a>(
+    bytes: &'a [u8],
+    format: Format,
+    headers: &[(String, Option<Bytes>)],
+) -> Result<Framing<'a>, &'static str> {
+    let is_avro = match format {
+        Format::Avro => true,
+        Format::Json | Format::JsonSchema => false,
+        Format::Auto => bytes.first() == Some(&0),
+    };
+    let has_header_id = || headers.iter().any(|(name, _)| name.starts_with("apicurio.value."));
+    if is_avro {
+        return match bytes {
+            _ if has_header_id() => Err(ID_IN_HEADERS),
+            [0, rest @ ..] if rest.len() >= HEADER_BYTES - 1 => {
+                let (id, body) = rest.split_at(HEADER_BYTES - 1);
+                let id = id.iter().fold(0, |id, byte| (id << 8) | u32::from(*byte));
+                if id == 0 && body.len() >= 4 {
+                    return Err(WIDE_ID);
+                }
+                Ok(Framing::Avro { id, body })
+            }
+            [0, ..] => Err("the bytes end inside the schema id"),
+            _ => Err("the magic byte is not 0, so this is not the Confluent wire format"),
+        };
+    }
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(first) if first.is_ascii_graphic() => Ok(Framing::Json),
+        _ if has_header_id() => Err(ID_IN_HEADERS),
+        Some(_) => Err("the bytes are neither JSON nor the Confluent wire format"),
+        None => Err("there are no bytes"),
+    }
+}
+
+const ID_IN_HEADERS: &str =
+    "the schema id is in the headers: set apicurio.registry.headers.enabled=false on the converter";
+const WIDE_ID: &str =
+    "the schema id has eight bytes: set apicurio.registry.as-confluent=true and use-id=contentId on the converter";
+
+/// A JSON payload without its wrapper, and the schema that came with it.
+#[derive(Debug)]
+pub(crate) struct Payload<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) schema: Option<Arc<Type>>,
+}
+
+impl<'a> Payload<'a> {
+    /// Takes the wrapper off. A wrapper that was seen before is known by comparing bytes, and is not parsed.
+    pub(crate) fn of(bytes: &'a [u8], format: Format, memo: &Side) -> Result<Self, String> {
+        if format != Format::Json
+            && let Some((schema, start)) = memo.known_prefix(bytes)
+            && let Some((b'}', payload)) = bytes[start..].trim_ascii_end().split_last()
+            && is_one_value(payload)
+        {
+            return Ok(Self {
+                text: utf8(payload)?,
+                schema: Some(schema),
+            });
+        }
+        let text = utf8(bytes)?;
+        let wrapper = if format == Format::Json {
+            None
+        } else {
+            Wrapper::of(text)
+        };
+        match wrapper {
+            Some(Wrapper {
+                schema: "null",
+                payload,
+            }) => Ok(Self {
+                text: payload,
+                schema: None,
+            }),
+            Some(Wrapper { schema, payload }) => {
+                let parsed = Arc::new(connect::parse(schema)?);
+                let start = payload.as_ptr().addr() - text.as_ptr().addr();
+                let follows = payload.as_ptr().addr() > schema.as_ptr().addr();
+                let prefix = &text[..start];
+                if follows {
+                    memo.remember_prefix(prefix.as_bytes(), &parsed);
+                }
+                Ok(Self {
+                    text: payload,
+                    schema: Some(parsed),
+                })
+            }
+            None if format == Format::JsonSchema => {
+                Err("the bytes are not an object with schema and payload: set source.format=json".to_owned())
+            }
+            None => Ok(Self { text, schema: None }),
+        }
+    }
+}
+
+/// Whether the bytes between a known prefix and the closing brace can be the payload alone: a third member after it
+/// would leave a brace or `null` that does not end them.
+fn is_one_value(payload: &[u8]) -> bool {
+    let trimmed = payload.trim_ascii();
+    trimmed == b"null" || (trimmed.first() == Some(&b'{') && trimmed.last() == Some(&b'}'))
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes.trim_ascii());
+    text.map_err(|_| "the bytes are not UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_tells_the_encoding() {
+        let avro = [0, 0, 0, 1, 2, 9];
+        assert_eq!(of(&avro, Format::Auto, &[]), Ok(Framing::Avro { id: 258, body: &[9] }));
+        assert_eq!(of(b" {}", Format::Auto, &[]), Ok(Framing::Json));
+        assert!(of(&[1, 0, 0, 0, 1], Format::Auto, &[]).is_err());
+        assert!(of(&[0, 0, 0], Format::Auto, &[]).is_err());
+        assert!(of(&[0, 0, 0, 0, 0, 0, 0, 0, 7, 1], Format::Auto, &[]).is_err());
+        assert!(of(b"{}", Format::Avro, &[]).is_err());
+        assert!(of(b"", Format::Auto, &[]).is_err());
+        let headers = vec![("apicurio.value.globalId".to_owned(), None)];
+        assert_eq!(of(&[2, 2], Format::Auto, &headers), Err(ID_IN_HEADERS));
+    }
+
+    #[test]
+    fn a_known_prefix_gives_the_same_payload_as_parsing() {
+        let memo = Side::default();
+        let first = br#"{"schema":{"type":"struct","fields":[]},"payload":{"a":1}}"#;
+        let second = br#"{"schema":{"type":"struct","fields":[]},"payload":{"a":2} } "#;
+        let third = br#"{"schema":{"type":"struct","fields":[]},"payload":{"a":3},"more":{}}"#;
+        assert_eq!(Payload::of(first, Format::Auto, &memo).unwrap().text, r#"{"a":1}"#);
+        assert!(memo.known_prefix(second).is_some());
+        assert_eq!(Payload::of(second, Format::Auto, &memo).unwrap().text, r#"{"a":2}"#);
+        // Three members are no wrapper: the fast path must not take the text between them for a payload.
+        let other = Payload::of(third, Format::Auto, &memo).unwrap();
+        assert!(other.schema.is_none() || serde_json::from_str::<serde_json::Value>(other.text).is_err());
+        let bare = Payload::of(first, Format::Json, &memo).unwrap();
+        assert!(bare.schema.is_none());
+    }
+}

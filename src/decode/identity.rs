@@ -1,0 +1,198 @@
+//! The identity of a change, from facts that every copy of it shares.
+//!
+//! Debezium may send a change again, with other Kafka offsets, processing times, `sequence`, `total_order`, headers and
+//! schema ids; none of these is hashed. What is hashed comes from the write-ahead log, so the source that reads the log
+//! itself computes the same id. Never change the encoding: the ledger would no longer know what was done.
+
+use sha2::{Digest, Sha256};
+
+use crate::event::change::{Change, Origin};
+use crate::event::id::EventId;
+use crate::event::row::{Cell, Row};
+
+/// First part of every identity of a row or table.
+const VERSION: &str = "v1";
+/// First part of every identity of a logical message.
+const MESSAGE_VERSION: &str = "m";
+
+/// The id of a change, or `None` where nothing tells two changes apart: rows read by a snapshot, rows without a key,
+/// and records whose place in the log is not known.
+pub fn event_id(origin: &Origin, key: Option<&Row>, change: &Change) -> Option<EventId> {
+    let lsn = origin.lsn?;
+    let op = match change {
+        Change::Insert { .. } => "c",
+        Change::Update { .. } => "u",
+        Change::Delete { .. } => "d",
+        Change::Truncate => "t",
+        Change::Read { .. } => return None,
+        Change::Message { prefix, content } => return Some(message_id(origin, lsn, prefix, content)),
+    };
+    let mut parts = Parts::new();
+    parts.text(VERSION);
+    for name in [&origin.name, &origin.db, &origin.schema, &origin.table] {
+        parts.text(name);
+    }
+    parts.number(origin.tx);
+    parts.number(Some(lsn));
+    parts.number(origin.commit_ts_ms);
+    parts.text(op);
+    if !matches!(change, Change::Truncate) {
+        let mut columns: Vec<(&str, &Cell)> = key?.columns().collect();
+        columns.sort_unstable_by_key(|(name, _)| *name);
+        for (name, cell) in columns {
+            parts.text(name);
+            match cell {
+                Cell::Value(value) => parts.text(&serde_json::to_string(value).ok()?),
+                Cell::Null => parts.absent(),
+                Cell::Unavailable => return None,
+            }
+        }
+    }
+    Some(parts.finish())
+}
+
+fn message_id(origin: &Origin, lsn: i64, prefix: &str, content: &str) -> EventId {
+    let mut parts = Parts::new();
+    parts.text(MESSAGE_VERSION);
+    parts.text(&origin.name);
+    parts.text(&origin.db);
+    parts.number(Some(lsn));
+    parts.text(prefix);
+    parts.text(content);
+    parts.finish()
+}
+
+/// A sequence of texts in which no two different sequences look alike: each is preceded by its length, and what is
+/// absent by a length that no text has.
+struct Parts(Sha256);
+
+impl Parts {
+    fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_be_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn number(&mut self, number: Option<i64>) {
+        match number {
+            Some(number) => self.text(&number.to_string()),
+            None => self.absent(),
+        }
+    }
+
+    fn absent(&mut self) {
+        self.0.update(u64::MAX.to_be_bytes());
+    }
+
+    fn finish(self) -> EventId {
+        let digest = self.0.finalize();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        EventId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::row::Value;
+
+    fn origin() -> Origin {
+        Origin {
+            name: "waitlist".into(),
+            db: "app".into(),
+            schema: "public".into(),
+            table: "users".into(),
+            tx: Some(7),
+            lsn: Some(100),
+            commit_ts_ms: Some(1_000),
+        }
+    }
+
+    fn key(columns: &[(&str, i64)]) -> Row {
+        let cells = columns
+            .iter()
+            .map(|(name, value)| (Arc::from(*name), Cell::Value(Value::Int(*value))));
+        Row::new(cells.collect())
+    }
+
+    fn insert() -> Change {
+        Change::Insert { after: Row::default() }
+    }
+
+    #[test]
+    fn the_encoding_never_changes() {
+        let id = event_id(&origin(), Some(&key(&[("id", 1)])), &insert()).unwrap();
+        assert_eq!(id.to_string(), "e756dea47c94dd41b2cf5fa7a10864d2");
+        let message = Change::Message {
+            prefix: "p".to_owned(),
+            content: "eA==".to_owned(),
+        };
+        assert_eq!(
+            event_id(&origin(), None, &message).unwrap().to_string(),
+            "6880d6dd7698f766cf82485054fe7a93"
+        );
+    }
+
+    #[test]
+    fn the_order_of_key_columns_does_not_matter() {
+        let one = event_id(&origin(), Some(&key(&[("a", 1), ("b", 2)])), &insert());
+        let other = event_id(&origin(), Some(&key(&[("b", 2), ("a", 1)])), &insert());
+        assert_eq!(one, other);
+        let swapped = event_id(&origin(), Some(&key(&[("a", 2), ("b", 1)])), &insert());
+        assert_ne!(one, swapped);
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let row = key(&[("id", 1)]);
+        let base = event_id(&origin(), Some(&row), &insert());
+        let other = |edit: fn(&mut Origin)| {
+            let mut changed = origin();
+            edit(&mut changed);
+            event_id(&changed, Some(&row), &insert())
+        };
+        assert_ne!(base, other(|origin| origin.name = "other".into()));
+        assert_ne!(base, other(|origin| origin.db = "other".into()));
+        assert_ne!(base, other(|origin| origin.schema = "other".into()));
+        assert_ne!(base, other(|origin| origin.table = "other".into()));
+        assert_ne!(base, other(|origin| origin.tx = None));
+        assert_ne!(base, other(|origin| origin.lsn = Some(101)));
+        assert_ne!(base, other(|origin| origin.commit_ts_ms = Some(1_001)));
+        assert_ne!(base, event_id(&origin(), Some(&row), &Change::Delete { before: None }));
+        assert_ne!(base, event_id(&origin(), Some(&key(&[("id", 2)])), &insert()));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_has_no_identity() {
+        let row = key(&[("id", 1)]);
+        assert_eq!(event_id(&origin(), None, &insert()), None);
+        assert_eq!(
+            event_id(&origin(), Some(&row), &Change::Read { after: Row::default() }),
+            None
+        );
+        let nowhere = Origin { lsn: None, ..origin() };
+        assert_eq!(event_id(&nowhere, Some(&row), &insert()), None);
+        assert!(event_id(&origin(), None, &Change::Truncate).is_some());
+    }
+
+    #[test]
+    fn two_tables_of_one_truncate_and_a_message_beside_an_insert_differ() {
+        let other_table = Origin {
+            table: "referrals".into(),
+            ..origin()
+        };
+        let truncate = event_id(&origin(), None, &Change::Truncate);
+        assert_ne!(truncate, event_id(&other_table, None, &Change::Truncate));
+        let message = Change::Message {
+            prefix: "p".to_owned(),
+            content: String::new(),
+        };
+        assert_ne!(truncate, event_id(&origin(), None, &message));
+    }
+}

@@ -1,0 +1,288 @@
+//! Bytes of a record in, an event out: JSON without schema, JSON with schema, Avro; keys and values independently.
+//!
+//! Decoding is pure. It never does I/O, never panics, never allocates by a length that a message claims, and never
+//! guesses: what it does not know is [`Content::Undecodable`] with the reason, and the bytes go to the dead letters
+//! unharmed. Texts of reasons name tables, columns and settings, and never quote what a column holds.
+//!
+//! Avro needs writer schemas, and those are fetched outside: [`Decoder::decode`] answers [`Decoded::MissingSchema`],
+//! the caller asks the [`registry`] and hands the schema to [`Decoder::learn`], then decodes again.
+//!
+//! ```
+//! use afterwrite::decode::{Decoded, Decoder, options::Options};
+//! use afterwrite::event::delivery::{Content, RawRecord};
+//!
+//! let decoder = Decoder::new(Options::default());
+//! let record = RawRecord {
+//!     value: Some(br#"{"op":"t","source":{"schema":"public","table":"users","lsn":1}}"#.as_slice().into()),
+//!     ..RawRecord::default()
+//! };
+//! let decoded = decoder.decode("waitlist.public.users", &record);
+//! assert!(matches!(decoded, Decoded::Content(Content::Change(_))));
+//! ```
+
+pub mod options;
+
+mod debezium;
+mod envelope;
+mod framing;
+
+mod avro;
+mod connect;
+mod json;
+pub mod schema;
+
+pub mod calendar;
+mod decimal;
+mod placeholder;
+mod types;
+
+pub mod canonical;
+pub mod identity;
+mod memo;
+
+pub mod registry;
+
+pub mod resolve;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::decode::avro::Reader;
+use crate::decode::connect::{Kind as ConnectKind, Struct, Type};
+use crate::decode::debezium::{CLOUD_EVENTS, FLATTENED, Kind, Surroundings, UNKNOWN};
+use crate::decode::envelope::{Envelope, Shape};
+use crate::decode::framing::{Framing, Payload};
+use crate::decode::json::Columns;
+use crate::decode::memo::{Topic, Topics};
+use crate::decode::options::Options;
+use crate::decode::placeholder::Placeholder;
+use crate::decode::schema::{SchemaDocument, SchemaError, WriterSchema};
+use crate::event::delivery::{Content, RawRecord, SkipReason};
+use crate::event::row::Row;
+
+/// Decodes the records of one source. Shared between threads; what it remembers is bounded.
+#[derive(Debug)]
+pub struct Decoder {
+    options: Options,
+    placeholder: Placeholder,
+    topics: Topics,
+    schemas: RwLock<Schemas>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone)]
+pub enum Decoded {
+    /// It is decoded, or never will be.
+    Content(Content),
+    /// It was written with the schema of this id, which the decoder does not know. Fetch it, [`Decoder::learn`] it,
+    /// decode again; or, when the registry is certain that there is none, [`Decoder::decode_despite`] it.
+    MissingSchema(u32),
+}
+
+/// Writer schemas by id, with the order in which they came.
+#[derive(Debug, Default)]
+struct Schemas {
+    by_id: HashMap<u32, Result<Arc<WriterSchema>, SchemaError>>,
+    order: VecDeque<u32>,
+}
+
+/// Why decoding stopped.
+#[derive(Debug)]
+enum Stop {
+    Missing(u32),
+    Undecodable(String),
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Self {
+        Self::Undecodable(reason)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(reason: &str) -> Self {
+        Self::Undecodable(reason.to_owned())
+    }
+}
+
+/// A value whose envelope was found, with what it borrows from.
+type Key<'a> = Option<&'a [u8]>;
+
+impl Decoder {
+    /// A decoder that knows no schema yet.
+    pub fn new(options: Options) -> Self {
+        Self {
+            placeholder: Placeholder::new(&options.unavailable_placeholder),
+            topics: Topics::new(options.remembered_max.max(1)),
+            schemas: RwLock::default(),
+            options,
+        }
+    }
+
+    /// Decodes one record.
+    pub fn decode(&self, topic: &str, record: &RawRecord) -> Decoded {
+        self.decode_despite(topic, record, &[])
+    }
+
+    /// Decodes one record although the schemas of these ids do not exist: a record that needs one of them cannot be
+    /// decoded. Nothing is remembered; an id that is unknown now may be registered later.
+    pub fn decode_despite(&self, topic: &str, record: &RawRecord, unknown: &[u32]) -> Decoded {
+        match self.content(topic, record, unknown) {
+            Ok(content) => Decoded::Content(content),
+            Err(Stop::Missing(id)) => Decoded::MissingSchema(id),
+            Err(Stop::Undecodable(reason)) => Decoded::Content(Content::Undecodable(reason)),
+        }
+    }
+
+    /// Remembers the writer schema of an id. A schema that cannot be used is remembered too: records written with it
+    /// cannot be decoded, for the reason that is returned.
+    ///
+    /// # Errors
+    /// When the schema is not one that can be read with.
+    pub fn learn(&self, id: u32, document: &SchemaDocument) -> Result<(), SchemaError> {
+        let parsed = WriterSchema::parse(document).map(Arc::new);
+        let answer = parsed.as_ref().map(|_| ()).map_err(Clone::clone);
+        let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
+        if schemas.by_id.insert(id, parsed).is_none() {
+            schemas.order.push_back(id);
+        }
+        while schemas.order.len() > self.options.remembered_max.max(2) {
+            if let Some(oldest) = schemas.order.pop_front() {
+                schemas.by_id.remove(&oldest);
+            }
+        }
+        answer
+    }
+
+    fn schema(&self, id: u32, unknown: &[u32]) -> Result<Arc<WriterSchema>, Stop> {
+        let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
+        match schemas.by_id.get(&id) {
+            Some(Ok(schema)) => Ok(Arc::clone(schema)),
+            Some(Err(error)) => Err(format!("schema {id}: {error}").into()),
+            None if unknown.contains(&id) => Err(format!("the registry has no schema {id}").into()),
+            None => Err(Stop::Missing(id)),
+        }
+    }
+
+    fn content(&self, topic: &str, record: &RawRecord, unknown: &[u32]) -> Result<Content, Stop> {
+        let value = match &record.value {
+            Some(value) if !value.is_empty() => value,
+            _ => return Ok(Content::Skip(SkipReason::Tombstone)),
+        };
+        if self.options.is_heartbeat_topic(topic) {
+            return Ok(Content::Skip(SkipReason::Heartbeat));
+        }
+        let memo = self.topics.of(topic);
+        let surroundings = Surroundings {
+            options: &self.options,
+            placeholder: &self.placeholder,
+            topic: &memo,
+            raw: record,
+        };
+        let key = || self.key(&memo, record.key.as_deref(), unknown);
+        match framing::of(value, self.options.format, &record.headers)? {
+            Framing::Avro { id, body } => {
+                let schema = self.schema(id, unknown)?;
+                match of_avro(&schema, body)? {
+                    Found::Envelope(envelope) => debezium::content(envelope, surroundings, key),
+                    Found::Content(content) => Ok(content),
+                }
+            }
+            Framing::Json => {
+                let payload = Payload::of(value, self.options.format, &memo.values)?;
+                match of_json(&payload, || self.is_server_name(&memo, record.key.as_deref()))? {
+                    Found::Envelope(envelope) => debezium::content(envelope, surroundings, key),
+                    Found::Content(content) => Ok(content),
+                }
+            }
+        }
+    }
+
+    /// Reads a record's key as a row; a null key is none.
+    fn key(&self, topic: &Topic, key: Key<'_>, unknown: &[u32]) -> Result<Option<Row>, Stop> {
+        let Some(bytes) = key else {
+            return Ok(None);
+        };
+        match framing::of(bytes, self.options.format, &[]).map_err(of_key)? {
+            Framing::Avro { id, body } => {
+                let schema = self.schema(id, unknown)?;
+                let mut reader = Reader::new(&schema, body);
+                let record = reader.root().ok_or("the key is Avro but not a record")?;
+                let row = reader.row(record, None).map_err(of_key)?;
+                if !reader.is_at_end() {
+                    return Err("the key is longer than its schema says: it was written with another schema".into());
+                }
+                Ok(Some(row))
+            }
+            Framing::Json => {
+                let payload = Payload::of(bytes, self.options.format, &topic.keys).map_err(of_key)?;
+                if payload.text == "null" {
+                    return Ok(None);
+                }
+                let known = topic.keys.names();
+                let columns = payload.schema.as_deref().and_then(as_struct);
+                let columns_or_names = columns.map_or(Columns::Named(&known), Columns::Typed);
+                let row = json::row(payload.text, columns_or_names, None).map_err(of_key)?;
+                if columns.is_none() {
+                    topic.keys.remember_names(&known, &row);
+                }
+                Ok(Some(row))
+            }
+        }
+    }
+
+    /// Whether a key is `{"serverName":…}` and nothing else.
+    fn is_server_name(&self, topic: &Topic, key: Key<'_>) -> bool {
+        let payload = key.and_then(|bytes| Payload::of(bytes, self.options.format, &topic.keys).ok());
+        let shape = payload.as_ref().and_then(|payload| Shape::of(payload.text).ok());
+        shape.is_some_and(|shape| shape.members == 1 && shape.has_server_name)
+    }
+}
+
+fn of_key(reason: impl std::fmt::Display) -> String {
+    format!("the key: {reason}")
+}
+
+/// A value whose kind is known.
+enum Found<'a> {
+    Envelope(Envelope<'a>),
+    Content(Content),
+}
+
+fn of_avro<'a>(schema: &'a WriterSchema, body: &'a [u8]) -> Result<Found<'a>, Stop> {
+    let record = Reader::new(schema, body).root().ok_or(UNKNOWN)?;
+    match Kind::of_name(&record.name) {
+        Some(Kind::Change) => Ok(Found::Envelope(Envelope::of_avro(schema, body, record)?)),
+        Some(Kind::Skip(reason)) => Ok(Found::Content(Content::Skip(reason))),
+        Some(Kind::Flattened) => Err(FLATTENED.into()),
+        Some(Kind::CloudEvents) => Err(CLOUD_EVENTS.into()),
+        Some(Kind::Beat) | None => Err(UNKNOWN.into()),
+    }
+}
+
+fn of_json<'a>(payload: &'a Payload<'a>, key_is_server_name: impl FnOnce() -> bool) -> Result<Found<'a>, Stop> {
+    if payload.text == "null" {
+        return Ok(Found::Content(Content::Skip(SkipReason::Tombstone)));
+    }
+    let schema = payload.schema.as_deref().and_then(as_struct);
+    let named = schema.and_then(|schema| schema.name.as_deref()).and_then(Kind::of_name);
+    if let Some(Kind::Skip(reason)) = named {
+        return Ok(Found::Content(Content::Skip(reason)));
+    }
+    let shape = Shape::of(payload.text)?;
+    match named.or_else(|| Kind::of_shape(&shape)) {
+        Some(Kind::Change) => Ok(Found::Envelope(shape.envelope(schema)?)),
+        Some(Kind::Skip(reason)) => Ok(Found::Content(Content::Skip(reason))),
+        Some(Kind::Beat) if key_is_server_name() => Ok(Found::Content(Content::Skip(SkipReason::Heartbeat))),
+        Some(Kind::Flattened) => Err(FLATTENED.into()),
+        Some(Kind::CloudEvents) => Err(CLOUD_EVENTS.into()),
+        Some(Kind::Beat) | None => Err(UNKNOWN.into()),
+    }
+}
+
+fn as_struct(ty: &Type) -> Option<&Struct> {
+    match &ty.kind {
+        ConnectKind::Struct(inner) => Some(inner),
+        _ => None,
+    }
+}

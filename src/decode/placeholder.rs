@@ -1,0 +1,236 @@
+//! Values that stand for "Postgres did not send this": the connector's placeholder for unchanged toasted columns, and
+//! the garbage it prints for arrays of more than one dimension.
+//!
+//! A user's own text may equal the placeholder. It is taken for one only where the connector can have put it: in the
+//! new row of an update, and of the insert half of a changed primary key. Garbage is garbage anywhere.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::decode::calendar;
+use crate::decode::types::Meaning;
+use crate::event::row::{Cell, Value};
+
+/// `UUID.nameUUIDFromBytes` of the default placeholder, which is what arrays of uuid carry.
+const DEFAULT_TEXT: &str = "__debezium_unavailable_value";
+const DEFAULT_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
+
+/// Which form of the placeholder a column of some type can carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toast {
+    /// The type is not known: any form.
+    Any,
+    /// The text itself.
+    Text,
+    /// The text itself, or a document with the text as its only member.
+    Json,
+    /// The bytes of the text.
+    Bytes,
+    /// One element, the text.
+    Texts,
+    /// One element, the bytes of the text.
+    ByteStrings,
+    /// One element per byte of the text, also where the integers are dates.
+    Ints,
+    /// One element, a uuid made of the text.
+    Uuids,
+    /// One entry, the text for key and value.
+    Map,
+    /// The connector has no placeholder for the type.
+    Never,
+}
+
+impl Toast {
+    pub(crate) fn of_text(meaning: Meaning) -> Self {
+        match meaning {
+            Meaning::Plain | Meaning::Document => Self::Text,
+            Meaning::Json => Self::Json,
+            _ => Self::Never,
+        }
+    }
+
+    pub(crate) fn of_bytes(meaning: Meaning) -> Self {
+        if meaning == Meaning::Plain {
+            Self::Bytes
+        } else {
+            Self::Never
+        }
+    }
+
+    pub(crate) fn of_texts(meaning: Meaning) -> Self {
+        match meaning {
+            Meaning::Plain | Meaning::Document | Meaning::Json => Self::Texts,
+            Meaning::Uuid => Self::Uuids,
+            _ => Self::Never,
+        }
+    }
+}
+
+/// The placeholder in every form it takes.
+#[derive(Debug)]
+pub(crate) struct Placeholder {
+    text: Box<str>,
+    base64: Box<str>,
+    document: Box<str>,
+    uuid: Option<&'static str>,
+}
+
+impl Placeholder {
+    /// The forms of `unavailable.value.placeholder`.
+    pub(crate) fn new(text: &str) -> Self {
+        let member = serde_json::Value::from(text);
+        Self {
+            text: text.into(),
+            base64: BASE64.encode(text).into(),
+            document: format!("{{{member}:{member}}}").into(),
+            uuid: (text == DEFAULT_TEXT).then_some(DEFAULT_UUID),
+        }
+    }
+
+    fn stands_in(&self, toast: Toast, value: &Value) -> bool {
+        match (value, toast) {
+            (_, Toast::Never) => false,
+            (Value::Text(text), Toast::Text) => *text == self.text,
+            (Value::Text(text), Toast::Json) => *text == self.text || *text == self.document,
+            (Value::Text(text), Toast::Bytes) => *text == self.base64,
+            (Value::Text(text), Toast::Any) => [&self.text, &self.document, &self.base64].contains(&text),
+            (Value::List(items), Toast::Any) => [Toast::Texts, Toast::ByteStrings, Toast::Uuids, Toast::Ints]
+                .into_iter()
+                .any(|form| self.stands_in_list(form, items)),
+            (Value::List(items), form) => self.stands_in_list(form, items),
+            (Value::Struct(members), Toast::Map | Toast::Any) => match members.as_slice() {
+                [(key, Some(Value::Text(value)))] => **key == *self.text && *value == self.text,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn stands_in_list(&self, form: Toast, items: &[Option<Value>]) -> bool {
+        match (form, items) {
+            (Toast::Texts, [Some(Value::Text(text))]) => *text == self.text,
+            (Toast::ByteStrings, [Some(Value::Text(text))]) => *text == self.base64,
+            (Toast::Uuids, [Some(Value::Text(text))]) => Some(&**text) == self.uuid,
+            (Toast::Ints, items) if items.len() == self.text.len() => {
+                items.iter().zip(self.text.bytes()).all(|(item, byte)| match item {
+                    Some(Value::Int(number)) => *number == i64::from(byte),
+                    Some(Value::Text(day)) => **day == *calendar::date(i64::from(byte)),
+                    _ => false,
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The cell of a column that was sent as `value`. The placeholder is looked for only where one is given.
+pub(crate) fn cell(value: Option<Value>, toast: Toast, placeholder: Option<&Placeholder>) -> Cell {
+    match value {
+        None => Cell::Null,
+        Some(value) if placeholder.is_some_and(|placeholder| placeholder.stands_in(toast, &value)) => Cell::Unavailable,
+        Some(Value::List(items)) if items.iter().any(is_java_object) => Cell::Unavailable,
+        Some(value) => Cell::Value(value),
+    }
+}
+
+/// Whether an element is the name that Java prints for an array, such as `[Ljava.lang.String;@73249392`: what Debezium
+/// sends for arrays of more than one dimension, different in every emission.
+fn is_java_object(item: &Option<Value>) -> bool {
+    let Some(Value::Text(text)) = item else {
+        return false;
+    };
+    let Some(name) = text.strip_prefix('[') else {
+        return false;
+    };
+    let Some((class, hash)) = name.trim_start_matches('[').rsplit_once('@') else {
+        return false;
+    };
+    let is_class = match class.strip_prefix('L').and_then(|named| named.strip_suffix(';')) {
+        Some(named) => {
+            named.contains('.')
+                && named
+                    .chars()
+                    .all(|letter| letter.is_alphanumeric() || "._$".contains(letter))
+        }
+        None => class.len() == 1 && "BCDFIJSZ".contains(class),
+    };
+    is_class && (1..=8).contains(&hash.len()) && hash.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::types::text;
+
+    fn form(toast: Toast) -> Value {
+        let sent = DEFAULT_TEXT;
+        match toast {
+            Toast::Any | Toast::Text | Toast::Json | Toast::Never => text(sent),
+            Toast::Bytes => text("X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="),
+            Toast::Texts => Value::List(vec![Some(text(sent))]),
+            Toast::ByteStrings => Value::List(vec![Some(text("X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="))]),
+            Toast::Ints => Value::List(sent.bytes().map(|byte| Some(Value::Int(i64::from(byte)))).collect()),
+            Toast::Uuids => Value::List(vec![Some(text(DEFAULT_UUID))]),
+            Toast::Map => Value::Struct(vec![(sent.into(), Some(text(sent)))]),
+        }
+    }
+
+    #[test]
+    fn every_form_is_known_by_its_type_and_without_one() {
+        let placeholder = Placeholder::new(DEFAULT_TEXT);
+        for toast in [
+            Toast::Text,
+            Toast::Json,
+            Toast::Bytes,
+            Toast::Texts,
+            Toast::ByteStrings,
+            Toast::Ints,
+            Toast::Uuids,
+            Toast::Map,
+        ] {
+            assert_eq!(
+                cell(Some(form(toast)), toast, Some(&placeholder)),
+                Cell::Unavailable,
+                "{toast:?}"
+            );
+            assert_eq!(
+                cell(Some(form(toast)), Toast::Any, Some(&placeholder)),
+                Cell::Unavailable,
+                "{toast:?}"
+            );
+            assert_ne!(
+                cell(Some(form(toast)), Toast::Never, Some(&placeholder)),
+                Cell::Unavailable,
+                "{toast:?}"
+            );
+            assert_ne!(cell(Some(form(toast)), toast, None), Cell::Unavailable, "{toast:?}");
+        }
+    }
+
+    #[test]
+    fn a_typed_column_is_not_unavailable_because_of_another_types_form() {
+        let placeholder = Placeholder::new(DEFAULT_TEXT);
+        let encoded = form(Toast::Bytes);
+        assert_ne!(cell(Some(encoded), Toast::Text, Some(&placeholder)), Cell::Unavailable);
+    }
+
+    #[test]
+    fn java_object_names_are_never_values() {
+        for (element, expected) in [
+            ("[Ljava.lang.String;@73249392", true),
+            ("[[Ljava.lang.Long;@1a", true),
+            ("[I@1b6d3586", true),
+            ("[email]@cafe", false),
+            ("[L@home", false),
+            ("Ljava.lang.String;@73249392", false),
+            ("[Ljava.lang.String;@nothex", false),
+        ] {
+            let list = Value::List(vec![None, Some(text(element))]);
+            assert_eq!(
+                cell(Some(list), Toast::Texts, None).is_unavailable(),
+                expected,
+                "{element}"
+            );
+        }
+    }
+}

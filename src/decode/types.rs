@@ -1,0 +1,174 @@
+//! What the types of Kafka Connect mean, and how their values read in canonical form.
+//!
+//! Both typed encodings (JSON with schema, Avro) carry the same Connect names and differ only in how they write the
+//! primitive below. They read the primitive and come here. Nothing here panics on any value of any type.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::sync::Arc;
+
+use crate::decode::calendar::{self, Unit};
+use crate::decode::decimal;
+use crate::event::row::Value;
+
+/// What a Connect schema says about the primitive it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// No name: the value is what it is.
+    Plain,
+    /// `io.debezium.data.Json`: the text of a document.
+    Json,
+    /// Another named text that Postgres may toast: xml, tsvector, ltree.
+    Document,
+    /// `io.debezium.data.Uuid`.
+    Uuid,
+    /// Bytes of an unscaled integer with this scale.
+    Decimal {
+        /// Digits after the point.
+        scale: i32,
+    },
+    /// A struct of scale and unscaled bytes.
+    VariableScaleDecimal,
+    /// Days since 1970-01-01.
+    Date,
+    /// Time since midnight.
+    Time(Unit),
+    /// Time since 1970-01-01, without a zone.
+    Timestamp(Unit),
+    /// A name that changes nothing: enums, zoned times (already text), intervals, bits, geometry.
+    Named,
+}
+
+impl Meaning {
+    /// What a Connect schema name means; `scale` is the parameter of decimals.
+    pub(crate) fn of_name(name: &str, scale: Option<i32>) -> Self {
+        match name {
+            "org.apache.kafka.connect.data.Decimal" => Self::Decimal {
+                scale: scale.unwrap_or(0),
+            },
+            "io.debezium.data.VariableScaleDecimal" => Self::VariableScaleDecimal,
+            "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => Self::Date,
+            "io.debezium.time.Time" | "org.apache.kafka.connect.data.Time" => Self::Time(Unit::Millis),
+            "io.debezium.time.MicroTime" => Self::Time(Unit::Micros),
+            "io.debezium.time.NanoTime" => Self::Time(Unit::Nanos),
+            "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => Self::Timestamp(Unit::Millis),
+            "io.debezium.time.MicroTimestamp" => Self::Timestamp(Unit::Micros),
+            "io.debezium.time.NanoTimestamp" => Self::Timestamp(Unit::Nanos),
+            "io.debezium.data.Json" => Self::Json,
+            "io.debezium.data.Uuid" => Self::Uuid,
+            "io.debezium.data.Xml" | "io.debezium.data.Tsvector" | "io.debezium.data.Ltree" => Self::Document,
+            _ => Self::Named,
+        }
+    }
+
+    /// What an Avro logical type means where no Connect name is given.
+    pub(crate) fn of_logical(logical: &str, scale: Option<i32>) -> Self {
+        match logical {
+            "decimal" => Self::Decimal {
+                scale: scale.unwrap_or(0),
+            },
+            "date" => Self::Date,
+            "time-millis" => Self::Time(Unit::Millis),
+            "time-micros" => Self::Time(Unit::Micros),
+            "timestamp-millis" | "local-timestamp-millis" => Self::Timestamp(Unit::Millis),
+            "timestamp-micros" | "local-timestamp-micros" => Self::Timestamp(Unit::Micros),
+            "timestamp-nanos" | "local-timestamp-nanos" => Self::Timestamp(Unit::Nanos),
+            "uuid" => Self::Uuid,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// An integer of any width.
+pub(crate) fn integer(meaning: Meaning, value: i64) -> Value {
+    match meaning {
+        Meaning::Date => text(calendar::date(value)),
+        Meaning::Time(unit) => text(calendar::time_of_day(value, unit)),
+        Meaning::Timestamp(unit) => text(calendar::timestamp(value, unit)),
+        _ => Value::Int(value),
+    }
+}
+
+/// A floating point number. JSON has no way to print those that are not finite, so they are text.
+pub(crate) fn float(value: f64) -> Value {
+    if value.is_nan() {
+        text("NaN")
+    } else if value.is_infinite() {
+        text(if value > 0.0 { "Infinity" } else { "-Infinity" })
+    } else {
+        Value::Float(value)
+    }
+}
+
+/// A number of single precision: the double that prints with the same digits, not the one with the same bits.
+pub(crate) fn single(value: f32) -> Value {
+    float(value.to_string().parse().unwrap_or(f64::from(value)))
+}
+
+/// Bytes of any length.
+pub(crate) fn bytes(meaning: Meaning, value: &[u8]) -> Result<Value, &'static str> {
+    match meaning {
+        Meaning::Decimal { scale } => decimal::print(value, scale).map(text),
+        _ => Ok(text(BASE64.encode(value))),
+    }
+}
+
+/// The members of a struct.
+pub(crate) fn structure(meaning: Meaning, members: Vec<(Arc<str>, Option<Value>)>) -> Result<Value, &'static str> {
+    if meaning != Meaning::VariableScaleDecimal {
+        return Ok(Value::Struct(members));
+    }
+    let member = |name: &str| {
+        let found = members.iter().find(|(member, _)| &**member == name);
+        found.and_then(|(_, value)| value.as_ref())
+    };
+    match (member("scale"), member("value")) {
+        (Some(Value::Int(scale)), Some(Value::Text(unscaled))) => {
+            let narrow =
+                i32::try_from(*scale).map_err(|_| "holds a decimal with a scale that Postgres does not allow")?;
+            decimal::print(&from_base64(unscaled)?, narrow).map(text)
+        }
+        _ => Err("holds a decimal without scale and value"),
+    }
+}
+
+/// The bytes behind a JSON string of a field of type bytes.
+pub(crate) fn from_base64(value: &str) -> Result<Vec<u8>, &'static str> {
+    BASE64.decode(value).map_err(|_| "holds bytes that are not base64")
+}
+
+/// A text value.
+pub(crate) fn text(value: impl Into<Box<str>>) -> Value {
+    Value::Text(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_precision_prints_its_own_digits() {
+        assert_eq!(single(3.3), Value::Float(3.3));
+        assert_eq!(single(f32::NAN), text("NaN"));
+        assert_eq!(float(f64::NEG_INFINITY), text("-Infinity"));
+    }
+
+    #[test]
+    fn a_variable_scale_decimal_is_one_text() {
+        let members = vec![
+            (Arc::from("scale"), Some(Value::Int(4))),
+            (Arc::from("value"), Some(text("A2Yu"))),
+        ];
+        assert_eq!(structure(Meaning::VariableScaleDecimal, members), Ok(text("22.2766")));
+        let broken = vec![(Arc::from("scale"), Some(Value::Int(4)))];
+        assert!(structure(Meaning::VariableScaleDecimal, broken).is_err());
+    }
+
+    #[test]
+    fn names_decide_the_unit() {
+        let micro = Meaning::of_name("io.debezium.time.MicroTimestamp", None);
+        assert_eq!(integer(micro, 500_000), text("1970-01-01T00:00:00.5Z"));
+        let duration = Meaning::of_name("io.debezium.time.MicroDuration", None);
+        assert_eq!(integer(duration, 500_000), Value::Int(500_000));
+    }
+}

@@ -1,0 +1,76 @@
+//! One attempt: the handler's call, its time-out, and what its end means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::retry::Finish;
+use crate::event::change::ChangeEvent;
+use crate::handler::{Context, Fault, Handler, HandlerError, Outcome, Resources};
+use crate::ledger::transaction::Mode;
+
+/// How an attempt ended, and the error's chain when it failed.
+#[derive(Debug)]
+pub(crate) struct AttemptEnd {
+    pub(crate) finish: Finish,
+    pub(crate) error: Option<String>,
+}
+
+/// What an attempt needs.
+pub(crate) struct Attempt {
+    pub(crate) resources: Resources,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) events: Vec<Arc<ChangeEvent>>,
+    pub(crate) number: u32,
+    pub(crate) mode: Mode,
+    pub(crate) timeout: Duration,
+}
+
+impl Attempt {
+    /// Runs the handler and commits its transaction, within the time-out. A panic passes through to the caller.
+    pub(crate) async fn run(self) -> AttemptEnd {
+        let timeout = self.timeout;
+        match tokio::time::timeout(timeout, self.handle_and_commit()).await {
+            Ok(Ok(outcome)) => AttemptEnd {
+                finish: outcome_finish(&outcome),
+                error: None,
+            },
+            Ok(Err(error)) => AttemptEnd {
+                finish: fault_finish(&error.fault),
+                error: Some(format!("{error}: {}", error.chain())),
+            },
+            Err(_) => {
+                let error = format!("the attempt did not end within {} ms", timeout.as_millis());
+                AttemptEnd {
+                    finish: Finish::TimedOut,
+                    error: Some(error),
+                }
+            }
+        }
+    }
+
+    async fn handle_and_commit(self) -> Result<Outcome, HandlerError> {
+        let mut context = Context::new(self.resources, &*self.handler, &self.events, self.number, self.mode);
+        let outcome = self.handler.handle(&mut context, &self.events).await?;
+        match outcome {
+            Outcome::Done | Outcome::Skipped(_) => context.commit().await?,
+            Outcome::Snooze(_) => drop(context),
+        }
+        Ok(outcome)
+    }
+}
+
+fn outcome_finish(outcome: &Outcome) -> Finish {
+    match outcome {
+        Outcome::Done => Finish::Done,
+        Outcome::Skipped(_) => Finish::Skipped,
+        Outcome::Snooze(delay) => Finish::Snooze(*delay),
+    }
+}
+
+fn fault_finish(fault: &Fault) -> Finish {
+    match fault {
+        Fault::Transient { after } => Finish::Transient(*after),
+        Fault::Permanent => Finish::Permanent,
+        Fault::Unreachable { .. } => Finish::Unreachable,
+    }
+}

@@ -1,0 +1,83 @@
+//! Dead letters: a job is settled by one only when it is durable; until then its lane waits and the write is retried.
+
+use crate::engine::core::Core;
+use crate::engine::core::messages::{Action, HandlerIndex, JobId};
+use crate::engine::core::mutation::Mutation;
+use crate::engine::lanes::Phase;
+use crate::engine::retry::{Class, Policy, outage_wait};
+
+impl Core {
+    pub(super) fn bury(&mut self, job: JobId, class: Class, actions: &mut Vec<Action>) {
+        let Some((id, key)) = self.locate(job) else { return };
+        let members = match self.lane(id, key).phase {
+            Phase::Running { members } => members,
+            Phase::Ready | Phase::Waiting | Phase::Burying | Phase::BuryWaiting => 1,
+        };
+        if members > 1 {
+            // Only a core that is broken on purpose gets here: company runs singly before it is buried.
+            self.settle_head(id, key, members, actions);
+            return;
+        }
+        self.lane(id, key).phase = Phase::Burying;
+        self.partition(id).in_flight += 1;
+        let state = self.jobs.get_mut(&job).expect("a located job is known");
+        state.class = Some(class);
+        state.outages = 0;
+        actions.push(Action::Bury {
+            job,
+            class,
+            attempts: state.attempts,
+        });
+        if self.mutated(Mutation::BuriedBeforeDurable) {
+            self.buried(job, actions);
+        }
+    }
+
+    pub(super) fn buried(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some((id, key)) = self.locate(job) else { return };
+        if self.lane(id, key).phase != Phase::Burying {
+            return;
+        }
+        self.partition(id).in_flight -= 1;
+        self.lane(id, key).pop();
+        self.settle(job, false, actions);
+        self.go_on(id, key, actions);
+        self.relieve(id, actions);
+    }
+
+    pub(super) fn bury_failed(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some((id, key)) = self.locate(job) else { return };
+        if self.lane(id, key).phase != Phase::Burying {
+            return;
+        }
+        if self.mutated(Mutation::GivesUpBurying) {
+            return self.buried(job, actions);
+        }
+        self.partition(id).in_flight -= 1;
+        self.lane(id, key).phase = Phase::BuryWaiting;
+        if self.partition(id).releasing {
+            return self.release_if_idle(id, actions);
+        }
+        let state = self.jobs.get_mut(&job).expect("a located job is known");
+        state.outages = state.outages.saturating_add(1);
+        let outages = state.outages;
+        let wait = match key.handler {
+            HandlerIndex::NONE => outage_wait(&Policy::default(), outages),
+            handler => outage_wait(&self.limits.handlers[usize::from(handler.0)].policy, outages),
+        };
+        actions.push(Action::Wait { job, wait });
+    }
+
+    pub(super) fn bury_again(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some((id, key)) = self.locate(job) else { return };
+        self.lane(id, key).phase = Phase::Burying;
+        self.partition(id).in_flight += 1;
+        let state = &self.jobs[&job];
+        let class = state.class.expect("a job that is buried again has its class");
+        actions.push(Action::Bury {
+            job,
+            class,
+            attempts: state.attempts,
+        });
+    }
+}

@@ -1,0 +1,235 @@
+//! What goes into the core and what comes out: the closed list of everything that can happen and everything that can be
+//! decided.
+
+use crate::engine::retry::{Class, Finish, Policy, Wait};
+use crate::event::delivery::Position;
+
+/// A partition, numbered by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionId(pub u32);
+
+/// A handler, by its place in the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HandlerIndex(pub u16);
+
+impl HandlerIndex {
+    /// Stands for "no handler": the record could not be decoded.
+    pub const NONE: Self = Self(u16::MAX);
+}
+
+/// One event for one handler, numbered by the driver; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// A request to replay a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub i64);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The partition is ours from now on.
+    Assigned {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which it was fetched.
+        epoch: u64,
+    },
+    /// A record of the partition arrived.
+    Delivered {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which it was fetched.
+        epoch: u64,
+        /// Its place.
+        position: Position,
+        /// What it weighs.
+        bytes: usize,
+        /// What it asks for.
+        work: Work,
+    },
+    /// A dead letter of the partition comes back.
+    Replayed {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which it was fetched.
+        epoch: u64,
+        /// The request.
+        request: RequestId,
+        /// What it asks for.
+        work: Work,
+    },
+    /// A started attempt ended.
+    Finished {
+        /// The job.
+        job: JobId,
+        /// How.
+        finish: Finish,
+    },
+    /// A wait is over.
+    Due {
+        /// The job.
+        job: JobId,
+    },
+    /// A dead letter is durable.
+    Buried {
+        /// The job.
+        job: JobId,
+    },
+    /// A dead letter could not be written.
+    BuryFailed {
+        /// The job.
+        job: JobId,
+    },
+    /// The partition is about to be taken away.
+    Revoking {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The time for finishing what runs on the partition is over.
+    RevokeExpired {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The partition is already gone.
+    Lost {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// It is time to commit.
+    CommitDue,
+    /// Take nothing more, finish what runs.
+    Stopping,
+    /// The time for finishing what runs is over.
+    StopExpired,
+}
+
+/// What a record asks for.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Nothing: the record moves the frontier and no more.
+    Nothing,
+    /// One job per handler it wakes.
+    Jobs(Vec<JobSpec>),
+    /// A dead letter, because the bytes can never decode.
+    Undecodable(JobId),
+}
+
+impl Work {
+    /// The jobs of this work.
+    pub(crate) fn jobs(&self) -> Vec<JobSpec> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Jobs(jobs) => jobs.clone(),
+            Self::Undecodable(job) => vec![JobSpec {
+                job: *job,
+                handler: HandlerIndex::NONE,
+                key: job.0,
+            }],
+        }
+    }
+}
+
+/// A job to queue.
+#[derive(Debug, Clone, Copy)]
+pub struct JobSpec {
+    /// The job.
+    pub job: JobId,
+    /// Who works on it.
+    pub handler: HandlerIndex,
+    /// Hash of its ordering key.
+    pub key: u64,
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Run one attempt of the handler at these jobs, in this order; answer with the first as `job`.
+    Start {
+        /// The handler.
+        handler: HandlerIndex,
+        /// Counts from 1.
+        attempt: u32,
+        /// The jobs in order; the first stands for all.
+        members: Vec<JobId>,
+    },
+    /// Answer `Due` after this wait.
+    Wait {
+        /// The job.
+        job: JobId,
+        /// How long.
+        wait: Wait,
+    },
+    /// Write the dead letter; answer `Buried` only when it is durable.
+    Bury {
+        /// The job.
+        job: JobId,
+        /// Why.
+        class: Class,
+        /// Attempts that were made.
+        attempts: u32,
+    },
+    /// The job is settled or no longer ours: drop what is kept for it.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+    /// Stop whatever is under way for the job and never answer for it.
+    Abandon {
+        /// The job.
+        job: JobId,
+    },
+    /// Everything before these positions is settled.
+    Commit {
+        /// Per partition the first position that is not settled.
+        positions: Vec<(PartitionId, Position)>,
+    },
+    /// Hand over nothing more of this partition.
+    Pause {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// Hand over records of this partition again.
+    Resume {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The partition is let go; everything before `position` is settled.
+    Released {
+        /// The partition.
+        partition: PartitionId,
+        /// The first position that is not settled; `None` when nothing arrived.
+        position: Option<Position>,
+    },
+    /// All jobs of a replay ended; `healed` when none was buried again.
+    ReplayEnded {
+        /// The request.
+        request: RequestId,
+        /// Whether none of its jobs was buried again.
+        healed: bool,
+    },
+    /// Everything that ran has ended: the group can be left.
+    Drained,
+}
+
+/// Limits of a group in this process.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Lanes that run at once.
+    pub running_max: usize,
+    /// Records from frontier to newest over all partitions; each partition has an equal share.
+    pub window_events_max: usize,
+    /// Bytes of unsettled records over all partitions; each partition has an equal share.
+    pub window_bytes_max: usize,
+    /// Per handler, in the order of their indices.
+    pub handlers: Vec<HandlerLimits>,
+}
+
+/// Limits of one handler.
+#[derive(Debug, Clone)]
+pub struct HandlerLimits {
+    /// Events one call may take.
+    pub coalesce_max: usize,
+    /// Retrying.
+    pub policy: Policy,
+}

@@ -1,0 +1,381 @@
+//! The deciding half of the engine: `Input` in, `Action`s out.
+//!
+//! A plain state machine: no async, no clock, no randomness, no I/O. It owns lanes, offset tracking, retry verdicts,
+//! revocation and the stop. The driver performs what it decides and tells it what happened. Because of that everything
+//! about delivery is tested by simulation (`tests/simulation.rs`).
+//!
+//! Invariants:
+//! - a frontier never passes a job that is neither done nor durably buried;
+//! - a lane has at most one job (or one coalesced prefix) with the driver;
+//! - a job of a partition that was released is never started, and its late end changes nothing.
+
+pub mod messages;
+
+pub mod mutation;
+
+mod burial;
+
+mod release;
+
+mod replay;
+
+mod window;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::engine::core::messages::{
+    Action, HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, RequestId, Work,
+};
+use crate::engine::core::mutation::Mutation;
+use crate::engine::lanes::{Lane, LaneKey, Lanes, Phase};
+use crate::engine::offsets::{Ticket, Tracker};
+use crate::engine::retry::{Class, Finish, Verdict, counts, verdict};
+use crate::event::delivery::Position;
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) partition: PartitionId,
+    pub(crate) lane: LaneKey,
+    pub(crate) origin: Origin,
+    pub(crate) attempts: u32,
+    pub(crate) outages: u32,
+    /// Set once the job is on its way to the dead letters.
+    pub(crate) class: Option<Class>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Delivery(Ticket),
+    Replay(RequestId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) epoch: u64,
+    pub(crate) tracker: Tracker,
+    pub(crate) lanes: Lanes,
+    /// Lanes whose head is with the driver.
+    pub(crate) in_flight: usize,
+    pub(crate) paused: bool,
+    pub(crate) releasing: bool,
+    pub(crate) committed: Option<Position>,
+}
+
+/// Jobs of one replay that are still open.
+#[derive(Debug)]
+pub(crate) struct OpenReplay {
+    pub(crate) jobs: usize,
+    pub(crate) healed: bool,
+}
+
+/// The state machine of one group in one process.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) limits: Limits,
+    pub(crate) partitions: BTreeMap<PartitionId, Partition>,
+    pub(crate) jobs: HashMap<JobId, Job>,
+    pub(crate) replays: HashMap<RequestId, OpenReplay>,
+    ready: VecDeque<(PartitionId, LaneKey)>,
+    running: usize,
+    pub(crate) stopping: bool,
+    #[cfg(any(test, feature = "testkit"))]
+    mutation: Option<Mutation>,
+}
+
+impl Core {
+    /// A core that owns nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            partitions: BTreeMap::new(),
+            jobs: HashMap::new(),
+            replays: HashMap::new(),
+            ready: VecDeque::new(),
+            running: 0,
+            stopping: false,
+            #[cfg(any(test, feature = "testkit"))]
+            mutation: None,
+        }
+    }
+
+    /// A core that is broken on purpose.
+    #[cfg(any(test, feature = "testkit"))]
+    pub fn broken(limits: Limits, mutation: Mutation) -> Self {
+        Self {
+            mutation: Some(mutation),
+            ..Self::new(limits)
+        }
+    }
+
+    /// Takes one input and appends what follows from it to `actions`.
+    pub fn step(&mut self, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::Assigned { partition, epoch } => self.assigned(partition, epoch, actions),
+            Input::Delivered {
+                partition,
+                epoch,
+                position,
+                bytes,
+                work,
+            } => {
+                self.delivered(partition, epoch, position, bytes, work, actions);
+            }
+            Input::Replayed {
+                partition,
+                epoch,
+                request,
+                work,
+            } => {
+                self.replayed(partition, epoch, request, work, actions);
+            }
+            Input::Finished { job, finish } => self.finished(job, finish, actions),
+            Input::Due { job } => self.due(job, actions),
+            Input::Buried { job } => self.buried(job, actions),
+            Input::BuryFailed { job } => self.bury_failed(job, actions),
+            Input::Revoking { partition } => self.release(partition, actions),
+            Input::RevokeExpired { partition } | Input::Lost { partition } => self.abandon(partition, actions),
+            Input::CommitDue => self.commit(actions),
+            Input::Stopping => self.stop(actions),
+            Input::StopExpired => self.stop_now(actions),
+        }
+        self.dispatch(actions);
+    }
+
+    /// Partitions owned now.
+    pub fn partitions_owned(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Jobs that are neither done nor buried.
+    pub fn jobs_open(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Attempts that run now.
+    pub fn attempts_running(&self) -> usize {
+        self.running
+    }
+
+    fn delivered(
+        &mut self,
+        id: PartitionId,
+        epoch: u64,
+        position: Position,
+        bytes: usize,
+        work: Work,
+        actions: &mut Vec<Action>,
+    ) {
+        let jobs = work.jobs();
+        let any_epoch = self.mutated(Mutation::EpochIsIgnored);
+        let ours = |partition: &&mut Partition| (partition.epoch == epoch || any_epoch) && !partition.releasing;
+        let live = self.partitions.get_mut(&id).filter(ours);
+        let Some(ticket) = live.and_then(|partition| partition.tracker.arrive(position, jobs.len(), bytes)) else {
+            actions.extend(jobs.iter().map(|spec| Action::Forget { job: spec.job }));
+            return;
+        };
+        self.queue(id, Origin::Delivery(ticket), &jobs, actions);
+        self.press(id, actions);
+    }
+
+    /// Queues jobs at the ends of their lanes. Jobs without a handler go straight to the dead letters.
+    pub(crate) fn queue(&mut self, id: PartitionId, origin: Origin, specs: &[JobSpec], actions: &mut Vec<Action>) {
+        for spec in specs {
+            let lane = LaneKey {
+                handler: spec.handler,
+                key: spec.key,
+            };
+            let job = Job {
+                partition: id,
+                lane,
+                origin,
+                attempts: 0,
+                outages: 0,
+                class: None,
+            };
+            self.jobs.insert(spec.job, job);
+            let lanes = &mut self.partition(id).lanes;
+            match lanes.get_mut(&lane) {
+                Some(known) => known.queue.push_back(spec.job),
+                None => {
+                    lanes.insert(lane, Lane::of(spec.job));
+                    if spec.handler == HandlerIndex::NONE {
+                        self.bury(spec.job, Class::Undecodable, actions);
+                    } else {
+                        self.ready.push_back((id, lane));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts lanes that are ready while there is room.
+    fn dispatch(&mut self, actions: &mut Vec<Action>) {
+        while self.running < self.limits.running_max {
+            let Some((id, key)) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(partition) = self.partitions.get_mut(&id) else {
+                continue;
+            };
+            let Some(lane) = partition.lanes.get_mut(&key).filter(|lane| lane.phase == Phase::Ready) else {
+                continue;
+            };
+            let may_join = if lane.singly > 0 {
+                1
+            } else {
+                self.limits.handlers[usize::from(key.handler.0)].coalesce_max
+            };
+            let members = prefix(&self.jobs, &lane.queue, may_join);
+            lane.phase = Phase::Running { members: members.len() };
+            partition.in_flight += 1;
+            self.running += 1;
+            let attempt = self.jobs[&members[0]].attempts + 1;
+            actions.push(Action::Start {
+                handler: key.handler,
+                attempt,
+                members,
+            });
+        }
+    }
+
+    fn finished(&mut self, job: JobId, finish: Finish, actions: &mut Vec<Action>) {
+        let Some((id, key)) = self.locate(job) else { return };
+        let Phase::Running { members } = self.lane(id, key).phase else {
+            return;
+        };
+        self.partition(id).in_flight -= 1;
+        self.running -= 1;
+        let (attempts, outages) = self.count(job, finish);
+        let policy = &self.limits.handlers[usize::from(key.handler.0)].policy;
+        match verdict(policy, finish, attempts, outages) {
+            Verdict::Settle => self.settle_head(id, key, members, actions),
+            Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => {
+                self.release_if_idle(id, actions);
+            }
+            Verdict::Again(wait) => {
+                self.lane(id, key).phase = Phase::Waiting;
+                self.running += usize::from(self.mutated(Mutation::WaitingHoldsItsRoom));
+                actions.push(Action::Wait { job, wait });
+            }
+            Verdict::Bury(_) if members > 1 && !self.mutated(Mutation::CompanyIsBuriedTogether) => {
+                self.run_singly(id, key, members, finish);
+            }
+            Verdict::Bury(class) => self.bury(job, class, actions),
+        }
+    }
+
+    /// Counts the end of an attempt; answers the attempts, and the outages in a row.
+    fn count(&mut self, job: JobId, finish: Finish) -> (u32, u32) {
+        let counted = counts(finish) || self.mutated(Mutation::OutageCountsAsAttempt) && finish == Finish::Unreachable;
+        let state = self.jobs.get_mut(&job).expect("a located job is known");
+        state.attempts += u32::from(counted);
+        state.outages = if finish == Finish::Unreachable {
+            state.outages.saturating_add(1)
+        } else {
+            0
+        };
+        (state.attempts, state.outages)
+    }
+
+    /// Jobs that failed together are tried one by one, so that each gets its own verdict.
+    fn run_singly(&mut self, id: PartitionId, key: LaneKey, members: usize, finish: Finish) {
+        if finish != Finish::Permanent {
+            // The attempts so far were those of the company; the head gets at least one of its own.
+            let head = self.lane(id, key).head();
+            let state = self.jobs.get_mut(&head).expect("a queued job is known");
+            state.attempts = state.attempts.saturating_sub(1);
+        }
+        let lane = self.lane(id, key);
+        lane.singly = members;
+        lane.phase = Phase::Ready;
+        self.ready.push_back((id, key));
+    }
+
+    fn due(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some((id, key)) = self.locate(job) else { return };
+        match self.lane(id, key).phase {
+            Phase::Waiting => {
+                if self.mutated(Mutation::RetryLosesItsPlace) {
+                    self.lane(id, key).queue.rotate_left(1);
+                }
+                self.lane(id, key).phase = Phase::Ready;
+                self.ready.push_back((id, key));
+            }
+            Phase::BuryWaiting => self.bury_again(job, actions),
+            Phase::Ready | Phase::Running { .. } | Phase::Burying => {}
+        }
+    }
+
+    /// Settles the head of a lane (with its coalesced followers) and lets the lane go on.
+    pub(crate) fn settle_head(&mut self, id: PartitionId, key: LaneKey, members: usize, actions: &mut Vec<Action>) {
+        for _ in 0..members {
+            let job = self.lane(id, key).pop();
+            self.settle(job, true, actions);
+        }
+        self.go_on(id, key, actions);
+        self.relieve(id, actions);
+    }
+
+    /// Lets a lane go on after its head left it, or removes it.
+    pub(crate) fn go_on(&mut self, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
+        let lane = self.lane(id, key);
+        if lane.queue.is_empty() {
+            self.partition(id).lanes.remove(&key);
+        } else {
+            lane.phase = Phase::Ready;
+            self.ready.push_back((id, key));
+        }
+        self.release_if_idle(id, actions);
+    }
+
+    /// Marks one job as finished: done, or durably buried when not `healed`.
+    pub(crate) fn settle(&mut self, job: JobId, healed: bool, actions: &mut Vec<Action>) {
+        let Some(state) = self.jobs.remove(&job) else { return };
+        match state.origin {
+            Origin::Delivery(ticket) => {
+                self.partition(state.partition).tracker.settle(ticket);
+            }
+            Origin::Replay(request) => self.replay_settled(request, healed, actions),
+        }
+        actions.push(Action::Forget { job });
+    }
+
+    /// Where a job is at the head of its lane; `None` for jobs that are no longer ours, or not at the head.
+    pub(crate) fn locate(&self, job: JobId) -> Option<(PartitionId, LaneKey)> {
+        let state = self.jobs.get(&job)?;
+        let lane = self.partitions.get(&state.partition)?.lanes.get(&state.lane)?;
+        (lane.head() == job).then_some((state.partition, state.lane))
+    }
+
+    pub(crate) fn lane(&mut self, id: PartitionId, key: LaneKey) -> &mut Lane {
+        self.partition(id).lanes.get_mut(&key).expect("a located lane exists")
+    }
+
+    pub(crate) fn partition(&mut self, id: PartitionId) -> &mut Partition {
+        self.partitions.get_mut(&id).expect("a known job has a partition")
+    }
+
+    /// Whether the core is broken on purpose in this way; never outside tests.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Whether the core is broken on purpose in this way; never outside tests.
+    #[cfg(not(any(test, feature = "testkit")))]
+    #[allow(clippy::unused_self, reason = "the same call in tests asks the switch")]
+    pub(crate) const fn mutated(&self, _: Mutation) -> bool {
+        false
+    }
+}
+
+/// The jobs at the head that one call takes. Replays run alone: they work on another state of the ledger.
+fn prefix(jobs: &HashMap<JobId, Job>, queue: &VecDeque<JobId>, members_max: usize) -> Vec<JobId> {
+    let delivered = |job: &&JobId| matches!(jobs[*job].origin, Origin::Delivery(_));
+    let members: Vec<JobId> = queue.iter().take(members_max).take_while(delivered).copied().collect();
+    if members.is_empty() {
+        queue.iter().take(1).copied().collect()
+    } else {
+        members
+    }
+}

@@ -1,0 +1,155 @@
+//! Getting and giving up partitions: assignment, revocation within a budget, loss, and the stop of the whole process.
+//!
+//! A partition that is let go forgets what is queued and lets what runs finish. A success that still arrives in time
+//! moves the frontier; a failure is neither retried nor buried, the next owner meets the record again. When the budget is
+//! spent, what runs is abandoned.
+
+use crate::engine::core::messages::{Action, Input, JobId, PartitionId};
+use crate::engine::core::mutation::Mutation;
+use crate::engine::core::{Core, Origin, Partition};
+use crate::engine::lanes::Phase;
+use crate::engine::offsets::Tracker;
+
+impl Core {
+    pub(super) fn assigned(&mut self, id: PartitionId, epoch: u64, actions: &mut Vec<Action>) {
+        self.abandon(id, actions);
+        if self.stopping {
+            return;
+        }
+        let fresh = Partition {
+            epoch,
+            tracker: Tracker::default(),
+            lanes: std::collections::HashMap::new(),
+            in_flight: 0,
+            paused: false,
+            releasing: false,
+            committed: None,
+        };
+        self.partitions.insert(id, fresh);
+        self.share_anew(actions);
+    }
+
+    /// Takes nothing more for the partition, forgets what is queued, and lets it go when nothing runs on it.
+    pub(super) fn release(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        if partition.releasing {
+            return;
+        }
+        partition.releasing = true;
+        if !self.mutated(Mutation::RevokedStillStarts) {
+            self.forget_queued(id, actions);
+        }
+        self.release_if_idle(id, actions);
+    }
+
+    /// Lets the partition go at once: what still runs on it is abandoned.
+    pub(super) fn abandon(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        partition.releasing = true;
+        self.forget_queued(id, actions);
+        let mut heads: Vec<JobId> = Vec::new();
+        for lane in self.partitions[&id].lanes.values() {
+            heads.push(lane.head());
+            if matches!(lane.phase, Phase::Running { .. }) {
+                self.running -= 1;
+            }
+        }
+        heads.sort_unstable();
+        actions.extend(heads.iter().map(|head| Action::Abandon { job: *head }));
+        let partition = self.partition(id);
+        partition.in_flight = 0;
+        self.release_if_idle(id, actions);
+    }
+
+    pub(super) fn release_if_idle(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        let partition = self.partition(id);
+        if !partition.releasing {
+            return;
+        }
+        let in_flight = partition.in_flight;
+        if in_flight > 0 && !self.mutated(Mutation::ReleasesWhileRunning) {
+            return;
+        }
+        let gone = self.partitions.remove(&id).expect("it was just found");
+        for lane in gone.lanes.values() {
+            if matches!(lane.phase, Phase::Running { .. }) && in_flight > 0 {
+                self.running -= 1;
+            }
+        }
+        let mut left: Vec<JobId> = gone
+            .lanes
+            .values()
+            .flat_map(|lane| lane.queue.iter().copied())
+            .collect();
+        left.sort_unstable();
+        for job in left {
+            self.drop_job(job, actions);
+        }
+        actions.push(Action::Released {
+            partition: id,
+            position: gone.tracker.frontier(),
+        });
+        if self.stopping {
+            if self.partitions.is_empty() {
+                actions.push(Action::Drained);
+            }
+        } else {
+            self.share_anew(actions);
+        }
+    }
+
+    pub(super) fn stop(&mut self, actions: &mut Vec<Action>) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        if self.partitions.is_empty() {
+            actions.push(Action::Drained);
+        }
+        for id in self.owned() {
+            self.step(Input::Revoking { partition: id }, actions);
+        }
+    }
+
+    pub(super) fn stop_now(&mut self, actions: &mut Vec<Action>) {
+        for id in self.owned() {
+            self.abandon(id, actions);
+        }
+    }
+
+    fn owned(&self) -> Vec<PartitionId> {
+        self.partitions.keys().copied().collect()
+    }
+
+    /// Drops every job that is not with the driver; lanes that end up empty go too.
+    fn forget_queued(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        let mut forgotten: Vec<JobId> = Vec::new();
+        self.partition(id).lanes.retain(|_, lane| {
+            let kept = match lane.phase {
+                Phase::Running { members } => members,
+                Phase::Burying => 1,
+                Phase::Ready | Phase::Waiting | Phase::BuryWaiting => 0,
+            };
+            forgotten.extend(lane.queue.drain(kept..));
+            kept > 0
+        });
+        forgotten.sort_unstable();
+        for job in forgotten {
+            self.drop_job(job, actions);
+        }
+    }
+
+    /// Drops a job without settling it: the record stays before the frontier.
+    fn drop_job(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some(state) = self.jobs.remove(&job) else { return };
+        if let Origin::Replay(request) = state.origin {
+            // The request stays taken under an old epoch; the next owner takes it again.
+            self.replays.remove(&request);
+        }
+        actions.push(Action::Forget { job });
+    }
+}

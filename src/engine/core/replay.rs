@@ -1,0 +1,55 @@
+//! Replays: dead letters that come back into the lane they were buried from. They have no place in the partition, so they
+//! never move a frontier.
+
+use crate::engine::core::messages::{Action, PartitionId, RequestId, Work};
+use crate::engine::core::mutation::Mutation;
+use crate::engine::core::{Core, OpenReplay, Origin};
+
+impl Core {
+    pub(super) fn replayed(
+        &mut self,
+        id: PartitionId,
+        epoch: u64,
+        request: RequestId,
+        work: Work,
+        actions: &mut Vec<Action>,
+    ) {
+        let jobs = work.jobs();
+        let live = self
+            .partitions
+            .get(&id)
+            .is_some_and(|partition| partition.epoch == epoch && !partition.releasing);
+        if !live || self.replays.contains_key(&request) {
+            actions.extend(jobs.iter().map(|spec| Action::Forget { job: spec.job }));
+            return;
+        }
+        if jobs.is_empty() {
+            actions.push(Action::ReplayEnded { request, healed: true });
+            return;
+        }
+        self.replays.insert(
+            request,
+            OpenReplay {
+                jobs: jobs.len(),
+                healed: true,
+            },
+        );
+        self.queue(id, Origin::Replay(request), &jobs, actions);
+    }
+
+    pub(super) fn replay_settled(&mut self, request: RequestId, healed: bool, actions: &mut Vec<Action>) {
+        let always = self.mutated(Mutation::ReplayAlwaysHeals);
+        let Some(open) = self.replays.get_mut(&request) else {
+            return;
+        };
+        open.jobs -= 1;
+        open.healed &= healed || always;
+        if open.jobs == 0 {
+            let ended = self.replays.remove(&request).expect("it was just found");
+            actions.push(Action::ReplayEnded {
+                request,
+                healed: ended.healed,
+            });
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What passed through a group in this process, counted for logs and for `run`'s last line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::event::delivery::SkipReason;
+
+/// Counts since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records that arrived.
+    pub delivered: u64,
+    /// Records that woke nobody, by reason; `unrouted` are changes no handler wanted.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Jobs that ended well.
+    pub done: u64,
+    /// Attempts that failed and were followed by another.
+    pub retried: u64,
+    /// Dead letters that became durable.
+    pub buried: u64,
+    /// Dead letters that came back.
+    pub replayed: u64,
+}
+
+impl Counts {
+    /// Counts a record that woke nobody.
+    pub fn skip(&mut self, reason: SkipReason) {
+        *self.skipped.entry(reason.as_str()).or_default() += 1;
+    }
+
+    /// Counts a change that no handler wanted.
+    pub fn unrouted(&mut self) {
+        *self.skipped.entry("unrouted").or_default() += 1;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{} delivered, {} done, {} retried, {} buried",
+            self.delivered, self.done, self.retried, self.buried
+        )?;
+        if self.replayed > 0 {
+            write!(out, ", {} replayed", self.replayed)?;
+        }
+        for (reason, count) in &self.skipped {
+            write!(out, ", {count} skipped as {reason}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! The doing half of the engine: a loop that tells the core what happened and performs what it decides.
+//!
+//! One task per group. It never waits for a handler, a database or a broker: attempts and dead letters run in tasks of
+//! their own and report back, the source is told by messages. Whatever the loop awaits is cancel-safe.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::time::DelayQueue;
+
+use crate::engine::attempt::AttemptEnd;
+use crate::engine::core::Core;
+use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, Work};
+use crate::engine::counts::Counts;
+use crate::engine::jobs::{Held, ReplayOrigin};
+use crate::engine::letter::Letters;
+use crate::engine::ownership::Ownership;
+use crate::engine::retry::Finish;
+use crate::event::delivery::{Content, Delivery, Settled, SourceCommand, SourceEvent};
+use crate::handler::Resources;
+use crate::router::Router;
+
+pub use crate::engine::jobs::{Replay, ReplayEnd};
+pub use crate::engine::ownership::Owned;
+
+/// Records taken from the source before the loop looks at anything else.
+const EVENTS_A_TURN_MAX: usize = 256;
+
+/// What a group is made of.
+pub struct Setup {
+    /// Name of the group.
+    pub group: Arc<str>,
+    /// Its handlers and what wakes them.
+    pub router: Arc<Router>,
+    /// What its handlers share.
+    pub resources: Resources,
+    /// Where its dead letters go.
+    pub letters: Arc<dyn Letters>,
+    /// Limits of the core.
+    pub limits: Limits,
+    /// Times.
+    pub times: Times,
+}
+
+/// Times of the driver.
+#[derive(Debug, Clone)]
+pub struct Times {
+    /// Time-out of one attempt, unless its handler names another.
+    pub attempt: Duration,
+    /// How often settled positions are committed.
+    pub commit_interval: Duration,
+    /// How long running attempts may go on when their partition is taken away.
+    pub revoke_grace: Duration,
+    /// How long running attempts may go on when the process stops.
+    pub shutdown_grace: Duration,
+}
+
+/// The engine's ends of its channels.
+pub struct Channels {
+    /// What the source says.
+    pub events: mpsc::UnboundedReceiver<SourceEvent>,
+    /// What the source is told.
+    pub commands: std::sync::mpsc::Sender<SourceCommand>,
+    /// Dead letters that come back.
+    pub replays: mpsc::Receiver<Replay>,
+    /// Replays that have ended.
+    pub replay_ends: mpsc::UnboundedSender<ReplayEnd>,
+    /// Tells others which partitions are owned.
+    pub owned: Arc<watch::Sender<Owned>>,
+}
+
+/// Runs a group until its source ends, or until `stop` resolves and everything that ran has ended.
+pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()> + Send) -> Counts {
+    let mut driver = Driver::new(setup, channels);
+    driver.drive(stop).await;
+    tracing::info!(group = %driver.setup.group, counts = %driver.counts, "group ended");
+    driver.counts
+}
+
+pub(super) struct Driver {
+    pub(super) setup: Setup,
+    pub(super) core: Core,
+    pub(super) channels: Channels,
+    pub(super) ownership: Ownership,
+    pub(super) held: HashMap<JobId, Held>,
+    pub(super) next_job: u64,
+    pub(super) tasks: JoinSet<Ended>,
+    pub(super) task_jobs: HashMap<Id, JobId>,
+    pub(super) under_way: HashMap<JobId, AbortHandle>,
+    pub(super) waits: DelayQueue<JobId>,
+    pub(super) counts: Counts,
+    pub(super) stop_deadline: Option<Instant>,
+    pub(super) last_positions: Vec<Settled>,
+    pub(super) drained: bool,
+}
+
+/// What a task reports.
+pub(super) enum Ended {
+    Attempt(AttemptEnd),
+    Bury(Result<(), String>),
+}
+
+impl Driver {
+    fn new(setup: Setup, channels: Channels) -> Self {
+        Self {
+            core: Core::new(setup.limits.clone()),
+            ownership: Ownership::new(Arc::clone(&channels.owned)),
+            setup,
+            channels,
+            held: HashMap::new(),
+            next_job: 0,
+            tasks: JoinSet::new(),
+            task_jobs: HashMap::new(),
+            under_way: HashMap::new(),
+            waits: DelayQueue::new(),
+            counts: Counts::default(),
+            stop_deadline: None,
+            last_positions: Vec::new(),
+            drained: false,
+        }
+    }
+
+    async fn drive(&mut self, stop: impl Future<Output = ()> + Send) {
+        tokio::pin!(stop);
+        let mut commits = tokio::time::interval(self.setup.times.commit_interval);
+        commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut arrived = Vec::with_capacity(EVENTS_A_TURN_MAX);
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                taken = self.channels.events.recv_many(&mut arrived, EVENTS_A_TURN_MAX) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    for event in arrived.drain(..) {
+                        self.source_said(event);
+                    }
+                }
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.task_ended(ended),
+                Some(due) = self.waits.next(), if !self.waits.is_empty() => {
+                    self.step(Input::Due { job: due.into_inner() });
+                }
+                Some(replay) = self.channels.replays.recv() => self.replay(replay),
+                _ = commits.tick() => self.step(Input::CommitDue),
+                () = &mut stop, if self.stop_deadline.is_none() => self.stop(),
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.out_of_budget();
+                }
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+
+    /// When running attempts are out of budget: of a revocation, or of the stop.
+    fn deadline(&self) -> Option<Instant> {
+        let stopping = self.stop_deadline.filter(|_| !self.drained);
+        [self.ownership.deadline(), stopping].into_iter().flatten().min()
+    }
+
+    fn out_of_budget(&mut self) {
+        let now = Instant::now();
+        for partition in self.ownership.expired(now) {
+            tracing::warn!(partition = %self.ownership.name(partition), "attempts outlived the revocation and were abandoned");
+            self.step(Input::RevokeExpired { partition });
+        }
+        if self.stop_deadline.is_some_and(|deadline| deadline <= now) {
+            tracing::warn!(group = %self.setup.group, running = self.core.attempts_running(), "attempts outlived the stop and were abandoned");
+            self.step(Input::StopExpired);
+        }
+    }
+
+    fn stop(&mut self) {
+        tracing::info!(group = %self.setup.group, running = self.core.attempts_running(), "stopping: finishing what runs");
+        self.stop_deadline = Some(Instant::now() + self.setup.times.shutdown_grace);
+        self.step(Input::Stopping);
+    }
+
+    fn source_said(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assigned { partitions } => {
+                for (name, epoch) in partitions {
+                    let partition = self.ownership.id(&name);
+                    self.ownership.assign(&name, epoch);
+                    tracing::info!(group = %self.setup.group, partition = %name, epoch, "partition assigned");
+                    self.step(Input::Assigned { partition, epoch });
+                }
+            }
+            SourceEvent::Delivered { epoch, delivery } => self.delivered(epoch, *delivery),
+            SourceEvent::Revoking { partitions, reply } => {
+                let ids: Vec<PartitionId> = partitions.iter().map(|name| self.ownership.id(name)).collect();
+                self.ownership
+                    .revoke(&ids, reply, Instant::now() + self.setup.times.revoke_grace);
+                for partition in ids {
+                    self.step(Input::Revoking { partition });
+                }
+            }
+            SourceEvent::Lost { partitions } => {
+                for name in partitions {
+                    tracing::warn!(group = %self.setup.group, partition = %name, "partition lost");
+                    let partition = self.ownership.id(&name);
+                    self.step(Input::Lost { partition });
+                }
+            }
+        }
+    }
+
+    fn delivered(&mut self, epoch: u64, delivery: Delivery) {
+        self.counts.delivered += 1;
+        let partition = self.ownership.id(&delivery.partition);
+        let position = delivery.position;
+        let bytes = delivery.raw.weight();
+        let work = self.hold(delivery, None, None);
+        self.step(Input::Delivered {
+            partition,
+            epoch,
+            position,
+            bytes,
+            work,
+        });
+    }
+
+    fn replay(&mut self, replay: Replay) {
+        self.counts.replayed += 1;
+        let partition = self.ownership.id(&replay.delivery.partition);
+        let origin = Arc::new(ReplayOrigin {
+            letter_id: replay.letter_id,
+            replays: replay.replays,
+        });
+        let only = (replay.handler != crate::engine::letter::EVERY_HANDLER).then_some(replay.handler);
+        let work = self.hold(replay.delivery, only.as_deref(), Some(&origin));
+        self.step(Input::Replayed {
+            partition,
+            epoch: replay.epoch,
+            request: replay.request,
+            work,
+        });
+    }
+
+    /// Keeps what the jobs of a record need, and says what they are.
+    fn hold(&mut self, delivery: Delivery, only: Option<&str>, replay: Option<&Arc<ReplayOrigin>>) -> Work {
+        let woken = match &delivery.content {
+            Content::Change(event) => self.setup.router.route(event),
+            Content::Skip(reason) => {
+                self.counts.skip(*reason);
+                return Work::Nothing;
+            }
+            Content::Undecodable(_) => {
+                let held = Held {
+                    delivery: Arc::new(delivery),
+                    handler: HandlerIndex::NONE,
+                    replay: replay.cloned(),
+                    failure: None,
+                };
+                return Work::Undecodable(self.keep(held));
+            }
+        };
+        let delivery = Arc::new(delivery);
+        let mut jobs = Vec::with_capacity(woken.len());
+        let router = Arc::clone(&self.setup.router);
+        for target in woken {
+            if only.is_some_and(|only| router.name(target.handler) != only) {
+                continue;
+            }
+            let handler = HandlerIndex(u16::try_from(target.handler).expect("a group has few handlers"));
+            let held = Held {
+                delivery: Arc::clone(&delivery),
+                handler,
+                replay: replay.cloned(),
+                failure: None,
+            };
+            jobs.push(JobSpec {
+                job: self.keep(held),
+                handler,
+                key: target.key,
+            });
+        }
+        if jobs.is_empty() {
+            self.counts.unrouted();
+            return Work::Nothing;
+        }
+        Work::Jobs(jobs)
+    }
+
+    fn keep(&mut self, held: Held) -> JobId {
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        self.held.insert(job, held);
+        job
+    }
+
+    fn task_ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(job) = self.task_jobs.remove(&id) else { return };
+        self.under_way.remove(&job);
+        match ended {
+            Ok((_, Ended::Attempt(end))) => self.attempt_ended(job, end),
+            Ok((_, Ended::Bury(Ok(())))) => {
+                self.counts.buried += 1;
+                self.step(Input::Buried { job });
+            }
+            Ok((_, Ended::Bury(Err(error)))) => {
+                tracing::error!(group = %self.setup.group, %error, "dead letter could not be written; its lane waits and it is written again");
+                self.step(Input::BuryFailed { job });
+            }
+            Err(error) if error.is_panic() => {
+                let message = panic_message(error);
+                self.attempt_ended(
+                    job,
+                    AttemptEnd {
+                        finish: Finish::Panicked,
+                        error: Some(message),
+                    },
+                );
+            }
+            // Abandoned: the core has already forgotten the job.
+            Err(_) => {}
+        }
+    }
+
+    fn attempt_ended(&mut self, job: JobId, end: AttemptEnd) {
+        match end.finish {
+            Finish::Done | Finish::Skipped => self.counts.done += 1,
+            Finish::Snooze(_) => {}
+            Finish::Transient(_) | Finish::Permanent | Finish::Unreachable | Finish::TimedOut | Finish::Panicked => {
+                self.counts.retried += 1;
+                let error = end.error.unwrap_or_default();
+                if let Some(held) = self.held.get_mut(&job) {
+                    let handler = self.setup.router.name(usize::from(held.handler.0));
+                    tracing::warn!(handler, partition = %held.partition(), offset = held.delivery.position.0, finish = ?end.finish, error, "attempt failed");
+                    held.failed(error);
+                }
+            }
+        }
+        self.step(Input::Finished {
+            job,
+            finish: end.finish,
+        });
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut actions = Vec::new();
+        self.core.step(input, &mut actions);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+}
+
+fn panic_message(error: JoinError) -> String {
+    let payload = error.into_panic();
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    format!(
+        "the handler panicked: {}",
+        message.unwrap_or_else(|| "without a message".to_owned())
+    )
+}

@@ -1,0 +1,123 @@
+//! What the driver keeps for an open job: the record, who works on it, and how its attempts failed so far.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::core::messages::{HandlerIndex, RequestId};
+use crate::engine::letter::{EVERY_HANDLER, Letter};
+use crate::engine::retry::Class;
+use crate::event::change::ChangeEvent;
+use crate::event::delivery::{Content, Delivery, SourcePartition};
+use crate::ledger::transaction::Mode;
+
+/// A dead letter on its way back, as whoever takes requests hands it to the engine.
+#[derive(Debug)]
+pub struct Replay {
+    /// The request.
+    pub request: RequestId,
+    /// The letter it asks to replay.
+    pub letter_id: String,
+    /// The owner's epoch under which it was taken.
+    pub epoch: u64,
+    /// The handler that failed, or `*`.
+    pub handler: String,
+    /// How often the event was replayed before.
+    pub replays: u32,
+    /// The record, decoded again.
+    pub delivery: Delivery,
+}
+
+/// A replay whose jobs have all ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayEnd {
+    /// The request.
+    pub request: RequestId,
+    /// Whether none of its jobs was buried again.
+    pub healed: bool,
+}
+
+/// An open job.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) handler: HandlerIndex,
+    pub(crate) replay: Option<Arc<ReplayOrigin>>,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Where a replayed job comes from.
+#[derive(Debug)]
+pub(crate) struct ReplayOrigin {
+    pub(crate) letter_id: String,
+    pub(crate) replays: u32,
+}
+
+/// How the attempts of a job failed so far.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    first_at: DateTime<Utc>,
+    last_at: DateTime<Utc>,
+    error: String,
+}
+
+impl Held {
+    /// The event; jobs of undecodable records have none.
+    pub(crate) fn event(&self) -> Option<&Arc<ChangeEvent>> {
+        match &self.delivery.content {
+            Content::Change(event) => Some(event),
+            Content::Skip(_) | Content::Undecodable(_) => None,
+        }
+    }
+
+    pub(crate) fn partition(&self) -> &SourcePartition {
+        &self.delivery.partition
+    }
+
+    /// How an event that the ledger already knows is treated.
+    pub(crate) fn mode(&self) -> Mode {
+        match &self.replay {
+            Some(origin) => Mode::Replay {
+                letter_id: origin.letter_id.clone(),
+            },
+            None => Mode::Deliver,
+        }
+    }
+
+    pub(crate) fn failed(&mut self, error: String) {
+        let now = Utc::now();
+        let first_at = self.failure.as_ref().map_or(now, |failure| failure.first_at);
+        self.failure = Some(Failure {
+            first_at,
+            last_at: now,
+            error,
+        });
+    }
+
+    /// The dead letter of this job.
+    pub(crate) fn letter(&self, group: &Arc<str>, handler: Option<&str>, class: Class, attempts: u32) -> Letter {
+        let now = Utc::now();
+        let undecodable = match &self.delivery.content {
+            Content::Undecodable(reason) => reason.clone(),
+            Content::Change(_) | Content::Skip(_) => "the handler gave no reason".to_owned(),
+        };
+        let (first_at, last_at, error) = match &self.failure {
+            Some(failure) => (failure.first_at, failure.last_at, failure.error.clone()),
+            None => (now, now, undecodable),
+        };
+        Letter {
+            group: Arc::clone(group),
+            handler: handler.unwrap_or(EVERY_HANDLER).into(),
+            event: self.event().cloned(),
+            class,
+            error,
+            attempts,
+            first_failed_at: first_at,
+            failed_at: last_at,
+            replays: self.replay.as_ref().map_or(0, |origin| origin.replays + 1),
+            partition: self.delivery.partition.clone(),
+            position: self.delivery.position,
+            raw: self.delivery.raw.clone(),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The engine: decide apart from do.
+//!
+//! [`core`] decides; [`driver`] performs. The driver is the only owner of the core and of everything kept for open jobs;
+//! sources, attempts and dead letters talk to it by messages.
+
+pub mod core;
+
+pub(crate) mod lanes;
+
+pub(crate) mod offsets;
+
+pub mod retry;
+
+pub mod driver;
+
+mod perform;
+
+mod ownership;
+
+mod jobs;
+
+pub(crate) mod attempt;
+
+pub mod backoff;
+
+pub mod letter;
+
+pub mod counts;

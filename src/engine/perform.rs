@@ -1,0 +1,139 @@
+//! Performing what the core decided: attempts and dead letters as tasks, everything else as a message.
+
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use crate::engine::attempt::Attempt;
+use crate::engine::backoff::jittered;
+use crate::engine::core::messages::{Action, HandlerIndex, JobId, PartitionId};
+use crate::engine::driver::{Driver, Ended, ReplayEnd};
+use crate::engine::jobs::Held;
+use crate::engine::retry::{Class, Wait};
+use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
+
+impl Driver {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start {
+                handler,
+                attempt,
+                members,
+            } => self.start(handler, attempt, &members),
+            Action::Wait { job, wait } => {
+                let delay = match wait {
+                    Wait::Jittered(ceiling) => jittered(ceiling),
+                    Wait::Exact(delay) => delay,
+                };
+                self.waits.insert(job, delay);
+            }
+            Action::Bury { job, class, attempts } => self.bury(job, class, attempts),
+            Action::Forget { job } => {
+                self.held.remove(&job);
+            }
+            Action::Abandon { job } => {
+                if let Some(under_way) = self.under_way.remove(&job) {
+                    under_way.abort();
+                }
+            }
+            Action::Commit { positions } => {
+                let settled = positions
+                    .into_iter()
+                    .filter_map(|(id, position)| self.settled(id, position))
+                    .collect();
+                self.tell_source(SourceCommand::Commit(settled));
+            }
+            Action::Pause { partition } => {
+                if let Some((partition, epoch)) = self.owned(partition) {
+                    self.tell_source(SourceCommand::Pause { partition, epoch });
+                }
+            }
+            Action::Resume { partition } => {
+                if let Some((partition, epoch)) = self.owned(partition) {
+                    self.tell_source(SourceCommand::Resume { partition, epoch });
+                }
+            }
+            Action::Released { partition, position } => self.released(partition, position),
+            Action::ReplayEnded { request, healed } => {
+                if self.channels.replay_ends.send(ReplayEnd { request, healed }).is_err() {
+                    tracing::warn!(
+                        request = request.0,
+                        "replay ended after its taker had stopped; it will be taken again"
+                    );
+                }
+            }
+            Action::Drained => {
+                self.drained = true;
+                let positions = std::mem::take(&mut self.last_positions);
+                self.tell_source(SourceCommand::Leave(positions));
+            }
+        }
+    }
+
+    fn owned(&self, id: PartitionId) -> Option<(SourcePartition, u64)> {
+        let name = self.ownership.name(id);
+        Some((name.clone(), self.ownership.epoch(name)?))
+    }
+
+    fn settled(&self, id: PartitionId, position: Position) -> Option<Settled> {
+        let (partition, epoch) = self.owned(id)?;
+        Some(Settled {
+            partition,
+            epoch,
+            position,
+        })
+    }
+
+    fn released(&mut self, id: PartitionId, position: Option<Position>) {
+        tracing::info!(group = %self.setup.group, partition = %self.ownership.name(id), "partition released");
+        if self.stop_deadline.is_some() {
+            self.last_positions
+                .extend(position.and_then(|position| self.settled(id, position)));
+        }
+        self.ownership.released(id, position);
+    }
+
+    /// A source that ended closes its channel of events too, which ends the loop; nothing is lost by not telling it.
+    fn tell_source(&self, command: SourceCommand) {
+        if self.channels.commands.send(command).is_err() {
+            tracing::debug!(group = %self.setup.group, "the source has already ended");
+        }
+    }
+
+    fn start(&mut self, handler: HandlerIndex, number: u32, members: &[JobId]) {
+        let handler = Arc::clone(&self.setup.router.handlers()[usize::from(handler.0)]);
+        let held: Vec<&Held> = members.iter().map(|job| &self.held[job]).collect();
+        let attempt = Attempt {
+            resources: self.setup.resources.clone(),
+            timeout: handler.spec().attempt_timeout.unwrap_or(self.setup.times.attempt),
+            handler,
+            events: held.iter().filter_map(|held| held.event().cloned()).collect(),
+            number,
+            mode: held[0].mode(),
+        };
+        let under_way = self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) });
+        self.track(members[0], under_way);
+    }
+
+    fn bury(&mut self, job: JobId, class: Class, attempts: u32) {
+        let held = &self.held[&job];
+        let router = &self.setup.router;
+        let handler = (held.handler != HandlerIndex::NONE).then(|| router.name(usize::from(held.handler.0)));
+        let letter = held.letter(&self.setup.group, handler, class, attempts);
+        let letters = Arc::clone(&self.setup.letters);
+        tracing::warn!(
+            handler = %letter.handler, partition = %letter.partition, offset = letter.position.0, class = class.as_str(),
+            attempts, letter = letter.id(), error = letter.error, "writing dead letter"
+        );
+        let under_way = self.tasks.spawn(async move {
+            let written = letters.bury(&letter).await;
+            Ended::Bury(written.map_err(|error| format!("{error}: {}", error.source)))
+        });
+        self.track(job, under_way);
+    }
+
+    fn track(&mut self, job: JobId, under_way: AbortHandle) {
+        self.task_jobs.insert(under_way.id(), job);
+        self.under_way.insert(job, under_way);
+    }
+}

@@ -1,0 +1,126 @@
+//! Which event wakes which handler, and on which ordering key.
+//!
+//! Routes go by `source.schema` and `source.table`, never by a topic's name: topics may be renamed on the way.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::event::change::ChangeEvent;
+use crate::event::row::{Cell, Row, Value};
+use crate::handler::{Handler, Ordering};
+
+/// The routing table of one group.
+pub struct Router {
+    handlers: Vec<Arc<dyn Handler>>,
+    names: Vec<String>,
+    tables: HashMap<String, Vec<Target>>,
+}
+
+struct Target {
+    handler: usize,
+    ordering: Ordering,
+}
+
+/// One handler that an event wakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Woken {
+    /// Index of the handler in the group.
+    pub handler: usize,
+    /// Hash of the ordering key. Equal keys have equal hashes in every process and at every start.
+    pub key: u64,
+}
+
+impl Router {
+    /// A router over these handlers; their order gives the indices.
+    pub fn new(handlers: Vec<Arc<dyn Handler>>) -> Self {
+        let mut tables: HashMap<String, Vec<Target>> = HashMap::new();
+        for (handler, spec) in handlers.iter().map(|handler| handler.spec()).enumerate() {
+            for route in spec.routes {
+                let target = Target {
+                    handler,
+                    ordering: route.ordering,
+                };
+                tables
+                    .entry(table_key(&route.schema, &route.table))
+                    .or_default()
+                    .push(target);
+            }
+        }
+        let names = handlers.iter().map(|handler| handler.spec().name).collect();
+        Self {
+            handlers,
+            names,
+            tables,
+        }
+    }
+
+    /// The handlers, by index.
+    pub fn handlers(&self) -> &[Arc<dyn Handler>] {
+        &self.handlers
+    }
+
+    /// The name of a handler.
+    pub fn name(&self, handler: usize) -> &str {
+        &self.names[handler]
+    }
+
+    /// The handlers that want this event.
+    pub fn route(&self, event: &ChangeEvent) -> Vec<Woken> {
+        let Some(targets) = self.tables.get(&table_key(&event.origin.schema, &event.origin.table)) else {
+            return Vec::new();
+        };
+        targets
+            .iter()
+            .filter(|target| self.handlers[target.handler].wants(event))
+            .map(|target| Woken {
+                handler: target.handler,
+                key: ordering_hash(&target.ordering, event),
+            })
+            .collect()
+    }
+}
+
+fn table_key(schema: &str, table: &str) -> String {
+    format!("{schema}\u{0}{table}")
+}
+
+/// Hashes the ordering key. A row whose key is not known (no primary key, column absent) shares one lane with all such
+/// rows of its table: stricter order, never less.
+fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match ordering {
+        Ordering::PrimaryKey => {
+            if let Some(key) = &event.key {
+                hash_columns(key, key.columns().map(|(name, _)| name), &mut hasher);
+            }
+        }
+        Ordering::Columns(columns) => {
+            if let Some(row) = event.after().or(event.before()) {
+                hash_columns(row, columns.iter().map(String::as_str), &mut hasher);
+            }
+        }
+    }
+    hasher.finish()
+}
+
+fn hash_columns<'a>(row: &Row, columns: impl Iterator<Item = &'a str>, hasher: &mut DefaultHasher) {
+    for column in columns {
+        match row.get(column) {
+            None => 0_u8.hash(hasher),
+            Some(Cell::Null) => 1_u8.hash(hasher),
+            Some(Cell::Unavailable) => 2_u8.hash(hasher),
+            Some(Cell::Value(value)) => hash_value(value, hasher),
+        }
+    }
+}
+
+fn hash_value(value: &Value, hasher: &mut DefaultHasher) {
+    match value {
+        Value::Bool(bool) => (3_u8, bool).hash(hasher),
+        Value::Int(int) => (4_u8, int).hash(hasher),
+        Value::Float(float) => (5_u8, float.to_bits()).hash(hasher),
+        Value::Text(text) => (6_u8, text).hash(hasher),
+        Value::List(_) | Value::Struct(_) => (7_u8, format!("{value:?}")).hash(hasher),
+    }
+}

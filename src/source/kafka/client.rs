@@ -1,0 +1,254 @@
+//! The librdkafka client: its properties, and its callbacks, which run on the poll thread.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::Sender;
+
+use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::ledger::claims::Claims;
+use crate::source::kafka::{Options, assignment};
+
+/// Consumer of one group.
+pub(super) type Client = BaseConsumer<Callbacks>;
+
+/// What the poll thread passes on, in the order in which it happened.
+#[derive(Debug)]
+pub(super) enum Polled {
+    Assigned {
+        partitions: Vec<(SourcePartition, u64)>,
+    },
+    Record {
+        epoch: u64,
+        partition: SourcePartition,
+        position: Position,
+        raw: RawRecord,
+    },
+    Revoking {
+        partitions: Vec<SourcePartition>,
+        reply: std::sync::mpsc::SyncSender<Vec<(SourcePartition, Position)>>,
+    },
+    Lost {
+        partitions: Vec<SourcePartition>,
+    },
+}
+
+/// State shared by the callbacks and the poll loop; both run on the poll thread.
+pub(super) struct Callbacks {
+    pub(super) options: Options,
+    claims: Claims,
+    runtime: Handle,
+    records: Sender<Polled>,
+    /// Partitions owned now, with the epochs of their claims.
+    epochs: Mutex<HashMap<SourcePartition, u64>>,
+    /// Positions whose commit failed; the poll loop commits them again.
+    uncommitted: Mutex<HashMap<SourcePartition, Position>>,
+}
+
+impl Callbacks {
+    pub(super) fn new(options: Options, claims: Claims, runtime: Handle, records: Sender<Polled>) -> Self {
+        Self {
+            options,
+            claims,
+            runtime,
+            records,
+            epochs: Mutex::default(),
+            uncommitted: Mutex::default(),
+        }
+    }
+
+    /// The epoch under which a partition is owned now.
+    pub(super) fn epoch(&self, partition: &SourcePartition) -> Option<u64> {
+        self.epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(partition)
+            .copied()
+    }
+
+    /// Partitions owned now.
+    pub(super) fn owned(&self) -> Vec<SourcePartition> {
+        self.epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect()
+    }
+
+    /// Takes the positions whose commit failed.
+    pub(super) fn take_uncommitted(&self) -> HashMap<SourcePartition, Position> {
+        std::mem::take(&mut *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Passes something on; the decoding task always drains its channel, so this blocks only while it is busy.
+    pub(super) fn pass_on(&self, polled: Polled) {
+        if self.records.blocking_send(polled).is_err() {
+            tracing::debug!(group = self.options.group, "the decoding task has already ended");
+        }
+    }
+
+    /// All partitions are gone without a chance to commit.
+    pub(super) fn lose_all(&self) {
+        let partitions = self.owned();
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.take_uncommitted();
+        if !partitions.is_empty() {
+            self.pass_on(Polled::Lost { partitions });
+        }
+    }
+
+    fn assign(&self, client: &Client, partitions: &TopicPartitionList) {
+        let names = names(partitions);
+        if names.is_empty() {
+            return;
+        }
+        let claimed = assignment::claim(client, &self.claims, &self.runtime, &names, self.options.start);
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.extend(claimed.iter().cloned());
+        drop(epochs);
+        self.pass_on(Polled::Assigned { partitions: claimed });
+    }
+
+    fn revoke(&self, client: &Client, partitions: &TopicPartitionList) {
+        let gone = names(partitions);
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let partitions: Vec<SourcePartition> = gone.into_iter().filter(|name| epochs.remove(name).is_some()).collect();
+        drop(epochs);
+        if partitions.is_empty() {
+            return;
+        }
+        if client.assignment_lost() {
+            self.pass_on(Polled::Lost { partitions });
+            return;
+        }
+        let (reply, answered) = std::sync::mpsc::sync_channel(1);
+        self.pass_on(Polled::Revoking { partitions, reply });
+        match answered.recv_timeout(self.options.revoke_budget) {
+            Ok(positions) => commit(client, &positions, CommitMode::Sync),
+            Err(_) => tracing::warn!(
+                group = self.options.group,
+                budget_ms = self.options.revoke_budget.as_millis(),
+                "revocation was not answered within its budget: nothing was committed, the next owner runs it again"
+            ),
+        }
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!(group = self.options.group, facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(group = self.options.group, facility, "librdkafka: {message}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(group = self.options.group, error = %error, "kafka client: {reason}");
+    }
+}
+
+impl ConsumerContext for Callbacks {
+    fn pre_rebalance(&self, client: &Client, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(partitions) => self.assign(client, partitions),
+            Rebalance::Revoke(partitions) => self.revoke(client, partitions),
+            Rebalance::Error(error) => {
+                tracing::warn!(group = self.options.group, error = %error, "rebalance failed");
+            }
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let Err(error) = result else { return };
+        if matches!(
+            error,
+            KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)
+        ) {
+            return;
+        }
+        tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
+        let mut uncommitted = self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner);
+        for element in offsets.elements() {
+            let name = SourcePartition {
+                topic: element.topic().into(),
+                partition: element.partition(),
+            };
+            if let (Offset::Offset(offset), Some(_)) = (element.offset(), self.epoch(&name)) {
+                let position = uncommitted.entry(name).or_insert(Position(offset));
+                *position = (*position).max(Position(offset));
+            }
+        }
+    }
+}
+
+/// Commits positions. An asynchronous failure comes back through the callback, a synchronous one is logged: the records
+/// are delivered again, and the ledger knows what was done.
+pub(super) fn commit(client: &Client, positions: &[(SourcePartition, Position)], mode: CommitMode) {
+    let mut list = TopicPartitionList::new();
+    for (name, position) in positions {
+        if let Err(error) = list.add_partition_offset(&name.topic, name.partition, Offset::Offset(position.0)) {
+            tracing::error!(partition = %name, error = %error, "position could not be put into a commit");
+        }
+    }
+    if list.count() == 0 {
+        return;
+    }
+    if let Err(error) = client.commit(&list, mode) {
+        tracing::warn!(error = %error, "commit failed; what it covered is delivered again and met by the ledger");
+    }
+}
+
+fn names(partitions: &TopicPartitionList) -> Vec<SourcePartition> {
+    let elements = partitions.elements();
+    elements
+        .iter()
+        .map(|element| SourcePartition {
+            topic: element.topic().into(),
+            partition: element.partition(),
+        })
+        .collect()
+}
+
+/// The client's properties: ours first, then the user's, then those on which the promises depend.
+pub(super) fn config(options: &Options) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &options.brokers)
+        .set("group.id", &options.group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "30000")
+        .set("heartbeat.interval.ms", "3000")
+        .set("topic.metadata.refresh.interval.ms", "5000")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.min.messages", "10000")
+        .set("queued.max.messages.kbytes", "32768")
+        .set("socket.keepalive.enable", "true");
+    for (name, value) in &options.properties {
+        config.set(name, value);
+    }
+    config
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("enable.partition.eof", "false")
+        .set("isolation.level", "read_committed");
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// How long a question to the broker may take inside a callback.
+pub(super) const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);

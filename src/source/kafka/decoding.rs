@@ -1,0 +1,207 @@
+//! The decoding task: records become deliveries, in order, one partition never waiting for another.
+//!
+//! A record whose writer schema is not known yet stalls its partition: what follows is kept in order, the poll thread is
+//! asked to pause it, and the other partitions go on. A registry that does not answer is waited for; an id that it does
+//! not know is asked for a few times, because a schema can become visible later than its first record, and is final then.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{Receiver, UnboundedSender};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::decode::registry::Registry;
+use crate::decode::schema::SchemaDocument;
+use crate::decode::{Decoded, Decoder, resolve};
+use crate::event::delivery::{Content, Delivery, Position, RawRecord, SourceCommand, SourceEvent, SourcePartition};
+use crate::source::kafka::client::Polled;
+
+/// How long the answer "unknown" stands.
+const UNKNOWN_STANDS: Duration = Duration::from_secs(30);
+
+/// The task's state.
+pub(super) struct Decoding {
+    decoder: Arc<Decoder>,
+    registry: Option<Arc<Registry>>,
+    polled: Receiver<Polled>,
+    events: UnboundedSender<SourceEvent>,
+    pauses: Sender<SourceCommand>,
+    stalled: HashMap<SourcePartition, Stall>,
+    fetches: JoinSet<(u32, Option<Arc<SchemaDocument>>)>,
+    fetching: HashSet<u32>,
+    unknown: HashMap<u32, Instant>,
+}
+
+/// A partition that waits for a schema, with its records in order.
+struct Stall {
+    epoch: u64,
+    schema: u32,
+    records: VecDeque<(Position, RawRecord)>,
+}
+
+impl Decoding {
+    pub(super) fn new(
+        decoder: Arc<Decoder>,
+        registry: Option<Arc<Registry>>,
+        polled: Receiver<Polled>,
+        events: UnboundedSender<SourceEvent>,
+        pauses: Sender<SourceCommand>,
+    ) -> Self {
+        Self {
+            decoder,
+            registry,
+            polled,
+            events,
+            pauses,
+            stalled: HashMap::new(),
+            fetches: JoinSet::new(),
+            fetching: HashSet::new(),
+            unknown: HashMap::new(),
+        }
+    }
+
+    /// Decodes until the poll thread ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            tokio::select! {
+                polled = self.polled.recv() => match polled {
+                    Some(polled) => self.polled(polled),
+                    None => break,
+                },
+                Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {
+                    Ok((id, document)) => self.fetched(id, document),
+                    Err(error) => tracing::error!(error = %error, "a schema fetch ended abnormally"),
+                },
+            }
+        }
+        self.fetches.shutdown().await;
+    }
+
+    fn polled(&mut self, polled: Polled) {
+        match polled {
+            Polled::Assigned { partitions } => self.tell(SourceEvent::Assigned { partitions }),
+            Polled::Record {
+                epoch,
+                partition,
+                position,
+                raw,
+            } => match self.stalled.get_mut(&partition) {
+                Some(stall) => stall.records.push_back((position, raw)),
+                None => self.decode(epoch, partition, position, raw),
+            },
+            Polled::Revoking { partitions, reply } => {
+                self.stalled.retain(|partition, _| !partitions.contains(partition));
+                self.tell(SourceEvent::Revoking { partitions, reply });
+            }
+            Polled::Lost { partitions } => {
+                self.stalled.retain(|partition, _| !partitions.contains(partition));
+                self.tell(SourceEvent::Lost { partitions });
+            }
+        }
+    }
+
+    /// Decodes one record and passes it on, or stalls its partition.
+    fn decode(&mut self, epoch: u64, partition: SourcePartition, position: Position, raw: RawRecord) {
+        match self.content(&partition.topic, &raw) {
+            Ok(content) => {
+                let delivery = Box::new(Delivery {
+                    partition,
+                    position,
+                    raw,
+                    content,
+                });
+                self.tell(SourceEvent::Delivered { epoch, delivery });
+            }
+            Err(schema) => {
+                self.order(SourceCommand::Pause {
+                    partition: partition.clone(),
+                    epoch,
+                });
+                let stall = Stall {
+                    epoch,
+                    schema,
+                    records: VecDeque::from([(position, raw)]),
+                };
+                self.stalled.insert(partition, stall);
+                self.fetch(schema);
+            }
+        }
+    }
+
+    /// The content of a record, or the schema it waits for.
+    fn content(&self, topic: &str, raw: &RawRecord) -> Result<Content, u32> {
+        let mut without: Vec<u32> = Vec::new();
+        loop {
+            match self.decoder.decode_despite(topic, raw, &without) {
+                Decoded::Content(content) => return Ok(content),
+                Decoded::MissingSchema(id) => {
+                    let gone = self.unknown.get(&id).is_some_and(|until| Instant::now() < *until);
+                    if !gone && self.registry.is_some() || without.contains(&id) {
+                        return Err(id);
+                    }
+                    without.push(id);
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, id: u32) {
+        let Some(registry) = self.registry.clone() else { return };
+        if self.fetching.insert(id) {
+            self.fetches
+                .spawn(async move { (id, resolve::schema(&registry, id).await) });
+        }
+    }
+
+    fn fetched(&mut self, id: u32, document: Option<Arc<SchemaDocument>>) {
+        self.fetching.remove(&id);
+        match document {
+            Some(document) => {
+                if let Err(error) = self.decoder.learn(id, &document) {
+                    tracing::error!(schema = id, error = %error, "schema cannot be used: its records become dead letters");
+                }
+            }
+            None => {
+                self.unknown.insert(id, Instant::now() + UNKNOWN_STANDS);
+            }
+        }
+        let waiting = self.stalled.iter().filter(|(_, stall)| stall.schema == id);
+        let partitions: Vec<SourcePartition> = waiting.map(|(partition, _)| partition.clone()).collect();
+        for partition in partitions {
+            self.go_on(partition);
+        }
+    }
+
+    /// Decodes what a stalled partition kept, in order, until it is through or stalls again.
+    fn go_on(&mut self, partition: SourcePartition) {
+        let Some(stall) = self.stalled.remove(&partition) else {
+            return;
+        };
+        self.order(SourceCommand::Resume {
+            partition: partition.clone(),
+            epoch: stall.epoch,
+        });
+        for (position, raw) in stall.records {
+            match self.stalled.get_mut(&partition) {
+                Some(again) => again.records.push_back((position, raw)),
+                None => self.decode(stall.epoch, partition.clone(), position, raw),
+            }
+        }
+    }
+
+    /// An engine that has ended needs no events: the poll thread ends too.
+    fn tell(&self, event: SourceEvent) {
+        if self.events.send(event).is_err() {
+            tracing::debug!("the engine has already ended");
+        }
+    }
+
+    fn order(&self, command: SourceCommand) {
+        if self.pauses.send(command).is_err() {
+            tracing::debug!("the poll thread has already ended");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The Kafka source: one consumer, one thread that only polls, one task that decodes.
+//!
+//! ```text
+//! broker ─▶ poll thread ─(bounded)─▶ decoding task ─▶ engine
+//!                ▲                                      │
+//!                └──────────── commands ◀───────────────┘
+//! ```
+//!
+//! The thread polls, pauses, resumes and commits; it never decodes and never runs a handler. Rebalances travel through
+//! the same channel as records, so the engine hears of them in the order in which they happened, and a revocation blocks
+//! the thread until the engine has let the partitions go or its budget is spent.
+
+mod assignment;
+
+mod client;
+
+mod decoding;
+
+mod pauses;
+
+mod poll;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::decode::Decoder;
+use crate::decode::registry::Registry;
+use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::ledger::claims::Claims;
+
+/// Records between the poll thread and the decoding task.
+const UNDECODED_MAX: usize = 1_024;
+
+/// Settings of the source.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `host:port` of brokers, comma separated.
+    pub brokers: String,
+    /// The consumer group.
+    pub group: String,
+    /// The topics; those that do not exist yet are picked up when they appear.
+    pub topics: Vec<String>,
+    /// Where a group that never ran starts.
+    pub start: Start,
+    /// Further librdkafka properties, such as those of TLS and SASL.
+    pub properties: Vec<(String, String)>,
+    /// How long a revocation waits for the engine.
+    pub revoke_budget: Duration,
+}
+
+/// Where a group that never ran starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record there is.
+    Earliest,
+    /// After the newest record.
+    Latest,
+}
+
+/// The source could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The properties were refused.
+    #[error("kafka client of group {group} could not be made")]
+    MadeClient {
+        /// The consumer group.
+        group: String,
+        /// What librdkafka said.
+        #[source]
+        source: rdkafka::error::KafkaError,
+    },
+    /// The operating system gave no thread.
+    #[error("poll thread of group {group} could not be started")]
+    StartedThread {
+        /// The consumer group.
+        group: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A running source; its channels end when it has left the group.
+#[derive(Debug)]
+pub struct Running {
+    thread: std::thread::JoinHandle<()>,
+    decoding: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits until the consumer has left its group.
+    pub async fn ended(self) {
+        let thread = self.thread;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the poll thread panicked");
+        }
+        if self.decoding.await.is_err() {
+            tracing::error!("the decoding task panicked");
+        }
+    }
+}
+
+/// Starts the source: checks the properties, then polls until it is told to leave.
+///
+/// # Errors
+/// When the properties are refused or no thread can be had. An unreachable broker is no error: the source waits for it.
+pub fn start(
+    options: Options,
+    claims: Claims,
+    decoder: Arc<Decoder>,
+    registry: Option<Arc<Registry>>,
+    commands: mpsc::Receiver<SourceCommand>,
+    events: UnboundedSender<SourceEvent>,
+) -> Result<Running, Error> {
+    let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX);
+    let group = options.group.clone();
+    let (pauses, paused_by_decoding) = mpsc::channel();
+    let poller = poll::Poller::new(
+        options,
+        claims,
+        records,
+        poll::Orders::new(commands, paused_by_decoding),
+    )
+    .map_err(|source| Error::MadeClient {
+        group: group.clone(),
+        source,
+    })?;
+    let decoding = decoding::Decoding::new(decoder, registry, undecoded, events, pauses);
+    let decoding = tokio::spawn(decoding.run());
+    let thread = std::thread::Builder::new()
+        .name(format!("poll {group}"))
+        .spawn(move || poller.run())
+        .map_err(|source| Error::StartedThread { group, source })?;
+    Ok(Running { thread, decoding })
+}

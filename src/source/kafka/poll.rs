@@ -1,0 +1,275 @@
+//! The poll thread: polls, pauses, resumes and commits, and nothing else.
+//!
+//! A pause purges what librdkafka has prefetched, so it is the last resort: the first record of a partition that is to
+//! pause is held back, for at most [`HOLD_MAX`], before only that partition is paused in the client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
+
+use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
+use crate::ledger::claims::Claims;
+use crate::source::kafka::client::{self, Callbacks, Client, Polled};
+use crate::source::kafka::pauses::{Pauser, Pauses};
+use crate::source::kafka::{Options, assignment};
+
+/// Longest time the thread waits for the pause of a partition to end before it pauses it in the client.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// Longest time in one poll; commands wait no longer than this.
+const POLL_MAX: Duration = Duration::from_millis(50);
+
+/// How often commits that failed are repeated.
+const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// First and longest pause before a client that failed for good is built anew.
+const REBUILD_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Where orders come from.
+pub(super) struct Orders {
+    engine: Receiver<SourceCommand>,
+    decoding: Receiver<SourceCommand>,
+}
+
+impl Orders {
+    pub(super) fn new(engine: Receiver<SourceCommand>, decoding: Receiver<SourceCommand>) -> Self {
+        Self { engine, decoding }
+    }
+}
+
+/// The poll thread's state.
+pub(super) struct Poller {
+    options: Options,
+    claims: Claims,
+    records: Sender<Polled>,
+    runtime: Handle,
+    orders: Orders,
+    pauses: Pauses,
+    topics: HashMap<String, Arc<str>>,
+    recommit_at: Instant,
+    first_client: Option<Client>,
+}
+
+/// Why polling one client ended.
+enum End {
+    Leave(Vec<Settled>),
+    Failed(KafkaError),
+}
+
+impl Poller {
+    /// Makes the first client, which checks the properties.
+    pub(super) fn new(options: Options, claims: Claims, records: Sender<Polled>, orders: Orders) -> KafkaResult<Self> {
+        let mut poller = Self {
+            options,
+            claims,
+            records,
+            runtime: Handle::current(),
+            orders,
+            pauses: Pauses::default(),
+            topics: HashMap::new(),
+            recommit_at: Instant::now(),
+            first_client: None,
+        };
+        poller.first_client = Some(poller.client()?);
+        Ok(poller)
+    }
+
+    fn client(&self) -> KafkaResult<Client> {
+        let callbacks = Callbacks::new(
+            self.options.clone(),
+            self.claims.clone(),
+            self.runtime.clone(),
+            self.records.clone(),
+        );
+        client::config(&self.options).create_with_context(callbacks)
+    }
+
+    /// Polls until told to leave. A client that fails for good ends its epochs and is built anew.
+    pub(super) fn run(mut self) {
+        let mut pause = REBUILD_PAUSES.0;
+        loop {
+            let end = match self.first_client.take().map_or_else(|| self.client(), Ok) {
+                Ok(client) => self.poll_until_end(&client),
+                Err(error) => End::Failed(error),
+            };
+            match end {
+                End::Leave(_) => return,
+                End::Failed(error) => {
+                    tracing::error!(group = self.options.group, error = %error, "kafka client failed for good; building a new one");
+                }
+            }
+            if self.told_to_leave_within(pause) {
+                return;
+            }
+            pause = (pause * 2).min(REBUILD_PAUSES.1);
+        }
+    }
+
+    fn poll_until_end(&mut self, client: &Client) -> End {
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        let end = match client.subscribe(&topics) {
+            Ok(()) => self.poll(client),
+            Err(error) => End::Failed(error),
+        };
+        match &end {
+            End::Leave(settled) => {
+                client::commit(client, &self.still_owned(client, settled), CommitMode::Sync);
+                tracing::info!(group = self.options.group, "leaving the consumer group");
+            }
+            End::Failed(_) => client.context().lose_all(),
+        }
+        end
+    }
+
+    fn poll(&mut self, client: &Client) -> End {
+        loop {
+            if let Some(end) = self.obey(client) {
+                return end;
+            }
+            self.pauses.release(client);
+            self.recommit(client);
+            match client.poll(POLL_MAX) {
+                None => {}
+                Some(Ok(message)) => {
+                    if let Some(end) = self.take(client, &message) {
+                        return end;
+                    }
+                }
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    return End::Failed(KafkaError::MessageConsumptionFatal(code));
+                }
+                Some(Err(error)) => self.complained(client, &error),
+            }
+        }
+    }
+
+    /// Carries out the commands that have arrived.
+    fn obey(&mut self, client: &Client) -> Option<End> {
+        while let Ok(command) = self.orders.decoding.try_recv() {
+            self.pauses.order(Pauser::Decoding, &command);
+        }
+        loop {
+            match self.orders.engine.try_recv() {
+                Ok(SourceCommand::Commit(settled)) => {
+                    client::commit(client, &self.still_owned(client, &settled), CommitMode::Async);
+                }
+                Ok(SourceCommand::Leave(settled)) => return Some(End::Leave(settled)),
+                Ok(command) => self.pauses.order(Pauser::Engine, &command),
+                Err(TryRecvError::Empty) => return None,
+                // The engine is gone without a word: nothing more can be settled.
+                Err(TryRecvError::Disconnected) => return Some(End::Leave(Vec::new())),
+            }
+        }
+    }
+
+    fn still_owned(&self, client: &Client, settled: &[Settled]) -> Vec<(SourcePartition, Position)> {
+        let owned = settled
+            .iter()
+            .filter(|settled| client.context().epoch(&settled.partition) == Some(settled.epoch));
+        owned
+            .map(|settled| (settled.partition.clone(), settled.position))
+            .collect()
+    }
+
+    fn recommit(&mut self, client: &Client) {
+        let now = Instant::now();
+        if now < self.recommit_at {
+            return;
+        }
+        self.recommit_at = now + RECOMMIT_EVERY;
+        let failed: Vec<(SourcePartition, Position)> = client.context().take_uncommitted().into_iter().collect();
+        if !failed.is_empty() {
+            client::commit(client, &failed, CommitMode::Async);
+        }
+    }
+
+    /// Passes a record on, or holds it back when its partition is to pause.
+    fn take(&mut self, client: &Client, message: &BorrowedMessage<'_>) -> Option<End> {
+        let partition = SourcePartition {
+            topic: self.topic(message.topic()),
+            partition: message.partition(),
+        };
+        // Partitions without a claim deliver nothing.
+        let epoch = client.context().epoch(&partition)?;
+        let record = Polled::Record {
+            epoch,
+            position: Position(message.offset()),
+            raw: copy(message),
+            partition: partition.clone(),
+        };
+        let hold_until = Instant::now() + HOLD_MAX;
+        while self.pauses.wanted(&partition, epoch) {
+            if Instant::now() >= hold_until || self.pauses.holds(&partition) {
+                self.pauses.hold(client, &partition, epoch, record);
+                return None;
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+            if let Some(end) = self.obey(client) {
+                return Some(end);
+            }
+        }
+        client.context().pass_on(record);
+        None
+    }
+
+    fn topic(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.topics.get(name) {
+            return Arc::clone(known);
+        }
+        let topic: Arc<str> = name.into();
+        self.topics.insert(name.to_owned(), Arc::clone(&topic));
+        topic
+    }
+
+    fn complained(&self, client: &Client, error: &KafkaError) {
+        let group = &self.options.group;
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                assignment::name_gaps(client, &client.context().owned());
+            }
+            // A table that nobody has written to yet has no topic; it is picked up when it appears.
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                tracing::debug!(group, error = %error, "a subscribed topic does not exist yet");
+            }
+            _ => tracing::warn!(group, error = %error, "polling failed and goes on"),
+        }
+    }
+
+    fn told_to_leave_within(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.orders.engine.recv_timeout(left) {
+                Ok(SourceCommand::Leave(_)) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return true,
+                Ok(_) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+}
+
+/// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer.
+fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
+    let headers = message.headers().map(|headers| {
+        let named = headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
+        named.collect()
+    });
+    RawRecord {
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: headers.unwrap_or_default(),
+        timestamp_ms: message.timestamp().to_millis(),
+    }
+}

@@ -1,0 +1,3 @@
+//! Sources: where changes come from. Each speaks to the engine by [`crate::event::delivery`] and nothing else.
+
+pub mod kafka;
