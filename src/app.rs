@@ -91,13 +91,7 @@ impl Shared {
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
-        let registry = Registry::new(&RegistrySettings {
-            url: config.registry.url.base().to_owned(),
-            timeout: Duration::from_millis(config.registry.timeout_ms),
-            basic_auth: None,
-            remembered_max: 4_096,
-        })
-        .context("registry.url cannot be used")?;
+        let registry = Registry::new(&registry_settings(config)).context("registry.url cannot be used")?;
         Ok(Self {
             owner: Uuid::new_v4(),
             connect,
@@ -308,6 +302,16 @@ fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) -> Limits {
                 outage_wait_max: Duration::from_millis(settings.outage_wait_ms_max),
             },
         }],
+    }
+}
+
+/// Where schemas are.
+pub fn registry_settings(config: &Config) -> RegistrySettings {
+    RegistrySettings {
+        url: config.registry.url.base().to_owned(),
+        timeout: Duration::from_millis(config.registry.timeout_ms),
+        basic_auth: None,
+        remembered_max: 4_096,
     }
 }
 
