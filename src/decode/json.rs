@@ -169,7 +169,7 @@ fn number(text: &str, ty: Option<&Type>) -> Result<Value, &'static str> {
             .map(types::float)
             .map_err(|_| "holds a number that is no double"),
         // decimal.format=NUMERIC writes decimals as literals. Their digits are kept.
-        (Kind::Bytes, Meaning::Decimal { .. }) => Ok(types::text(text)),
+        (Kind::Bytes, Meaning::Decimal { .. }) => decimal::print_literal(text).map(types::text),
         _ => Err("holds a number where its schema has another type"),
     }
 }
@@ -270,8 +270,12 @@ pub(crate) struct Wrapper<'a> {
 }
 
 impl<'a> Wrapper<'a> {
-    /// `None` when the text is something else, or not JSON.
+    /// `None` when the text is something else, or not JSON. A text that begins otherwise is not parsed for it.
     pub(crate) fn of(text: &'a str) -> Option<Self> {
+        let members = text.strip_prefix('{')?.trim_ascii_start();
+        if !(members.starts_with("\"schema\"") || members.starts_with("\"payload\"")) {
+            return None;
+        }
         serde_json::from_str::<WrapperParts<'a>>(text).ok()?.0
     }
 }
@@ -289,19 +293,16 @@ impl<'de> Deserialize<'de> for WrapperParts<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<WrapperParts<'de>, A::Error> {
-                let (mut schema, mut payload, mut others) = (None, None, false);
+                let (mut schema, mut payload) = (None, None);
                 while let Some(Name(name)) = access.next_key::<Name<'de>>()? {
                     match &*name {
                         "schema" if schema.is_none() => schema = Some(access.next_value::<&'de RawValue>()?.get()),
                         "payload" if payload.is_none() => payload = Some(access.next_value::<&'de RawValue>()?.get()),
-                        _ => {
-                            access.next_value::<IgnoredAny>()?;
-                            others = true;
-                        }
+                        _ => return Err(A::Error::custom("a third member")),
                     }
                 }
                 let wrapper = match (schema, payload) {
-                    (Some(schema), Some(payload)) if !others && (schema == "null" || is_schema(schema)) => {
+                    (Some(schema), Some(payload)) if schema == "null" || is_schema(schema) => {
                         Some(Wrapper { schema, payload })
                     }
                     _ => None,
