@@ -27,6 +27,8 @@ pub mod engine;
 
 pub mod dead_letter;
 
+pub mod clients;
+
 pub mod mail_catcher;
 
 pub mod config;

@@ -3,6 +3,7 @@
 //! A command prints its result to standard output, as a table for people or as JSON, and answers a [`Failure`] that
 //! carries the exit code. Nothing here decides anything about delivery.
 
+pub mod connector;
 pub mod decode;
 pub mod mail_catcher;
 pub mod migrate;
@@ -69,6 +70,8 @@ pub enum Command {
     MailCatcher(mail_catcher::MailCatcherArgs),
     /// Make and update everything the worker needs in Postgres
     Migrate(migrate::MigrateArgs),
+    /// Put Debezium connectors into Kafka Connect and look after them
+    Connector(connector::ConnectorArgs),
 }
 
 impl Cli {
@@ -96,6 +99,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
     match cli.command {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
+        Command::Connector(args) => connector::run(&args, &config, output).await,
     }
 }
 

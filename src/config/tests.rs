@@ -193,7 +193,7 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
         ),
         (
             "[source]\nformat = \"xml\"",
-            "source.format: unknown variant `xml`, expected one of `auto`, `json`, `avro`",
+            "source.format: setting source.format cannot be \"xml\"; it takes auto, json, json_schema, avro",
         ),
         (
             "[groups.email]\nattempt_timeout_ms = 900000",

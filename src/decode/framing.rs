@@ -116,8 +116,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Whether the bytes between a known prefix and the closing brace can be the payload alone: a third member after it
-/// would leave a brace or `null` that does not end them.
+/// Whether the bytes between a known prefix and the closing brace look like one value. A third member that ends in a
+/// brace passes here and fails when the payload is parsed; as its first member is a schema, it is no row either way.
 fn is_one_value(payload: &[u8]) -> bool {
     let trimmed = payload.trim_ascii();
     trimmed == b"null" || (trimmed.first() == Some(&b'{') && trimmed.last() == Some(&b'}'))

@@ -42,7 +42,12 @@ mod memo;
 
 pub mod registry;
 
+<<<<<<< HEAD
 pub mod resolve;
+=======
+#[cfg(test)]
+mod torture;
+>>>>>>> decode
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -105,7 +110,7 @@ impl From<&str> for Stop {
     }
 }
 
-/// A value whose envelope was found, with what it borrows from.
+/// The bytes of a record's key.
 type Key<'a> = Option<&'a [u8]>;
 
 impl Decoder {
@@ -244,6 +249,10 @@ fn of_key(reason: impl std::fmt::Display) -> String {
 }
 
 /// A value whose kind is known.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one call; a box would cost an allocation for each record"
+)]
 enum Found<'a> {
     Envelope(Envelope<'a>),
     Content(Content),

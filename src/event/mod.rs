@@ -5,6 +5,8 @@
 
 pub mod change;
 pub mod row;
+mod row_reader;
+pub mod typed;
 
 pub mod id;
 

@@ -54,10 +54,10 @@ impl Core {
             return self.buried(job, actions);
         }
         self.partition(id).in_flight -= 1;
-        self.lane(id, key).phase = Phase::BuryWaiting;
         if self.partition(id).releasing {
-            return self.release_if_idle(id, actions);
+            return self.give_up(id, key, actions);
         }
+        self.lane(id, key).phase = Phase::BuryWaiting;
         let state = self.jobs.get_mut(&job).expect("a located job is known");
         state.outages = state.outages.saturating_add(1);
         let outages = state.outages;

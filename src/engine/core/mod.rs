@@ -75,6 +75,7 @@ pub struct Core {
     pub(crate) partitions: BTreeMap<PartitionId, Partition>,
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) replays: HashMap<RequestId, OpenReplay>,
+    /// Lanes whose head may start, each once, in the order in which they start.
     ready: VecDeque<(PartitionId, LaneKey)>,
     running: usize,
     pub(crate) stopping: bool,
@@ -133,7 +134,8 @@ impl Core {
             Input::Buried { job } => self.buried(job, actions),
             Input::BuryFailed { job } => self.bury_failed(job, actions),
             Input::Revoking { partition } => self.release(partition, actions),
-            Input::RevokeExpired { partition } | Input::Lost { partition } => self.abandon(partition, actions),
+            Input::RevokeExpired { partition } => self.budget_spent(partition, actions),
+            Input::Lost { partition } => self.abandon(partition, actions),
             Input::CommitDue => self.commit(actions),
             Input::Stopping => self.stop(actions),
             Input::StopExpired => self.stop_now(actions),
@@ -170,7 +172,9 @@ impl Core {
         let ours = |partition: &&mut Partition| (partition.epoch == epoch || any_epoch) && !partition.releasing;
         let live = self.partitions.get_mut(&id).filter(ours);
         let Some(ticket) = live.and_then(|partition| partition.tracker.arrive(position, jobs.len(), bytes)) else {
-            actions.extend(jobs.iter().map(|spec| Action::Forget { job: spec.job }));
+            let kept = self.mutated(Mutation::RefusedIsKept);
+            let refused = jobs.iter().filter(|_| !kept);
+            actions.extend(refused.map(|spec| Action::Forget { job: spec.job }));
             return;
         };
         self.queue(id, Origin::Delivery(ticket), &jobs, actions);
@@ -210,8 +214,14 @@ impl Core {
 
     /// Starts lanes that are ready while there is room.
     fn dispatch(&mut self, actions: &mut Vec<Action>) {
-        while self.running < self.limits.running_max {
-            let Some((id, key)) = self.ready.pop_front() else {
+        let with_replays = self.mutated(Mutation::ReplayHasCompany);
+        let running_max = self.limits.running_max + usize::from(self.mutated(Mutation::RunsPastItsRoom));
+        while self.running < running_max {
+            let next = match self.mutated(Mutation::NewestLaneFirst) {
+                true => self.ready.pop_back(),
+                false => self.ready.pop_front(),
+            };
+            let Some((id, key)) = next else {
                 return;
             };
             let Some(partition) = self.partitions.get_mut(&id) else {
@@ -225,7 +235,11 @@ impl Core {
             } else {
                 self.limits.handlers[usize::from(key.handler.0)].coalesce_max
             };
-            let members = prefix(&self.jobs, &lane.queue, may_join);
+            let members = if with_replays {
+                lane.queue.iter().take(may_join).copied().collect()
+            } else {
+                prefix(&self.jobs, &lane.queue, may_join)
+            };
             lane.phase = Phase::Running { members: members.len() };
             partition.in_flight += 1;
             self.running += 1;
@@ -250,7 +264,10 @@ impl Core {
         match verdict(policy, finish, attempts, outages) {
             Verdict::Settle => self.settle_head(id, key, members, actions),
             Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => {
-                self.release_if_idle(id, actions);
+                if self.mutated(Mutation::FailureOutlivesRelease) {
+                    return self.release_if_idle(id, actions);
+                }
+                self.give_up(id, key, actions);
             }
             Verdict::Again(wait) => {
                 self.lane(id, key).phase = Phase::Waiting;
@@ -258,7 +275,7 @@ impl Core {
                 actions.push(Action::Wait { job, wait });
             }
             Verdict::Bury(_) if members > 1 && !self.mutated(Mutation::CompanyIsBuriedTogether) => {
-                self.run_singly(id, key, members, finish);
+                self.run_singly(id, key, members);
             }
             Verdict::Bury(class) => self.bury(job, class, actions),
         }
@@ -278,15 +295,14 @@ impl Core {
     }
 
     /// Jobs that failed together are tried one by one, so that each gets its own verdict.
-    fn run_singly(&mut self, id: PartitionId, key: LaneKey, members: usize, finish: Finish) {
-        if finish != Finish::Permanent {
-            // The attempts so far were those of the company; the head gets at least one of its own.
-            let head = self.lane(id, key).head();
-            let state = self.jobs.get_mut(&head).expect("a queued job is known");
-            state.attempts = state.attempts.saturating_sub(1);
-        }
+    fn run_singly(&mut self, id: PartitionId, key: LaneKey, members: usize) {
+        // Who of them failed is not known yet, so this call is nobody's attempt.
+        let head = self.lane(id, key).head();
+        let state = self.jobs.get_mut(&head).expect("a queued job is known");
+        state.attempts -= 1;
+        let together = self.mutated(Mutation::CompanyStaysTogether);
         let lane = self.lane(id, key);
-        lane.singly = members;
+        lane.singly = if together { 0 } else { members };
         lane.phase = Phase::Ready;
         self.ready.push_back((id, key));
     }

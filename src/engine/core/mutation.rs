@@ -30,11 +30,31 @@ pub enum Mutation {
     GivesUpBurying,
     /// A replay that is buried again is reported as healed.
     ReplayAlwaysHeals,
+    /// A replay is taken again while it is open.
+    ReplayIsTakenTwice,
+    /// A replay runs together with its followers.
+    ReplayHasCompany,
+    /// Jobs that failed together are tried together again.
+    CompanyStaysTogether,
+    /// A partition is never paused.
+    NeverPauses,
+    /// One more call runs than there is room for.
+    RunsPastItsRoom,
+    /// The lane that became ready last starts first.
+    NewestLaneFirst,
+    /// The spent budget of an earlier revocation takes the next assignment away.
+    LateBudgetIsBelieved,
+    /// A call that failed while its partition is let go stays with the driver.
+    FailureOutlivesRelease,
+    /// The stop ends before what runs has ended.
+    DrainsTooEarly,
+    /// The driver is not told that a refused job is not needed.
+    RefusedIsKept,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 22] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -47,5 +67,15 @@ impl Mutation {
         Self::EpochIsIgnored,
         Self::GivesUpBurying,
         Self::ReplayAlwaysHeals,
+        Self::ReplayIsTakenTwice,
+        Self::ReplayHasCompany,
+        Self::CompanyStaysTogether,
+        Self::NeverPauses,
+        Self::RunsPastItsRoom,
+        Self::NewestLaneFirst,
+        Self::LateBudgetIsBelieved,
+        Self::FailureOutlivesRelease,
+        Self::DrainsTooEarly,
+        Self::RefusedIsKept,
     ];
 }

@@ -4,10 +4,10 @@
 //! moves the frontier; a failure is neither retried nor buried, the next owner meets the record again. When the budget is
 //! spent, what runs is abandoned.
 
-use crate::engine::core::messages::{Action, Input, JobId, PartitionId};
+use crate::engine::core::messages::{Action, JobId, PartitionId};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::{Core, Origin, Partition};
-use crate::engine::lanes::Phase;
+use crate::engine::lanes::{LaneKey, Phase};
 use crate::engine::offsets::Tracker;
 
 impl Core {
@@ -44,6 +44,15 @@ impl Core {
         self.release_if_idle(id, actions);
     }
 
+    /// The budget of a revocation is spent. One that arrives late, when the partition is ours again, means nothing.
+    pub(super) fn budget_spent(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        let believed = self.mutated(Mutation::LateBudgetIsBelieved);
+        let ours = self.partitions.get(&id);
+        if ours.is_some_and(|partition| partition.releasing || believed) {
+            self.abandon(id, actions);
+        }
+    }
+
     /// Lets the partition go at once: what still runs on it is abandoned.
     pub(super) fn abandon(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
         let Some(partition) = self.partitions.get_mut(&id) else {
@@ -62,6 +71,15 @@ impl Core {
         actions.extend(heads.iter().map(|head| Action::Abandon { job: *head }));
         let partition = self.partition(id);
         partition.in_flight = 0;
+        self.release_if_idle(id, actions);
+    }
+
+    /// What failed while its partition is let go is neither retried nor buried: the next owner meets it again.
+    pub(super) fn give_up(&mut self, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
+        let lane = self.partition(id).lanes.remove(&key).expect("a located lane exists");
+        for job in lane.queue {
+            self.drop_job(job, actions);
+        }
         self.release_if_idle(id, actions);
     }
 
@@ -107,17 +125,17 @@ impl Core {
             return;
         }
         self.stopping = true;
-        if self.partitions.is_empty() {
+        if self.partitions.is_empty() || self.mutated(Mutation::DrainsTooEarly) {
             actions.push(Action::Drained);
         }
         for id in self.owned() {
-            self.step(Input::Revoking { partition: id }, actions);
+            self.release(id, actions);
         }
     }
 
     pub(super) fn stop_now(&mut self, actions: &mut Vec<Action>) {
         for id in self.owned() {
-            self.abandon(id, actions);
+            self.budget_spent(id, actions);
         }
     }
 
@@ -125,8 +143,10 @@ impl Core {
         self.partitions.keys().copied().collect()
     }
 
-    /// Drops every job that is not with the driver; lanes that end up empty go too.
+    /// Drops every job that is not with the driver; lanes that end up empty go too, and so do their places among the
+    /// ready ones: they would pile up, and the next assignment would find them taken.
     fn forget_queued(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        self.ready.retain(|(partition, _)| *partition != id);
         let mut forgotten: Vec<JobId> = Vec::new();
         self.partition(id).lanes.retain(|_, lane| {
             let kept = match lane.phase {

@@ -19,7 +19,8 @@ impl Core {
             .partitions
             .get(&id)
             .is_some_and(|partition| partition.epoch == epoch && !partition.releasing);
-        if !live || self.replays.contains_key(&request) {
+        let open = self.replays.contains_key(&request) && !self.mutated(Mutation::ReplayIsTakenTwice);
+        if !live || open {
             actions.extend(jobs.iter().map(|spec| Action::Forget { job: spec.job }));
             return;
         }

@@ -11,10 +11,11 @@ use crate::engine::core::mutation::Mutation;
 impl Core {
     /// Pauses a partition whose share is used up.
     pub(super) fn press(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
+        let never = self.mutated(Mutation::NeverPauses);
         let (events_max, bytes_max) = self.share();
         let partition = self.partition(id);
         let full = partition.tracker.span() >= events_max || partition.tracker.unsettled_bytes() >= bytes_max;
-        if full && !partition.paused {
+        if full && !partition.paused && !never {
             partition.paused = true;
             actions.push(Action::Pause { partition: id });
         }

@@ -1,0 +1,338 @@
+//! The serde side of typed rows: a row as a map of its columns, and errors that never quote a value.
+//!
+//! Nothing here knows a handler's struct; nothing outside [`crate::event::typed`] uses it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    VariantAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use crate::event::row::{Cell, Row, Value};
+
+/// The name under which [`crate::event::typed::Known`] is asked for.
+const KNOWN: &str = "afterwrite::Known";
+
+/// An error on the way, without the table and without any value.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    pub(crate) column: Option<String>,
+    pub(crate) problem: String,
+}
+
+impl Mismatch {
+    fn new(problem: impl Into<String>) -> Self {
+        Self {
+            column: None,
+            problem: problem.into(),
+        }
+    }
+
+    fn of_column(mut self, column: &str) -> Self {
+        self.column = Some(column.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+impl serde::de::Error for Mismatch {
+    /// The text may quote the value, so it is dropped.
+    fn custom<T: fmt::Display>(_message: T) -> Self {
+        Self::new("does not parse as the type of its field")
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let kind = match found {
+            Unexpected::Bool(_) => "a boolean",
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
+            Unexpected::Float(_) => "a floating point number",
+            Unexpected::Char(_) | Unexpected::Str(_) => "text",
+            Unexpected::Unit | Unexpected::Option => "null",
+            Unexpected::Seq => "an array",
+            _ => "another type",
+        };
+        Self::new(format!("holds {kind} where {expected} was expected"))
+    }
+
+    fn invalid_value(_found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("holds something that is not {expected}"))
+    }
+
+    fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
+        Self::new(format!("holds {length} elements where {expected} was expected"))
+    }
+
+    fn unknown_variant(_variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("holds none of {}", expected.join(", ")))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new("is absent").of_column(field)
+    }
+}
+
+/// A row as a map of its columns.
+pub(crate) struct RowReader<'r>(pub(crate) &'r Row);
+
+impl<'de> Deserializer<'de> for RowReader<'_> {
+    type Error = Mismatch;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        visitor.visit_map(Columns {
+            rest: self.0.columns(),
+            current: None,
+        })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+struct Columns<'r, I> {
+    rest: I,
+    current: Option<(&'r str, &'r Cell)>,
+}
+
+impl<'de, 'r, I: Iterator<Item = (&'r str, &'r Cell)>> MapAccess<'de> for Columns<'r, I> {
+    type Error = Mismatch;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
+        self.current = self.rest.next();
+        match self.current {
+            Some((name, _)) => seed.deserialize(name_reader(name)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
+        let (name, cell) = self
+            .current
+            .take()
+            .ok_or_else(|| Mismatch::new("was asked for before its name"))?;
+        seed.deserialize(CellReader(cell))
+            .map_err(|error| error.of_column(name))
+    }
+}
+
+fn name_reader(name: &str) -> StrDeserializer<'_, Mismatch> {
+    name.into_deserializer()
+}
+
+/// One cell.
+struct CellReader<'r>(&'r Cell);
+
+impl<'r> CellReader<'r> {
+    fn value(&self) -> Result<ValueReader<'r>, Mismatch> {
+        match self.0 {
+            Cell::Value(value) => Ok(ValueReader(Some(value))),
+            Cell::Null => Ok(ValueReader(None)),
+            Cell::Unavailable => Err(Mismatch::new(
+                "is unavailable (toasted and unchanged): read the row from the table, or use Known",
+            )),
+        }
+    }
+}
+
+impl<'de> Deserializer<'de> for CellReader<'_> {
+    type Error = Mismatch;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        self.value()?.deserialize_any(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        self.value()?.deserialize_option(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        if name == KNOWN {
+            return visitor.visit_enum(KnownReader(self));
+        }
+        self.value()?.deserialize_enum(name, variants, visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        self.value()?.deserialize_f64(visitor)
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        self.value()?.deserialize_f64(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map struct identifier
+    }
+}
+
+/// Makes a [`Known`] of a cell.
+struct KnownReader<'r>(CellReader<'r>);
+
+impl<'de, 'r> EnumAccess<'de> for KnownReader<'r> {
+    type Error = Mismatch;
+    type Variant = CellReader<'r>;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, CellReader<'r>), Mismatch> {
+        let name = if self.0.0.is_unavailable() {
+            "Unavailable"
+        } else {
+            "Value"
+        };
+        Ok((seed.deserialize(name_reader(name))?, self.0))
+    }
+}
+
+impl<'de> VariantAccess<'de> for CellReader<'_> {
+    type Error = Mismatch;
+
+    fn unit_variant(self) -> Result<(), Mismatch> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Mismatch> {
+        seed.deserialize(self)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, _visitor: V) -> Result<V::Value, Mismatch> {
+        Err(Mismatch::new("cannot be an enum with fields"))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _visitor: V) -> Result<V::Value, Mismatch> {
+        Err(Mismatch::new("cannot be an enum with fields"))
+    }
+}
+
+/// A value, or null.
+struct ValueReader<'r>(Option<&'r Value>);
+
+impl<'de> Deserializer<'de> for ValueReader<'_> {
+    type Error = Mismatch;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.0 {
+            None => visitor.visit_unit(),
+            Some(Value::Bool(value)) => visitor.visit_bool(*value),
+            Some(Value::Int(value)) => visitor.visit_i64(*value),
+            Some(Value::Float(value)) => visitor.visit_f64(*value),
+            Some(Value::Text(value)) => visitor.visit_str(value),
+            Some(Value::List(items)) => visitor.visit_seq(Items(items.iter())),
+            Some(Value::Struct(members)) => visitor.visit_map(MemberReader {
+                rest: members.iter(),
+                current: None,
+            }),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.0 {
+            None => visitor.visit_none(),
+            Some(_) => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    /// Floating point columns hold text where they are not finite.
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.0 {
+            Some(Value::Text(text)) => match &**text {
+                "NaN" => visitor.visit_f64(f64::NAN),
+                "Infinity" => visitor.visit_f64(f64::INFINITY),
+                "-Infinity" => visitor.visit_f64(f64::NEG_INFINITY),
+                _ => self.deserialize_any(visitor),
+            },
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        match self.0 {
+            Some(Value::Text(label)) => visitor.visit_enum(name_reader(label)),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+struct Items<'r>(std::slice::Iter<'r, Option<Value>>);
+
+impl<'de> SeqAccess<'de> for Items<'_> {
+    type Error = Mismatch;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
+        let next = self.0.next();
+        next.map(|item| seed.deserialize(ValueReader(item.as_ref())))
+            .transpose()
+    }
+}
+
+struct MemberReader<'r> {
+    rest: std::slice::Iter<'r, (Arc<str>, Option<Value>)>,
+    current: Option<&'r Option<Value>>,
+}
+
+impl<'de> MapAccess<'de> for MemberReader<'_> {
+    type Error = Mismatch;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
+        let Some((name, value)) = self.rest.next() else {
+            return Ok(None);
+        };
+        self.current = Some(value);
+        seed.deserialize(name_reader(name)).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
+        let value = self.current.take().and_then(Option::as_ref);
+        seed.deserialize(ValueReader(value))
+    }
+}

@@ -1,0 +1,326 @@
+//! Rows as structs of the handler: `row.to::<User>()?`.
+//!
+//! A struct names the columns it wants; others are ignored. An `Option` field takes SQL null and a column that is
+//! absent. A column that is unavailable (toasted, unchanged) is neither: it is refused, unless the field is a
+//! [`Known`], which says so. Errors name the table and the column and never quote what the column holds.
+//!
+//! Canonical texts are read by [`Date`], [`Timestamp`], [`Base64`] and [`Document`]; `chrono::DateTime<Utc>`,
+//! `uuid::Uuid` and `String` read the texts that have their form. An integer is never taken for a date or a time: JSON
+//! without schema does not say its unit, so the connector must send text (`time.precision.mode=isostring`).
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Unexpected, Visitor};
+use thiserror::Error;
+
+use crate::event::change::ChangeEvent;
+use crate::event::row::Row;
+use crate::event::row_reader::RowReader;
+
+/// A row does not fit the struct. Permanent: the same row never will.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct RowError {
+    /// `schema.table`, where it is known.
+    pub table: Option<String>,
+    /// The column; `None` when the struct itself cannot be made of a row.
+    pub column: Option<String>,
+    /// What is wrong, without the value.
+    pub problem: String,
+}
+
+impl fmt::Display for RowError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(table) = &self.table {
+            write!(out, "table {table}: ")?;
+        }
+        if let Some(column) = &self.column {
+            write!(out, "column {column} ")?;
+        }
+        out.write_str(&self.problem)
+    }
+}
+
+impl Row {
+    /// The row as a struct.
+    ///
+    /// # Errors
+    /// When a column is absent, null, unavailable or of another type than its field. The error names the column.
+    pub fn to<T: DeserializeOwned>(&self) -> Result<T, RowError> {
+        T::deserialize(RowReader(self)).map_err(|error| RowError {
+            table: None,
+            column: error.column,
+            problem: error.problem,
+        })
+    }
+}
+
+impl ChangeEvent {
+    /// The new row as a struct.
+    ///
+    /// # Errors
+    /// As [`Row::to`], also when there is no new row. The error names the table.
+    pub fn after_as<T: DeserializeOwned>(&self) -> Result<T, RowError> {
+        self.row_as(self.after(), "the event has no new row")
+    }
+
+    /// The old row as a struct.
+    ///
+    /// # Errors
+    /// As [`Row::to`], also when there is no old row. The error names the table.
+    pub fn before_as<T: DeserializeOwned>(&self) -> Result<T, RowError> {
+        self.row_as(self.before(), "the event has no old row")
+    }
+
+    /// The primary key as a struct.
+    ///
+    /// # Errors
+    /// As [`Row::to`], also when there is no key. The error names the table.
+    pub fn key_as<T: DeserializeOwned>(&self) -> Result<T, RowError> {
+        self.row_as(self.key.as_ref(), "the event has no key")
+    }
+
+    fn row_as<T: DeserializeOwned>(&self, row: Option<&Row>, missing: &str) -> Result<T, RowError> {
+        let read = match row {
+            Some(row) => row.to(),
+            None => Err(RowError {
+                table: None,
+                column: None,
+                problem: missing.to_owned(),
+            }),
+        };
+        read.map_err(|error| RowError {
+            table: Some(format!("{}.{}", self.origin.schema, self.origin.table)),
+            ..error
+        })
+    }
+}
+
+/// A column that may be unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename = "afterwrite::Known")]
+pub enum Known<T> {
+    /// It was sent.
+    Value(T),
+    /// It was not sent because it did not change.
+    Unavailable,
+}
+
+/// A date of Postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Date {
+    /// A day.
+    Day(NaiveDate),
+    /// After every day.
+    Infinity,
+    /// Before every day.
+    NegativeInfinity,
+}
+
+/// A timestamp of Postgres, with or without a zone; without one it is taken for UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timestamp {
+    /// A moment.
+    At(DateTime<Utc>),
+    /// After every moment.
+    Infinity,
+    /// Before every moment.
+    NegativeInfinity,
+}
+
+/// Bytes of a `bytea` column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base64(pub Vec<u8>);
+
+/// The content of a `json` or `jsonb` column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document<T>(pub T);
+
+const INFINITIES: [&str; 3] = ["infinity", "+292278994-08-16T23:00:00Z", "+5877611-06-21Z"];
+const NEGATIVE_INFINITIES: [&str; 3] = ["-infinity", "-292275055-05-16T23:00:00Z", "-5877611-06-22Z"];
+
+/// Reads a text by a function.
+struct TextOf<F>(&'static str, F);
+
+impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for TextOf<F> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        let Self(expected, read) = self;
+        read(text).ok_or_else(|| E::invalid_value(Unexpected::Str(""), &expected))
+    }
+}
+
+impl<'de> Deserialize<'de> for Date {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_str(TextOf("a date", |text: &str| {
+            if INFINITIES.contains(&text) {
+                return Some(Self::Infinity);
+            }
+            if NEGATIVE_INFINITIES.contains(&text) {
+                return Some(Self::NegativeInfinity);
+            }
+            let day = text.strip_suffix('Z').unwrap_or(text);
+            day.parse().ok().map(Self::Day)
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_str(TextOf("a timestamp", |text: &str| {
+            if INFINITIES.contains(&text) {
+                return Some(Self::Infinity);
+            }
+            if NEGATIVE_INFINITIES.contains(&text) {
+                return Some(Self::NegativeInfinity);
+            }
+            text.parse().ok().map(Self::At)
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_str(TextOf("base64", |text: &str| BASE64.decode(text).ok().map(Self)))
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Document<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_str(TextOf("a JSON document of the field's type", |text: &str| {
+            serde_json::from_str(text).ok().map(Self)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::row::{Cell, Value};
+
+    fn row(cells: Vec<(&str, Cell)>) -> Row {
+        Row::new(cells.into_iter().map(|(name, cell)| (Arc::from(name), cell)).collect())
+    }
+
+    fn text(value: &str) -> Cell {
+        Cell::Value(Value::Text(value.into()))
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Status {
+        Waiting,
+        Invited,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct User {
+        id: i64,
+        status: Status,
+        note: Option<String>,
+        missing: Option<i32>,
+        born: Date,
+        seen: Timestamp,
+        joined: DateTime<Utc>,
+        avatar: Base64,
+        metadata: Document<Vec<i32>>,
+        bio: Known<Option<String>>,
+        rate: f64,
+        tags: Vec<Option<String>>,
+        ext: uuid::Uuid,
+    }
+
+    fn user() -> Vec<(&'static str, Cell)> {
+        vec![
+            ("id", Cell::Value(Value::Int(7))),
+            ("status", text("invited")),
+            ("note", Cell::Null),
+            ("born", text("1999-12-31Z")),
+            ("seen", text("+292278994-08-16T23:00:00Z")),
+            ("joined", text("2026-07-01T12:00:00.5Z")),
+            ("avatar", text("AQID")),
+            ("metadata", text("[1, 2]")),
+            ("bio", Cell::Unavailable),
+            ("rate", text("Infinity")),
+            (
+                "tags",
+                Cell::Value(Value::List(vec![None, Some(Value::Text("x".into()))])),
+            ),
+            ("ext", text("11111111-2222-3333-4444-555555555555")),
+            ("other", Cell::Unavailable),
+        ]
+    }
+
+    #[test]
+    fn a_row_becomes_a_struct() {
+        let read: User = row(user()).to().unwrap();
+        assert_eq!(read.id, 7);
+        assert_eq!(read.status, Status::Invited);
+        assert_eq!((read.note, read.missing), (None, None));
+        assert_eq!(read.born, Date::Day(NaiveDate::from_ymd_opt(1999, 12, 31).unwrap()));
+        assert_eq!(read.seen, Timestamp::Infinity);
+        assert_eq!(read.joined.timestamp_subsec_millis(), 500);
+        assert_eq!(read.avatar, Base64(vec![1, 2, 3]));
+        assert_eq!(read.metadata, Document(vec![1, 2]));
+        assert_eq!(read.bio, Known::Unavailable);
+        assert!(read.rate.is_infinite());
+        assert_eq!(read.tags, [None, Some("x".to_owned())]);
+    }
+
+    #[test]
+    fn errors_name_the_column_and_never_the_value() {
+        for (column, cell, expected) in [
+            ("id", text("secret"), "column id holds text where i64 was expected"),
+            ("id", Cell::Null, "column id holds null where i64 was expected"),
+            ("status", text("secret"), "column status holds none of waiting, invited"),
+            (
+                "born",
+                Cell::Value(Value::Int(4242)),
+                "column born holds an integer where a date was expected",
+            ),
+            ("born", text("secret"), "column born holds something that is not a date"),
+            (
+                "joined",
+                text("secret"),
+                "column joined does not parse as the type of its field",
+            ),
+            (
+                "ext",
+                text("secret"),
+                "column ext does not parse as the type of its field",
+            ),
+        ] {
+            let mut cells = user();
+            cells.iter_mut().find(|(name, _)| *name == column).unwrap().1 = cell;
+            let problem = row(cells).to::<User>().unwrap_err().to_string();
+            assert_eq!(problem, expected);
+        }
+    }
+
+    #[test]
+    fn unavailable_is_neither_null_nor_absent() {
+        let mut cells = user();
+        cells[2].1 = Cell::Unavailable;
+        let problem = row(cells).to::<User>().unwrap_err();
+        assert_eq!(problem.column.as_deref(), Some("note"));
+        assert!(problem.to_string().contains("unavailable"), "{problem}");
+        let absent = row(user().into_iter().skip(1).collect()).to::<User>().unwrap_err();
+        assert_eq!(absent.to_string(), "column id is absent");
+        let known = row(vec![("bio", Cell::Null)]);
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Bio {
+            bio: Known<Option<String>>,
+        }
+        assert_eq!(known.to::<Bio>().unwrap().bio, Known::Value(None));
+    }
+}

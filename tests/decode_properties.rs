@@ -1,0 +1,332 @@
+//! What holds for every record, also for those that no connector would send.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use afterwrite::decode::canonical::CanonicalRow;
+use afterwrite::decode::options::{Format, Options};
+use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::{Decoded, Decoder};
+use afterwrite::event::change::Change;
+use afterwrite::event::delivery::{Content, RawRecord};
+use afterwrite::event::row::{Cell, Row, Value};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+/// One captured record and its topic.
+type Captured = (String, RawRecord);
+
+static RECORDS: LazyLock<Vec<Captured>> = LazyLock::new(|| {
+    let captures = ["jsn", "jss", "avr", "avd"];
+    captures.iter().flat_map(|capture| records(capture)).collect()
+});
+
+static SCHEMAS: LazyLock<HashMap<u32, SchemaDocument>> =
+    LazyLock::new(|| ["avr", "avd"].iter().flat_map(|capture| schemas(capture)).collect());
+
+static SCHEMA_IDS: LazyLock<Vec<u32>> = LazyLock::new(|| SCHEMAS.keys().copied().collect());
+
+fn fixture(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/debezium-3.7.0");
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+fn records(capture: &str) -> Vec<Captured> {
+    let text = fixture(&format!("{capture}.jsonl"));
+    let parse = |line: &str| {
+        let line: Json = serde_json::from_str(line).unwrap();
+        let bytes = |value: &Json| value.as_str().map(|text| Bytes::from(BASE64.decode(text).unwrap()));
+        let headers = line["headers"].as_array().unwrap().iter();
+        let record = RawRecord {
+            key: bytes(&line["key"]),
+            value: bytes(&line["value"]),
+            headers: headers
+                .map(|header| (header[0].as_str().unwrap().to_owned(), bytes(&header[1])))
+                .collect(),
+            timestamp_ms: line["timestamp"].as_i64(),
+        };
+        (line["topic"].as_str().unwrap().to_owned(), record)
+    };
+    text.lines().map(parse).collect()
+}
+
+/// The schemas of a capture, with everything they refer to, inner ones first.
+fn schemas(capture: &str) -> Vec<(u32, SchemaDocument)> {
+    fn collect(answer: &Json, file: &Json, texts: &mut Vec<String>) {
+        for reference in answer["references"].as_array().into_iter().flatten() {
+            let place = format!("{}/{}", reference["subject"].as_str().unwrap(), reference["version"]);
+            let inner = &file["referenced_subject_versions"][place];
+            collect(inner, file, texts);
+            texts.push(inner["schema"].as_str().unwrap().to_owned());
+        }
+    }
+    let file: Json = serde_json::from_str(&fixture(&format!("{capture}.schemas.json"))).unwrap();
+    let ids = file["ids"].as_object().unwrap().iter();
+    ids.map(|(id, entry)| {
+        let mut references = Vec::new();
+        collect(&entry["raw"], &file, &mut references);
+        let text = entry["raw"]["schema"].as_str().unwrap().to_owned();
+        (id.parse().unwrap(), SchemaDocument { text, references })
+    })
+    .collect()
+}
+
+fn decoder(format: Format) -> Decoder {
+    Decoder::new(Options {
+        format,
+        reads: true,
+        ..Options::default()
+    })
+}
+
+fn content(decoder: &Decoder, topic: &str, record: &RawRecord) -> Content {
+    let mut unknown = Vec::new();
+    loop {
+        match decoder.decode_despite(topic, record, &unknown) {
+            Decoded::Content(content) => return content,
+            Decoded::MissingSchema(id) => match SCHEMAS.get(&id) {
+                Some(document) => decoder.learn(id, document).unwrap(),
+                None => unknown.push(id),
+            },
+        }
+        assert!(unknown.len() <= 2, "a record has one key and one value");
+    }
+}
+
+/// What became of a record; the place of a syntax error depends on what had to be parsed.
+fn outcome(content: Content) -> String {
+    match content {
+        Content::Undecodable(_) => "undecodable".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A decoder that has seen every captured record.
+static WARM: LazyLock<Decoder> = LazyLock::new(|| {
+    let decoder = decoder(Format::Auto);
+    for (topic, record) in RECORDS.iter() {
+        content(&decoder, topic, record);
+    }
+    decoder
+});
+
+fn format() -> impl Strategy<Value = Format> {
+    prop_oneof![
+        Just(Format::Auto),
+        Just(Format::Json),
+        Just(Format::JsonSchema),
+        Just(Format::Avro)
+    ]
+}
+
+/// One edit of some bytes.
+#[derive(Debug, Clone)]
+enum Edit {
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index, usize),
+    Truncate(prop::sample::Index),
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(place, byte)| Edit::Set(place, byte)),
+        (any::<prop::sample::Index>(), vec(any::<u8>(), 1..12)).prop_map(|(place, bytes)| Edit::Insert(place, bytes)),
+        (any::<prop::sample::Index>(), 1..64_usize).prop_map(|(place, length)| Edit::Remove(place, length)),
+        any::<prop::sample::Index>().prop_map(Edit::Truncate),
+    ]
+}
+
+fn apply(bytes: Option<&Bytes>, edits: &[Edit]) -> Option<Bytes> {
+    let mut edited = bytes?.to_vec();
+    for edit in edits {
+        let places = edited.len().max(1);
+        match edit {
+            Edit::Set(place, byte) if !edited.is_empty() => edited[place.index(places)] = *byte,
+            Edit::Set(..) => {}
+            Edit::Insert(place, more) => {
+                let place = place.index(places).min(edited.len());
+                edited.splice(place..place, more.iter().copied());
+            }
+            Edit::Remove(place, length) => {
+                let start = place.index(places).min(edited.len());
+                let end = (start + length).min(edited.len());
+                edited.drain(start..end);
+            }
+            Edit::Truncate(place) => edited.truncate(place.index(places)),
+        }
+    }
+    Some(Bytes::from(edited))
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        any::<f64>()
+            .prop_filter("finite", |number| number.is_finite())
+            .prop_map(Value::Float),
+        any::<String>().prop_map(|text| Value::Text(text.into())),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        let element = prop::option::of(inner);
+        prop_oneof![
+            vec(element.clone(), 0..6).prop_map(Value::List),
+            vec((any::<String>(), element), 0..6).prop_map(|members| {
+                let shared = members.into_iter().map(|(name, value)| (Arc::from(name), value));
+                Value::Struct(shared.collect())
+            }),
+        ]
+    })
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let cell = prop_oneof![4 => value().prop_map(Cell::Value), 1 => Just(Cell::Null)];
+    vec((any::<String>(), cell), 0..12).prop_map(|columns| {
+        Row::new(
+            columns
+                .into_iter()
+                .map(|(name, cell)| (Arc::from(name), cell))
+                .collect(),
+        )
+    })
+}
+
+fn record(key: &Json, value: &Json) -> RawRecord {
+    RawRecord {
+        key: Some(Bytes::from(key.to_string())),
+        value: Some(Bytes::from(value.to_string())),
+        ..RawRecord::default()
+    }
+}
+
+fn id_of(decoder: &Decoder, topic: &str, record: &RawRecord) -> Option<String> {
+    match content(decoder, topic, record) {
+        Content::Change(event) => event.id.map(|id| id.to_string()),
+        other => panic!("not a change: {other:?}"),
+    }
+}
+
+/// Every change of the capture without schema, as JSON.
+static CHANGES: LazyLock<Vec<(String, Json, Json)>> = LazyLock::new(|| {
+    let parse = |bytes: &Option<Bytes>| {
+        bytes
+            .as_ref()
+            .map(|bytes| serde_json::from_slice::<Json>(bytes).unwrap())
+    };
+    let parsed = records("jsn").into_iter().filter_map(|(topic, record)| {
+        let (key, value) = (parse(&record.key)?, parse(&record.value)?);
+        let is_change = matches!(value["op"].as_str(), Some("c" | "u" | "d")) && !topic.contains(".dbz.");
+        is_change.then_some((topic, key, value))
+    });
+    parsed.collect()
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        format in format(),
+        key in prop::option::of(vec(any::<u8>(), 0..64)),
+        value in prop::option::of(vec(any::<u8>(), 0..256)),
+    ) {
+        let record = RawRecord { key: key.map(Bytes::from), value: value.map(Bytes::from), ..RawRecord::default() };
+        content(&decoder(format), "topic", &record);
+    }
+
+    #[test]
+    fn arbitrary_avro_bodies_of_known_schemas_never_panic(
+        schema in any::<prop::sample::Index>(),
+        body in vec(any::<u8>(), 0..256),
+    ) {
+        let id = schema.get(SCHEMA_IDS.as_slice());
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.extend_from_slice(&body);
+        let record = RawRecord { key: Some(bytes.clone().into()), value: Some(bytes.into()), ..RawRecord::default() };
+        content(&WARM, "topic", &record);
+    }
+
+    #[test]
+    fn damaged_records_never_panic_and_what_was_seen_before_changes_nothing(
+        chosen in any::<prop::sample::Index>(),
+        format in format(),
+        key_edits in vec(edit(), 0..2),
+        value_edits in vec(edit(), 0..4),
+    ) {
+        let (topic, original) = chosen.get(RECORDS.as_slice());
+        let record = RawRecord {
+            key: apply(original.key.as_ref(), &key_edits),
+            value: apply(original.value.as_ref(), &value_edits),
+            ..original.clone()
+        };
+        let fresh = decoder(format);
+        let cold = outcome(content(&fresh, topic, &record));
+        prop_assert_eq!(&cold, &outcome(content(&fresh, topic, &record)));
+        if format == Format::Auto {
+            prop_assert_eq!(&cold, &outcome(content(&WARM, topic, &record)));
+        }
+    }
+
+    #[test]
+    fn what_is_printed_decodes_to_the_same_row(before in row(), after in row()) {
+        let source = r#"{"connector":"postgresql","name":"w","db":"d","schema":"s","table":"t","lsn":1}"#;
+        let print = |row: &Row| serde_json::to_string(&CanonicalRow(row)).unwrap();
+        let value = format!(r#"{{"op":"d","source":{source},"before":{}}}"#, print(&before));
+        let record = RawRecord { key: Some(print(&after).into()), value: Some(value.into()), ..RawRecord::default() };
+        let Content::Change(event) = content(&decoder(Format::Json), "t", &record) else {
+            panic!("not a change");
+        };
+        prop_assert_eq!(event.key.as_ref(), Some(&after));
+        prop_assert_eq!(&event.change, &Change::Delete { before: Some(before) });
+    }
+
+    #[test]
+    fn an_id_survives_reemission_and_the_order_of_key_columns(
+        chosen in any::<prop::sample::Index>(),
+        moment in any::<u32>(),
+        sequence in any::<[u32; 2]>(),
+        extra in "[a-z]{1,8}",
+    ) {
+        let (topic, key, value) = chosen.get(CHANGES.as_slice());
+        let first = record(key, value);
+        let mut again = value.clone();
+        for name in ["ts_ms", "ts_us", "ts_ns"] {
+            again[name] = Json::from(moment);
+        }
+        again["source"]["sequence"] = Json::from(format!("{sequence:?}"));
+        again["source"]["snapshot"] = Json::from("incremental");
+        again["source"][extra.as_str().repeat(2)] = Json::from(1);
+        let id = id_of(&WARM, topic, &first);
+        let mut copy = record(key, &again);
+        copy.headers.push(("__debezium.context.runId".to_owned(), Some(Bytes::from(extra))));
+        let columns: BTreeMap<String, Json> = key.as_object().unwrap().clone().into_iter().collect();
+        let reversed: Vec<String> =
+            columns.iter().rev().map(|(name, value)| format!("{}:{value}", Json::from(name.as_str()))).collect();
+        copy.key = Some(Bytes::from(format!("{{{}}}", reversed.join(","))));
+        prop_assert!(id.is_some());
+        prop_assert_eq!(&id, &id_of(&WARM, topic, &copy));
+        again["source"]["lsn"] = Json::from(moment);
+        prop_assert_ne!(&id, &id_of(&WARM, topic, &record(key, &again)));
+    }
+}
+
+#[test]
+fn no_two_changes_of_a_capture_share_an_id() {
+    let mut seen = BTreeMap::new();
+    for (topic, key, value) in CHANGES.iter() {
+        let id = id_of(&WARM, topic, &record(key, value)).unwrap();
+        if let Some(other) = seen.insert(id, value) {
+            panic!("{value} and {other} share an id");
+        }
+    }
+    assert!(seen.len() > 40);
+}

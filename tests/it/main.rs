@@ -1,0 +1,29 @@
+//! The worker against the real stack: Postgres, Kafka, Kafka Connect with Debezium, the registry, the mail catcher.
+//!
+//! `tests/run` starts one stack and hands its addresses over in the environment (`infra/native/stack env`); run by hand:
+//!
+//! ```text
+//! cargo build && infra/native/stack up
+//! eval "$(infra/native/stack env | sed 's/^/export /')"
+//! cargo test --features testkit --test it -- --nocapture
+//! ```
+//!
+//! Each test has a database, a connector, topics and groups of its own ([`world`]), so tests run side by side; those that
+//! kill services take the stack for themselves ([`stack::alone`]). Workers are processes of this same binary
+//! ([`worker`]), so they can be killed like real ones. Each test prints its figures.
+
+mod stack;
+
+mod world;
+
+mod worker;
+
+mod producer;
+
+mod survival;
+
+mod failing;
+
+mod undecodable;
+
+mod unwritable;

@@ -1,0 +1,118 @@
+//! Records by hand: bytes that no connector would write, and reading topics back whole.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::stack::address;
+
+/// A record as it stands in a topic.
+pub(crate) struct Record {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// The text of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
+        Some(String::from_utf8(value.clone()?).unwrap())
+    }
+}
+
+fn config() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address("KAFKA_BROKERS"));
+    config
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    config().create().unwrap()
+}
+
+/// Makes a topic of one partition.
+pub(crate) async fn make_topic(topic: &str) {
+    let wanted = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    for made in admin().create_topics([&wanted], &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+}
+
+/// Sets the largest record a topic takes.
+pub(crate) async fn limit_records(topic: &str, bytes_max: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", bytes_max);
+    for altered in admin().alter_configs([&change], &AdminOptions::new()).await.unwrap() {
+        altered.unwrap();
+    }
+}
+
+/// Writes one record.
+pub(crate) async fn write(topic: &str, key: &[u8], value: &[u8]) {
+    let producer: FutureProducer = config().create().unwrap();
+    producer
+        .send(FutureRecord::to(topic).key(key).payload(value), Duration::from_secs(10))
+        .await
+        .unwrap();
+}
+
+/// The committed offset of a group on partition 0 of a topic.
+pub(crate) fn committed(group: &str, topic: &str) -> Option<i64> {
+    let consumer: BaseConsumer = config().set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, 0);
+    let committed = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+    match committed.find_partition(topic, 0).unwrap().offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// Everything that stands in a topic now.
+pub(crate) fn read_all(topic: &str) -> Vec<Record> {
+    let wait = Duration::from_secs(10);
+    let consumer: BaseConsumer = config()
+        .set("group.id", "it.reader")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
+    let mut list = TopicPartitionList::new();
+    let mut left = 0;
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait).unwrap();
+        list.add_partition_offset(topic, partition.id(), Offset::Offset(low))
+            .unwrap();
+        left += high - low;
+    }
+    consumer.assign(&list).unwrap();
+    let mut records = Vec::new();
+    for _ in 0..left {
+        let message = consumer
+            .poll(wait)
+            .expect("a record that the watermarks promise")
+            .unwrap();
+        let headers = message.headers().map(|headers| {
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                .collect()
+        });
+        records.push(Record {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.unwrap_or_default(),
+        });
+    }
+    records
+}

@@ -1,0 +1,128 @@
+//! Nothing lost, nothing twice, in order: while workers, the broker and Kafka Connect are killed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::stack::{self, until};
+use crate::worker::Worker;
+use crate::world::World;
+
+const KEYS: i32 = 500;
+const CHANGES: i64 = 20_000;
+
+/// Writes every key's first row, then updates all keys round after round, each round in transactions of 50 rows.
+async fn write_changes(world: &World) {
+    sqlx::query("INSERT INTO work (k, seq) SELECT k, 1 FROM generate_series(1, $1) k")
+        .bind(KEYS)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let rounds = CHANGES / i64::from(KEYS);
+    let mut pace = tokio::time::interval(Duration::from_millis(40));
+    for round in 2..=rounds {
+        for first in (1..=KEYS).step_by(50) {
+            pace.tick().await;
+            sqlx::query("UPDATE work SET seq = $1 WHERE k >= $2 AND k < $2 + 50")
+                .bind(i32::try_from(round).unwrap())
+                .bind(first)
+                .execute(&world.pool)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// Waits until every change has its effect, then checks that none is missing, none is there twice, and each key's are in
+/// order.
+async fn check_effects(world: &World, began: Instant) {
+    until(
+        "every change to have its effect",
+        Duration::from_secs(180),
+        async || (world.count("SELECT count(DISTINCT (k, seq)) FROM effects").await == CHANGES).then_some(()),
+    )
+    .await;
+    let twice = world
+        .count("SELECT count(*) FROM (SELECT FROM effects GROUP BY k, seq HAVING count(*) > 1) t")
+        .await;
+    let disordered = world
+        .count("SELECT count(*) FROM (SELECT seq < lag(seq) OVER (PARTITION BY k ORDER BY n) AS back FROM effects) t WHERE back")
+        .await;
+    let attempts = world.count("SELECT count(*) FROM attempts").await;
+    let letters = world.count("SELECT count(*) FROM afterwrite.letters").await;
+    println!(
+        "{}: {CHANGES} changes over {KEYS} keys in {:.1} s: 0 lost, {twice} twice, {disordered} out of order, {} attempts \
+         repeated, {letters} dead letters",
+        world.name,
+        began.elapsed().as_secs_f64(),
+        attempts - CHANGES
+    );
+    assert_eq!((twice, disordered, letters), (0, 0, 0));
+}
+
+/// A moment that differs from run to run; it is printed, so that a failure can be told from its neighbours.
+async fn a_random_moment(most: Duration) {
+    let share = f64::from(u16::try_from(uuid::Uuid::new_v4().as_u128() % 1_000).unwrap()) / 1_000.0;
+    let moment = most.mul_f64(share) + Duration::from_millis(200);
+    let mut tick = tokio::time::interval_at(Instant::now() + moment, moment);
+    tick.tick().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_survive_kills_of_worker_broker_and_connect() {
+    let _stack = stack::alone().await;
+    let world = World::captured("survive").await;
+    let began = Instant::now();
+    let kills = async {
+        let mut worker = world.worker("w0", &[]);
+        for kill in 1..=5 {
+            a_random_moment(Duration::from_secs(3)).await;
+            println!("{:6.1} s: kill -9 of the worker", began.elapsed().as_secs_f64());
+            worker.kill();
+            worker = world.worker(&format!("w{kill}"), &[]);
+            let service = match kill {
+                2 => "kafka",
+                4 => "connect",
+                _ => continue,
+            };
+            a_random_moment(Duration::from_secs(3)).await;
+            println!("{:6.1} s: kill -9 of {service}", began.elapsed().as_secs_f64());
+            stack::order("kill", service).await;
+            stack::order("start", service).await;
+        }
+        worker
+    };
+    let ((), worker) = tokio::join!(write_changes(&world), kills);
+    check_effects(&world, began).await;
+    worker.stop().await;
+    world.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_share_the_work_and_lose_nothing() {
+    let _stack = stack::alone().await;
+    let world = World::captured("two").await;
+    let began = Instant::now();
+    let comings_and_goings = async {
+        let staying = world.worker("staying", &[]);
+        for round in 1..=3 {
+            a_random_moment(Duration::from_secs(2)).await;
+            let guest: Worker = world.worker(&format!("guest{round}"), &[]);
+            until("the guest to take a share", Duration::from_secs(40), async || {
+                guest.said().contains("partition assigned").then_some(())
+            })
+            .await;
+            a_random_moment(Duration::from_secs(2)).await;
+            println!("{:6.1} s: guest {round} leaves", began.elapsed().as_secs_f64());
+            if round == 2 { guest.kill() } else { guest.stop().await }
+        }
+        staying
+    };
+    let ((), staying) = tokio::join!(write_changes(&world), comings_and_goings);
+    check_effects(&world, began).await;
+    let sharers = world.count("SELECT count(DISTINCT worker) FROM effects").await;
+    println!("{}: {sharers} workers had a share", world.name);
+    assert!(sharers >= 2, "one worker did everything");
+    staying.stop().await;
+    world.remove().await;
+}

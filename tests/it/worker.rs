@@ -1,0 +1,189 @@
+//! Workers as processes of this binary, with a handler that records what it did and fails as the row tells it to.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterwrite::app;
+use afterwrite::config::load::{Inputs, load};
+use afterwrite::event::change::ChangeEvent;
+use afterwrite::event::row::Row;
+use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Route, Spec};
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::stack;
+use crate::world::World;
+
+/// Set in worker processes: the worker's name.
+const NAME: &str = "AFTERWRITE_IT_WORKER";
+
+/// A worker process. Dropped, it is killed.
+pub(crate) struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Worker {
+    pub(crate) fn start(world: &World, name: &str, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let path = std::env::temp_dir().join(format!("{}-{name}.log", world.name));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["worker::works_when_started_as_a_worker", "--exact", "--nocapture"])
+            .env(NAME, name)
+            .env("DATABASE_URL", database_url)
+            .env("KAFKA_BROKERS", stack::address("KAFKA_BROKERS"))
+            .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &world.name)
+            .env("AFTERWRITE__SOURCE__NAME", &world.name)
+            .env("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", "3000")
+            .env("AFTERWRITE__KAFKA__HEARTBEAT_INTERVAL_MS", "500")
+            .env("AFTERWRITE__ENGINE__COMMIT_INTERVAL_MS", "200")
+            .env("AFTERWRITE__DEAD_LETTERS__REPLICATION_FACTOR", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        for (key, value) in settings {
+            command.env(key, value);
+        }
+        Self {
+            child: command.spawn().unwrap(),
+            log: path,
+        }
+    }
+
+    /// Everything the process said.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Kills the process with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the process to stop with SIGTERM and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = stack::until("the worker to stop", Duration::from_secs(40), async || {
+            self.child.try_wait().unwrap()
+        })
+        .await;
+        assert!(status.success(), "the worker stopped with {status}");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+/// What worker processes run. Without the variable it is the check that no test runs as a worker by accident.
+#[test]
+fn works_when_started_as_a_worker() {
+    let Ok(name) = std::env::var(NAME) else { return };
+    afterwrite::telemetry::start(afterwrite::telemetry::Format::Human);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let config = load(&Inputs::of_process(None, &[])).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            afterwrite::cli::stop_signal().await.unwrap();
+            stop.send_replace(true);
+        });
+        app::serve(&config, vec![Arc::new(Recorder { worker: name })], stopping)
+            .await
+            .unwrap();
+    });
+}
+
+/// Records each event in `effects`, in its once-only transaction, and behaves as the row's `behaviour` says:
+/// `ok`, `fail:N` (transient until the N-th attempt), `permanent` (until the key is in `mended`), `panic`, `hang`.
+struct Recorder {
+    worker: String,
+}
+
+#[async_trait]
+impl Handler for Recorder {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "recorder".to_owned(),
+            routes: vec![Route {
+                schema: "public".to_owned(),
+                table: "work".to_owned(),
+                ordering: Ordering::PrimaryKey,
+            }],
+            coalesce_max: 1,
+            attempt_timeout: None,
+        }
+    }
+
+    async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        let row = events[0]
+            .after()
+            .or(events[0].before())
+            .ok_or_else(|| HandlerError::permanent("no row"))?;
+        let (key, seq) = (number(row, "k")?, number(row, "seq")?);
+        let attempt = i32::try_from(context.attempt()).unwrap();
+        sqlx::query("INSERT INTO attempts (k, seq, attempt) VALUES ($1, $2, $3)")
+            .bind(key)
+            .bind(seq)
+            .bind(attempt)
+            .execute(context.pool())
+            .await?;
+        self.behave(row.text("behaviour").unwrap_or("ok"), key, context).await?;
+        let replayed = context.replayed();
+        let Some(once) = context.once().await? else {
+            return Ok(Outcome::Done);
+        };
+        sqlx::query("INSERT INTO effects (k, seq, worker, attempt, replayed) VALUES ($1, $2, $3, $4, $5)")
+            .bind(key)
+            .bind(seq)
+            .bind(&self.worker)
+            .bind(attempt)
+            .bind(replayed)
+            .execute(once.connection)
+            .await?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Recorder {
+    async fn behave(&self, behaviour: &str, key: i32, context: &Context) -> Result<(), HandlerError> {
+        match behaviour.split_once(':') {
+            Some(("fail", times)) if context.attempt() < times.parse().map_err(HandlerError::permanent)? => {
+                Err(HandlerError::transient("the row says so"))
+            }
+            _ => match behaviour {
+                "permanent" => {
+                    let mended: Option<i32> = sqlx::query_scalar("SELECT k FROM mended WHERE k = $1")
+                        .bind(key)
+                        .fetch_optional(context.pool())
+                        .await?;
+                    mended
+                        .map(|_| ())
+                        .ok_or_else(|| HandlerError::permanent("the row says so"))
+                }
+                "panic" => panic!("the row says so"),
+                "hang" => std::future::pending().await,
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+fn number(row: &Row, column: &str) -> Result<i32, HandlerError> {
+    let value = row.int(column).and_then(|value| i32::try_from(value).ok());
+    value.ok_or_else(|| HandlerError::permanent(format!("column {column} is not an integer")))
+}

@@ -1,0 +1,183 @@
+//! A world of one test's own: a database with one table, the connector that captures it, and workers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::stack::{self, until};
+use crate::worker::Worker;
+
+/// What a test's database holds.
+const SCHEMA: &str = "
+    CREATE TABLE public.work (
+        k int PRIMARY KEY, seq int NOT NULL, behaviour text NOT NULL DEFAULT 'ok', note text);
+    ALTER TABLE public.work REPLICA IDENTITY FULL;
+    CREATE TABLE public.effects (
+        n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, k int NOT NULL, seq int NOT NULL, worker text NOT NULL,
+        attempt int NOT NULL, replayed boolean NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+    CREATE TABLE public.attempts (k int NOT NULL, seq int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL
+        DEFAULT clock_timestamp());
+    CREATE TABLE public.mended (k int PRIMARY KEY);
+    CREATE PUBLICATION it FOR TABLE public.work, afterwrite.heartbeat;";
+
+/// A database, a connector, a group, and the workers of one test.
+pub(crate) struct World {
+    /// Unique name; also the connector's, its topic prefix and the database's.
+    pub(crate) name: String,
+    /// The test's database.
+    pub(crate) pool: PgPool,
+    url: String,
+}
+
+impl World {
+    /// Makes the database and its tables. No connector yet.
+    pub(crate) async fn bare(test: &str) -> Self {
+        let name = format!("it_{test}_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let admin = connect(&stack::address("DATABASE_URL")).await;
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&admin)
+            .await
+            .unwrap();
+        let url = with_database(&stack::address("DATABASE_URL"), &name);
+        let migrated = tokio::process::Command::new(env!("CARGO_BIN_EXE_afterwrite"))
+            .args(["migrate", "--publication", "skip"])
+            .env("DATABASE_URL", &url)
+            .output()
+            .await
+            .unwrap();
+        assert!(
+            migrated.status.success(),
+            "migrate failed: {}",
+            String::from_utf8_lossy(&migrated.stderr)
+        );
+        let pool = connect(&url).await;
+        sqlx::raw_sql(SCHEMA).execute(&pool).await.unwrap();
+        Self { name, pool, url }
+    }
+
+    /// Makes the database and starts capturing it.
+    pub(crate) async fn captured(test: &str) -> Self {
+        let world = Self::bare(test).await;
+        world.deploy_connector().await;
+        world
+    }
+
+    /// The topic of the table.
+    pub(crate) fn topic(&self) -> String {
+        format!("{}.public.work", self.name)
+    }
+
+    /// The name of the group.
+    pub(crate) fn group(&self) -> String {
+        format!("{}.recorder", self.name)
+    }
+
+    /// The connector of this repository, for this world's database.
+    async fn deploy_connector(&self) {
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("connectors/waitlist.json");
+        let mut config: Map<String, Value> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        config.retain(|key, _| {
+            !["transforms", "predicates", "column.exclude", "signal"]
+                .iter()
+                .any(|prefix| key.starts_with(prefix))
+        });
+        for (key, value) in [
+            ("topic.prefix", self.name.as_str()),
+            ("slot.name", &self.name),
+            ("publication.name", "it"),
+            ("database.dbname", &self.name),
+            ("database.user", options.get_username()),
+            ("table.include.list", "public\\.work,afterwrite\\.heartbeat"),
+            ("heartbeat.interval.ms", "1000"),
+        ] {
+            config.insert(key.to_owned(), json!(value));
+        }
+        let url = format!("{}/connectors/{}", stack::address("CONNECT_URL"), self.name);
+        let http = reqwest::Client::new();
+        until("the connector to be accepted", Duration::from_secs(60), async || {
+            let answer = http.put(format!("{url}/config")).json(&config).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        until("the connector's task to run", Duration::from_secs(60), async || {
+            let status: Value = http.get(format!("{url}/status")).send().await.ok()?.json().await.ok()?;
+            (status["tasks"][0]["state"] == "RUNNING").then_some(())
+        })
+        .await;
+        // The task runs before its slot exists: only what is written after the slot was made is captured.
+        until("the replication slot", Duration::from_secs(60), async || {
+            let active: Option<bool> =
+                sqlx::query_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1")
+                    .bind(&self.name)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .unwrap();
+            active.filter(|active| *active).map(|_| ())
+        })
+        .await;
+    }
+
+    /// Starts a worker process.
+    pub(crate) fn worker(&self, name: &str, settings: &[(&str, &str)]) -> Worker {
+        Worker::start(self, name, &self.url, settings)
+    }
+
+    /// Counts rows.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Runs `afterwrite` against this world; answers its standard output.
+    pub(crate) async fn afterwrite(&self, arguments: &[&str]) -> String {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_afterwrite"))
+            .args(arguments)
+            .env("DATABASE_URL", &self.url)
+            .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &self.name)
+            .env("AFTERWRITE__SOURCE__NAME", &self.name)
+            .output()
+            .await
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "afterwrite {arguments:?} failed: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Removes the connector, its slot and the database. A test that failed leaves them for whoever looks into it.
+    pub(crate) async fn remove(self) {
+        let http = reqwest::Client::new();
+        let url = format!("{}/connectors/{}", stack::address("CONNECT_URL"), self.name);
+        until("the connector to be gone", Duration::from_secs(60), async || {
+            let answer = http.delete(&url).send().await.ok()?;
+            (answer.status().is_success() || answer.status() == 404).then_some(())
+        })
+        .await;
+        until("the slot to be free", Duration::from_secs(60), async || {
+            let dropped = sqlx::query(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
+            );
+            dropped.bind(&self.name).execute(&self.pool).await.ok().map(|_| ())
+        })
+        .await;
+        self.pool.close().await;
+        let admin = connect(&stack::address("DATABASE_URL")).await;
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        sqlx::query(AssertSqlSafe(drop)).execute(&admin).await.unwrap();
+    }
+}
+
+async fn connect(url: &str) -> PgPool {
+    PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
+}
+
+fn with_database(url: &str, database: &str) -> String {
+    let (before, rest) = url.rsplit_once('/').unwrap();
+    let query = rest
+        .split_once('?')
+        .map(|(_, query)| format!("?{query}"))
+        .unwrap_or_default();
+    format!("{before}/{database}{query}")
+}

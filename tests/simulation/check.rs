@@ -1,0 +1,75 @@
+//! The state of a core is judged by its shadow when a step is over.
+
+use afterwrite::engine::core::Core;
+use afterwrite::engine::core::messages::PartitionId;
+
+use crate::invariant::{Checked, Invariant};
+use crate::shadow::{Hold, Shadow, State};
+
+impl Shadow {
+    pub(crate) fn check(&mut self, core: &Core) -> Checked {
+        let memory = Invariant::Memory;
+        memory.check(self.refused.is_empty(), || {
+            format!("{:?} were refused and not forgotten", self.refused)
+        })?;
+        memory.check(self.settled.is_empty(), || {
+            format!("{:?} are settled and not forgotten", self.settled)
+        })?;
+        let (known, open) = (core.jobs_open(), self.jobs.len());
+        memory.check(known == open, || format!("{known} jobs are kept, {open} are open"))?;
+        let (known, held) = (core.partitions_owned(), self.holds.len());
+        memory.check(known == held, || {
+            format!("{known} partitions are kept, {held} are held")
+        })?;
+        let (told, running) = (core.attempts_running(), self.running);
+        Invariant::Room.check(told == running, || format!("{told} calls are counted, {running} run"))?;
+        let ended = self.replays.iter().find(|(_, replay)| replay.open == 0);
+        Invariant::Replays.check(ended.is_none(), || "a replay without open jobs did not end")?;
+        let drained = !self.stopping || !self.holds.is_empty() || self.drained;
+        Invariant::Release.check(drained, || "nothing is held any more, but the stop did not end")?;
+        let commit_due = std::mem::take(&mut self.commit_due);
+        for (id, hold) in &self.holds {
+            self.check_lanes(*id, hold)?;
+            self.check_window(*id, hold)?;
+            let committed = !commit_due || hold.committed == hold.frontier();
+            Invariant::Frontier.check(committed, || format!("{id:?} was not committed when it was time"))?;
+        }
+        Ok(())
+    }
+
+    fn check_lanes(&self, id: PartitionId, hold: &Hold) -> Checked {
+        let room = self.running < self.limits.running_max;
+        let mut with_driver = false;
+        for (name, lane) in &hold.lanes {
+            match lane.state {
+                State::Running(_) | State::Burying => with_driver = true,
+                State::Failed | State::MustBury | State::BuryFailed => {
+                    return Invariant::Letters.violated(format!("nothing followed for {name:?}: {:?}", lane.state));
+                }
+                State::Idle if room && !hold.releasing => {
+                    return Invariant::Room.violated(format!("there is room, but {name:?} of {id:?} is left waiting"));
+                }
+                State::Idle | State::Waiting | State::BuryWaiting | State::GivenUp => {}
+            }
+        }
+        let over = hold.expired || hold.releasing && !with_driver;
+        Invariant::Release.check(!over, || format!("{id:?} is given up, but not released"))
+    }
+
+    fn check_window(&self, id: PartitionId, hold: &Hold) -> Checked {
+        let owned = self.holds.len();
+        let events_max = (self.limits.window_events_max / owned).max(1);
+        let bytes_max = (self.limits.window_bytes_max / owned).max(1);
+        let (span, bytes) = (hold.arrivals.len(), hold.bytes());
+        let told = || {
+            format!(
+                "{id:?}: {span} of {events_max} records, {bytes} of {bytes_max} bytes, {}",
+                hold.paused
+            )
+        };
+        let full = span >= events_max || bytes >= bytes_max;
+        Invariant::Window.check(hold.paused || !full || hold.releasing, told)?;
+        let room = span <= events_max / 2 && bytes <= bytes_max / 2;
+        Invariant::Window.check(!hold.paused || !room || hold.releasing, told)
+    }
+}

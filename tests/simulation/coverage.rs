@@ -1,0 +1,193 @@
+//! Which kinds of things happened: a simulation that never meets a kind proves nothing about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use afterwrite::engine::core::messages::{Action, Input};
+use afterwrite::engine::retry::{Class, Finish};
+
+#[derive(Default)]
+pub(crate) struct Coverage {
+    seen: BTreeSet<&'static str>,
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    worlds: usize,
+    counts: BTreeMap<&'static str, usize>,
+}
+
+/// Everything that has to happen in at least one world of a hundred.
+const KINDS: [&str; 68] = [
+    "input: assigned",
+    "input: bury failed",
+    "input: buried",
+    "input: commit due",
+    "input: delivered job",
+    "input: delivered nothing",
+    "input: delivered undecodable",
+    "input: due",
+    "input: finished",
+    "input: lost",
+    "input: replayed",
+    "input: revoke expired",
+    "input: revoking",
+    "input: stop expired",
+    "input: stopping",
+    "finish: done",
+    "finish: panicked",
+    "finish: permanent",
+    "finish: skipped",
+    "finish: snooze",
+    "finish: timed out",
+    "finish: transient",
+    "finish: transient with a delay",
+    "finish: unreachable",
+    "action: abandon",
+    "action: bury exhausted",
+    "action: bury panic",
+    "action: bury permanent",
+    "action: bury timeout",
+    "action: bury undecodable",
+    "action: commit",
+    "action: drained",
+    "action: forget",
+    "action: pause",
+    "action: released",
+    "action: replay buried again",
+    "action: replay healed",
+    "action: resume",
+    "action: start company",
+    "action: start one",
+    "action: wait",
+    "fault: abandoned call commits",
+    "fault: abandoned call commits later",
+    "fault: abandoned letter is written later",
+    "fault: assigned while held",
+    "fault: assigned while stopping",
+    "fault: budget of a revocation spent",
+    "fault: commit lost",
+    "fault: commit of a deposed owner",
+    "fault: crash",
+    "fault: crash after the effect",
+    "fault: crash after the letter",
+    "fault: crash before the effect",
+    "fault: delivered after a pause",
+    "fault: delivered twice",
+    "fault: delivered under an old epoch",
+    "fault: delivered while releasing",
+    "fault: deposed without a word",
+    "fault: late answer",
+    "fault: late budget of a revocation",
+    "fault: letter not written",
+    "fault: moved to another member",
+    "fault: outage",
+    "fault: replayed under an old epoch",
+    "fault: replayed twice",
+    "fault: replay taken again by the next owner",
+    "fault: timed out and committed later",
+    "fault: zombie finds its row",
+];
+
+impl Coverage {
+    pub(crate) fn mark(&mut self, kind: &'static str) {
+        self.seen.insert(kind);
+    }
+
+    pub(crate) fn mark_input(&mut self, input: &Input) {
+        use afterwrite::engine::core::messages::Work;
+        let kind = match input {
+            Input::Assigned { .. } => "input: assigned",
+            Input::Delivered { work, .. } => match work {
+                Work::Nothing => "input: delivered nothing",
+                Work::Jobs(_) => "input: delivered job",
+                Work::Undecodable(_) => "input: delivered undecodable",
+            },
+            Input::Replayed { .. } => "input: replayed",
+            Input::Finished { finish, .. } => {
+                self.mark(finish_kind(*finish));
+                "input: finished"
+            }
+            Input::Due { .. } => "input: due",
+            Input::Buried { .. } => "input: buried",
+            Input::BuryFailed { .. } => "input: bury failed",
+            Input::Revoking { .. } => "input: revoking",
+            Input::RevokeExpired { .. } => "input: revoke expired",
+            Input::Lost { .. } => "input: lost",
+            Input::CommitDue => "input: commit due",
+            Input::Stopping => "input: stopping",
+            Input::StopExpired => "input: stop expired",
+        };
+        self.mark(kind);
+    }
+
+    pub(crate) fn mark_action(&mut self, action: &Action) {
+        self.mark(match action {
+            Action::Start { members, .. } if members.len() > 1 => "action: start company",
+            Action::Start { .. } => "action: start one",
+            Action::Wait { .. } => "action: wait",
+            Action::Bury { class, .. } => match class {
+                Class::Undecodable => "action: bury undecodable",
+                Class::Permanent => "action: bury permanent",
+                Class::Exhausted => "action: bury exhausted",
+                Class::Timeout => "action: bury timeout",
+                Class::Panic => "action: bury panic",
+            },
+            Action::Forget { .. } => "action: forget",
+            Action::Abandon { .. } => "action: abandon",
+            Action::Commit { .. } => "action: commit",
+            Action::Pause { .. } => "action: pause",
+            Action::Resume { .. } => "action: resume",
+            Action::Released { .. } => "action: released",
+            Action::ReplayEnded { healed: true, .. } => "action: replay healed",
+            Action::ReplayEnded { healed: false, .. } => "action: replay buried again",
+            Action::Drained => "action: drained",
+        });
+    }
+}
+
+impl Table {
+    pub(crate) fn add(&mut self, coverage: &Coverage) {
+        self.worlds += 1;
+        for kind in &coverage.seen {
+            *self.counts.entry(kind).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn print(&self) {
+        for (kind, worlds) in &self.counts {
+            println!(
+                "{kind:45} {:5.1} % of the worlds",
+                *worlds as f64 * 100.0 / self.worlds as f64
+            );
+        }
+    }
+
+    /// Panics when a kind is too rare, or was never thought of.
+    pub(crate) fn assert_complete(&self) {
+        for kind in KINDS {
+            let worlds = self.counts.get(kind).copied().unwrap_or(0);
+            assert!(
+                worlds * 100 >= self.worlds,
+                "{kind} occurs in {worlds} of {} worlds",
+                self.worlds
+            );
+        }
+        for kind in self.counts.keys() {
+            assert!(KINDS.contains(kind), "{kind} is missing in the list of kinds");
+        }
+    }
+}
+
+fn finish_kind(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Done => "finish: done",
+        Finish::Skipped => "finish: skipped",
+        Finish::Snooze(_) => "finish: snooze",
+        Finish::Transient(None) => "finish: transient",
+        Finish::Transient(Some(_)) => "finish: transient with a delay",
+        Finish::Permanent => "finish: permanent",
+        Finish::Unreachable => "finish: unreachable",
+        Finish::TimedOut => "finish: timed out",
+        Finish::Panicked => "finish: panicked",
+    }
+}

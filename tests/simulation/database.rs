@@ -1,0 +1,137 @@
+//! The database of the world: the ledger, the effects that went with it, and the dead letters.
+//!
+//! A transaction is one call of [`Database::commit`]: the ledger rows come first, members that have one are left out.
+//! That a rival waits for an open transaction is modelled by the moment at which the world lets it commit.
+
+use crate::invariant::{Checked, Invariant};
+use crate::plan::Plan;
+use crate::script::{Ending, Failure};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Done,
+    Buried,
+}
+
+pub(crate) struct Database {
+    ledger: Vec<Option<Entry>>,
+    letters: Vec<u32>,
+    skipped: Vec<bool>,
+    attempts: Vec<u32>,
+    replayed: Vec<u32>,
+    effects: Vec<u32>,
+    /// Per lane the record whose effect is the latest.
+    latest: Vec<Option<usize>>,
+}
+
+impl Database {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let rows = plan.rows.len();
+        Self {
+            ledger: vec![None; rows],
+            letters: vec![0; rows],
+            skipped: vec![false; rows],
+            attempts: vec![0; rows],
+            replayed: vec![0; rows],
+            effects: vec![0; rows],
+            latest: vec![None; plan.lanes],
+        }
+    }
+
+    /// Calls the handler with these rows: how it ends follows from those that are not done yet.
+    pub(crate) fn call(&mut self, plan: &Plan, rows: &[usize], replay: bool) -> Ending {
+        let mut together = Ending::Skips;
+        for row in rows
+            .iter()
+            .copied()
+            .filter(|row| self.takes(*row, replay))
+            .collect::<Vec<_>>()
+        {
+            let ending = if replay {
+                self.replayed[row] += 1;
+                if self.replayed[row] > plan.rows[row].heals_after {
+                    Ending::Works
+                } else {
+                    plan.rows[row].script.ending(0)
+                }
+            } else {
+                plan.rows[row].script.ending(self.attempts[row])
+            };
+            self.attempts[row] += 1;
+            together = worse(together, ending);
+        }
+        together
+    }
+
+    /// The transaction of a call that worked, or of one whose outcome the caller never learnt.
+    pub(crate) fn commit(&mut self, plan: &Plan, rows: &[usize], replay: bool) -> Checked {
+        for row in rows.iter().copied() {
+            if !self.takes(row, replay) {
+                continue;
+            }
+            if !replay && matches!(plan.rows[row].script.ending(u32::MAX), Ending::Skips) {
+                self.skipped[row] = true;
+                continue;
+            }
+            self.ledger[row] = Some(Entry::Done);
+            self.effects[row] += 1;
+            Invariant::Effects.check(self.effects[row] == 1, || format!("row {row} had its effect twice"))?;
+            if !replay {
+                let latest = &mut self.latest[plan.rows[row].lane];
+                let index = plan.rows[row].index;
+                Invariant::Effects.check(latest.is_none_or(|latest| latest < index), || {
+                    format!("row {row} had its effect after that of record {latest:?}")
+                })?;
+                *latest = Some(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The sink has the letter.
+    pub(crate) fn write_letter(&mut self, row: usize) {
+        self.letters[row] += 1;
+    }
+
+    /// The ledger says that the job is in the dead letters, unless it was done meanwhile.
+    pub(crate) fn enter_buried(&mut self, row: usize) {
+        self.ledger[row].get_or_insert(Entry::Buried);
+    }
+
+    pub(crate) fn is_settled(&self, row: usize) -> bool {
+        match self.ledger[row] {
+            Some(Entry::Done) => true,
+            Some(Entry::Buried) => self.letters[row] > 0,
+            None => self.skipped[row],
+        }
+    }
+
+    /// Done, or nothing had to be done.
+    pub(crate) fn is_done(&self, row: usize) -> bool {
+        self.ledger[row] == Some(Entry::Done) || self.skipped[row]
+    }
+
+    pub(crate) fn has_letter(&self, row: usize) -> bool {
+        self.letters[row] > 0
+    }
+
+    /// Whether a call would work on the row, and not leave it out.
+    pub(crate) fn takes(&self, row: usize, replay: bool) -> bool {
+        match self.ledger[row] {
+            Some(Entry::Done) => false,
+            Some(Entry::Buried) => replay,
+            None => true,
+        }
+    }
+}
+
+fn worse(one: Ending, other: Ending) -> Ending {
+    let rank = |ending: Ending| -> Option<Option<Failure>> {
+        match ending {
+            Ending::Skips => None,
+            Ending::Works => Some(None),
+            Ending::Fails(failure) => Some(Some(failure)),
+        }
+    };
+    if rank(one) >= rank(other) { one } else { other }
+}

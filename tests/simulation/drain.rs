@@ -1,0 +1,133 @@
+//! The end of every world: faults stop, everything that is open ends, everything is committed, everybody leaves.
+
+use afterwrite::engine::core::messages::{Input, PartitionId};
+
+use crate::invariant::{Checked, Invariant};
+use crate::random::Random;
+use crate::world::{World, Zombie};
+
+const ROUNDS_MAX: usize = 600;
+
+impl World {
+    pub(crate) fn drain(&mut self) -> Checked {
+        self.note(|| "-- faults stop".to_owned());
+        self.luck = Random::new(self.plan.seed);
+        self.outage = false;
+        self.commit_gets_lost = false;
+        for zombie in std::mem::take(&mut self.zombies) {
+            match zombie {
+                Zombie::Call { rows, replay } => self.database.commit(&self.plan, &rows, replay)?,
+                Zombie::Letter { row } => {
+                    self.database.write_letter(row);
+                    self.database.enter_buried(row);
+                }
+            }
+        }
+        let mut rounds = 0;
+        while self.round()? {
+            rounds += 1;
+            Invariant::Liveness.check(rounds < ROUNDS_MAX, || "the world never comes to rest")?;
+        }
+        self.check_rest()?;
+        self.leave()
+    }
+
+    /// Everybody does what there is to do; answers whether there was anything.
+    fn round(&mut self) -> Checked<bool> {
+        let before = self.inputs;
+        for m in 0..self.members.len() {
+            if !self.members[m].is_up() || self.members[m].drained {
+                self.broker.depose_all(m);
+                self.restart(m);
+            }
+        }
+        self.settle_owners()?;
+        for m in 0..self.members.len() {
+            for (id, fetch) in self.members[m].fetches.clone() {
+                let open = fetch.next < self.plan.records(id) && !fetch.paused;
+                if open && let Some(fetch) = self.members[m].fetches.get_mut(&id) {
+                    fetch.next += 1;
+                    self.deliver(m, id, fetch_epoch(self, m, id), self.members[m].fetches[&id].next - 1)?;
+                }
+            }
+            for _ in 0..self.members[m].calls.len() {
+                self.end_call(m, 0)?;
+            }
+            for _ in 0..self.members[m].burials.len() {
+                self.end_letter(m, 0, false)?;
+            }
+            for _ in 0..self.members[m].waits.len() {
+                let job = self.members[m].waits.remove(0);
+                self.feed(m, Input::Due { job })?;
+            }
+        }
+        for request in self.takable() {
+            self.take_replay(request)?;
+        }
+        let progress = self.inputs > before;
+        for m in 0..self.members.len() {
+            self.feed(m, Input::CommitDue)?;
+        }
+        Ok(progress)
+    }
+
+    /// Who was deposed hears of it, and what nobody owns is given to somebody.
+    fn settle_owners(&mut self) -> Checked {
+        for (m, id) in self.fetched() {
+            let epoch = self.members[m].fetches[&id].epoch;
+            if !self.broker.is_owner(id, m, epoch) {
+                self.feed(m, Input::Lost { partition: id })?;
+            }
+        }
+        let takers: Vec<usize> = self
+            .up()
+            .into_iter()
+            .filter(|m| self.members[*m].takes_work())
+            .collect();
+        for id in self.broker.ids() {
+            if self.broker.claim(id).owner.is_none() && !takers.is_empty() {
+                self.assign(takers[id.0 as usize % takers.len()], id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rest(&self) -> Checked {
+        let live = Invariant::Liveness;
+        for (m, member) in self.members.iter().enumerate() {
+            let open = member.core.as_ref().map_or(0, |core| core.jobs_open());
+            live.check(open == 0, || format!("member {m} is at rest with {open} open jobs"))?;
+        }
+        let row = (0..self.plan.rows.len()).find(|row| !self.database.is_settled(*row));
+        live.check(row.is_none(), || format!("row {row:?} is never settled"))?;
+        let request = self.requests.iter().position(|request| !request.ended);
+        live.check(request.is_none(), || format!("request {request:?} never ends"))?;
+        for id in self.broker.ids().filter(|id| !self.broker.claim(*id).commit_lost) {
+            live.check(self.is_committed(id), || {
+                format!("{id:?} is never committed to its end")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Checked {
+        for m in 0..self.members.len() {
+            self.feed(m, Input::Stopping)?;
+            let drained = self.members[m].drained;
+            Invariant::Liveness.check(drained, || format!("member {m} is at rest, but its stop does not end"))?;
+        }
+        for id in self.broker.ids() {
+            let committed = self.is_committed(id);
+            Invariant::Liveness.check(committed, || format!("{id:?} is left without its last commit"))?;
+        }
+        Ok(())
+    }
+
+    fn is_committed(&self, id: PartitionId) -> bool {
+        self.plan.index_of(id, self.broker.claim(id).committed) == self.plan.records(id)
+    }
+}
+
+fn fetch_epoch(world: &World, m: usize, id: PartitionId) -> u64 {
+    world.members[m].fetches[&id].epoch
+}

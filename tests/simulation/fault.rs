@@ -1,0 +1,256 @@
+//! What goes wrong in a world.
+
+use afterwrite::engine::core::messages::{Input, PartitionId};
+
+use crate::invariant::Checked;
+use crate::step::{Kind, Step, pick};
+use crate::world::{World, Zombie};
+
+impl World {
+    /// Lets a fault happen; answers whether it was possible.
+    pub(crate) fn apply_fault(&mut self, step: &Step) -> Checked<bool> {
+        let picked = step.pick;
+        match step.kind {
+            Kind::Revoke => self.tell(picked, "fault: none", |world, m, id| {
+                let told = world.members[m].fetches[&id].releasing || !world.is_current(m, id);
+                (!told).then_some(Input::Revoking { partition: id })
+            }),
+            Kind::RevokeBudgetSpent => self.tell(picked, "fault: budget of a revocation spent", |world, m, id| {
+                let releasing = world.members[m].fetches[&id].releasing;
+                releasing.then_some(Input::RevokeExpired { partition: id })
+            }),
+            Kind::LateRevokeBudget => self.tell(picked, "fault: late budget of a revocation", |world, m, id| {
+                let releasing = world.members[m].fetches[&id].releasing;
+                (!releasing).then_some(Input::RevokeExpired { partition: id })
+            }),
+            Kind::HearLoss => self.tell(picked, "fault: none", |world, m, id| {
+                (!world.is_current(m, id)).then_some(Input::Lost { partition: id })
+            }),
+            Kind::Depose => Ok(self.depose_some(picked)),
+            Kind::AssignWhileHeld => self.assign_while_held(picked),
+            Kind::AssignWhileStopping => self.assign_while_stopping(picked),
+            Kind::Crash => self.crash_some(picked),
+            Kind::Stop => self.stop_some(picked),
+            Kind::StopBudgetSpent => self.stop_at_once(picked),
+            Kind::OutageBegins | Kind::OutageEnds => Ok(self.turn_outage(step.kind == Kind::OutageBegins)),
+            Kind::LoseCommit => {
+                let news = !self.commit_gets_lost;
+                self.commit_gets_lost = true;
+                Ok(news)
+            }
+            Kind::DeliverTwice => self.deliver_twice(picked),
+            Kind::DeliverStale => self.deliver_stale(picked),
+            Kind::ReplayStale => self.replay_stale(picked),
+            Kind::ReplayTwice => self.replay_twice(picked),
+            Kind::AnswerLate => self.answer_late(picked),
+            other => unreachable!("{other:?} is no fault"),
+        }
+    }
+
+    /// Whether a member's belief that it owns the partition is right.
+    fn is_current(&self, m: usize, id: PartitionId) -> bool {
+        let epoch = self.members[m].fetches[&id].epoch;
+        self.broker.is_owner(id, m, epoch)
+    }
+
+    /// Tells a member something about a partition it holds, where `input` finds something to tell.
+    fn tell(
+        &mut self,
+        picked: usize,
+        kind: &'static str,
+        input: impl Fn(&Self, usize, PartitionId) -> Option<Input>,
+    ) -> Checked<bool> {
+        let all = self.fetched();
+        let told = all
+            .into_iter()
+            .filter_map(|(m, id)| Some((m, input(self, m, id)?)))
+            .collect();
+        let Some((m, input)) = pick(told, picked) else {
+            return Ok(false);
+        };
+        if kind != "fault: none" {
+            self.fault(kind);
+        }
+        self.feed(m, input).map(|()| true)
+    }
+
+    fn depose_some(&mut self, picked: usize) -> bool {
+        let current = self
+            .fetched()
+            .into_iter()
+            .filter(|(m, id)| self.is_current(*m, *id))
+            .collect();
+        let Some((m, id)) = pick(current, picked) else {
+            return false;
+        };
+        self.broker.depose(id);
+        self.fault("fault: deposed without a word");
+        self.note(|| format!("-- it was {id:?} of member {m}"));
+        true
+    }
+
+    fn assign_while_held(&mut self, picked: usize) -> Checked<bool> {
+        let held = self
+            .fetched()
+            .into_iter()
+            .filter(|(m, _)| self.members[*m].takes_work())
+            .collect();
+        let Some((m, id)) = pick(held, picked) else {
+            return Ok(false);
+        };
+        self.fault("fault: assigned while held");
+        self.assign(m, id).map(|()| true)
+    }
+
+    fn assign_while_stopping(&mut self, picked: usize) -> Checked<bool> {
+        let stopping: Vec<usize> = self.up().into_iter().filter(|m| self.members[*m].stopping).collect();
+        let free = self
+            .broker
+            .ids()
+            .filter(|id| self.broker.claim(*id).owner.is_none())
+            .collect();
+        let (Some(m), Some(id)) = (pick(stopping, picked), pick(free, picked / 64)) else {
+            return Ok(false);
+        };
+        self.fault("fault: assigned while stopping");
+        self.assign(m, id).map(|()| true)
+    }
+
+    fn crash_some(&mut self, picked: usize) -> Checked<bool> {
+        let Some(m) = pick(self.up(), picked) else {
+            return Ok(false);
+        };
+        self.fault("fault: crash");
+        self.note(|| format!("-- member {m} is down"));
+        self.members[m].core = None;
+        self.members[m].fetches.clear();
+        self.members[m].waits.clear();
+        self.members[m].late.clear();
+        self.members[m].stale.clear();
+        self.broker.depose_all(m);
+        for call in std::mem::take(&mut self.members[m].calls) {
+            let (rows, replay) = self.rows(&call);
+            if !self.reaches_database(&rows, replay) {
+                self.fault("fault: crash before the effect");
+            } else if self.luck.chance(60) {
+                self.fault("fault: crash after the effect");
+                self.database.commit(&self.plan, &rows, replay)?;
+            } else {
+                self.zombies.push(Zombie::Call { rows, replay });
+            }
+        }
+        for job in std::mem::take(&mut self.members[m].burials) {
+            let row = self.row(job);
+            let got = self.luck.below(4);
+            if got < 2 {
+                self.fault("fault: crash after the letter");
+                self.database.write_letter(row);
+            }
+            if got == 1 {
+                self.database.enter_buried(row);
+            }
+            if got == 2 {
+                self.zombies.push(Zombie::Letter { row });
+            }
+        }
+        Ok(true)
+    }
+
+    fn stop_some(&mut self, picked: usize) -> Checked<bool> {
+        match pick(self.up(), picked) {
+            Some(m) => self.feed(m, Input::Stopping).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn stop_at_once(&mut self, picked: usize) -> Checked<bool> {
+        let stopping = self.up().into_iter().filter(|m| self.members[*m].stopping).collect();
+        match pick(stopping, picked) {
+            Some(m) => self.feed(m, Input::StopExpired).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn turn_outage(&mut self, begins: bool) -> bool {
+        let news = self.outage != begins;
+        self.outage = begins;
+        if news && begins {
+            self.fault("fault: outage");
+        }
+        news
+    }
+
+    fn deliver_twice(&mut self, picked: usize) -> Checked<bool> {
+        let mut begun = self.fetched();
+        begun.retain(|(m, id)| self.members[*m].fetches[id].next > self.members[*m].fetches[id].first);
+        let Some((m, id)) = pick(begun, picked) else {
+            return Ok(false);
+        };
+        let fetch = self.members[m].fetches[&id];
+        let index = self.luck.between(fetch.first, fetch.next - 1);
+        self.fault("fault: delivered twice");
+        self.deliver(m, id, fetch.epoch, index).map(|()| true)
+    }
+
+    fn deliver_stale(&mut self, picked: usize) -> Checked<bool> {
+        let with_stale = self
+            .up()
+            .into_iter()
+            .filter(|m| !self.members[*m].stale.is_empty())
+            .collect();
+        let Some(m) = pick(with_stale, picked) else {
+            return Ok(false);
+        };
+        let stale = self.members[m].stale.remove(0);
+        self.fault("fault: delivered under an old epoch");
+        self.deliver(m, stale.partition, stale.epoch, stale.index)
+            .map(|()| true)
+    }
+
+    /// A request was taken under an epoch that was over before it reached the core.
+    fn replay_stale(&mut self, picked: usize) -> Checked<bool> {
+        let mut requests: Vec<(usize, usize, u64)> = Vec::new();
+        for (index, request) in self.requests.iter().enumerate() {
+            let held = self.fetched().into_iter().filter(|(_, id)| *id == request.partition);
+            requests.extend(held.map(|(m, id)| (m, index, self.members[m].fetches[&id].epoch - 1)));
+        }
+        let Some((m, request, epoch)) = pick(requests, picked) else {
+            return Ok(false);
+        };
+        self.fault("fault: replayed under an old epoch");
+        self.replay(m, epoch, request).map(|()| true)
+    }
+
+    /// A request that is open reaches the core again.
+    fn replay_twice(&mut self, picked: usize) -> Checked<bool> {
+        let mut all = Vec::new();
+        for (index, request) in self.requests.iter().enumerate().filter(|(_, request)| !request.ended) {
+            let held = self.fetched().into_iter().filter(|(_, id)| *id == request.partition);
+            let taken = held.map(|(m, id)| (m, self.members[m].fetches[&id].epoch));
+            all.extend(
+                taken
+                    .filter(|by| request.taken == Some(*by))
+                    .map(|(m, epoch)| (m, index, epoch)),
+            );
+        }
+        let Some((m, request, epoch)) = pick(all, picked) else {
+            return Ok(false);
+        };
+        self.fault("fault: replayed twice");
+        self.replay(m, epoch, request).map(|()| true)
+    }
+
+    fn answer_late(&mut self, picked: usize) -> Checked<bool> {
+        let with_late = self
+            .up()
+            .into_iter()
+            .filter(|m| !self.members[*m].late.is_empty())
+            .collect();
+        let Some(m) = pick(with_late, picked) else {
+            return Ok(false);
+        };
+        let answer = self.members[m].late.remove(0);
+        self.fault("fault: late answer");
+        self.feed(m, answer).map(|()| true)
+    }
+}

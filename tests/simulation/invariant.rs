@@ -1,0 +1,79 @@
+//! What must hold after every step, by name.
+
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Invariant {
+    /// A committed or released position is exactly the frontier: it passes no job that is neither done nor durably
+    /// buried, falls behind none that is, and never moves back within an assignment.
+    Frontier,
+    /// Within a lane jobs start in log order, never two at once; a call takes a prefix of at most `coalesce_max`;
+    /// replays and jobs that failed in company run alone.
+    LaneOrder,
+    /// Effects in the database happen at most once per job, and in log order within a lane (replays excepted).
+    Effects,
+    /// Attempts are numbered and counted right; outages and snoozes are not counted; nothing is buried too early, too
+    /// late or for another's failure; waits keep their limits.
+    Attempts,
+    /// Never more running than allowed, never a lane left waiting while there is room, and none overtaken by one that was
+    /// ready later.
+    Room,
+    /// Nothing of a partition starts, and nothing is left with the driver, once it is given up; nothing else is
+    /// abandoned; a stop ends once.
+    Release,
+    /// A partition whose share is used up is paused, and one that has room again is resumed.
+    Window,
+    /// A job is forgotten only when it is settled or its partition is given up; no dead letter is lost.
+    Letters,
+    /// A replay ends once per acceptance, and is healed only when all of its jobs are.
+    Replays,
+    /// When faults stop, everything ends and everything is committed.
+    Liveness,
+    /// The core keeps exactly the jobs and partitions that are open, and the driver is told of each that is not.
+    Memory,
+    /// The core never panics.
+    NoPanic,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    pub(crate) invariant: Invariant,
+    pub(crate) detail: String,
+}
+
+pub(crate) type Checked<T = ()> = Result<T, Violation>;
+
+impl fmt::Display for Violation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}: {}", self.invariant, self.detail)
+    }
+}
+
+impl Invariant {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Frontier,
+        Self::LaneOrder,
+        Self::Effects,
+        Self::Attempts,
+        Self::Room,
+        Self::Release,
+        Self::Window,
+        Self::Letters,
+        Self::Replays,
+        Self::Liveness,
+        Self::Memory,
+        Self::NoPanic,
+    ];
+
+    pub(crate) fn violated<T>(self, detail: impl Into<String>) -> Checked<T> {
+        Err(Violation {
+            invariant: self,
+            detail: detail.into(),
+        })
+    }
+
+    /// Checks `holds`; the detail is built only when it does not.
+    pub(crate) fn check<D: Into<String>>(self, holds: bool, detail: impl FnOnce() -> D) -> Checked {
+        if holds { Ok(()) } else { self.violated(detail()) }
+    }
+}

@@ -1,0 +1,104 @@
+//! One process of the group: a core, its shadow, and what a driver would hold for it.
+
+use std::collections::BTreeMap;
+
+use afterwrite::engine::core::Core;
+use afterwrite::engine::core::messages::{Input, JobId, Limits, PartitionId};
+use afterwrite::engine::core::mutation::Mutation;
+
+use crate::shadow::Shadow;
+
+/// Which core is simulated, and how closely it is watched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) mutation: Option<Mutation>,
+    pub(crate) shadowed: bool,
+}
+
+pub(crate) struct Member {
+    /// `None` while the process is down.
+    pub(crate) core: Option<Core>,
+    /// `None` when the core is judged only by what reaches the broker and the database.
+    pub(crate) shadow: Option<Shadow>,
+    /// It was told to stop.
+    pub(crate) stopping: bool,
+    /// Its core said that it can leave.
+    pub(crate) drained: bool,
+    pub(crate) fetches: BTreeMap<PartitionId, Fetch>,
+    /// Calls under way, each with its members.
+    pub(crate) calls: Vec<Vec<JobId>>,
+    pub(crate) waits: Vec<JobId>,
+    /// Letters under way.
+    pub(crate) burials: Vec<JobId>,
+    /// Answers for jobs that were abandoned or forgotten, still in a channel.
+    pub(crate) late: Vec<Input>,
+    /// Records that were fetched under an epoch that is over, still in a channel.
+    pub(crate) stale: Vec<Stale>,
+}
+
+/// How far a partition was fetched in this epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetch {
+    pub(crate) epoch: u64,
+    pub(crate) first: usize,
+    pub(crate) next: usize,
+    pub(crate) paused: bool,
+    /// It is being given up.
+    pub(crate) releasing: bool,
+    /// So many records are already in the channel when a pause arrives.
+    pub(crate) overrun: usize,
+}
+
+pub(crate) struct Stale {
+    pub(crate) partition: PartitionId,
+    pub(crate) epoch: u64,
+    pub(crate) index: usize,
+}
+
+impl Member {
+    pub(crate) fn new(limits: Limits, subject: Subject) -> Self {
+        let core = match subject.mutation {
+            Some(mutation) => Core::broken(limits.clone(), mutation),
+            None => Core::new(limits.clone()),
+        };
+        Self {
+            core: Some(core),
+            shadow: subject.shadowed.then(|| Shadow::new(limits)),
+            stopping: false,
+            drained: false,
+            fetches: BTreeMap::new(),
+            calls: Vec::new(),
+            waits: Vec::new(),
+            burials: Vec::new(),
+            late: Vec::new(),
+            stale: Vec::new(),
+        }
+    }
+
+    /// Keeps what a driver knows by itself of what it tells its core.
+    pub(crate) fn hear(&mut self, input: &Input) {
+        match input {
+            Input::Revoking { partition } => {
+                if let Some(fetch) = self.fetches.get_mut(partition) {
+                    fetch.releasing = true;
+                }
+            }
+            Input::Stopping => {
+                self.stopping = true;
+                for fetch in self.fetches.values_mut() {
+                    fetch.releasing = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.core.is_some()
+    }
+
+    /// Up, and not on its way out.
+    pub(crate) fn takes_work(&self) -> bool {
+        self.is_up() && !self.stopping
+    }
+}

@@ -1,0 +1,283 @@
+//! Every action of a core is judged by its shadow the moment it comes out.
+
+use afterwrite::engine::core::messages::{Action, HandlerIndex, JobId, PartitionId, RequestId};
+use afterwrite::engine::retry::{Class, Finish, Policy, Wait};
+use afterwrite::event::delivery::Position;
+
+use crate::invariant::{Checked, Invariant};
+use crate::shadow::{Hold, Origin, Shadow, State};
+
+impl Shadow {
+    pub(crate) fn observe(&mut self, action: &Action) -> Checked {
+        match action {
+            Action::Start {
+                handler,
+                attempt,
+                members,
+            } => self.started(*handler, *attempt, members),
+            Action::Wait { job, wait } => self.waits(*job, *wait),
+            Action::Bury { job, class, attempts } => self.buries(*job, *class, *attempts),
+            Action::Forget { job } => self.forgets(*job),
+            Action::Abandon { job } => self.abandons(*job),
+            Action::Commit { positions } => positions
+                .iter()
+                .try_for_each(|(id, position)| self.commits(*id, *position)),
+            Action::Pause { partition } => self.pauses(*partition, true),
+            Action::Resume { partition } => self.pauses(*partition, false),
+            Action::Released { partition, position } => self.releases(*partition, *position),
+            Action::ReplayEnded { request, healed } => self.replay_ends(*request, *healed),
+            Action::Drained => self.drains(),
+        }
+    }
+
+    fn started(&mut self, handler: HandlerIndex, attempt: u32, members: &[JobId]) -> Checked {
+        let Some(head) = members.first().and_then(|first| self.jobs.get(first)) else {
+            return Invariant::Release.violated("a call starts with a job that is not open");
+        };
+        let (id, name) = (head.partition, head.lane);
+        let Some(hold) = self.holds.get(&id).filter(|hold| !hold.releasing) else {
+            return Invariant::Release.violated("a call starts on a partition that is given up");
+        };
+        let order = Invariant::LaneOrder;
+        order.check(name.0 == handler, || "a call starts with another handler")?;
+        let Some(lane) = hold.lanes.get(&name) else {
+            return order.violated("a call starts with a job that is settled");
+        };
+        order.check(lane.state == State::Idle, || {
+            format!("a call starts on a lane that is {:?}", lane.state)
+        })?;
+        order.check(lane.queue.iter().take(members.len()).eq(members), || {
+            format!("a call takes {members:?}, the lane is {:?}", lane.queue)
+        })?;
+        let others = self.holds.values().filter(|other| !other.releasing);
+        let mut others = others.flat_map(|other| other.lanes.values());
+        let overtaken = others.any(|other| other.state == State::Idle && other.ready_at < lane.ready_at);
+        Invariant::Room.check(!overtaken, || "a lane starts before one that was ready earlier")?;
+        let coalesce_max = self.limits.handlers[usize::from(handler.0)].coalesce_max;
+        order.check(members.len() <= coalesce_max, || "a call takes too many jobs")?;
+        let apart = |job: &JobId| self.jobs[job].alone || matches!(self.jobs[job].origin, Origin::Replay(_));
+        order.check(
+            members.len() == 1 || !members.iter().any(apart),
+            || "a job that has to run alone runs in company",
+        )?;
+        Invariant::Attempts.check(attempt == head.counted + 1, || {
+            format!("attempt {attempt} after {} were counted", head.counted)
+        })?;
+        self.set_state(members[0], State::Running(members.len()));
+        self.running += 1;
+        Invariant::Room.check(self.running <= self.limits.running_max, || "too many calls run")
+    }
+
+    fn waits(&mut self, job: JobId, wait: Wait) -> Checked {
+        let known = Invariant::Release;
+        let Some(state) = self.state_of_head(job) else {
+            return known.violated(format!("{job:?} waits, but is not at the head of a lane"));
+        };
+        let (handler, last, counted) = (self.jobs[&job].lane.0, self.jobs[&job].last, self.jobs[&job].counted);
+        let policy = match handler {
+            HandlerIndex::NONE => Policy::default(),
+            named => self.limits.handlers[usize::from(named.0)].policy.clone(),
+        };
+        match (state, last) {
+            (State::Failed, Some((finish, _))) => {
+                let ended = finish == Finish::Permanent || counted >= policy.attempts_max && is_counted(finish);
+                Invariant::Attempts.check(!ended, || format!("{job:?} is tried again after its last attempt"))?;
+                Invariant::Attempts.check(is_right_wait(&policy, finish, wait), || {
+                    format!("{wait:?} after {finish:?}")
+                })?;
+                self.set_state(job, State::Waiting);
+                Ok(())
+            }
+            (State::BuryFailed, _) => {
+                let right = is_right_wait(&policy, Finish::Unreachable, wait);
+                Invariant::Attempts.check(right, || format!("{wait:?} after a letter was not written"))?;
+                self.set_state(job, State::BuryWaiting);
+                Ok(())
+            }
+            _ => Invariant::LaneOrder.violated(format!("{job:?} waits while its lane is {state:?}")),
+        }
+    }
+
+    fn buries(&mut self, job: JobId, class: Class, attempts: u32) -> Checked {
+        let Some(state) = self.state_of_head(job) else {
+            return Invariant::LaneOrder.violated(format!("{job:?} is buried, but is not at the head of a lane"));
+        };
+        let buried = &self.jobs[&job];
+        let right = Invariant::Attempts;
+        match (state, buried.class) {
+            (State::MustBury, Some(known)) => {
+                right.check(class == known, || {
+                    format!("{job:?} is buried as {class:?}, then as {known:?}")
+                })?;
+            }
+            (State::MustBury, None) => {
+                right.check(class == Class::Undecodable && attempts == 0, || {
+                    format!("bytes are buried as {class:?}")
+                })?;
+            }
+            (State::Failed, None) => {
+                let policy = &self.limits.handlers[usize::from(buried.lane.0.0)].policy;
+                let counted = buried.counted;
+                let enough = counted == policy.attempts_max;
+                let justified = match (buried.last, class) {
+                    (Some((Finish::Permanent, 1)), Class::Permanent) => true,
+                    (Some((Finish::Transient(_), 1)), Class::Exhausted)
+                    | (Some((Finish::TimedOut, 1)), Class::Timeout)
+                    | (Some((Finish::Panicked, 1)), Class::Panic) => enough,
+                    _ => false,
+                };
+                right.check(justified && attempts == counted, || {
+                    format!(
+                        "{job:?} is buried as {class:?} after {counted} attempts, told {attempts}: {:?}",
+                        buried.last
+                    )
+                })?;
+            }
+            _ => return Invariant::LaneOrder.violated(format!("{job:?} is buried while its lane is {state:?}")),
+        }
+        self.jobs.get_mut(&job).expect("it was just found").class = Some(class);
+        self.set_state(job, State::Burying);
+        Ok(())
+    }
+
+    fn forgets(&mut self, id: JobId) -> Checked {
+        if let Some(place) = self.refused.iter().position(|refused| *refused == id) {
+            self.refused.swap_remove(place);
+            return Ok(());
+        }
+        let Some(job) = self.jobs.get(&id) else {
+            return Invariant::Memory.violated(format!("{id:?} is forgotten, but not open"));
+        };
+        if let Some(place) = self.settled.iter().position(|settled| *settled == id) {
+            self.settled.swap_remove(place);
+            self.jobs.remove(&id);
+            return Ok(());
+        }
+        let (partition, name, origin) = (job.partition, job.lane, job.origin);
+        let hold = self.holds.get_mut(&partition).expect("a partition outlives its jobs");
+        Invariant::Letters.check(hold.releasing, || {
+            format!("{id:?} is forgotten, but neither done nor buried")
+        })?;
+        let lane = hold.lanes.get_mut(&name).expect("an open job has a lane");
+        let place = lane
+            .queue
+            .iter()
+            .position(|queued| *queued == id)
+            .expect("an open job is in its lane");
+        let with_driver = match lane.state {
+            State::Running(members) => place < members,
+            State::Burying => place == 0,
+            _ => false,
+        };
+        Invariant::Release.check(!with_driver, || {
+            format!("{id:?} is forgotten while the driver works on it")
+        })?;
+        lane.queue.remove(place);
+        if lane.queue.is_empty() {
+            hold.lanes.remove(&name);
+        }
+        if let Origin::Replay(request) = origin {
+            self.replays.remove(&request);
+        }
+        self.jobs.remove(&id);
+        Ok(())
+    }
+
+    fn abandons(&mut self, job: JobId) -> Checked {
+        let state = self.state_of_head(job);
+        let with_driver = matches!(state, Some(State::Running(_) | State::Burying));
+        Invariant::Release.check(with_driver, || format!("{job:?} is abandoned, but is {state:?}"))?;
+        let expired = self.holds[&self.jobs[&job].partition].expired;
+        Invariant::Release.check(expired, || format!("{job:?} is abandoned before its time"))?;
+        self.running -= usize::from(matches!(state, Some(State::Running(_))));
+        self.set_state(job, State::GivenUp);
+        Ok(())
+    }
+
+    fn commits(&mut self, id: PartitionId, position: Position) -> Checked {
+        let Some(hold) = self.holds.get_mut(&id) else {
+            return Invariant::Frontier.violated(format!("{id:?} is committed, but not held"));
+        };
+        is_frontier(hold, Some(position))?;
+        let forward = hold.committed.is_none_or(|committed| position > committed);
+        hold.committed = Some(position);
+        Invariant::Frontier.check(forward, || format!("{id:?} is committed again"))
+    }
+
+    fn pauses(&mut self, id: PartitionId, paused: bool) -> Checked {
+        let Some(hold) = self.holds.get_mut(&id) else {
+            return Invariant::Window.violated(format!("{id:?} is paused or resumed, but not held"));
+        };
+        Invariant::Window.check(hold.paused != paused, || format!("{id:?} is paused or resumed twice"))?;
+        Invariant::Window.check(paused || !hold.releasing, || format!("{id:?} is resumed, but given up"))?;
+        hold.paused = paused;
+        Ok(())
+    }
+
+    fn releases(&mut self, id: PartitionId, position: Option<Position>) -> Checked {
+        let Some(hold) = self.holds.get(&id).filter(|hold| hold.releasing) else {
+            return Invariant::Release.violated(format!("{id:?} is released unasked"));
+        };
+        let with_driver = |lane: &crate::shadow::Lane| matches!(lane.state, State::Running(_) | State::Burying);
+        Invariant::Release.check(!hold.lanes.values().any(with_driver), || {
+            format!("{id:?} is released while the driver works on it")
+        })?;
+        Invariant::Memory.check(hold.lanes.is_empty(), || {
+            format!("{id:?} is released, but has open jobs")
+        })?;
+        is_frontier(hold, position)?;
+        let renewed = hold.renewed;
+        self.holds.remove(&id);
+        if let Some(epoch) = renewed {
+            self.holds.insert(id, Hold::new(epoch));
+        }
+        Ok(())
+    }
+
+    fn replay_ends(&mut self, request: RequestId, healed: bool) -> Checked {
+        let Some(replay) = self.replays.remove(&request) else {
+            return Invariant::Replays.violated(format!("{request:?} ends, but is not open"));
+        };
+        Invariant::Replays.check(replay.open == 0, || format!("{request:?} ends, but has open jobs"))?;
+        Invariant::Replays.check(healed == replay.healed, || {
+            format!("{request:?} ends with healed = {healed}")
+        })
+    }
+
+    fn drains(&mut self) -> Checked {
+        let over = self.stopping && !self.drained && self.holds.is_empty() && self.running == 0;
+        self.drained = true;
+        Invariant::Release.check(over, || "drained twice, or before the end")
+    }
+
+    fn state_of_head(&mut self, job: JobId) -> Option<State> {
+        self.lane_of_head(job).map(|(lane, _)| lane.state)
+    }
+
+    fn set_state(&mut self, job: JobId, state: State) {
+        self.lane_of_head(job).expect("it was just found").0.state = state;
+    }
+}
+
+fn is_frontier(hold: &Hold, position: Option<Position>) -> Checked {
+    Invariant::Frontier.check(position == hold.frontier(), || {
+        format!("told {position:?}, the frontier is {:?}", hold.frontier())
+    })
+}
+
+fn is_counted(finish: Finish) -> bool {
+    !matches!(finish, Finish::Snooze(_) | Finish::Unreachable)
+}
+
+fn is_right_wait(policy: &Policy, finish: Finish, wait: Wait) -> bool {
+    match (finish, wait) {
+        (Finish::Snooze(asked) | Finish::Transient(Some(asked)), Wait::Exact(wait)) => {
+            wait == asked.min(policy.asked_wait_max)
+        }
+        (Finish::Unreachable, Wait::Jittered(ceiling)) => ceiling <= policy.outage_wait_max,
+        (Finish::Transient(None) | Finish::TimedOut | Finish::Panicked, Wait::Jittered(ceiling)) => {
+            ceiling <= policy.wait_max
+        }
+        _ => false,
+    }
+}

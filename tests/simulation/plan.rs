@@ -1,0 +1,143 @@
+//! The plan of a world: everything that is fixed before its first step, drawn from the seed.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use afterwrite::engine::core::messages::{HandlerIndex, HandlerLimits, Limits, PartitionId};
+use afterwrite::engine::retry::Policy;
+use afterwrite::event::delivery::Position;
+
+use crate::random::Random;
+use crate::script::Script;
+
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// One per member; the handlers are the same in all.
+    pub(crate) limits: Vec<Limits>,
+    pub(crate) log: Vec<Vec<Record>>,
+    /// Every job the log asks for, whoever delivers it: a row of the ledger.
+    pub(crate) rows: Vec<Row>,
+    pub(crate) lanes: usize,
+    pub(crate) steps_max: usize,
+    /// How often faults happen; 0 is never.
+    pub(crate) trouble: usize,
+}
+
+pub(crate) struct Record {
+    pub(crate) position: Position,
+    pub(crate) bytes: usize,
+    /// Empty for a watermark; one row without a handler for bytes that cannot be decoded.
+    pub(crate) rows: Range<usize>,
+}
+
+pub(crate) struct Row {
+    pub(crate) partition: PartitionId,
+    /// Place of its record in the log.
+    pub(crate) index: usize,
+    pub(crate) handler: HandlerIndex,
+    pub(crate) key: u64,
+    pub(crate) lane: usize,
+    pub(crate) script: Script,
+    /// So many attempts of replays fail as the script says; then it works.
+    pub(crate) heals_after: u32,
+}
+
+impl Plan {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let partitions = random.between(1, 4);
+        let handlers = (0..random.between(1, 3))
+            .map(|_| handler(&mut random))
+            .collect::<Vec<_>>();
+        let limits = (0..random.between(1, 3))
+            .map(|_| limits(&mut random, &handlers))
+            .collect();
+        let mut plan = Self {
+            seed,
+            limits,
+            log: Vec::new(),
+            rows: Vec::new(),
+            lanes: 0,
+            steps_max: random.between(200, 700),
+            trouble: [0, 1, 2, 3, 4, 6][random.below(6)],
+        };
+        let keys = random.between(1, 4);
+        for partition in 0..partitions {
+            plan.write_log(&mut random, partition, keys, handlers.len());
+        }
+        plan
+    }
+
+    fn write_log(&mut self, random: &mut Random, partition: usize, keys: usize, handlers: usize) {
+        let id = PartitionId(u32::try_from(partition).expect("there are few partitions"));
+        let lanes_before = self.lanes;
+        let mut records = Vec::new();
+        let mut position = 0;
+        for index in 0..random.between(10, 45) {
+            position += random.below(3) as i64 * random.below(4) as i64 + 1;
+            let first_row = self.rows.len();
+            let key = random.below(keys);
+            let woken: Vec<usize> = match random.below(100) {
+                0..12 => Vec::new(),
+                12..16 => vec![handlers],
+                _ => (0..handlers).filter(|_| random.chance(70)).collect(),
+            };
+            for handler in woken {
+                let decoded = handler < handlers;
+                let named = HandlerIndex(u16::try_from(handler).expect("there are few handlers"));
+                self.rows.push(Row {
+                    partition: id,
+                    index,
+                    handler: if decoded { named } else { HandlerIndex::NONE },
+                    key: key as u64,
+                    lane: lanes_before + handler * keys + key,
+                    script: Script::draw(random),
+                    heals_after: u32::try_from(random.below(4)).expect("it is small"),
+                });
+            }
+            records.push(Record {
+                position: Position(position),
+                bytes: random.between(1, 40),
+                rows: first_row..self.rows.len(),
+            });
+        }
+        self.lanes += (handlers + 1) * keys;
+        self.log.push(records);
+    }
+
+    pub(crate) fn record(&self, id: PartitionId, index: usize) -> &Record {
+        &self.log[id.0 as usize][index]
+    }
+
+    pub(crate) fn records(&self, id: PartitionId) -> usize {
+        self.log[id.0 as usize].len()
+    }
+
+    /// The first record at or after a position.
+    pub(crate) fn index_of(&self, id: PartitionId, position: Position) -> usize {
+        self.log[id.0 as usize].partition_point(|record| record.position < position)
+    }
+}
+
+fn handler(random: &mut Random) -> HandlerLimits {
+    HandlerLimits {
+        coalesce_max: [1, 1, 2, 3, 5][random.below(5)],
+        policy: Policy {
+            attempts_max: u32::try_from(random.between(1, 4)).expect("it is small"),
+            first_wait: Duration::from_secs(1),
+            factor: 2,
+            wait_max: Duration::from_secs(6),
+            asked_wait_max: Duration::from_secs(10),
+            outage_wait_max: Duration::from_secs(3),
+        },
+    }
+}
+
+fn limits(random: &mut Random, handlers: &[HandlerLimits]) -> Limits {
+    Limits {
+        running_max: random.between(1, 4),
+        window_events_max: random.between(2, 40),
+        window_bytes_max: [60, 200, 800, 3_000][random.below(4)],
+        handlers: handlers.to_vec(),
+    }
+}

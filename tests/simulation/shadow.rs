@@ -1,0 +1,404 @@
+//! The shadow of one core: what must be true of it, kept from what goes in and what comes out.
+//!
+//! [`Shadow::take`] learns an input before the core does, [`Shadow::observe`](crate::observe) judges every action, and
+//! [`Shadow::check`](crate::check) judges the state when the step is over. It never looks inside the core.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, RequestId, Work};
+use afterwrite::engine::retry::{Class, Finish};
+use afterwrite::event::delivery::Position;
+
+pub(crate) struct Shadow {
+    pub(crate) limits: Limits,
+    pub(crate) holds: BTreeMap<PartitionId, Hold>,
+    /// Accepted and not yet forgotten.
+    pub(crate) jobs: HashMap<JobId, Job>,
+    pub(crate) replays: HashMap<RequestId, Replay>,
+    /// Offered under a wrong epoch, or twice: to be forgotten within the step.
+    pub(crate) refused: Vec<JobId>,
+    /// Settled in this step: to be forgotten within it.
+    pub(crate) settled: Vec<JobId>,
+    pub(crate) running: usize,
+    pub(crate) stopping: bool,
+    pub(crate) drained: bool,
+    pub(crate) commit_due: bool,
+    /// Counts the moments at which lanes become ready.
+    clock: u64,
+}
+
+/// A partition that the core holds.
+pub(crate) struct Hold {
+    pub(crate) epoch: u64,
+    pub(crate) lanes: BTreeMap<LaneName, Lane>,
+    pub(crate) arrivals: VecDeque<Arrival>,
+    arrived_before: u64,
+    pub(crate) newest: Option<Position>,
+    pub(crate) committed: Option<Position>,
+    pub(crate) paused: bool,
+    pub(crate) releasing: bool,
+    /// Nothing more is waited for: what runs is to be abandoned.
+    pub(crate) expired: bool,
+    /// Assigned anew while it was held: it starts afresh under this epoch.
+    pub(crate) renewed: Option<u64>,
+}
+
+pub(crate) type LaneName = (HandlerIndex, u64);
+
+#[derive(Default)]
+pub(crate) struct Lane {
+    pub(crate) queue: VecDeque<JobId>,
+    pub(crate) state: State,
+    /// When it became idle the last time.
+    pub(crate) ready_at: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum State {
+    /// It can start as soon as there is room.
+    #[default]
+    Idle,
+    Running(usize),
+    /// The call ended badly: `Wait` or `Bury` has to come within the step.
+    Failed,
+    Waiting,
+    /// `Bury` has to come within the step.
+    MustBury,
+    Burying,
+    /// The letter could not be written: `Wait` has to come within the step.
+    BuryFailed,
+    BuryWaiting,
+    /// It failed after its partition was given up: nothing more may happen to it.
+    GivenUp,
+}
+
+pub(crate) struct Arrival {
+    pub(crate) position: Position,
+    open: usize,
+    bytes: usize,
+}
+
+pub(crate) struct Job {
+    pub(crate) partition: PartitionId,
+    pub(crate) lane: LaneName,
+    pub(crate) origin: Origin,
+    /// Counted ends of calls of which it was the first member, without the one that parted it from its company.
+    pub(crate) counted: u32,
+    /// Whether it has to run alone, because its company failed.
+    pub(crate) alone: bool,
+    /// How the last call with it as the first member ended, and how many members that had.
+    pub(crate) last: Option<(Finish, usize)>,
+    pub(crate) class: Option<Class>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Arrival(u64),
+    Replay(RequestId),
+}
+
+pub(crate) struct Replay {
+    pub(crate) open: usize,
+    pub(crate) healed: bool,
+}
+
+impl Lane {
+    fn become_ready(&mut self, clock: u64) {
+        self.state = State::Idle;
+        self.ready_at = clock;
+    }
+}
+
+impl Hold {
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            lanes: BTreeMap::new(),
+            arrivals: VecDeque::new(),
+            arrived_before: 0,
+            newest: None,
+            committed: None,
+            paused: false,
+            releasing: false,
+            expired: false,
+            renewed: None,
+        }
+    }
+
+    pub(crate) fn frontier(&self) -> Option<Position> {
+        let open = self.arrivals.front().map(|arrival| arrival.position);
+        open.or(self.newest.map(|newest| Position(newest.0 + 1)))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let open = self.arrivals.iter().filter(|arrival| arrival.open > 0);
+        open.map(|arrival| arrival.bytes).sum()
+    }
+
+    fn arrive(&mut self, position: Position, open: usize, bytes: usize) -> u64 {
+        self.newest = Some(position);
+        self.arrivals.push_back(Arrival { position, open, bytes });
+        let number = self.arrived_before + self.arrivals.len() as u64 - 1;
+        self.advance();
+        number
+    }
+
+    fn settle(&mut self, number: u64) {
+        let index = usize::try_from(number - self.arrived_before).expect("it is near");
+        self.arrivals[index].open -= 1;
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while self.arrivals.front().is_some_and(|arrival| arrival.open == 0) {
+            self.arrivals.pop_front();
+            self.arrived_before += 1;
+        }
+    }
+}
+
+impl Shadow {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            holds: BTreeMap::new(),
+            jobs: HashMap::new(),
+            replays: HashMap::new(),
+            refused: Vec::new(),
+            settled: Vec::new(),
+            running: 0,
+            stopping: false,
+            drained: false,
+            commit_due: false,
+            clock: 0,
+        }
+    }
+
+    /// Learns what is about to go into the core.
+    pub(crate) fn take(&mut self, input: &Input) {
+        self.clock += 1;
+        match input {
+            Input::Assigned { partition, epoch } => self.assigned(*partition, *epoch),
+            Input::Delivered {
+                partition,
+                epoch,
+                position,
+                bytes,
+                work,
+            } => self.delivered(*partition, *epoch, *position, *bytes, work),
+            Input::Replayed {
+                partition,
+                epoch,
+                request,
+                work,
+            } => self.replayed(*partition, *epoch, *request, work),
+            Input::Finished { job, finish } => self.finished(*job, *finish),
+            Input::Due { job } => self.move_head(*job, |state, _| match state {
+                State::Waiting => State::Idle,
+                State::BuryWaiting => State::MustBury,
+                other => other,
+            }),
+            Input::Buried { job } => self.buried(*job),
+            Input::BuryFailed { job } => self.move_head(*job, |state, releasing| match state {
+                State::Burying if releasing => State::GivenUp,
+                State::Burying => State::BuryFailed,
+                other => other,
+            }),
+            Input::Revoking { partition } => self.give_up(*partition, false),
+            Input::RevokeExpired { partition } => {
+                let asked = self.holds.get(partition).is_some_and(|hold| hold.releasing);
+                self.give_up(*partition, asked);
+                if let Some(hold) = self.holds.get_mut(partition) {
+                    hold.releasing = asked;
+                }
+            }
+            Input::Lost { partition } => self.give_up(*partition, true),
+            Input::CommitDue => self.commit_due = true,
+            Input::Stopping | Input::StopExpired => {
+                self.stopping |= matches!(input, Input::Stopping);
+                let expired = self.stopping && matches!(input, Input::StopExpired);
+                for hold in self.holds.values_mut() {
+                    hold.releasing |= self.stopping;
+                    hold.expired |= expired;
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: PartitionId, expired: bool) {
+        if let Some(hold) = self.holds.get_mut(&id) {
+            hold.releasing = true;
+            hold.expired |= expired;
+        }
+    }
+
+    fn assigned(&mut self, id: PartitionId, epoch: u64) {
+        self.give_up(id, true);
+        if self.stopping {
+            return;
+        }
+        match self.holds.get_mut(&id) {
+            Some(held) => held.renewed = Some(epoch),
+            None => {
+                self.holds.insert(id, Hold::new(epoch));
+            }
+        }
+    }
+
+    fn delivered(&mut self, id: PartitionId, epoch: u64, position: Position, bytes: usize, work: &Work) {
+        let specs = specs(work);
+        let live = self
+            .holds
+            .get_mut(&id)
+            .filter(|hold| hold.epoch == epoch && !hold.releasing);
+        let Some(hold) = live.filter(|hold| hold.newest.is_none_or(|newest| position > newest)) else {
+            self.refused.extend(specs.iter().map(|spec| spec.job));
+            return;
+        };
+        let number = hold.arrive(position, specs.len(), bytes);
+        self.queue(id, Origin::Arrival(number), &specs);
+    }
+
+    fn replayed(&mut self, id: PartitionId, epoch: u64, request: RequestId, work: &Work) {
+        let specs = specs(work);
+        let live = self
+            .holds
+            .get(&id)
+            .is_some_and(|hold| hold.epoch == epoch && !hold.releasing);
+        if !live || self.replays.contains_key(&request) {
+            self.refused.extend(specs.iter().map(|spec| spec.job));
+            return;
+        }
+        let accepted = Replay {
+            open: specs.len(),
+            healed: true,
+        };
+        self.replays.insert(request, accepted);
+        self.queue(id, Origin::Replay(request), &specs);
+    }
+
+    fn queue(&mut self, id: PartitionId, origin: Origin, specs: &[JobSpec]) {
+        for spec in specs {
+            let job = Job {
+                partition: id,
+                lane: (spec.handler, spec.key),
+                origin,
+                counted: 0,
+                alone: false,
+                last: None,
+                class: None,
+            };
+            self.jobs.insert(spec.job, job);
+            let hold = self.holds.get_mut(&id).expect("it was just found");
+            let lane = hold.lanes.entry((spec.handler, spec.key)).or_default();
+            if lane.queue.is_empty() {
+                self.clock += 1;
+                lane.ready_at = self.clock;
+            }
+            lane.queue.push_back(spec.job);
+            if spec.handler == HandlerIndex::NONE {
+                lane.state = State::MustBury;
+            }
+        }
+    }
+
+    fn finished(&mut self, id: JobId, finish: Finish) {
+        let clock = self.clock;
+        let Some((lane, releasing)) = self.lane_of_head(id) else {
+            return;
+        };
+        let State::Running(members) = lane.state else { return };
+        if matches!(finish, Finish::Done | Finish::Skipped) {
+            lane.become_ready(clock);
+            for _ in 0..members {
+                self.settle_head(id, true);
+            }
+            self.running -= 1;
+            return;
+        }
+        let together: Vec<JobId> = lane.queue.iter().take(members).copied().collect();
+        let handler = self.jobs[&id].lane.0;
+        let attempts_max = self.limits.handlers[usize::from(handler.0)].policy.attempts_max;
+        let head = self.jobs.get_mut(&id).expect("it is open");
+        head.counted += u32::from(!matches!(finish, Finish::Snooze(_) | Finish::Unreachable));
+        head.last = Some((finish, members));
+        let is_final = match finish {
+            Finish::Permanent => true,
+            Finish::Snooze(_) | Finish::Unreachable => false,
+            _ => head.counted >= attempts_max,
+        };
+        let apart = is_final && members > 1;
+        // Who of them failed is not known yet, so the call that parts them is nobody's attempt.
+        head.counted -= u32::from(apart);
+        for job in together.iter().filter(|_| apart) {
+            self.jobs.get_mut(job).expect("it is open").alone = true;
+        }
+        self.running -= 1;
+        let (lane, _) = self.lane_of_head(id).expect("it was just found");
+        match releasing {
+            true => lane.state = State::GivenUp,
+            false if apart => lane.become_ready(clock),
+            false => lane.state = State::Failed,
+        }
+    }
+
+    fn buried(&mut self, id: JobId) {
+        let clock = self.clock;
+        if let Some((lane, _)) = self.lane_of_head(id).filter(|(lane, _)| lane.state == State::Burying) {
+            lane.become_ready(clock);
+            self.settle_head(id, false);
+        }
+    }
+
+    /// Settles the head of the lane in which `member` is or was.
+    fn settle_head(&mut self, member: JobId, healed: bool) {
+        let (id, name) = (self.jobs[&member].partition, self.jobs[&member].lane);
+        let hold = self.holds.get_mut(&id).expect("it was just found");
+        let lane = hold.lanes.get_mut(&name).expect("it was just found");
+        let job = lane.queue.pop_front().expect("members are in the queue");
+        if lane.queue.is_empty() {
+            hold.lanes.remove(&name);
+        }
+        match self.jobs[&job].origin {
+            Origin::Arrival(number) => hold.settle(number),
+            Origin::Replay(request) => {
+                if let Some(replay) = self.replays.get_mut(&request) {
+                    replay.open -= 1;
+                    replay.healed &= healed;
+                }
+            }
+        }
+        self.settled.push(job);
+    }
+
+    fn move_head(&mut self, job: JobId, moved: impl Fn(State, bool) -> State) {
+        let clock = self.clock;
+        if let Some((lane, releasing)) = self.lane_of_head(job) {
+            match moved(lane.state, releasing) {
+                State::Idle if lane.state != State::Idle => lane.become_ready(clock),
+                other => lane.state = other,
+            }
+        }
+    }
+
+    /// The lane at whose head the job is, and whether its partition is being given up.
+    pub(crate) fn lane_of_head(&mut self, job: JobId) -> Option<(&mut Lane, bool)> {
+        let known = self.jobs.get(&job)?;
+        let hold = self.holds.get_mut(&known.partition)?;
+        let releasing = hold.releasing;
+        let lane = hold.lanes.get_mut(&known.lane)?;
+        (lane.queue.front() == Some(&job)).then_some((lane, releasing))
+    }
+}
+
+fn specs(work: &Work) -> Vec<JobSpec> {
+    match work {
+        Work::Nothing => Vec::new(),
+        Work::Jobs(specs) => specs.clone(),
+        Work::Undecodable(job) => vec![JobSpec {
+            job: *job,
+            handler: HandlerIndex::NONE,
+            key: job.0,
+        }],
+    }
+}

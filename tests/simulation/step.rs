@@ -1,0 +1,360 @@
+//! What can happen next in a world, and the everyday part of it. Faults are in [`fault`](crate::fault).
+//!
+//! A step names only its kind; `pick` chooses among what is there at that moment and `luck` decides details. So any
+//! sequence of steps is a history, steps may be left out, and a failing history can be shrunk.
+
+use afterwrite::engine::core::messages::{Input, PartitionId};
+use afterwrite::engine::retry::Finish;
+
+use crate::invariant::Checked;
+use crate::member::Fetch;
+use crate::random::Random;
+use crate::script::Ending;
+use crate::world::{Request, World, Zombie};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) kind: Kind,
+    pub(crate) pick: usize,
+    pub(crate) luck: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Deliver,
+    CallEnds,
+    Due,
+    LetterEnds,
+    CommitDue,
+    Assign,
+    AskReplay,
+    TakeReplay,
+    /// A member that was deposed hears of it.
+    HearLoss,
+    /// A member that is down, or has drained, starts anew.
+    Restart,
+    ZombieEnds,
+    Revoke,
+    RevokeBudgetSpent,
+    LateRevokeBudget,
+    /// The broker takes a partition away; its owner hears of it later.
+    Depose,
+    AssignWhileHeld,
+    AssignWhileStopping,
+    Crash,
+    Stop,
+    StopBudgetSpent,
+    OutageBegins,
+    OutageEnds,
+    LoseCommit,
+    DeliverTwice,
+    DeliverStale,
+    ReplayStale,
+    ReplayTwice,
+    AnswerLate,
+}
+
+/// How often each kind is tried: always, and for each degree of trouble.
+const WEIGHTS: [(Kind, usize, usize); 28] = [
+    (Kind::Deliver, 300, 0),
+    (Kind::CallEnds, 300, 0),
+    (Kind::Due, 140, 0),
+    (Kind::LetterEnds, 100, 0),
+    (Kind::CommitDue, 40, 0),
+    (Kind::Assign, 80, 0),
+    (Kind::AskReplay, 20, 0),
+    (Kind::TakeReplay, 40, 0),
+    (Kind::HearLoss, 40, 0),
+    (Kind::Restart, 40, 0),
+    (Kind::ZombieEnds, 20, 0),
+    (Kind::RevokeBudgetSpent, 20, 0),
+    (Kind::StopBudgetSpent, 20, 0),
+    (Kind::OutageEnds, 60, 0),
+    (Kind::Revoke, 4, 6),
+    (Kind::LateRevokeBudget, 0, 1),
+    (Kind::Depose, 0, 3),
+    (Kind::AssignWhileHeld, 0, 1),
+    (Kind::AssignWhileStopping, 0, 40),
+    (Kind::Crash, 0, 2),
+    (Kind::Stop, 0, 3),
+    (Kind::OutageBegins, 0, 2),
+    (Kind::LoseCommit, 0, 2),
+    (Kind::DeliverTwice, 0, 4),
+    (Kind::DeliverStale, 0, 20),
+    (Kind::ReplayStale, 0, 4),
+    (Kind::ReplayTwice, 0, 4),
+    (Kind::AnswerLate, 0, 10),
+];
+
+const REQUESTS_MAX: usize = 8;
+
+impl Step {
+    pub(crate) fn draw(random: &mut Random, trouble: usize) -> Self {
+        let total: usize = WEIGHTS
+            .iter()
+            .map(|(_, always, troubled)| always + troubled * trouble)
+            .sum();
+        let mut left = random.below(total);
+        let drawn = WEIGHTS.iter().find(|(_, always, troubled)| {
+            let weight = always + troubled * trouble;
+            let found = left < weight;
+            left = left.saturating_sub(weight);
+            found
+        });
+        Self {
+            kind: drawn.expect("the number is below the sum").0,
+            pick: random.below(1 << 16),
+            luck: random.next(),
+        }
+    }
+}
+
+/// One of these, if there is any.
+pub(crate) fn pick<T>(mut all: Vec<T>, pick: usize) -> Option<T> {
+    if all.is_empty() {
+        return None;
+    }
+    let chosen = pick % all.len();
+    Some(all.swap_remove(chosen))
+}
+
+impl World {
+    /// Lets a step happen; answers whether it was possible.
+    pub(crate) fn apply(&mut self, step: &Step) -> Checked<bool> {
+        self.luck = Random::new(step.luck);
+        match step.kind {
+            Kind::Deliver => self.deliver_next(step.pick),
+            Kind::CallEnds => self.end_some_call(step.pick),
+            Kind::Due => self.end_some_wait(step.pick),
+            Kind::LetterEnds => self.end_some_letter(step.pick),
+            Kind::CommitDue => match pick(self.up(), step.pick) {
+                Some(m) => self.feed(m, Input::CommitDue).map(|()| true),
+                None => Ok(false),
+            },
+            Kind::Assign => self.assign_some(step.pick),
+            Kind::AskReplay => Ok(self.ask_replay(step.pick)),
+            Kind::TakeReplay => match pick(self.takable(), step.pick) {
+                Some(request) => self.take_replay(request).map(|()| true),
+                None => Ok(false),
+            },
+            Kind::Restart => Ok(self.restart_some(step.pick)),
+            Kind::ZombieEnds => self.end_some_zombie(step.pick),
+            _ => self.apply_fault(step),
+        }
+    }
+
+    pub(crate) fn up(&self) -> Vec<usize> {
+        (0..self.members.len()).filter(|m| self.members[*m].is_up()).collect()
+    }
+
+    /// All (member, partition) that are fetched, as the members believe.
+    pub(crate) fn fetched(&self) -> Vec<(usize, PartitionId)> {
+        let of_member = |m: usize| self.members[m].fetches.keys().map(move |id| (m, *id));
+        (0..self.members.len()).flat_map(of_member).collect()
+    }
+
+    fn deliver_next(&mut self, picked: usize) -> Checked<bool> {
+        let mut open = self.fetched();
+        open.retain(|(m, id)| {
+            let fetch = self.members[*m].fetches[id];
+            fetch.next < self.plan.records(*id) && (!fetch.paused || fetch.overrun > 0)
+        });
+        let Some((m, id)) = pick(open, picked) else {
+            return Ok(false);
+        };
+        let fetch = self.members[m].fetches.get_mut(&id).expect("it was just found");
+        let Fetch {
+            epoch,
+            next,
+            paused,
+            releasing,
+            ..
+        } = *fetch;
+        fetch.next += 1;
+        if paused {
+            fetch.overrun -= 1;
+            self.fault("fault: delivered after a pause");
+        }
+        if releasing {
+            self.fault("fault: delivered while releasing");
+        }
+        self.deliver(m, id, epoch, next).map(|()| true)
+    }
+
+    fn end_some_call(&mut self, picked: usize) -> Checked<bool> {
+        let calls = |m: usize| (0..self.members[m].calls.len()).map(move |call| (m, call));
+        let all = (0..self.members.len()).flat_map(calls).collect();
+        match pick(all, picked) {
+            Some((m, call)) => self.end_call(m, call).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// A call ends the way its handler's script says.
+    pub(crate) fn end_call(&mut self, m: usize, call: usize) -> Checked {
+        let members = self.members[m].calls.remove(call);
+        let (rows, replay) = self.rows(&members);
+        let finish = match self.call(&rows, replay) {
+            Ending::Works => Finish::Done,
+            Ending::Skips => Finish::Skipped,
+            Ending::Fails(failure) => failure.finish(&mut self.luck),
+        };
+        if matches!(finish, Finish::Done | Finish::Skipped) {
+            self.database.commit(&self.plan, &rows, replay)?;
+        } else if finish == Finish::TimedOut && self.luck.chance(40) {
+            self.fault("fault: timed out and committed later");
+            self.zombies.push(Zombie::Call { rows, replay });
+        }
+        self.feed(
+            m,
+            Input::Finished {
+                job: members[0],
+                finish,
+            },
+        )
+    }
+
+    fn end_some_wait(&mut self, picked: usize) -> Checked<bool> {
+        let waits = |m: usize| (0..self.members[m].waits.len()).map(move |wait| (m, wait));
+        let all = (0..self.members.len()).flat_map(waits).collect();
+        let Some((m, wait)) = pick(all, picked) else {
+            return Ok(false);
+        };
+        let job = self.members[m].waits.remove(wait);
+        self.feed(m, Input::Due { job }).map(|()| true)
+    }
+
+    fn end_some_letter(&mut self, picked: usize) -> Checked<bool> {
+        let letters = |m: usize| (0..self.members[m].burials.len()).map(move |letter| (m, letter));
+        let all = (0..self.members.len()).flat_map(letters).collect();
+        let Some((m, letter)) = pick(all, picked) else {
+            return Ok(false);
+        };
+        let fails = self.outage || self.plan.trouble > 0 && self.luck.chance(25);
+        self.end_letter(m, letter, fails).map(|()| true)
+    }
+
+    pub(crate) fn end_letter(&mut self, m: usize, letter: usize, fails: bool) -> Checked {
+        let job = self.members[m].burials.remove(letter);
+        if fails {
+            self.fault("fault: letter not written");
+            return self.feed(m, Input::BuryFailed { job });
+        }
+        let row = self.row(job);
+        self.database.write_letter(row);
+        self.database.enter_buried(row);
+        self.feed(m, Input::Buried { job })
+    }
+
+    fn assign_some(&mut self, picked: usize) -> Checked<bool> {
+        let ready: Vec<usize> = self
+            .up()
+            .into_iter()
+            .filter(|m| self.members[*m].takes_work())
+            .collect();
+        let free = self
+            .broker
+            .ids()
+            .filter(|id| self.broker.claim(*id).owner.is_none())
+            .collect();
+        let (Some(id), Some(m)) = (pick(free, picked), pick(ready, picked / 64)) else {
+            return Ok(false);
+        };
+        if self.broker.claim(id).last_owner.is_some_and(|last| last != m) {
+            self.fault("fault: moved to another member");
+        }
+        self.assign(m, id).map(|()| true)
+    }
+
+    fn ask_replay(&mut self, picked: usize) -> bool {
+        if self.requests.len() >= REQUESTS_MAX {
+            return false;
+        }
+        let asked = |row: &usize| {
+            self.requests
+                .iter()
+                .any(|request| !request.ended && request.rows.contains(row))
+        };
+        let rows = (0..self.plan.rows.len()).filter(|row| self.database.has_letter(*row) && !asked(row));
+        let letters: Vec<usize> = rows.collect();
+        let Some(first) = pick(letters.clone(), picked) else {
+            return false;
+        };
+        let partition = self.plan.rows[first].partition;
+        let decodes =
+            |row: &usize| self.plan.rows[*row].handler != afterwrite::engine::core::messages::HandlerIndex::NONE;
+        let with = |row: &usize| *row != first && self.plan.rows[*row].partition == partition && decodes(row);
+        let mut rows = vec![first];
+        rows.extend(letters.iter().copied().find(|row| decodes(&first) && with(row)));
+        if self.luck.chance(5) {
+            rows.clear();
+        }
+        self.note(|| format!("-- replay of rows {rows:?} is asked for"));
+        self.requests.push(Request {
+            partition,
+            rows,
+            taken: None,
+            ended: false,
+        });
+        true
+    }
+
+    /// Requests that the present owner of their partition has not taken yet, and knows that it may.
+    pub(crate) fn takable(&self) -> Vec<usize> {
+        let takable = |request: &usize| {
+            let Request {
+                partition,
+                taken,
+                ended,
+                ..
+            } = &self.requests[*request];
+            let claim = self.broker.claim(*partition);
+            let fetch = claim.owner.and_then(|m| self.members[m].fetches.get(partition));
+            let current = fetch.is_some_and(|fetch| fetch.epoch == claim.epoch);
+            current && !ended && taken.is_none_or(|(_, epoch)| epoch != claim.epoch)
+        };
+        (0..self.requests.len()).filter(takable).collect()
+    }
+
+    pub(crate) fn take_replay(&mut self, request: usize) -> Checked {
+        let claim = self.broker.claim(self.requests[request].partition);
+        let m = claim.owner.expect("a takable request has an owner");
+        if self.requests[request].taken.is_some() {
+            self.fault("fault: replay taken again by the next owner");
+        }
+        self.requests[request].taken = Some((m, claim.epoch));
+        self.replay(m, claim.epoch, request)
+    }
+
+    fn restart_some(&mut self, picked: usize) -> bool {
+        let over = |m: &usize| !self.members[*m].is_up() || self.members[*m].drained;
+        let Some(m) = pick((0..self.members.len()).filter(over).collect(), picked) else {
+            return false;
+        };
+        self.broker.depose_all(m);
+        self.restart(m);
+        true
+    }
+
+    fn end_some_zombie(&mut self, picked: usize) -> Checked<bool> {
+        if self.zombies.is_empty() {
+            return Ok(false);
+        }
+        let zombie = self.zombies.swap_remove(picked % self.zombies.len());
+        match zombie {
+            Zombie::Call { rows, replay } => {
+                self.note(|| format!("-- a zombie commits rows {rows:?}"));
+                if !rows.iter().any(|row| self.database.takes(*row, replay)) {
+                    self.fault("fault: zombie finds its row");
+                }
+                self.database.commit(&self.plan, &rows, replay)?;
+            }
+            Zombie::Letter { row } => {
+                self.note(|| format!("-- a zombie buries row {row}"));
+                self.database.write_letter(row);
+                self.database.enter_buried(row);
+            }
+        }
+        Ok(true)
+    }
+}

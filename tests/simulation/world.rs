@@ -1,0 +1,357 @@
+//! A world: a log, a broker, a database, and members of one group, each with a core of its own.
+//!
+//! The world plays the driver of every member: it feeds inputs to the cores and performs their actions. Nothing runs by
+//! itself; a [`Step`](crate::step::Step) says what happens next, and `luck` decides its details.
+
+use std::rc::Rc;
+
+use afterwrite::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, PartitionId, RequestId, Work};
+use afterwrite::engine::retry::Finish;
+use afterwrite::event::delivery::Position;
+
+use crate::broker::Broker;
+use crate::coverage::Coverage;
+use crate::database::Database;
+use crate::invariant::{Checked, Invariant};
+use crate::member::{Fetch, Member, Stale, Subject};
+use crate::plan::Plan;
+use crate::quiet::quietly;
+use crate::random::Random;
+use crate::script::{Ending, Failure};
+
+pub(crate) struct World {
+    pub(crate) plan: Rc<Plan>,
+    pub(crate) broker: Broker,
+    pub(crate) database: Database,
+    pub(crate) members: Vec<Member>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) zombies: Vec<Zombie>,
+    /// Nothing that a call or a letter needs can be reached.
+    pub(crate) outage: bool,
+    /// The next commit does not arrive.
+    pub(crate) commit_gets_lost: bool,
+    pub(crate) luck: Random,
+    pub(crate) inputs: usize,
+    pub(crate) coverage: Coverage,
+    /// What happened, line by line, when it is asked for.
+    pub(crate) history: Option<Vec<String>>,
+    subject: Subject,
+    /// Per job its row, and its request if it is a replay.
+    jobs: Vec<(usize, Option<usize>)>,
+    /// Per partition the record before which everything was found settled.
+    verified: Vec<usize>,
+    buffer: Vec<Action>,
+}
+
+/// A request to replay letters of one partition.
+pub(crate) struct Request {
+    pub(crate) partition: PartitionId,
+    pub(crate) rows: Vec<usize>,
+    /// Who took it, under which epoch.
+    pub(crate) taken: Option<(usize, u64)>,
+    pub(crate) ended: bool,
+}
+
+/// Something that nobody waits for any more, but that still reaches the database.
+pub(crate) enum Zombie {
+    Call { rows: Vec<usize>, replay: bool },
+    Letter { row: usize },
+}
+
+impl World {
+    pub(crate) fn new(plan: Rc<Plan>, subject: Subject, with_history: bool) -> Self {
+        let members = plan
+            .limits
+            .iter()
+            .map(|limits| Member::new(limits.clone(), subject))
+            .collect();
+        Self {
+            broker: Broker::new(plan.log.len()),
+            database: Database::new(&plan),
+            members,
+            requests: Vec::new(),
+            zombies: Vec::new(),
+            outage: false,
+            commit_gets_lost: false,
+            luck: Random::new(plan.seed),
+            inputs: 0,
+            coverage: Coverage::default(),
+            history: with_history.then(Vec::new),
+            subject,
+            jobs: Vec::new(),
+            verified: vec![0; plan.log.len()],
+            buffer: Vec::new(),
+            plan,
+        }
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(history) = &mut self.history {
+            history.push(line());
+        }
+    }
+
+    /// Notes a fault in the history and counts its kind.
+    pub(crate) fn fault(&mut self, kind: &'static str) {
+        self.coverage.mark(kind);
+        self.note(|| format!("-- {kind}"));
+    }
+
+    /// Starts a member that is down, with nothing but what the broker and the database know.
+    pub(crate) fn restart(&mut self, member: usize) {
+        self.members[member] = Member::new(self.plan.limits[member].clone(), self.subject);
+        self.note(|| format!("-- member {member} starts"));
+    }
+
+    /// Gives one input to a member's core, performs what follows, and checks every invariant.
+    pub(crate) fn feed(&mut self, m: usize, input: Input) -> Checked {
+        self.inputs += 1;
+        self.coverage.mark_input(&input);
+        self.note(|| format!("{m} <- {input:?}"));
+        let member = &mut self.members[m];
+        member.hear(&input);
+        if let Some(shadow) = &mut member.shadow {
+            shadow.take(&input);
+        }
+        let mut actions = std::mem::take(&mut self.buffer);
+        let core = member.core.as_mut().expect("only members that are up are fed");
+        quietly(|| core.step(input, &mut actions))?;
+        for action in actions.drain(..) {
+            self.coverage.mark_action(&action);
+            self.note(|| format!("{m}    -> {action:?}"));
+            if let Some(shadow) = &mut self.members[m].shadow {
+                shadow.observe(&action)?;
+            }
+            self.perform(m, action)?;
+        }
+        self.buffer = actions;
+        let member = &mut self.members[m];
+        let core = member.core.as_ref().expect("it was just fed");
+        member.shadow.as_mut().map_or(Ok(()), |shadow| shadow.check(core))
+    }
+
+    fn perform(&mut self, m: usize, action: Action) -> Checked {
+        match action {
+            Action::Start { members, .. } => self.members[m].calls.push(members),
+            Action::Wait { job, .. } => self.members[m].waits.push(job),
+            Action::Bury { job, .. } => self.members[m].burials.push(job),
+            Action::Forget { job } => {
+                let member = &mut self.members[m];
+                if let Some(place) = member.waits.iter().position(|waits| *waits == job) {
+                    member.waits.remove(place);
+                    member.late.push(Input::Due { job });
+                }
+            }
+            Action::Abandon { job } => self.abandon(m, job)?,
+            Action::Commit { positions } => {
+                let lost = std::mem::take(&mut self.commit_gets_lost);
+                for (id, position) in positions {
+                    self.commit(m, id, position, lost)?;
+                }
+            }
+            Action::Pause { partition } => {
+                let overrun = self.luck.below(3);
+                if let Some(fetch) = self.members[m].fetches.get_mut(&partition) {
+                    (fetch.paused, fetch.overrun) = (true, overrun);
+                }
+            }
+            Action::Resume { partition } => {
+                if let Some(fetch) = self.members[m].fetches.get_mut(&partition) {
+                    fetch.paused = false;
+                }
+            }
+            Action::Released { partition, position } => self.release(m, partition, position)?,
+            Action::ReplayEnded { request, healed } => self.end_replay(m, request, healed)?,
+            Action::Drained => self.members[m].drained = true,
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, m: usize, id: PartitionId, position: Position, lost: bool) -> Checked {
+        self.verify(id, position)?;
+        let Some(epoch) = self.members[m].fetches.get(&id).map(|fetch| fetch.epoch) else {
+            return Invariant::Frontier.violated(format!("{id:?} is committed, but not fetched"));
+        };
+        if !self.broker.is_owner(id, m, epoch) {
+            self.fault("fault: commit of a deposed owner");
+        } else if lost {
+            self.fault("fault: commit lost");
+            self.broker.lose_commit(id);
+        } else {
+            self.broker.commit(id, m, epoch, position)?;
+        }
+        Ok(())
+    }
+
+    /// Whatever is said to be settled is settled in the database.
+    fn verify(&mut self, id: PartitionId, position: Position) -> Checked {
+        let end = self.plan.index_of(id, position);
+        let from = self.verified[id.0 as usize];
+        for record in self.plan.log[id.0 as usize].iter().take(end).skip(from) {
+            let open = record.rows.clone().find(|row| !self.database.is_settled(*row));
+            Invariant::Frontier.check(open.is_none(), || {
+                format!("{id:?} is committed to {position:?}, but row {open:?} before it is not settled")
+            })?;
+        }
+        self.verified[id.0 as usize] = end.max(from);
+        Ok(())
+    }
+
+    fn release(&mut self, m: usize, id: PartitionId, position: Option<Position>) -> Checked {
+        let Some(fetch) = self.members[m].fetches.remove(&id) else {
+            return Invariant::Release.violated(format!("{id:?} is released, but not fetched"));
+        };
+        if let Some(position) = position {
+            self.verify(id, position)?;
+            self.broker.commit(id, m, fetch.epoch, position)?;
+        }
+        if self.broker.is_owner(id, m, fetch.epoch) {
+            self.broker.depose(id);
+        }
+        let end = self.plan.records(id).min(fetch.next + self.luck.below(3));
+        let stale = (fetch.next..end).map(|index| Stale {
+            partition: id,
+            epoch: fetch.epoch,
+            index,
+        });
+        self.members[m].stale.extend(stale);
+        Ok(())
+    }
+
+    fn end_replay(&mut self, m: usize, request: RequestId, healed: bool) -> Checked {
+        let index = usize::try_from(request.0).expect("requests are numbered from 0");
+        let Request {
+            partition, rows, taken, ..
+        } = &self.requests[index];
+        let epoch = self.members[m].fetches.get(partition).map(|fetch| fetch.epoch);
+        let done = rows.iter().all(|row| self.database.is_done(*row));
+        Invariant::Replays.check(done || !healed, || {
+            format!("{request:?} is healed, but {rows:?} are not done")
+        })?;
+        // The end is written under the epoch of the claim, like everything a deposed owner tries.
+        let fenced =
+            epoch.is_none_or(|epoch| *taken != Some((m, epoch)) || !self.broker.is_owner(*partition, m, epoch));
+        self.requests[index].ended |= !fenced;
+        Ok(())
+    }
+
+    /// Nobody waits any more for what is under way for the job; it may still reach the database.
+    fn abandon(&mut self, m: usize, job: JobId) -> Checked {
+        let member = &mut self.members[m];
+        if let Some(place) = member.calls.iter().position(|call| call[0] == job) {
+            let call = member.calls.remove(place);
+            let finish = [Finish::Done, Finish::Transient(None), Finish::Permanent][self.luck.below(3)];
+            member.late.push(Input::Finished { job, finish });
+            let (rows, replay) = self.rows(&call);
+            if !self.reaches_database(&rows, replay) {
+                return Ok(());
+            }
+            if self.luck.chance(50) {
+                self.fault("fault: abandoned call commits later");
+                self.zombies.push(Zombie::Call { rows, replay });
+                return Ok(());
+            }
+            self.fault("fault: abandoned call commits");
+            return self.database.commit(&self.plan, &rows, replay);
+        }
+        if let Some(place) = member.burials.iter().position(|buried| *buried == job) {
+            member.burials.remove(place);
+            member.late.push(Input::Buried { job });
+            if self.luck.chance(50) {
+                self.fault("fault: abandoned letter is written later");
+                let row = self.row(job);
+                self.zombies.push(Zombie::Letter { row });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an attempt that nobody listens to gets as far as its commit.
+    pub(crate) fn reaches_database(&mut self, rows: &[usize], replay: bool) -> bool {
+        let ending = self.call(rows, replay);
+        matches!(ending, Ending::Works | Ending::Skips) && self.luck.chance(70)
+    }
+
+    pub(crate) fn call(&mut self, rows: &[usize], replay: bool) -> Ending {
+        if self.outage {
+            return Ending::Fails(Failure::Unreachable);
+        }
+        self.database.call(&self.plan, rows, replay)
+    }
+
+    /// Hands a record of the log over, under an epoch, and with new job numbers.
+    pub(crate) fn deliver(&mut self, m: usize, partition: PartitionId, epoch: u64, index: usize) -> Checked {
+        let plan = Rc::clone(&self.plan);
+        let record = plan.record(partition, index);
+        let rows: Vec<usize> = record.rows.clone().collect();
+        let delivered = Input::Delivered {
+            partition,
+            epoch,
+            position: record.position,
+            bytes: record.bytes,
+            work: self.work(&rows, None),
+        };
+        self.feed(m, delivered)
+    }
+
+    pub(crate) fn replay(&mut self, m: usize, epoch: u64, request: usize) -> Checked {
+        let rows = self.requests[request].rows.clone();
+        let replayed = Input::Replayed {
+            partition: self.requests[request].partition,
+            epoch,
+            request: RequestId(i64::try_from(request).expect("there are few requests")),
+            work: self.work(&rows, Some(request)),
+        };
+        self.feed(m, replayed)
+    }
+
+    /// Makes a member the owner; its core is told at once.
+    pub(crate) fn assign(&mut self, m: usize, partition: PartitionId) -> Checked {
+        let epoch = self.broker.assign(partition, m);
+        let input = Input::Assigned { partition, epoch };
+        let takes_work = self.members[m].takes_work();
+        self.feed(m, input)?;
+        if takes_work {
+            let first = self.plan.index_of(partition, self.broker.claim(partition).committed);
+            let fetch = Fetch {
+                epoch,
+                first,
+                next: first,
+                paused: false,
+                releasing: false,
+                overrun: 0,
+            };
+            self.members[m].fetches.insert(partition, fetch);
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, rows: &[usize], request: Option<usize>) -> Work {
+        let mut specs = Vec::new();
+        for row in rows.iter().copied() {
+            let job = JobId(self.jobs.len() as u64);
+            self.jobs.push((row, request));
+            let (handler, key) = (self.plan.rows[row].handler, self.plan.rows[row].key);
+            if handler == HandlerIndex::NONE {
+                return Work::Undecodable(job);
+            }
+            specs.push(JobSpec { job, handler, key });
+        }
+        if specs.is_empty() {
+            Work::Nothing
+        } else {
+            Work::Jobs(specs)
+        }
+    }
+
+    pub(crate) fn row(&self, job: JobId) -> usize {
+        self.jobs[usize::try_from(job.0).expect("jobs are numbered from 0")].0
+    }
+
+    /// The rows of a call, and whether it is a replay.
+    pub(crate) fn rows(&self, members: &[JobId]) -> (Vec<usize>, bool) {
+        let head = usize::try_from(members[0].0).expect("jobs are numbered from 0");
+        let rows = members.iter().map(|job| self.row(*job)).collect();
+        (rows, self.jobs[head].1.is_some())
+    }
+}

@@ -1,0 +1,153 @@
+//! Each rule fails on a small text that breaks it, and on nothing else.
+
+use crate::reading::{File, code, links};
+use crate::rules::{
+    LINES_MAX, NAMED_TYPES, Rule, banned_words_are_absent, dead_files, files_are_short, files_say_what_they_are_for,
+    imports_go_one_way, names_say_something, nothing_is_left_behind, only_commands_print, tests_never_sleep,
+};
+
+/// Checks how many offences a rule finds.
+fn check(rule: Rule, path: &str, text: &str, offences: usize) {
+    let file = File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let found = rule(&file);
+    assert_eq!(found.len(), offences, "{path}: {text:?}: {found:?}");
+}
+
+#[test]
+fn an_import_against_the_direction_is_found() {
+    for (path, text, offences) in [
+        ("src/event/row.rs", "use crate::engine::core;", 1),
+        ("src/event/row.rs", "use crate::event::id;", 0),
+        (
+            "src/event/row.rs",
+            "// crate::engine is not known here\nlet x = \"crate::engine\";",
+            0,
+        ),
+        (
+            "src/engine/mod.rs",
+            "use crate::{router, config::Config, source::{kafka, wal}};",
+            2,
+        ),
+        ("src/handlers/email/mod.rs", "fn x() { crate::decode::json(); }", 1),
+        ("src/handlers/email/mod.rs", "use crate::clients::mailer::Mailer;", 0),
+        ("src/novelty.rs", "", 1),
+        ("src/main.rs", "use afterwrite::cli;", 0),
+        (
+            "src/config/mod.rs",
+            "fn x() {}\n#[cfg(test)]\nmod tests {\n use crate::app;\n}",
+            0,
+        ),
+    ] {
+        check(imports_go_one_way, path, text, offences);
+    }
+}
+
+#[test]
+fn a_banned_word_is_found() {
+    for (path, text, offences) in [
+        ("src/engine/core/mod.rs", "let now = Instant::now();", 1),
+        ("src/engine/lanes.rs", "use tokio::sync::mpsc;", 1),
+        ("src/engine/driver.rs", "use tokio::sync::mpsc;", 0),
+        ("src/engine/driver.rs", "use sqlx::PgPool;", 1),
+        ("src/handlers/email/mod.rs", "use rdkafka::Message;", 1),
+        ("src/cli/mod.rs", "use anyhow::Result;", 1),
+        ("src/app.rs", "use anyhow::Result;", 0),
+        ("src/engine/core/mod.rs", "let operand = x; mod grand::x;", 0),
+    ] {
+        check(banned_words_are_absent, path, text, offences);
+    }
+}
+
+#[test]
+fn a_long_file_and_a_file_without_a_purpose_are_found() {
+    check(files_are_short, "src/a.rs", &"x\n".repeat(LINES_MAX), 0);
+    check(files_are_short, "src/a.rs", &"x\n".repeat(LINES_MAX + 1), 1);
+    check(files_say_what_they_are_for, "src/a.rs", "//! It is for x.\n", 0);
+    check(files_say_what_they_are_for, "src/a.rs", "use std::fs;\n", 1);
+}
+
+#[test]
+fn leftovers_are_found() {
+    for (text, offences) in [
+        ("// TODO: later", 1),
+        ("// the METHODOLOGY", 0),
+        ("fn x() { dbg!(1); }", 1),
+        ("#[ignore]\nfn x() {}", 1),
+        ("unsafe { x() }", 1),
+        ("#![forbid(unsafe_code)]", 0),
+        ("fn x() { y().unwrap(); }", 1),
+        ("#[cfg(test)]\nmod tests {\n fn x() { y().unwrap(); }\n}", 0),
+        ("/// `y.unwrap()` is not called.\nfn x() {}", 0),
+    ] {
+        check(nothing_is_left_behind, "src/a.rs", text, offences);
+    }
+}
+
+#[test]
+fn printing_and_sleeping_are_found() {
+    check(only_commands_print, "src/engine/mod.rs", "println!();", 1);
+    check(only_commands_print, "src/cli/dlq.rs", "println!();", 0);
+    check(tests_never_sleep, "tests/it/main.rs", "tokio::time::sleep(x).await;", 1);
+    check(
+        tests_never_sleep,
+        "tests/it/main.rs",
+        "use std::thread::sleep; fn x() { sleep(y); }",
+        1,
+    );
+    check(tests_never_sleep, "src/a/tests.rs", "std::thread::sleep(x);", 1);
+    check(
+        tests_never_sleep,
+        "src/a.rs",
+        "#[cfg(test)]\nmod tests {\n sleep(x);\n}",
+        1,
+    );
+    check(tests_never_sleep, "src/a.rs", "sleep(x).await;", 0);
+}
+
+#[test]
+fn empty_names_are_found() {
+    check(names_say_something, "src/utils.rs", "", 1);
+    check(names_say_something, "src/engine/common/mod.rs", "", 1);
+    check(names_say_something, NAMED_TYPES, "", 0);
+    check(names_say_something, "src/engine/lanes.rs", "", 0);
+}
+
+#[test]
+fn a_file_without_a_mod_line_is_found() {
+    let file = |path: &str, text: &str| File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let files = [
+        file(
+            "src/lib.rs",
+            "pub mod a;\n#[cfg(test)]\npub(crate) mod b;\n// mod dead;",
+        ),
+        file("src/a/mod.rs", "mod c;"),
+        file("src/a/c.rs", ""),
+        file("src/b.rs", "mod d;"),
+        file("src/b/d.rs", ""),
+        file("src/dead.rs", ""),
+        file("tests/it/main.rs", "mod e;"),
+        file("tests/it/e.rs", ""),
+    ];
+    assert_eq!(dead_files(&files), ["src/dead.rs: no mod line leads to this file"]);
+}
+
+#[test]
+fn code_is_told_from_comments_and_texts() {
+    let text = "let a = \"// x\"; // y\nlet b = 'c'; let d: &'static str = r#\"z \" z\"#; let e = '\\'';";
+    assert_eq!(
+        code(text),
+        "let a = \"\"; \nlet b = ''; let d: &'static str = \"\"; let e = '';"
+    );
+}
+
+#[test]
+fn links_are_found() {
+    let text = "[a](b.md) [c](https://d) [e](#f) [g](h/i.md#j) ![k](l.png \"m\")";
+    assert_eq!(links(text), ["b.md", "h/i.md", "l.png"]);
+}

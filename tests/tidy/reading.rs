@@ -1,0 +1,258 @@
+//! Reading files: where they lie, and what of their text is code.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where the tests at the end of a file begin.
+pub(crate) const INLINE_TESTS: &str = "#[cfg(test)]\nmod tests {";
+
+/// One file of the repository.
+pub(crate) struct File {
+    /// Relative to the repository, with `/`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub(crate) fn rust_files(folders: &[&str]) -> Vec<File> {
+    let mut paths = Vec::new();
+    for folder in folders {
+        walk(&root().join(folder), &mut paths);
+    }
+    let rust = paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    rust.map(|path| File {
+        text: fs::read_to_string(&path).expect("a listed file can be read"),
+        path: relative(&path),
+    })
+    .collect()
+}
+
+/// Markdown at the top, in docs, and beside what it explains.
+pub(crate) fn documents() -> Vec<String> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(root())
+        .expect("the repository can be read")
+        .map(|entry| entry.expect("a listed entry can be read").path())
+        .collect();
+    paths.retain(|path| path.is_file());
+    for folder in ["docs", "infra", "connectors", "examples"] {
+        walk(&root().join(folder), &mut paths);
+    }
+    let markdown = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    markdown.map(|path| relative(path)).collect()
+}
+
+/// All files below a folder; hidden ones (caches) are left out, and so is a folder that does not exist.
+pub(crate) fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.expect("a listed entry can be read").path()) {
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        match path.is_dir() {
+            _ if hidden => {}
+            true => walk(&path, into),
+            false => into.push(path),
+        }
+    }
+}
+
+pub(crate) fn relative(path: &Path) -> String {
+    let below = path.strip_prefix(root()).expect("only files below the root are listed");
+    below
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+/// `handlers` for `src/handlers/email/mod.rs`; nothing for roots and for files outside of `src`.
+pub(crate) fn top_module(path: &str) -> Option<String> {
+    let below = path.strip_prefix("src/")?;
+    let name = below.split('/').next()?.trim_end_matches(".rs");
+    (!matches!(name, "lib" | "main")).then(|| name.to_owned())
+}
+
+pub(crate) fn is_root(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    matches!(
+        parts.as_slice(),
+        ["src", "lib.rs" | "main.rs"]
+            | ["tests" | "examples" | "benches", _]
+            | ["tests" | "examples" | "benches", _, "main.rs"]
+    )
+}
+
+pub(crate) fn is_test_module(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/") && path.starts_with("src/")
+}
+
+/// Where the modules that a file declares lie.
+pub(crate) fn folder_of_modules(path: &str) -> String {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let stem = name.trim_end_matches(".rs");
+    if is_root(path) || stem == "mod" {
+        return folder.to_owned();
+    }
+    format!("{folder}/{stem}")
+}
+
+pub(crate) fn declared_modules(code: &str) -> Vec<String> {
+    let declarations = code.lines().filter_map(|line| {
+        let line = line.trim();
+        let after = match line.strip_prefix("pub") {
+            Some(rest) => rest.trim_start_matches(|character| character != ' ').trim_start(),
+            None => line,
+        };
+        after.strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
+    });
+    declarations.collect()
+}
+
+/// First segments of every `crate::…` path, also in `use crate::{a, b::c}`.
+pub(crate) fn imported(code: &str) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
+    for start in ["crate::", "afterwrite::"]
+        .iter()
+        .flat_map(|prefix| ends_of(code, prefix))
+    {
+        let rest = &code[start..];
+        match rest.strip_prefix('{') {
+            Some(group) => modules.extend(heads_of_group(group)),
+            None => modules.extend(identifier(rest)),
+        }
+    }
+    modules
+}
+
+pub(crate) fn ends_of<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = usize> + 'a {
+    code.match_indices(prefix)
+        .filter(|(start, _)| !code[..*start].ends_with(is_word_character))
+        .map(|(start, found)| start + found.len())
+}
+
+/// The names at the top level of `a, b::{c, d}, e}`.
+pub(crate) fn heads_of_group(group: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut heads = Vec::new();
+    let mut expects_head = true;
+    for (index, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expects_head = true,
+            _ if expects_head && is_word_character(character) => {
+                heads.extend(identifier(&group[index..]));
+                expects_head = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+/// A module's name; types and macros at the root of the crate are none.
+pub(crate) fn identifier(text: &str) -> Option<String> {
+    let end = text
+        .find(|character| !is_word_character(character))
+        .unwrap_or(text.len());
+    let name = &text[..end];
+    name.starts_with(|first: char| first.is_ascii_lowercase())
+        .then(|| name.to_owned())
+}
+
+pub(crate) fn is_word_character(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// Whether `word` occurs and is not the end of a longer word.
+pub(crate) fn has_word(text: &str, word: &str) -> bool {
+    let begins_a_word = word.starts_with(is_word_character);
+    let ends_a_word = word.ends_with(is_word_character);
+    text.match_indices(word).any(|(start, found)| {
+        let before = text[..start].ends_with(is_word_character) && begins_a_word;
+        let after = text[start + found.len()..].starts_with(is_word_character) && ends_a_word;
+        !before && !after
+    })
+}
+
+/// The code above the tests at the end of a file.
+pub(crate) fn code_without_tests(text: &str) -> String {
+    let mut code = code(text);
+    if let Some(start) = code.find(INLINE_TESTS) {
+        code.truncate(start);
+    }
+    code
+}
+
+/// A text without comments and without what is between quotes. Good enough for code that is formatted.
+pub(crate) fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let (kept, skipped) = match character {
+            '/' if rest.starts_with("//") => ("", rest.find('\n').unwrap_or(rest.len())),
+            'r' if raw_string(rest).is_some() && !code.ends_with(is_word_character) => {
+                ("\"\"", raw_string(rest).unwrap_or(1))
+            }
+            '"' => ("\"\"", quoted(rest, '"')),
+            '\'' if is_character(rest) => ("''", quoted(rest, '\'')),
+            _ => (&rest[..character.len_utf8()], character.len_utf8()),
+        };
+        code.push_str(kept);
+        rest = &rest[skipped..];
+    }
+    code
+}
+
+/// Bytes of a quoted text with its quotes.
+pub(crate) fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (index, character) in text.char_indices().skip(1) {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if character == quote => return index + character.len_utf8(),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Bytes of `r"…"` or `r#"…"#`.
+pub(crate) fn raw_string(text: &str) -> Option<usize> {
+    let hashes = text[1..].chars().take_while(|character| *character == '#').count();
+    let body = text[1 + hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    Some(1 + hashes + 1 + body.find(&end)? + end.len())
+}
+
+/// `'a'` and `'\n'`, as opposed to a lifetime.
+pub(crate) fn is_character(text: &str) -> bool {
+    let mut characters = text.chars().skip(1);
+    match characters.next() {
+        Some('\\') => true,
+        Some(_) => characters.next() == Some('\''),
+        None => false,
+    }
+}
+
+/// Targets of Markdown links to files, without anchors.
+pub(crate) fn links(text: &str) -> Vec<&str> {
+    let targets = text.match_indices("](").map(|(start, found)| {
+        let rest = &text[start + found.len()..];
+        &rest[..rest.find(')').unwrap_or(rest.len())]
+    });
+    targets
+        .map(|target| target.split(['#', ' ']).next().unwrap_or_default())
+        .filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:"))
+        .collect()
+}

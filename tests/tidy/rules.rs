@@ -1,0 +1,339 @@
+//! The rules, each with its reason.
+
+use std::collections::BTreeSet;
+
+use crate::reading::{
+    File, INLINE_TESTS, code, code_without_tests, declared_modules, folder_of_modules, has_word, imported, is_root,
+    is_test_module, top_module,
+};
+
+/// Longer files have more than one reason to change: split by responsibility.
+pub(crate) const LINES_MAX: usize = 500;
+
+/// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
+/// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
+pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
+    ("event", &[]),
+    ("ledger", &["event"]),
+    ("handler", &["event", "ledger"]),
+    ("router", &["event", "handler"]),
+    // The engine decides about deliveries; where they come from and go to is plugged in above it.
+    ("engine", &["event", "ledger", "handler", "router"]),
+    ("decode", &["event"]),
+    ("source", &["event", "decode", "ledger"]),
+    // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
+    ("dead_letter", &["event", "ledger", "decode", "engine"]),
+    ("clients", &[]),
+    // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
+    ("handlers", &["event", "ledger", "handler", "clients"]),
+    ("schedule", &["event", "ledger", "handler", "clients", "handlers"]),
+    ("telemetry", &[]),
+    ("mail_catcher", &[]),
+    // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
+    ("config", &["decode", "telemetry"]),
+    (
+        "admin",
+        &[
+            "config",
+            "event",
+            "ledger",
+            "handlers",
+            "clients",
+            "telemetry",
+            "engine",
+        ],
+    ),
+    (
+        "testkit",
+        &[
+            "event",
+            "ledger",
+            "handler",
+            "router",
+            "engine",
+            "decode",
+            "source",
+            "dead_letter",
+            "handlers",
+            "clients",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "event",
+            "ledger",
+            "handler",
+            "router",
+            "engine",
+            "decode",
+            "source",
+            "dead_letter",
+            "clients",
+            "handlers",
+            "schedule",
+            "telemetry",
+            "config",
+            "admin",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "event",
+            "ledger",
+            "handler",
+            "router",
+            "engine",
+            "decode",
+            "source",
+            "dead_letter",
+            "clients",
+            "handlers",
+            "schedule",
+            "telemetry",
+            "config",
+            "admin",
+            "app",
+            "mail_catcher",
+        ],
+    ),
+];
+
+/// Words that must not occur in the code of some files: (files, words, why).
+pub(crate) const BANNED: [(&[&str], &[&str], &str); 4] = [
+    (
+        &["src/handlers/"],
+        &["rdkafka::"],
+        "a handler must run the same whatever delivers to it",
+    ),
+    (
+        &["src/engine/"],
+        &["rdkafka::", "sqlx::", "apache_avro::", "reqwest::"],
+        "the engine is tested without services; I/O is plugged in",
+    ),
+    (
+        &[
+            "src/engine/core",
+            "src/engine/lanes",
+            "src/engine/offsets",
+            "src/engine/retry",
+            "src/engine/suspend",
+        ],
+        &[
+            "tokio::",
+            "Instant::now",
+            "SystemTime::now",
+            "Utc::now",
+            "rand::",
+            "Uuid::new",
+            "std::fs",
+            "std::net",
+        ],
+        "the core decides only: no clock, no chance, no I/O, so that a seed replays every world",
+    ),
+    (
+        &["src/event/"],
+        &["tokio::", "sqlx::", "rdkafka::", "reqwest::"],
+        "events are plain values",
+    ),
+];
+
+/// Names that say nothing about what is inside, so everything ends up inside.
+pub(crate) const EMPTY_NAMES: [&str; 11] = [
+    "utils",
+    "util",
+    "common",
+    "types",
+    "helpers",
+    "helper",
+    "manager",
+    "service",
+    "processor",
+    "misc",
+    "shared",
+];
+
+/// The types of columns are what this file is about.
+pub(crate) const NAMED_TYPES: &str = "src/decode/types.rs";
+
+/// A test that polls a foreign process has to pause somewhere: here, with a deadline, and nowhere else.
+pub(crate) const MAY_PAUSE: &str = "tests/it/wait.rs";
+
+/// The files of this test quote what they forbid.
+pub(crate) const THIS: &str = "tests/tidy/";
+
+pub(crate) type Rule = fn(&File) -> Vec<String>;
+
+/// Every rule that looks at one file.
+pub(crate) const RULES: [Rule; 8] = [
+    imports_go_one_way,
+    banned_words_are_absent,
+    files_are_short,
+    files_say_what_they_are_for,
+    nothing_is_left_behind,
+    only_commands_print,
+    tests_never_sleep,
+    names_say_something,
+];
+
+pub(crate) fn imports_go_one_way(file: &File) -> Vec<String> {
+    let Some(module) = top_module(&file.path) else {
+        return Vec::new();
+    };
+    let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == module) else {
+        return vec![format!(
+            "{}: module {module} has no place among the layers of {THIS}",
+            file.path
+        )];
+    };
+    imported(&code_without_tests(&file.text))
+        .into_iter()
+        .filter(|import| *import != module && !allowed.contains(&import.as_str()))
+        .map(|import| format!("{}: {module} must not import {import}", file.path))
+        .collect()
+}
+
+pub(crate) fn banned_words_are_absent(file: &File) -> Vec<String> {
+    let code = code_without_tests(&file.text);
+    let mut offences = Vec::new();
+    for (prefixes, words, why) in BANNED {
+        if !prefixes.iter().any(|prefix| file.path.starts_with(prefix)) {
+            continue;
+        }
+        for word in words.iter().filter(|word| has_word(&code, word)) {
+            offences.push(format!("{}: {word} is not allowed here: {why}", file.path));
+        }
+    }
+    let may_use_anyhow = file.path == "src/main.rs" || file.path.starts_with("src/app");
+    if file.path.starts_with("src/") && !may_use_anyhow && has_word(&code, "anyhow::") {
+        let why = "below app.rs an error says what failed, so that somebody can decide on it";
+        offences.push(format!("{}: anyhow is not allowed here: {why}", file.path));
+    }
+    offences
+}
+
+pub(crate) fn files_are_short(file: &File) -> Vec<String> {
+    let lines = file.text.lines().count();
+    if lines <= LINES_MAX {
+        return Vec::new();
+    }
+    vec![format!(
+        "{}: {lines} lines, {LINES_MAX} are allowed: split it by responsibility",
+        file.path
+    )]
+}
+
+/// A reader must learn from the first line what a file is for and what it never does.
+pub(crate) fn files_say_what_they_are_for(file: &File) -> Vec<String> {
+    if file.text.starts_with("//! ") {
+        return Vec::new();
+    }
+    vec![format!("{}: the file does not open with //!", file.path)]
+}
+
+/// Leftovers of work that was not finished, tests that do not run, and shortcuts that panic.
+pub(crate) fn nothing_is_left_behind(file: &File) -> Vec<String> {
+    if file.path.starts_with(THIS) {
+        return Vec::new();
+    }
+    let mut offences = Vec::new();
+    for word in ["FIXME", "TODO", "XXX"] {
+        if has_word(&file.text, word) {
+            offences.push(format!(
+                "{}: {word}: finish it, or write down the decision not to",
+                file.path
+            ));
+        }
+    }
+    let code = code(&file.text);
+    for (word, why) in [
+        ("dbg!", "it is for the moment of debugging"),
+        ("todo!", "finish it"),
+        ("unimplemented!", "finish it"),
+        ("#[ignore", "a test that does not run proves nothing"),
+        ("unsafe", "nothing here needs it"),
+        ("#[path", "a file is found where its name says"),
+    ] {
+        if has_word(&code, word) {
+            offences.push(format!("{}: {word} is not allowed: {why}", file.path));
+        }
+    }
+    let is_production = file.path.starts_with("src/") && !is_test_module(&file.path);
+    if is_production && code_without_tests(&file.text).contains(".unwrap()") {
+        let why = "bad input is never a panic; say in expect() why it holds";
+        offences.push(format!("{}: unwrap() outside tests: {why}", file.path));
+    }
+    offences
+}
+
+/// Standard output belongs to what a command prints; everything else is a log line.
+pub(crate) fn only_commands_print(file: &File) -> Vec<String> {
+    let may = file.path.starts_with("src/cli/") || file.path == "src/main.rs" || !file.path.starts_with("src/");
+    let code = code_without_tests(&file.text);
+    if may
+        || !["println!", "print!", "eprintln!", "eprint!"]
+            .iter()
+            .any(|word| has_word(&code, word))
+    {
+        return Vec::new();
+    }
+    vec![format!("{}: only commands print; log with tracing", file.path)]
+}
+
+/// A pause is too short on a busy machine and too long on every other: wait for a signal or pause tokio's clock.
+pub(crate) fn tests_never_sleep(file: &File) -> Vec<String> {
+    let is_test = file.path.starts_with("tests/") || is_test_module(&file.path);
+    if file.path == MAY_PAUSE || file.path.starts_with(THIS) {
+        return Vec::new();
+    }
+    let whole = code(&file.text);
+    let tests = match is_test {
+        true => whole.as_str(),
+        false => whole.find(INLINE_TESTS).map_or("", |start| &whole[start..]),
+    };
+    let sleeps = ["thread::sleep", "time::sleep", "sleep"]
+        .iter()
+        .any(|name| has_word(tests, &format!("{name}(")));
+    if !sleeps {
+        return Vec::new();
+    }
+    vec![format!(
+        "{}: a test sleeps: wait for a signal or pause tokio's clock",
+        file.path
+    )]
+}
+
+pub(crate) fn names_say_something(file: &File) -> Vec<String> {
+    let names = file.path.trim_end_matches(".rs").split('/');
+    names
+        .filter(|name| EMPTY_NAMES.contains(name) && file.path != NAMED_TYPES)
+        .map(|name| format!("{}: {name} says nothing: name the concept inside", file.path))
+        .collect()
+}
+
+/// Files no `mod` line leads to: they are neither compiled nor tested, and look as if they were.
+pub(crate) fn dead_files(files: &[File]) -> Vec<String> {
+    let mut alive: BTreeSet<String> = BTreeSet::new();
+    let roots = files.iter().map(|file| file.path.as_str()).filter(|path| is_root(path));
+    let mut waiting: Vec<String> = roots.map(str::to_owned).collect();
+    while let Some(path) = waiting.pop() {
+        if !alive.insert(path.clone()) {
+            continue;
+        }
+        let Some(file) = files.iter().find(|file| file.path == path) else {
+            continue;
+        };
+        let folder = folder_of_modules(&path);
+        for module in declared_modules(&code(&file.text)) {
+            for candidate in [format!("{folder}/{module}.rs"), format!("{folder}/{module}/mod.rs")] {
+                if files.iter().any(|file| file.path == candidate) {
+                    waiting.push(candidate);
+                }
+            }
+        }
+    }
+    let dead = files.iter().filter(|file| !alive.contains(&file.path));
+    dead.map(|file| format!("{}: no mod line leads to this file", file.path))
+        .collect()
+}
