@@ -42,12 +42,10 @@ mod memo;
 
 pub mod registry;
 
-<<<<<<< HEAD
 pub mod resolve;
-=======
+
 #[cfg(test)]
 mod torture;
->>>>>>> decode
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};

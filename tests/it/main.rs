@@ -12,6 +12,8 @@
 //! kill services take the stack for themselves ([`stack::alone`]). Workers are processes of this same binary
 //! ([`worker`]), so they can be killed like real ones. Each test prints its figures.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod stack;
 
 mod world;

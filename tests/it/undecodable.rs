@@ -41,7 +41,9 @@ fn avro_change(id: u32, key: i32) -> Vec<u8> {
     );
     record.put("source", apache_avro::types::Value::Record(source));
     record.put("op", text("c"));
-    let writer = apache_avro::writer::datum::GenericDatumWriter::builder(&schema).build().unwrap();
+    let writer = apache_avro::writer::datum::GenericDatumWriter::builder(&schema)
+        .build()
+        .unwrap();
     let body = writer.write_value_to_vec(record).unwrap();
     [&[0][..], &id.to_be_bytes(), &body].concat()
 }
@@ -134,10 +136,7 @@ async fn a_registry_that_is_down_is_waited_for() {
         "ts_ms": 1_780_000_000_000_i64, "txId": 8, "lsn": 4_712}});
     producer::write(&world.topic(), &key(2), json_change.to_string().as_bytes()).await;
     until("the worker to notice the outage", Duration::from_secs(60), async || {
-        worker
-            .said()
-            .contains("registry did not answer")
-            .then_some(())
+        worker.said().contains("registry did not answer").then_some(())
     })
     .await;
     assert_eq!(

@@ -37,10 +37,7 @@ async fn an_unwritable_dead_letter_topic_blocks_the_commit_and_heals() {
     })
     .await;
     until("two refusals", Duration::from_secs(60), async || {
-        let refusals = worker
-            .said()
-            .matches("dead letter could not be written")
-            .count();
+        let refusals = worker.said().matches("dead letter could not be written").count();
         (refusals >= 2).then_some(())
     })
     .await;

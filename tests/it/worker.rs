@@ -28,7 +28,11 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(world: &World, name: &str, database_url: &str, settings: &[(&str, &str)]) -> Self {
         let path = std::env::temp_dir().join(format!("{}-{name}.log", world.name));
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["worker::works_when_started_as_a_worker", "--exact", "--nocapture"])
