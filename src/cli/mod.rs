@@ -7,6 +7,7 @@ pub mod connector;
 pub mod decode;
 pub mod mail_catcher;
 pub mod migrate;
+pub mod run;
 
 pub mod output;
 
@@ -70,6 +71,8 @@ pub enum Command {
     MailCatcher(mail_catcher::MailCatcherArgs),
     /// Make and update everything the worker needs in Postgres
     Migrate(migrate::MigrateArgs),
+    /// React to changes: the worker
+    Run(run::RunArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
 }
@@ -99,6 +102,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
     match cli.command {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
+        Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Connector(args) => connector::run(&args, &config, output).await,
     }
 }
