@@ -12,6 +12,8 @@ pub(crate) struct File {
     /// Relative to the repository, with `/`.
     pub(crate) path: String,
     pub(crate) text: String,
+    /// Compiled for tests only: below `tests/`, or declared under `#[cfg(test)]`.
+    pub(crate) is_test: bool,
 }
 
 pub(crate) fn root() -> PathBuf {
@@ -23,14 +25,32 @@ pub(crate) fn rust_files(folders: &[&str]) -> Vec<File> {
     for folder in folders {
         walk(&root().join(folder), &mut paths);
     }
-    let rust = paths
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    rust.map(|path| File {
-        text: fs::read_to_string(&path).expect("a listed file can be read"),
-        path: relative(&path),
-    })
-    .collect()
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let texts: Vec<(String, String)> = paths
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path).expect("a listed file can be read");
+            (relative(path), text)
+        })
+        .collect();
+    let for_tests: BTreeSet<String> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let file = |(path, text): (String, String)| File {
+        is_test: path.starts_with("tests/") || for_tests.contains(&path),
+        path,
+        text,
+    };
+    texts.into_iter().map(file).collect()
+}
+
+/// Where the files may lie that a file declares under `#[cfg(test)]`.
+pub(crate) fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let code = code(text);
+    let after_attribute = code.split("#[cfg(test)]\n").skip(1);
+    let declared = after_attribute.flat_map(|rest| declared_modules(rest.lines().next().unwrap_or_default()));
+    let folder = folder_of_modules(path);
+    declared
+        .flat_map(|module| [format!("{folder}/{module}.rs"), format!("{folder}/{module}/mod.rs")])
+        .collect()
 }
 
 /// Markdown at the top, in docs, and beside what it explains.
@@ -88,10 +108,6 @@ pub(crate) fn is_root(path: &str) -> bool {
             | ["tests" | "examples" | "benches", _]
             | ["tests" | "examples" | "benches", _, "main.rs"]
     )
-}
-
-pub(crate) fn is_test_module(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/") && path.starts_with("src/")
 }
 
 /// Where the modules that a file declares lie.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::reading::{
     File, INLINE_TESTS, code, code_without_tests, declared_modules, folder_of_modules, has_word, imported, is_root,
-    is_test_module, top_module,
+    top_module,
 };
 
 /// Longer files have more than one reason to change: split by responsibility.
@@ -259,7 +259,7 @@ pub(crate) fn nothing_is_left_behind(file: &File) -> Vec<String> {
             offences.push(format!("{}: {word} is not allowed: {why}", file.path));
         }
     }
-    let is_production = file.path.starts_with("src/") && !is_test_module(&file.path);
+    let is_production = file.path.starts_with("src/") && !file.is_test;
     if is_production && code_without_tests(&file.text).contains(".unwrap()") {
         let why = "bad input is never a panic; say in expect() why it holds";
         offences.push(format!("{}: unwrap() outside tests: {why}", file.path));
@@ -283,12 +283,11 @@ pub(crate) fn only_commands_print(file: &File) -> Vec<String> {
 
 /// A pause is too short on a busy machine and too long on every other: wait for a signal or pause tokio's clock.
 pub(crate) fn tests_never_sleep(file: &File) -> Vec<String> {
-    let is_test = file.path.starts_with("tests/") || is_test_module(&file.path);
     if file.path == MAY_PAUSE || file.path.starts_with(THIS) {
         return Vec::new();
     }
     let whole = code(&file.text);
-    let tests = match is_test {
+    let tests = match file.is_test {
         true => whole.as_str(),
         false => whole.find(INLINE_TESTS).map_or("", |start| &whole[start..]),
     };
