@@ -1,6 +1,6 @@
 //! Each rule fails on a small text that breaks it, and on nothing else.
 
-use crate::reading::{File, code, links, test_modules};
+use crate::reading::{File, code, declared, links};
 use crate::rules::{
     LINES_MAX, NAMED_TYPES, Rule, banned_words_are_absent, dead_files, files_are_short, files_say_what_they_are_for,
     imports_go_one_way, names_say_something, nothing_is_left_behind, only_commands_print, tests_never_sleep,
@@ -156,6 +156,13 @@ fn links_are_found() {
 
 #[test]
 fn modules_for_tests_are_told_from_others() {
-    let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(test)]\nmod tests {}";
-    assert_eq!(test_modules("src/x/mod.rs", text), ["src/x/b.rs", "src/x/b/mod.rs"]);
+    let text = "mod a;\n// mod x;\n#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n#[cfg(test)]\nmod tests {}";
+    let found = declared("src/x/b.rs", text);
+    let seen: Vec<(&str, bool)> = found
+        .iter()
+        .map(|found| (found.candidates[0].as_str(), found.for_tests))
+        .collect();
+    assert_eq!(seen, [("src/x/b/a.rs", false), ("src/x/b_tests.rs", true)]);
+    check(nothing_is_left_behind, "src/x/b.rs", text, 0);
+    check(nothing_is_left_behind, "src/x/b.rs", "#[path = \"c.rs\"]\nmod d;", 1);
 }

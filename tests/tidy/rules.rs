@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::reading::{
-    File, INLINE_TESTS, code, code_without_tests, declared_modules, folder_of_modules, has_word, imported, is_root,
-    top_module,
-};
+use crate::reading::{File, INLINE_TESTS, code, code_without_tests, declared, has_word, imported, is_root, top_module};
 
 /// Longer files have more than one reason to change: split by responsibility.
 pub(crate) const LINES_MAX: usize = 500;
@@ -253,10 +250,15 @@ pub(crate) fn nothing_is_left_behind(file: &File) -> Vec<String> {
         ("unimplemented!", "finish it"),
         ("#[ignore", "a test that does not run proves nothing"),
         ("unsafe", "nothing here needs it"),
-        ("#[path", "a file is found where its name says"),
     ] {
         if has_word(&code, word) {
             offences.push(format!("{}: {word} is not allowed: {why}", file.path));
+        }
+    }
+    for named in declared(&file.path, &file.text) {
+        if named.by_path && !named.for_tests {
+            let why = "a file is found where its name says; only tests may lie beside what they test";
+            offences.push(format!("{}: #[path] is not allowed: {why}", file.path));
         }
     }
     let is_production = file.path.starts_with("src/") && !file.is_test;
@@ -323,14 +325,10 @@ pub(crate) fn dead_files(files: &[File]) -> Vec<String> {
         let Some(file) = files.iter().find(|file| file.path == path) else {
             continue;
         };
-        let folder = folder_of_modules(&path);
-        for module in declared_modules(&code(&file.text)) {
-            for candidate in [format!("{folder}/{module}.rs"), format!("{folder}/{module}/mod.rs")] {
-                if files.iter().any(|file| file.path == candidate) {
-                    waiting.push(candidate);
-                }
-            }
-        }
+        let candidates = declared(&path, &file.text)
+            .into_iter()
+            .flat_map(|declared| declared.candidates);
+        waiting.extend(candidates.filter(|candidate| files.iter().any(|file| file.path == *candidate)));
     }
     let dead = files.iter().filter(|file| !alive.contains(&file.path));
     dead.map(|file| format!("{}: no mod line leads to this file", file.path))
