@@ -30,8 +30,8 @@ pub struct DecodeArgs {
     /// Schemas of a registry, by id; needed for Avro.
     #[arg(long, value_name = "FILE")]
     pub schemas: Option<PathBuf>,
-    /// A setting of the source, such as `source.time_precision=microseconds`. May be repeated.
-    #[arg(long = "set", value_name = "NAME=VALUE")]
+    /// Settings of the source for callers that have no configuration; on the command line `--set` is everybody's.
+    #[arg(skip)]
     pub settings: Vec<String>,
 }
 

@@ -3,21 +3,26 @@
 //! A command prints its result to standard output, as a table for people or as JSON, and answers a [`Failure`] that
 //! carries the exit code. Nothing here decides anything about delivery.
 
-pub mod connector;
-pub mod decode;
-pub mod mail_catcher;
 pub mod migrate;
+
+pub mod connector;
+
+pub mod decode;
+
+pub mod mail_catcher;
 
 pub mod output;
 
 pub mod database;
 
 use std::error::Error;
+use std::io::{self, BufWriter};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use self::output::Output;
+use crate::app;
 use crate::config::Config;
 use crate::config::load::{Inputs, load};
 
@@ -66,12 +71,14 @@ pub struct Global {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Keep every mail sent to a local SMTP server as a file (for tests and the demo)
-    MailCatcher(mail_catcher::MailCatcherArgs),
     /// Make and update everything the worker needs in Postgres
     Migrate(migrate::MigrateArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
+    /// Show what the worker would make of captured records
+    Decode(decode::DecodeArgs),
+    /// Keep every mail sent to a local SMTP server as a file (for tests and the demo)
+    MailCatcher(mail_catcher::MailCatcherArgs),
 }
 
 impl Cli {
@@ -97,9 +104,16 @@ impl Cli {
 pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
     let output = cli.global.output;
     match cli.command {
-        Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Connector(args) => connector::run(&args, &config, output).await,
+        Command::Decode(args) => {
+            let out = BufWriter::new(io::stdout().lock());
+            decode::run_with(&args, app::decode_options(&config), out).map_err(|error| match error.is_usage() {
+                true => Failure::usage(error),
+                false => Failure::failed(error),
+            })
+        }
+        Command::MailCatcher(args) => mail_catcher::run(&args).await,
     }
 }
 

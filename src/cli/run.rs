@@ -39,7 +39,10 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
     let only: Vec<&str> = args.only.iter().map(|group| config.short_group_name(group)).collect();
     if let Some(unknown) = only.iter().find(|group| !names.iter().any(|name| name == *group)) {
         let unknown = (*unknown).to_owned();
-        return Err(Failure::usage(UnknownGroup { unknown, known: names.join(", ") }));
+        return Err(Failure::usage(UnknownGroup {
+            unknown,
+            known: names.join(", "),
+        }));
     }
     handlers.retain(|handler| only.is_empty() || only.contains(&handler.spec().name.as_str()));
     let (stop, stopping) = watch::channel(false);
