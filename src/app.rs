@@ -3,6 +3,8 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+pub mod waitlist;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

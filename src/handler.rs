@@ -225,6 +225,7 @@ pub struct Context {
     mode: Mode,
     exclusive: BTreeSet<String>,
     events: Vec<Arc<ChangeEvent>>,
+    accepted: Vec<String>,
     transaction: Option<Transaction<'static, Postgres>>,
 }
 
@@ -253,6 +254,7 @@ impl Context {
             mode,
             exclusive: events.iter().filter_map(|event| handler.exclusive(event)).collect(),
             events: events.to_vec(),
+            accepted: Vec::new(),
             transaction: None,
         }
     }
@@ -280,6 +282,13 @@ impl Context {
     /// Mails and calls.
     pub fn effects(&self) -> &Effects {
         &self.resources.effects
+    }
+
+    /// Notes that the other side accepted the call of this effect: it is never made again, also when this attempt's
+    /// transaction fails. Forgotten when the transaction has committed.
+    pub fn accepted(&mut self, key: &str, reply: &str) {
+        self.resources.effects.accepted(key, reply);
+        self.accepted.push(key.to_owned());
     }
 
     /// Opens the transaction whose SQL takes effect exactly once: ledger rows first, then the locks of
@@ -316,9 +325,12 @@ impl Context {
     /// # Errors
     /// Whatever Postgres answered, classified. The outcome is then unknown; the ledger tells at the next attempt.
     pub async fn commit(self) -> Result<(), HandlerError> {
-        match self.transaction {
-            Some(transaction) => Ok(transaction.commit().await?),
-            None => Ok(()),
+        if let Some(transaction) = self.transaction {
+            transaction.commit().await?;
+            for key in &self.accepted {
+                self.resources.effects.settled(key);
+            }
         }
+        Ok(())
     }
 }

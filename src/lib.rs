@@ -29,6 +29,8 @@ pub mod dead_letter;
 
 pub mod clients;
 
+pub mod handlers;
+
 pub mod mail_catcher;
 
 pub mod config;
@@ -38,3 +40,6 @@ pub mod telemetry;
 pub mod app;
 
 pub mod cli;
+
+#[cfg(feature = "testkit")]
+pub mod testkit;

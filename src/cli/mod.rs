@@ -4,6 +4,7 @@
 //! carries the exit code. Nothing here decides anything about delivery.
 
 pub mod migrate;
+pub mod run;
 
 pub mod connector;
 
@@ -73,6 +74,8 @@ pub struct Global {
 pub enum Command {
     /// Make and update everything the worker needs in Postgres
     Migrate(migrate::MigrateArgs),
+    /// React to changes: the worker
+    Run(run::RunArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
     /// Show what the worker would make of captured records
@@ -105,6 +108,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
     let output = cli.global.output;
     match cli.command {
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
+        Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Connector(args) => connector::run(&args, &config, output).await,
         Command::Decode(args) => {
             let out = BufWriter::new(io::stdout().lock());

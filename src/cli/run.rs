@@ -34,7 +34,7 @@ struct UnknownGroup {
 /// # Errors
 /// When the configuration or the database is not as it must be.
 pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
-    let mut handlers = app::waitlist_handlers(config).map_err(Failure::usage)?;
+    let mut handlers = app::waitlist::handlers(config).map_err(Failure::usage)?;
     let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
     let only: Vec<&str> = args.only.iter().map(|group| config.short_group_name(group)).collect();
     if let Some(unknown) = only.iter().find(|group| !names.iter().any(|name| name == *group)) {

@@ -119,7 +119,8 @@ impl Effects {
 }
 
 /// Records the end of an effect, in the transaction that also holds the ledger row. `state` is `sent`, `skipped` or
-/// `failed`. An effect that was never claimed (skipped before it was rendered) gets its row here.
+/// `failed`. An effect that was never claimed (skipped before it was rendered) gets its row here. Answers whether this
+/// was the end: what was sent stays sent, whatever a later look at the facts would say.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -129,11 +130,12 @@ pub async fn finish(
     handler: &str,
     state: &str,
     reply: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO afterwrite.effects (effect_key, handler, state, rendered, owner, lease_until, calls, reply)
+) -> Result<bool, sqlx::Error> {
+    let written = sqlx::query(
+        "INSERT INTO afterwrite.effects AS known (effect_key, handler, state, rendered, owner, lease_until, calls, reply)
          VALUES ($1, $2, $3, '', gen_random_uuid(), now(), 0, $4)
-         ON CONFLICT (effect_key) DO UPDATE SET state = excluded.state, reply = excluded.reply, updated_at = now()",
+         ON CONFLICT (effect_key) DO UPDATE SET state = excluded.state, reply = excluded.reply, updated_at = now()
+             WHERE known.state <> 'sent'",
     )
     .bind(key)
     .bind(handler)
@@ -141,5 +143,5 @@ pub async fn finish(
     .bind(reply)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(written.rows_affected() > 0)
 }

@@ -1,0 +1,158 @@
+//! The waitlist worker's handlers, made from the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::clients::mailer::{Protection, SmtpMailer, SmtpSettings};
+use crate::clients::webhook::network::Network;
+use crate::clients::webhook::{HttpCaller, WebhookSettings};
+use crate::config::Config;
+use crate::config::waitlist::{Fraud, FraudCheck, FraudCheckSettings, Smtp, SmtpTls};
+use crate::handler::Handler;
+use crate::handlers::email::EmailSettings;
+use crate::handlers::email::links::Links;
+use crate::handlers::email::message::Sender;
+use crate::handlers::fraud::rules::FraudSettings;
+use crate::handlers::reward::RewardSettings;
+use crate::handlers::secret::Secret;
+use crate::handlers::{Clients, Settings, build};
+
+/// How long an unused connection to the mail server is kept.
+const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// The handlers that are switched on, with their clients.
+///
+/// # Errors
+/// When a setting cannot be true.
+pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
+    let settings = Settings {
+        secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
+        email: EmailSettings {
+            sender: sender(&config.smtp),
+            links: links(config),
+        },
+        reward: RewardSettings {
+            delay: config.waitlist.reward_hold.0,
+            ..RewardSettings::default()
+        },
+        fraud: fraud(&config.fraud)?,
+    };
+    let clients = Clients {
+        mailer: Arc::new(SmtpMailer::new(smtp(&config.smtp))),
+        caller: Arc::new(caller(config)?),
+    };
+    let mut handlers = build(&settings, &clients);
+    handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
+    Ok(handlers)
+}
+
+fn sender(smtp: &Smtp) -> Sender {
+    Sender {
+        name: smtp.from_name.clone().unwrap_or_default(),
+        address: smtp.from_address.clone(),
+        reply_to: None,
+    }
+}
+
+fn links(config: &Config) -> Links {
+    Links {
+        verification_url: config.waitlist.verification_url.clone(),
+        referral_url: config.waitlist.referral_url.clone(),
+    }
+}
+
+fn smtp(smtp: &Smtp) -> SmtpSettings {
+    let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
+    SmtpSettings {
+        host: smtp.host.clone(),
+        port: smtp.port,
+        protection: match smtp.effective_tls() {
+            SmtpTls::Implicit => Protection::Tls,
+            SmtpTls::Starttls => Protection::StartTls,
+            SmtpTls::None | SmtpTls::Auto => Protection::None,
+        },
+        credentials: smtp.user.clone().zip(password),
+        hello_name: smtp.hello_name.clone().unwrap_or_default(),
+        step_timeout: Duration::from_millis(smtp.step_timeout_ms),
+        connections_max: smtp.connections_max,
+        idle_max: SMTP_IDLE_MAX,
+    }
+}
+
+fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
+    let networks: Result<Vec<Network>, _> = config
+        .webhook
+        .allowed_networks
+        .iter()
+        .map(|text| text.parse())
+        .collect();
+    let settings = WebhookSettings {
+        timeout: Duration::from_millis(config.webhook.timeout_ms),
+        allowed_networks: networks.context("webhook.allowed_networks holds something that is not a network")?,
+    };
+    HttpCaller::new(&settings).context("the client of webhooks could not be made")
+}
+
+fn fraud(settings: &Fraud) -> anyhow::Result<FraudSettings> {
+    let mut fraud = FraudSettings {
+        hold_at: percent(settings.hold_confidence),
+        ..FraudSettings::default()
+    };
+    for (check, own) in &settings.checks {
+        apply(&mut fraud, *check, own)?;
+    }
+    Ok(fraud)
+}
+
+fn apply(fraud: &mut FraudSettings, check: FraudCheck, own: &FraudCheckSettings) -> anyhow::Result<()> {
+    let confidence = own.confidence.map(percent);
+    match check {
+        FraudCheck::SelfReferralDevice => {
+            if let Some(rule) = &mut fraud.self_referral {
+                rule.device = if own.enabled {
+                    confidence.unwrap_or(rule.device)
+                } else {
+                    0
+                };
+            }
+        }
+        FraudCheck::SelfReferralIp => {
+            if let Some(rule) = &mut fraud.self_referral {
+                rule.ip = if own.enabled { confidence.unwrap_or(rule.ip) } else { 0 };
+                rule.ip_and_mailbox = if own.enabled { rule.ip_and_mailbox } else { 0 };
+            }
+        }
+        FraudCheck::Velocity if !own.enabled => fraud.velocity = None,
+        FraudCheck::Velocity => {
+            if let Some(rule) = &mut fraud.velocity {
+                rule.confidence = confidence.unwrap_or(rule.confidence);
+                rule.referrals_max = own.count_max.unwrap_or(rule.referrals_max);
+            }
+        }
+        FraudCheck::DisposableEmail if !own.enabled => fraud.disposable_email = None,
+        FraudCheck::DisposableEmail => {
+            if let Some(rule) = &mut fraud.disposable_email {
+                rule.confidence = confidence.unwrap_or(rule.confidence);
+            }
+        }
+        FraudCheck::Bot | FraudCheck::DuplicateIp | FraudCheck::DuplicateDevice => {
+            bail!(
+                "fraud.checks.{} names a check that this version does not have",
+                check.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whole percents; the configuration was checked to be between 0 and 1.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between 0 and 100 after the clamp"
+)]
+fn percent(share: f64) -> u8 {
+    (share * 100.0).round().clamp(0.0, 100.0) as u8
+}

@@ -1,0 +1,366 @@
+//! The mail server: hands over finished messages, byte for byte, and says how far it came.
+//!
+//! The SMTP dialogue is driven step by step over lettre's connection, because what follows from an error depends on the
+//! step: before the content was sent a failure is harmless, after it the outcome is unknown; and a refusal may concern
+//! the sender, the recipient or the content.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::Address;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use lettre::transport::smtp::response::Response;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+/// Hands finished messages to a mail server.
+///
+/// # Contract
+/// - Concurrency: may be called from many tasks at once.
+/// - Repetition: every call hands the message over again; recognising copies is the effect store's work.
+/// - Cancellation: a dropped call may or may not have delivered, as if the answer were [`Sent::Unknown`].
+#[async_trait]
+pub trait Mailer: Send + Sync + 'static {
+    /// Hands over one message for one recipient.
+    async fn send_raw(&self, envelope: &Envelope, message: &[u8]) -> Sent;
+}
+
+/// Who sends and who receives, as the mail server is told.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Return path.
+    pub from: Address,
+    /// The one recipient.
+    pub to: Address,
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Envelope(..)")
+    }
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum Sent {
+    /// The server took responsibility for it.
+    Accepted {
+        /// Its reply, usually with a queue id.
+        reply: String,
+    },
+    /// The server said no.
+    Refused(Refusal),
+    /// The server could not be reached or let nobody in. Nothing was sent.
+    Unreachable(Box<dyn Error + Send + Sync>),
+    /// The content was sent and no reply came: it may or may not be delivered.
+    Unknown(Box<dyn Error + Send + Sync>),
+}
+
+/// A negative reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was refused.
+    pub step: Step,
+    /// Reply code, 400 to 599.
+    pub code: u16,
+    /// Enhanced status code, such as 5.1.1, where the server sends one.
+    pub enhanced: Option<(u16, u16, u16)>,
+}
+
+/// The steps of handing over a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// MAIL FROM.
+    Sender,
+    /// RCPT TO.
+    Recipient,
+    /// DATA, and the content itself.
+    Content,
+}
+
+impl fmt::Display for Refusal {
+    /// Codes only: the text of a reply often quotes the address.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.step {
+            Step::Sender => "sender",
+            Step::Recipient => "recipient",
+            Step::Content => "content",
+        };
+        match self.enhanced {
+            Some((class, subject, detail)) => write!(out, "{step} {} {class}.{subject}.{detail}", self.code),
+            None => write!(out, "{step} {}", self.code),
+        }
+    }
+}
+
+/// How the connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Not at all: for a relay on this machine.
+    None,
+    /// Upgraded by STARTTLS, which the server must offer.
+    StartTls,
+    /// TLS from the first byte.
+    Tls,
+}
+
+/// How to reach the mail server.
+#[derive(Clone)]
+pub struct SmtpSettings {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Transport security.
+    pub protection: Protection,
+    /// User and password, where the server asks for them.
+    pub credentials: Option<(String, String)>,
+    /// The name this client greets with; the machine's own name when empty.
+    pub hello_name: String,
+    /// Limit of each step of the dialogue.
+    pub step_timeout: Duration,
+    /// Connections open at once; further messages wait.
+    pub connections_max: usize,
+    /// How long an unused connection is kept.
+    pub idle_max: Duration,
+}
+
+impl fmt::Debug for SmtpSettings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SmtpSettings")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("protection", &self.protection)
+            .field("credentials", &self.credentials.as_ref().map(|_| "(secret)"))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The real mail server.
+pub struct SmtpMailer {
+    settings: SmtpSettings,
+    hello: ClientId,
+    open: Semaphore,
+    idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+}
+
+impl fmt::Debug for SmtpMailer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SmtpMailer")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An error of one step, before it is known what it means.
+enum StepError {
+    Refused { code: u16, text: String },
+    Broken(Box<dyn Error + Send + Sync>),
+}
+
+/// A step that did not finish in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the mail server did not answer within {0:?}")]
+struct Late(Duration);
+
+/// A reply that refuses the session itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the mail server refused the session with code {0}")]
+struct NoSession(u16);
+
+impl SmtpMailer {
+    /// A mailer that connects when the first message comes.
+    pub fn new(settings: SmtpSettings) -> Self {
+        let hello = if settings.hello_name.is_empty() {
+            ClientId::default()
+        } else {
+            ClientId::Domain(settings.hello_name.clone())
+        };
+        Self {
+            open: Semaphore::new(settings.connections_max.max(1)),
+            settings,
+            hello,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// A connection that answered just now: a kept one, or a new one.
+    async fn connection(&self) -> Result<AsyncSmtpConnection, StepError> {
+        loop {
+            let kept = self.idle.lock().expect("no panic while held").pop();
+            let Some((mut connection, since)) = kept else {
+                return self.connect().await;
+            };
+            let fresh = since.elapsed() < self.settings.idle_max;
+            if fresh && self.step(connection.command(Rset)).await.is_ok() {
+                return Ok(connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, StepError> {
+        let settings = &self.settings;
+        let tls = match settings.protection {
+            Protection::None => None,
+            Protection::StartTls | Protection::Tls => {
+                Some(TlsParameters::new(settings.host.clone()).map_err(step_error)?)
+            }
+        };
+        let wrapped = tls.clone().filter(|_| settings.protection == Protection::Tls);
+        let server = (settings.host.as_str(), settings.port);
+        let limit = Some(settings.step_timeout);
+        let mut connection = self
+            .step(AsyncSmtpConnection::connect_tokio1(
+                server,
+                limit,
+                &self.hello,
+                wrapped,
+                None,
+            ))
+            .await?;
+        if let (Some(parameters), Protection::StartTls) = (tls, settings.protection) {
+            self.step(connection.starttls(parameters, &self.hello)).await?;
+        }
+        if let Some((user, password)) = &settings.credentials {
+            let credentials = Credentials::new(user.clone(), password.clone());
+            self.step(connection.auth(DEFAULT_MECHANISMS, &credentials)).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn step<T>(
+        &self,
+        dialogue: impl Future<Output = Result<T, lettre::transport::smtp::Error>>,
+    ) -> Result<T, StepError> {
+        match timeout(self.settings.step_timeout, dialogue).await {
+            Ok(result) => result.map_err(step_error),
+            Err(_) => Err(StepError::Broken(Late(self.settings.step_timeout).into())),
+        }
+    }
+
+    async fn hand_over(&self, connection: &mut AsyncSmtpConnection, envelope: &Envelope, message: &[u8]) -> Sent {
+        let info = connection.server_info();
+        let ascii: &str = envelope.to.as_ref();
+        let mut parameters = Vec::new();
+        if !ascii.is_ascii() {
+            if !info.supports_feature(Extension::SmtpUtfEight) {
+                let enhanced = Some((5, 6, 7));
+                return Sent::Refused(Refusal {
+                    step: Step::Content,
+                    code: 553,
+                    enhanced,
+                });
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
+        }
+        if !message.is_ascii() && info.supports_feature(Extension::EightBitMime) {
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        let sender = Mail::new(Some(envelope.from.clone()), parameters);
+        if let Err(error) = self.step(connection.command(sender)).await {
+            return before_content(Step::Sender, error);
+        }
+        let recipient = Rcpt::new(envelope.to.clone(), Vec::new());
+        if let Err(error) = self.step(connection.command(recipient)).await {
+            return before_content(Step::Recipient, error);
+        }
+        if let Err(error) = self.step(connection.command(Data)).await {
+            return before_content(Step::Content, error);
+        }
+        match self.step(connection.message(message)).await {
+            Ok(response) => Sent::Accepted {
+                reply: reply(&response),
+            },
+            Err(StepError::Refused { code, text }) => Sent::Refused(refusal(Step::Content, code, &text)),
+            Err(StepError::Broken(error)) => Sent::Unknown(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Mailer for SmtpMailer {
+    async fn send_raw(&self, envelope: &Envelope, message: &[u8]) -> Sent {
+        let _permit = self.open.acquire().await.expect("the semaphore is never closed");
+        let mut connection = match self.connection().await {
+            Ok(connection) => connection,
+            Err(StepError::Refused { code, .. }) => return Sent::Unreachable(NoSession(code).into()),
+            Err(StepError::Broken(error)) => return Sent::Unreachable(error),
+        };
+        let sent = self.hand_over(&mut connection, envelope, message).await;
+        // After a refusal the next user's RSET makes the connection clean again; a broken one is not kept.
+        if matches!(sent, Sent::Accepted { .. } | Sent::Refused(_)) {
+            let mut idle = self.idle.lock().expect("no panic while held");
+            idle.push((connection, Instant::now()));
+        }
+        sent
+    }
+}
+
+fn before_content(step: Step, error: StepError) -> Sent {
+    match error {
+        StepError::Refused { code, text } => Sent::Refused(refusal(step, code, &text)),
+        StepError::Broken(error) => Sent::Unreachable(error),
+    }
+}
+
+fn step_error(error: lettre::transport::smtp::Error) -> StepError {
+    match error.status() {
+        Some(code) => StepError::Refused {
+            code: code.to_string().parse().unwrap_or(500),
+            text: error.source().map(ToString::to_string).unwrap_or_default(),
+        },
+        None => StepError::Broken(error.into()),
+    }
+}
+
+fn refusal(step: Step, code: u16, text: &str) -> Refusal {
+    Refusal {
+        step,
+        code,
+        enhanced: enhanced(text),
+    }
+}
+
+/// The enhanced status code at the beginning of a reply's text, as in `5.1.1 no such user`.
+fn enhanced(text: &str) -> Option<(u16, u16, u16)> {
+    let mut numbers = text
+        .split_whitespace()
+        .next()?
+        .split('.')
+        .map(|part| part.parse::<u16>().ok());
+    let code = (numbers.next()??, numbers.next()??, numbers.next()??);
+    (numbers.next().is_none() && matches!(code.0, 2 | 4 | 5)).then_some(code)
+}
+
+/// The first line of a reply, cut: enough to find the mail in the server's log.
+fn reply(response: &Response) -> String {
+    let line: String = response.first_line().unwrap_or_default().chars().take(200).collect();
+    format!("{} {line}", response.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enhanced_codes_are_read_where_they_stand_first() {
+        assert_eq!(enhanced("5.1.1 no such user"), Some((5, 1, 1)));
+        assert_eq!(enhanced("4.7.0"), Some((4, 7, 0)));
+        assert_eq!(enhanced("mailbox 5.1.1 unknown"), None);
+        assert_eq!(enhanced("10.0.0.1 is blocked"), None);
+        assert_eq!(enhanced("5.1.1.1 x"), None);
+        assert_eq!(enhanced(""), None);
+    }
+
+    #[test]
+    fn a_refusal_prints_codes_and_no_text() {
+        let shown = refusal(Step::Recipient, 550, "5.1.1 <bob@example.org> unknown").to_string();
+        assert_eq!(shown, "recipient 550 5.1.1");
+    }
+}

@@ -1,0 +1,279 @@
+//! Mails: decides by the facts at send time, renders once, and hands the same bytes to the mail server on every try.
+//!
+//! A mail is an effect: it is claimed under its key with its bytes, sent with no transaction open, and then one
+//! transaction writes that it was sent, the account in `email_log`, and what depends on it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+
+use crate::clients::mailer::{Mailer, Sent};
+use crate::event::change::ChangeEvent;
+use crate::handler::{Context, Handler, HandlerError, Outcome, Route, Spec};
+use crate::handlers::address;
+use crate::handlers::email::compose::{Composed, Composer, Mail, Skip};
+use crate::handlers::email::message::{Finished, Sender};
+use crate::handlers::email::rules::{AfterRefusal, Trigger};
+use crate::handlers::email::sql::Account;
+use crate::handlers::reward;
+use crate::handlers::secret::Secret;
+use crate::ledger::effects::{self, Claim};
+
+pub mod rules;
+
+pub mod templates;
+
+pub mod message;
+
+pub mod links;
+
+mod compose;
+
+mod plain;
+
+mod sql;
+
+/// What mails need beside the database.
+#[derive(Debug, Clone)]
+pub struct EmailSettings {
+    /// Who writes, where the campaign names nobody.
+    pub sender: Sender,
+    /// Where links lead.
+    pub links: links::Links,
+}
+
+/// The e-mail handler.
+pub struct Email {
+    routes: Vec<Route>,
+    settings: EmailSettings,
+    hold_at: u8,
+    secret: Secret,
+    mailer: Arc<dyn Mailer>,
+}
+
+impl std::fmt::Debug for Email {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Email")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The mail server's no, or its silence.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the mail server refused for now: {0}")]
+    Refused(crate::clients::mailer::Refusal),
+    #[error("the mail server refused this mail for good: {0}; replay sends it again")]
+    Failed(crate::clients::mailer::Refusal),
+    #[error("the mail server takes no mail from this worker: {0}; check sender, credentials and policy")]
+    Outage(crate::clients::mailer::Refusal),
+    #[error("the mail server did not confirm the mail; it may have been delivered")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// How a mail ended.
+enum End {
+    Sent { reply: String },
+    Bounced { reply: String },
+}
+
+impl Email {
+    /// A handler that is woken by these routes and sends through `mailer`. Referrals under a suspicion of `hold_at`
+    /// percent and more are not counted in mails.
+    pub fn new(
+        routes: Vec<Route>,
+        settings: EmailSettings,
+        hold_at: u8,
+        secret: Secret,
+        mailer: Arc<dyn Mailer>,
+    ) -> Self {
+        Self {
+            routes,
+            settings,
+            hold_at,
+            secret,
+            mailer,
+        }
+    }
+
+    async fn compose(
+        &self,
+        context: &Context,
+        event: &ChangeEvent,
+        trigger: Trigger,
+    ) -> Result<Composed, HandlerError> {
+        let composer = Composer {
+            settings: &self.settings,
+            secret: &self.secret,
+            hold_at: self.hold_at,
+            date: time_of(event),
+            replayed: context.replayed(),
+        };
+        let mut connection = context.pool().acquire().await?;
+        composer.compose(&mut connection, trigger).await
+    }
+
+    async fn send(&self, context: &mut Context, mail: &Mail) -> Result<Outcome, HandlerError> {
+        let offered = mail.finished.to_stored();
+        let claim = context
+            .effects()
+            .claim(&mail.effect_key, context.handler(), &offered, context.replayed())
+            .await?;
+        let rendered = match claim {
+            Claim::Call { rendered } => rendered,
+            Claim::Accepted { reply } => return self.end(context, mail, End::Sent { reply }).await,
+            Claim::Finished { state } if state == "sent" => return Ok(Outcome::Skipped("already_sent")),
+            Claim::Finished { .. } => return Ok(Outcome::Skipped("ended_before")),
+            Claim::Leased { remaining } => return Ok(Outcome::Snooze(remaining.max(Duration::from_secs(1)))),
+        };
+        let stored = Finished::from_stored(&rendered).map_err(HandlerError::permanent)?;
+        let refusal = match self.mailer.send_raw(&stored.envelope, &stored.message).await {
+            Sent::Accepted { reply } => return self.end(context, mail, End::Sent { reply }).await,
+            Sent::Unreachable(error) => return Err(HandlerError::unreachable("smtp", error)),
+            Sent::Unknown(error) => return Err(HandlerError::transient(SendError::Unknown(error))),
+            Sent::Refused(refusal) => refusal,
+        };
+        match rules::after_refusal(&refusal) {
+            AfterRefusal::Retry => Err(HandlerError::transient(SendError::Refused(refusal))),
+            AfterRefusal::Outage => Err(HandlerError::unreachable("smtp", SendError::Outage(refusal))),
+            AfterRefusal::Bounced => {
+                let reply = refusal.to_string();
+                self.end(context, mail, End::Bounced { reply }).await
+            }
+            AfterRefusal::Failed => {
+                record_failure(context, mail, &refusal.to_string()).await?;
+                Err(HandlerError::permanent(SendError::Failed(refusal)))
+            }
+        }
+    }
+
+    /// The last transaction of a mail.
+    async fn end(&self, context: &mut Context, mail: &Mail, end: End) -> Result<Outcome, HandlerError> {
+        if let End::Sent { reply } = &end {
+            context.accepted(&mail.effect_key, reply);
+        }
+        let handler = context.handler().to_owned();
+        let Some(once) = context.once().await? else {
+            return Ok(Outcome::Done);
+        };
+        match end {
+            End::Sent { reply } => {
+                effects::finish(once.connection, &mail.effect_key, &handler, "sent", &reply).await?;
+                sql::account(once.connection, &mail.account("sent", None, Some(&reply))).await?;
+                if let Some((id, _)) = rules::reward_of_key(&mail.effect_key) {
+                    reward::sql::mark_delivered(once.connection, id).await?;
+                }
+                Ok(Outcome::Done)
+            }
+            End::Bounced { reply } => {
+                let key = address::suppression_key(&self.secret, mail.finished.envelope.to.as_ref());
+                sql::suppress(once.connection, &key, "bounced").await?;
+                effects::finish(once.connection, &mail.effect_key, &handler, "skipped", &reply).await?;
+                sql::account(once.connection, &mail.account("skipped", Some("bounced"), Some(&reply))).await?;
+                fail_reward(once.connection, &mail.effect_key, "bounced").await?;
+                Ok(Outcome::Skipped("bounced"))
+            }
+        }
+    }
+
+    async fn skip(&self, context: &mut Context, skip: &Skip) -> Result<Outcome, HandlerError> {
+        let Some(once) = context.once().await? else {
+            return Ok(Outcome::Done);
+        };
+        let line = Account {
+            effect_key: &skip.effect_key,
+            campaign_id: skip.campaign_id,
+            user_id: skip.user_id,
+            kind: skip.kind,
+            status: "skipped",
+            reason: Some(skip.reason),
+            recipient: None,
+            subject: None,
+            variables: None,
+            message_id: None,
+            smtp_reply: None,
+        };
+        if sql::account(once.connection, &line).await? {
+            fail_reward(once.connection, &skip.effect_key, skip.reason).await?;
+        }
+        Ok(Outcome::Skipped(skip.reason))
+    }
+}
+
+impl Mail {
+    fn account<'a>(&'a self, status: &'a str, reason: Option<&'a str>, reply: Option<&'a str>) -> Account<'a> {
+        Account {
+            effect_key: &self.effect_key,
+            campaign_id: self.campaign_id,
+            user_id: Some(self.user_id),
+            kind: self.kind.word(),
+            status,
+            reason,
+            recipient: Some(&self.recipient),
+            subject: Some(&self.subject),
+            variables: Some(&self.variables),
+            message_id: Some(&self.message_id),
+            smtp_reply: reply,
+        }
+    }
+}
+
+/// A mail that will not be sent fails the reward it would have handed over, unless the reward was taken back or is
+/// announced anew meanwhile.
+async fn fail_reward(connection: &mut PgConnection, effect_key: &str, reason: &str) -> Result<(), sqlx::Error> {
+    match rules::reward_of_key(effect_key) {
+        Some((id, resend_no)) => reward::sql::mark_failed(connection, id, Some(resend_no), reason).await,
+        None => Ok(()),
+    }
+}
+
+/// In a transaction of its own: the error that follows rolls the attempt's own back. The effect stays failed until a
+/// replay opens it again.
+async fn record_failure(context: &Context, mail: &Mail, reply: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = context.pool().begin().await?;
+    effects::finish(&mut transaction, &mail.effect_key, context.handler(), "failed", reply).await?;
+    sql::account(&mut transaction, &mail.account("failed", Some("refused"), Some(reply))).await?;
+    fail_reward(&mut transaction, &mail.effect_key, "mail_refused").await?;
+    transaction.commit().await
+}
+
+/// When the change was committed: the mail's date, the same however often it is rendered.
+fn time_of(event: &ChangeEvent) -> SystemTime {
+    let committed = event.origin.commit_ts_ms.and_then(|ms| u64::try_from(ms).ok());
+    committed.map_or_else(SystemTime::now, |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+}
+
+#[async_trait]
+impl Handler for Email {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "email".to_owned(),
+            routes: self.routes.clone(),
+            coalesce_max: 1,
+            attempt_timeout: None,
+        }
+    }
+
+    fn wants(&self, event: &ChangeEvent) -> bool {
+        rules::trigger(event).is_some()
+    }
+
+    async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        let mut outcome = Outcome::Skipped("not_concerned");
+        // One at a time by its spec.
+        for event in events.iter().take(1) {
+            let Some(trigger) = rules::trigger(event) else {
+                continue;
+            };
+            outcome = match self.compose(context, event, trigger).await? {
+                Composed::Nothing(reason) => Outcome::Skipped(reason),
+                Composed::Skip(skip) => self.skip(context, &skip).await?,
+                Composed::Mail(mail) => self.send(context, &mail).await?,
+            };
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,238 @@
+use super::*;
+use crate::handlers::cases::{deleted, inserted, updated, updated_blindly};
+
+const ID: &str = "00000000-0000-0000-0000-000000000007";
+
+fn id() -> Uuid {
+    Uuid::from_u128(7)
+}
+
+fn facts() -> Facts {
+    Facts {
+        user_id: id(),
+        campaign_id: Uuid::from_u128(8),
+        email: "Ann@example.org".into(),
+        first_name: None,
+        last_name: None,
+        email_verified: false,
+        verification_token: Some("t1".into()),
+        referral_code: "ANN".into(),
+        in_standing: false,
+        holds_a_place: true,
+        campaign_status: "active".into(),
+        campaign_deleted: false,
+        verification_required: true,
+        campaign_name: "Launch".into(),
+        campaign_slug: "launch".into(),
+        from_name: None,
+        from_address: None,
+        reply_to: None,
+    }
+}
+
+#[test]
+fn changes_ask_for_the_mails_of_their_columns() {
+    let user = [
+        ("id", ID),
+        ("email", "a@b.c"),
+        ("email_verified", "false"),
+        ("first_name", "A"),
+        ("updated_at", "1"),
+    ];
+    let touched = [
+        ("id", ID),
+        ("email", "a@b.c"),
+        ("email_verified", "false"),
+        ("first_name", "A"),
+        ("updated_at", "2"),
+    ];
+    let renamed = [
+        ("id", ID),
+        ("email", "a@b.c"),
+        ("email_verified", "false"),
+        ("first_name", "B"),
+        ("updated_at", "2"),
+    ];
+    let moved = [
+        ("id", ID),
+        ("email", "x@b.c"),
+        ("email_verified", "false"),
+        ("first_name", "B"),
+        ("updated_at", "2"),
+    ];
+    let verified = [
+        ("id", ID),
+        ("email", "a@b.c"),
+        ("email_verified", "true"),
+        ("first_name", "A"),
+        ("updated_at", "2"),
+    ];
+    let queued = [("id", ID), ("status", "queued")];
+    let sent = [("id", ID), ("status", "sent")];
+    for (event, expected) in [
+        (inserted("waitlist_users", &user), Some(Trigger::First(id()))),
+        (
+            updated("waitlist_users", &user, &user),
+            Some(Trigger::Verification(id())),
+        ),
+        (
+            updated("waitlist_users", &user, &touched),
+            Some(Trigger::Verification(id())),
+        ),
+        (updated("waitlist_users", &user, &renamed), None),
+        (
+            updated("waitlist_users", &user, &moved),
+            Some(Trigger::Verification(id())),
+        ),
+        (
+            updated("waitlist_users", &user, &verified),
+            Some(Trigger::Welcome(id())),
+        ),
+        (updated("waitlist_users", &verified, &verified), None),
+        (updated_blindly("waitlist_users", &verified), Some(Trigger::First(id()))),
+        (deleted("waitlist_users", &user), None),
+        (inserted("email_log", &queued), Some(Trigger::Queued(id()))),
+        (updated("email_log", &queued, &sent), None),
+        (inserted("email_log", &sent), None),
+        (inserted("rewards", &user), None),
+    ] {
+        assert_eq!(trigger(&event), expected, "{event:?}");
+    }
+}
+
+#[test]
+fn facts_decide_between_verification_and_welcome() {
+    let first = Trigger::First(id());
+    assert_eq!(kind(first, &facts()), Some(Kind::Verification));
+    assert_eq!(
+        kind(
+            first,
+            &Facts {
+                email_verified: true,
+                ..facts()
+            }
+        ),
+        Some(Kind::Welcome)
+    );
+    assert_eq!(
+        kind(
+            first,
+            &Facts {
+                verification_required: false,
+                ..facts()
+            }
+        ),
+        Some(Kind::Welcome)
+    );
+    assert_eq!(kind(Trigger::Welcome(id()), &facts()), Some(Kind::Welcome));
+    assert_eq!(kind(Trigger::Queued(id()), &facts()), None);
+}
+
+fn check_obstacle(mail: Kind, change: impl FnOnce(&mut Facts), expected: Option<&str>) {
+    let mut changed = facts();
+    change(&mut changed);
+    assert_eq!(obstacle(mail, &changed), expected, "{mail:?}");
+}
+
+#[test]
+fn what_changed_since_the_event_is_a_reason_not_to_send() {
+    use Kind::{RewardEarned, Verification, Welcome};
+    check_obstacle(Verification, |_| {}, None);
+    check_obstacle(Verification, |now| now.email_verified = true, Some("already_verified"));
+    check_obstacle(Verification, |now| now.verification_token = None, Some("no_token"));
+    check_obstacle(
+        Verification,
+        |now| now.verification_token = Some(String::new()),
+        Some("no_token"),
+    );
+    check_obstacle(
+        Verification,
+        |now| now.verification_required = false,
+        Some("verification_not_required"),
+    );
+    check_obstacle(Verification, |now| now.holds_a_place = false, Some("not_in_standing"));
+    check_obstacle(Verification, |now| now.campaign_status = "paused".into(), None);
+    check_obstacle(
+        Verification,
+        |now| now.campaign_status = "draft".into(),
+        Some("campaign_draft"),
+    );
+    check_obstacle(Welcome, |_| {}, Some("not_in_standing"));
+    check_obstacle(Welcome, |now| now.in_standing = true, None);
+    check_obstacle(
+        RewardEarned,
+        |now| now.campaign_deleted = true,
+        Some("campaign_deleted"),
+    );
+    let completed = |now: &mut Facts| {
+        now.in_standing = true;
+        now.campaign_status = "completed".into();
+    };
+    check_obstacle(RewardEarned, completed, None);
+}
+
+#[test]
+fn a_key_changes_with_address_and_token_and_shows_neither() {
+    let secret = Secret::new("k");
+    let key = |facts: &Facts| user_key(Kind::Verification, facts, &secret);
+    let base = key(&facts());
+    assert_eq!(
+        base,
+        key(&Facts {
+            email: "ann@EXAMPLE.org".into(),
+            ..facts()
+        })
+    );
+    assert_ne!(
+        base,
+        key(&Facts {
+            verification_token: Some("t2".into()),
+            ..facts()
+        })
+    );
+    assert_ne!(
+        base,
+        key(&Facts {
+            email: "bob@example.org".into(),
+            ..facts()
+        })
+    );
+    assert!(!base.contains("example") && !base.contains("t1"));
+    assert_eq!(user_key(Kind::Welcome, &facts(), &secret), format!("welcome:{ID}"));
+}
+
+#[test]
+fn the_key_of_a_reward_mail_names_the_reward() {
+    assert_eq!(reward_of_key(&reward_key(id(), 3)), Some((id(), 3)));
+    assert_eq!(reward_of_key("welcome:x"), None);
+    assert_eq!(reward_of_key("reward_earned:x:1"), None);
+}
+
+#[test]
+fn a_refusal_means_what_the_server_says_and_where() {
+    use AfterRefusal::{Bounced, Failed, Outage, Retry};
+    for (step, code, enhanced, expected) in [
+        (Step::Recipient, 450, Some((4, 2, 1)), Retry),
+        (Step::Content, 451, None, Retry),
+        (Step::Recipient, 550, Some((5, 1, 1)), Bounced),
+        (Step::Recipient, 550, Some((5, 1, 8)), Outage),
+        (Step::Recipient, 550, None, Bounced),
+        (Step::Recipient, 550, Some((5, 7, 1)), Outage),
+        (Step::Recipient, 552, Some((5, 2, 2)), Failed),
+        (Step::Recipient, 552, None, Failed),
+        (Step::Recipient, 530, None, Outage),
+        (Step::Sender, 550, Some((5, 1, 0)), Outage),
+        (Step::Sender, 530, Some((5, 7, 0)), Outage),
+        (Step::Sender, 552, Some((5, 3, 4)), Failed),
+        (Step::Content, 554, Some((5, 7, 1)), Outage),
+        (Step::Content, 554, None, Failed),
+        (Step::Content, 552, Some((5, 3, 4)), Failed),
+        (Step::Content, 553, Some((5, 6, 7)), Failed),
+    ] {
+        assert_eq!(
+            after_refusal(&Refusal { step, code, enhanced }),
+            expected,
+            "{step:?} {code} {enhanced:?}"
+        );
+    }
+}

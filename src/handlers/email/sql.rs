@@ -1,0 +1,210 @@
+//! Facts for a mail, read when it is sent, and the account of it in `email_log`.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::handlers::credit;
+use crate::handlers::email::rules::Facts;
+use crate::handlers::email::templates::Source;
+
+/// A row that another handler queued.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Queued {
+    pub(super) effect_key: String,
+    pub(super) user_id: Option<Uuid>,
+    pub(super) campaign_id: Uuid,
+    #[sqlx(rename = "type")]
+    pub(super) kind: String,
+    pub(super) status: String,
+}
+
+/// A reward as it was promised.
+#[derive(sqlx::FromRow)]
+pub(super) struct RewardFacts {
+    pub(super) status: String,
+    pub(super) resend_no: i32,
+    pub(super) code: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) instructions: Option<String>,
+}
+
+/// Numbers that a template may show; each is read only when it does.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    pub(super) position: bool,
+    pub(super) referrals: bool,
+    pub(super) signups: bool,
+}
+
+/// The numbers.
+#[derive(Debug, Default, sqlx::FromRow)]
+pub(super) struct Figures {
+    pub(super) position: Option<i64>,
+    pub(super) referrals: Option<i64>,
+    pub(super) signups: Option<i64>,
+}
+
+/// One line of account.
+pub(super) struct Account<'a> {
+    pub(super) effect_key: &'a str,
+    pub(super) campaign_id: Uuid,
+    pub(super) user_id: Option<Uuid>,
+    pub(super) kind: &'a str,
+    pub(super) status: &'a str,
+    pub(super) reason: Option<&'a str>,
+    pub(super) recipient: Option<&'a str>,
+    pub(super) subject: Option<&'a str>,
+    pub(super) variables: Option<&'a serde_json::Value>,
+    pub(super) message_id: Option<&'a str>,
+    pub(super) smtp_reply: Option<&'a str>,
+}
+
+pub(super) async fn facts(connection: &mut PgConnection, user: Uuid) -> Result<Option<Facts>, sqlx::Error> {
+    sqlx::query_as(credit::statement(
+        "SELECT u.id AS user_id, u.campaign_id, u.email, u.first_name, u.last_name, u.email_verified,
+                u.verification_token, u.referral_code, {in_standing} AS in_standing,
+                {holds_a_place} AS holds_a_place, c.status AS campaign_status,
+                c.deleted_at IS NOT NULL AS campaign_deleted, c.verification_required, c.name AS campaign_name,
+                c.slug AS campaign_slug, c.from_name, c.from_address, c.reply_to
+         FROM waitlist_users u JOIN campaigns c ON c.id = u.campaign_id
+         WHERE u.id = $1",
+    ))
+    .bind(user)
+    .fetch_optional(connection)
+    .await
+}
+
+pub(super) async fn queued(connection: &mut PgConnection, id: Uuid) -> Result<Option<Queued>, sqlx::Error> {
+    sqlx::query_as("SELECT effect_key, user_id, campaign_id, type, status FROM email_log WHERE id = $1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+}
+
+pub(super) async fn reward(connection: &mut PgConnection, id: Uuid) -> Result<Option<RewardFacts>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT o.status, o.resend_no, o.code, coalesce(o.snapshot ->> 'name', w.name) AS name,
+                coalesce(o.snapshot ->> 'description', w.description) AS description,
+                coalesce(o.snapshot #>> '{config,instructions}', w.config ->> 'instructions') AS instructions
+         FROM user_rewards o JOIN rewards w ON w.id = o.reward_id
+         WHERE o.id = $1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await
+}
+
+/// The campaign's own template, else the customer's default: with whether it is enabled. `None`: use the built-in one.
+pub(super) async fn template(
+    connection: &mut PgConnection,
+    campaign: Uuid,
+    kind: &str,
+) -> Result<Option<(Source, bool)>, sqlx::Error> {
+    let found: Option<(String, String, Option<String>, bool)> = sqlx::query_as(
+        "SELECT subject, html_body, text_body, enabled FROM email_templates
+         WHERE type = $2 AND (campaign_id = $1 OR campaign_id IS NULL)
+         ORDER BY campaign_id NULLS LAST LIMIT 1",
+    )
+    .bind(campaign)
+    .bind(kind)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.map(|(subject, html, text, enabled)| (Source { subject, html, text }, enabled)))
+}
+
+/// Why nothing may be sent to this address, or `None`. Unsubscribing bars marketing mail alone, which this is not.
+pub(super) async fn suppression(
+    connection: &mut PgConnection,
+    key: &str,
+    campaign: Uuid,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT reason FROM suppressions
+         WHERE email = $1 AND reason IN ('bounced', 'complained') AND (campaign_id = $2 OR campaign_id IS NULL)
+         ORDER BY reason LIMIT 1",
+    )
+    .bind(key)
+    .bind(campaign)
+    .fetch_optional(connection)
+    .await
+}
+
+pub(super) async fn suppress(connection: &mut PgConnection, key: &str, reason: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO suppressions (email, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(key)
+        .bind(reason)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Numbers for a template. A user without a place yet is ranked for the mail: as a newcomer without referrals, behind
+/// everybody who has a better score, and behind those who wait for a place since before.
+pub(super) async fn figures(
+    connection: &mut PgConnection,
+    user: Uuid,
+    wanted: Wanted,
+    hold_at: u8,
+) -> Result<Figures, sqlx::Error> {
+    let figures: Option<Figures> = sqlx::query_as(credit::statement(
+        "SELECT CASE WHEN $3 THEN coalesce(
+                    (SELECT p.position FROM waitlist_positions p
+                     WHERE p.campaign_id = me.campaign_id AND p.user_id = me.id),
+                    (SELECT 1 + unplaced.waiting + count(p.position) FILTER (
+                         WHERE c.ranking <> 'score'
+                            OR p.score <= coalesce(me.original_position, known.entry_no + unplaced.waiting + 1))
+                     FROM (SELECT coalesce(max(e.entry_no), 0) AS entry_no FROM waitlist_positions e
+                           WHERE e.campaign_id = me.campaign_id) AS known
+                     CROSS JOIN (SELECT count(*) AS waiting FROM waitlist_users u
+                                 WHERE u.campaign_id = me.campaign_id AND {holds_a_place}
+                                   AND (u.created_at, u.id) < (me.created_at, me.id)
+                                   AND NOT EXISTS (SELECT FROM waitlist_positions e
+                                                   WHERE e.campaign_id = u.campaign_id AND e.user_id = u.id)) AS unplaced
+                     LEFT JOIN waitlist_positions p ON p.campaign_id = me.campaign_id
+                     GROUP BY unplaced.waiting)) END AS position,
+                CASE WHEN $4 THEN (SELECT count(*) FROM {credited} AS credited WHERE credited.referrer_id = me.id)
+                     END AS referrals,
+                CASE WHEN $5 THEN (SELECT count(*) FROM waitlist_users u
+                                   WHERE u.campaign_id = me.campaign_id AND {holds_a_place}) END AS signups
+         FROM waitlist_users me JOIN campaigns c ON c.id = me.campaign_id
+         WHERE me.id = $2",
+    ))
+    .bind(i32::from(hold_at))
+    .bind(user)
+    .bind(wanted.position)
+    .bind(wanted.referrals)
+    .bind(wanted.signups)
+    .fetch_optional(connection)
+    .await?;
+    Ok(figures.unwrap_or_default())
+}
+
+/// Writes the account of a mail. What was sent stays sent. Answers whether the account changed.
+pub(super) async fn account(connection: &mut PgConnection, line: &Account<'_>) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "INSERT INTO email_log AS known
+             (effect_key, campaign_id, user_id, type, status, reason, recipient, subject, variables, message_id,
+              smtp_reply, sent_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $5 = 'sent' THEN now() END)
+         ON CONFLICT (effect_key) DO UPDATE
+             SET status = excluded.status, reason = excluded.reason, recipient = excluded.recipient,
+                 subject = excluded.subject, variables = excluded.variables, message_id = excluded.message_id,
+                 smtp_reply = excluded.smtp_reply, sent_at = excluded.sent_at, updated_at = now()
+             WHERE known.status <> 'sent'",
+    )
+    .bind(line.effect_key)
+    .bind(line.campaign_id)
+    .bind(line.user_id)
+    .bind(line.kind)
+    .bind(line.status)
+    .bind(line.reason)
+    .bind(line.recipient)
+    .bind(line.subject)
+    .bind(line.variables)
+    .bind(line.message_id)
+    .bind(line.smtp_reply)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,220 @@
+//! Ranks campaigns: one transaction at a time for each, from the facts, writing only what differs.
+//!
+//! Events of a campaign that wait together are done by one ranking. Places are kept in `waitlist_positions`, which is not
+//! published, so a ranking never wakes itself; what others must hear of is written as rows of `position_changes` and
+//! `campaign_milestones`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::event::change::ChangeEvent;
+use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
+use crate::handlers::columns;
+
+pub mod sql;
+
+/// How many waiting events one ranking may answer.
+const COALESCE_MAX: usize = 500;
+
+/// A ranking of a large campaign takes longer than other work.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The position handler.
+#[derive(Debug)]
+pub struct Position {
+    routes: Vec<Route>,
+    hold_at: u8,
+}
+
+impl Position {
+    /// A handler that is woken by these routes; from a suspicion of `hold_at` percent on a referral does not count.
+    pub fn new(routes: Vec<Route>, hold_at: u8) -> Self {
+        Self { routes, hold_at }
+    }
+}
+
+/// Whether a change may move somebody, or pass a milestone.
+fn concerns(event: &ChangeEvent) -> bool {
+    match &*event.origin.table {
+        "waitlist_users" => {
+            columns::is_insert(event)
+                || columns::is_delete(event)
+                || columns::updated(
+                    event,
+                    &[
+                        "status",
+                        "deleted_at",
+                        "campaign_id",
+                        "email_verified",
+                        "original_position",
+                        "created_at",
+                    ],
+                )
+        }
+        "referrals" => {
+            columns::crossed(event, "status", &["verified", "converted"])
+                || columns::updated(event, &["campaign_id", "referrer_id", "referred_id"])
+        }
+        "fraud_detections" => {
+            columns::is_insert(event) || columns::is_delete(event) || columns::updated(event, &["status", "confidence"])
+        }
+        "campaigns" => columns::updated(
+            event,
+            &[
+                "status",
+                "ranking",
+                "points_per_referral",
+                "verification_required",
+                "milestones",
+                "deleted_at",
+            ],
+        ),
+        _ => false,
+    }
+}
+
+/// The campaigns that a change concerns: one, or two when a row moved from one to the other.
+fn campaigns_of(event: &ChangeEvent) -> Vec<Uuid> {
+    let column = if &*event.origin.table == "campaigns" {
+        "id"
+    } else {
+        "campaign_id"
+    };
+    columns::ids(event, column)
+}
+
+fn lock_key(campaign: Uuid) -> String {
+    format!("position:{campaign}")
+}
+
+/// Whether a campaign in this state is ranked because of these changes. After its completion it is ranked once more, by
+/// the change that completed it, and then never again.
+fn is_ranked(campaign: &sql::Campaign, completed_now: bool) -> bool {
+    let by_status = match campaign.status.as_str() {
+        "active" => true,
+        "completed" => completed_now,
+        _ => false,
+    };
+    by_status && !campaign.deleted
+}
+
+#[async_trait]
+impl Handler for Position {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "position".to_owned(),
+            routes: self.routes.clone(),
+            coalesce_max: COALESCE_MAX,
+            attempt_timeout: Some(ATTEMPT_TIMEOUT),
+        }
+    }
+
+    fn wants(&self, event: &ChangeEvent) -> bool {
+        concerns(event)
+    }
+
+    /// The lower of the campaigns; the other one, where there is one, is locked after it.
+    fn exclusive(&self, event: &ChangeEvent) -> Option<String> {
+        campaigns_of(event).first().map(|campaign| lock_key(*campaign))
+    }
+
+    async fn handle(&self, context: &mut Context, _events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        let Some(Once { events, connection }) = context.once().await? else {
+            return Ok(Outcome::Done);
+        };
+        // Per campaign: whether one of the changes completed it. Sorted, so that locks are always taken in one order.
+        let mut concerned: BTreeMap<Uuid, bool> = BTreeMap::new();
+        for event in &events {
+            let completed_now = &*event.origin.table == "campaigns" && columns::became(event, "status", "completed");
+            for campaign in campaigns_of(event) {
+                *concerned.entry(campaign).or_default() |= completed_now;
+            }
+        }
+        let alone: BTreeSet<String> = events.iter().filter_map(|event| self.exclusive(event)).collect();
+        for key in concerned.keys().map(|campaign| lock_key(*campaign)) {
+            if !alone.contains(&key) {
+                sql::lock(connection, &key).await?;
+            }
+        }
+        let mut ranked = false;
+        for (id, completed_now) in concerned {
+            let campaign = sql::campaign(connection, id).await?;
+            if campaign.is_some_and(|campaign| is_ranked(&campaign, completed_now)) {
+                sql::rank(connection, id, self.hold_at).await?;
+                ranked = true;
+            }
+        }
+        Ok(if ranked {
+            Outcome::Done
+        } else {
+            Outcome::Skipped("campaign_not_active")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::cases::{deleted, inserted, updated};
+
+    #[test]
+    fn only_what_moves_somebody_ranks() {
+        let user = [("id", "a"), ("status", "pending"), ("first_name", "A")];
+        let renamed = [("id", "a"), ("status", "pending"), ("first_name", "B")];
+        let blocked = [("id", "a"), ("status", "blocked"), ("first_name", "B")];
+        let pending = [("status", "pending")];
+        let verified = [("status", "verified")];
+        let converted = [("status", "converted")];
+        for (event, expected) in [
+            (inserted("waitlist_users", &user), true),
+            (updated("waitlist_users", &user, &renamed), false),
+            (updated("waitlist_users", &user, &blocked), true),
+            (deleted("waitlist_users", &user), true),
+            (inserted("referrals", &pending), false),
+            (inserted("referrals", &verified), true),
+            (updated("referrals", &pending, &verified), true),
+            (updated("referrals", &verified, &converted), false),
+            (updated("referrals", &converted, &pending), true),
+            (deleted("referrals", &pending), false),
+            (deleted("referrals", &verified), true),
+            (inserted("fraud_detections", &pending), true),
+            (updated("fraud_detections", &pending, &verified), true),
+            (inserted("campaigns", &pending), false),
+            (updated("campaigns", &pending, &verified), true),
+            (updated("campaigns", &user, &renamed), false),
+        ] {
+            assert_eq!(concerns(&event), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_moves_concerns_both_campaigns_and_locks_the_lower_first() {
+        let (low, high) = (Uuid::from_u128(1).to_string(), Uuid::from_u128(2).to_string());
+        let event = updated("waitlist_users", &[("campaign_id", &high)], &[("campaign_id", &low)]);
+        assert_eq!(campaigns_of(&event), [Uuid::from_u128(1), Uuid::from_u128(2)]);
+        let handler = Position::new(Vec::new(), 80);
+        assert_eq!(handler.exclusive(&event), Some(lock_key(Uuid::from_u128(1))));
+    }
+
+    #[test]
+    fn a_completed_campaign_is_ranked_once_more_and_then_frozen() {
+        let campaign = |status: &str, deleted| sql::Campaign {
+            status: status.to_owned(),
+            deleted,
+        };
+        assert!(is_ranked(&campaign("active", false), false));
+        assert!(is_ranked(&campaign("completed", false), true));
+        for frozen in [
+            campaign("completed", false),
+            campaign("paused", false),
+            campaign("draft", false),
+            campaign("active", true),
+        ] {
+            assert!(!is_ranked(&frozen, false));
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Delivers earned rewards: queues the mail, calls the webhook, or leaves it to a person. Nothing is called delivered
+//! before the mail server or the receiver has accepted it.
+
+use std::time::Duration;
+
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::clients::webhook::{Answer, Call, CallError, Called, Caller};
+use crate::handler::{Context, HandlerError};
+use crate::handlers::email::rules as mail;
+use crate::handlers::reward::promise::Terms;
+use crate::handlers::reward::sql::{self, DeliveryRow, Report};
+use crate::handlers::secret::Secret;
+use crate::ledger::effects::{self, Claim};
+
+/// After so long the first attempt outside of the session is made.
+const FIRST_RETRY: Duration = Duration::from_secs(300);
+
+/// A receiver that asks for a longer wait than this is called again by the schedule, not by the session.
+const SESSION_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// What the transaction has to write about one reward.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// Nothing, for this reason.
+    Nothing(&'static str),
+    /// Decide in the transaction: queue the mail, or fill in what a manual row lacks.
+    Inside(Box<DeliveryRow>),
+    /// The receiver accepted.
+    Called {
+        row: Box<DeliveryRow>,
+        reply: String,
+        answer: Option<Answer>,
+    },
+    /// The schedule calls again.
+    Later { row: Box<DeliveryRow>, report: Report },
+}
+
+/// A reward that cannot be delivered as things stand.
+#[derive(Debug, thiserror::Error)]
+#[error("the reward could not be delivered ({reason}); correct the webhook, then replay")]
+struct Undeliverable {
+    reason: &'static str,
+    #[source]
+    source: Option<CallError>,
+}
+
+/// The receiver did not accept, and may later.
+#[derive(Debug, thiserror::Error)]
+enum NotAccepted {
+    #[error("the webhook answered {0}")]
+    Status(u16),
+    #[error("the webhook did not take the call")]
+    NoAnswer(#[source] CallError),
+}
+
+/// Delivers by these means.
+#[derive(Debug)]
+pub(super) struct Delivering<'a> {
+    pub(super) caller: &'a dyn Caller,
+    pub(super) secret: &'a Secret,
+    /// Attempts inside the session, then the schedule takes over.
+    pub(super) attempts_max: u32,
+}
+
+impl std::fmt::Debug for dyn Caller {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Caller")
+    }
+}
+
+impl Delivering<'_> {
+    /// Everything that happens before the transaction: reads the facts, and makes the call where there is one to make.
+    pub(super) async fn prepare(&self, context: &mut Context, id: Uuid) -> Result<Prepared, HandlerError> {
+        let mut connection = context.pool().acquire().await?;
+        let found = sql::delivery(&mut connection, id).await?;
+        drop(connection);
+        let Some(row) = found else {
+            return Ok(Prepared::Nothing("reward_gone"));
+        };
+        let again = row.status == "failed" && context.replayed();
+        if row.status != "earned" && !again {
+            return Ok(Prepared::Nothing("not_earned"));
+        }
+        if row.campaign_deleted || row.campaign_status == "draft" {
+            return Ok(Prepared::Nothing("campaign_not_active"));
+        }
+        let row = Box::new(row);
+        if row.delivered_at.is_some() || row.delivery_method() != "webhook" {
+            return Ok(Prepared::Inside(row));
+        }
+        self.call(context, row).await
+    }
+
+    async fn call(&self, context: &mut Context, row: Box<DeliveryRow>) -> Result<Prepared, HandlerError> {
+        let Some(webhook) = row.webhook() else {
+            return Err(fail(context, &row, "webhook_missing", None, None).await);
+        };
+        match webhook.status.as_str() {
+            "active" => {}
+            "paused" => return Ok(later(row, Report::waiting("webhook_paused"), FIRST_RETRY)),
+            _ => return Err(fail(context, &row, "webhook_disabled", None, None).await),
+        }
+        let key = effect_key(&row);
+        let body = self.body(&row).to_string().into_bytes();
+        let claim = context
+            .effects()
+            .claim(&key, context.handler(), &body, context.replayed())
+            .await?;
+        let rendered = match claim {
+            Claim::Call { rendered } => rendered,
+            Claim::Accepted { reply } => {
+                context.accepted(&key, &reply);
+                let answer = None;
+                return Ok(Prepared::Called { row, reply, answer });
+            }
+            Claim::Finished { state } if state == "sent" => {
+                let (reply, answer) = (state, None);
+                return Ok(Prepared::Called { row, reply, answer });
+            }
+            Claim::Finished { .. } => return Ok(Prepared::Nothing("ended_before")),
+            Claim::Leased { remaining } => {
+                let wait = remaining.max(Duration::from_secs(1));
+                return Err(HandlerError::retry_after(wait, NotAccepted::Status(0)));
+            }
+        };
+        let call = Call {
+            url: webhook.url.clone(),
+            secret: webhook.secret.clone(),
+            id: key.clone(),
+            at: Utc::now(),
+            body: rendered,
+        };
+        match self.caller.call(&call).await {
+            Called::Delivered(answer) => {
+                let reply = answer.code.to_string();
+                context.accepted(&key, &reply);
+                let answer = Some(answer);
+                Ok(Prepared::Called { row, reply, answer })
+            }
+            Called::Refused { answer, .. } if answer.code == 410 => {
+                let mut connection = context.pool().acquire().await?;
+                sql::disable_webhook(&mut connection, webhook.id, "the endpoint answered 410 Gone").await?;
+                drop(connection);
+                Err(fail(context, &row, "webhook_gone", Some(answer), None).await)
+            }
+            Called::Refused { answer, retry_after } => {
+                let error = NotAccepted::Status(answer.code);
+                self.again(context, row, Report::answered(answer), retry_after, error)
+                    .await
+            }
+            Called::Failed(error) => {
+                self.again(
+                    context,
+                    row,
+                    Report::unanswered(&error),
+                    None,
+                    NotAccepted::NoAnswer(error),
+                )
+                .await
+            }
+            Called::Impossible(error) => Err(fail(context, &row, "webhook_impossible", None, Some(error)).await),
+        }
+    }
+
+    /// Another attempt in this session, or a place in the schedule.
+    async fn again(
+        &self,
+        context: &Context,
+        row: Box<DeliveryRow>,
+        report: Report,
+        asked: Option<Duration>,
+        error: NotAccepted,
+    ) -> Result<Prepared, HandlerError> {
+        let asked_too_much = asked.is_some_and(|wait| wait > SESSION_WAIT_MAX);
+        if asked_too_much || context.attempt() >= self.attempts_max {
+            return Ok(later(row, report, asked.unwrap_or(FIRST_RETRY).max(FIRST_RETRY)));
+        }
+        // In a transaction of its own: the attempt's own is rolled back with its error.
+        let mut connection = context.pool().acquire().await?;
+        sql::report(&mut connection, &effect_key(&row), &row, "sending", &report, None).await?;
+        Err(match asked {
+            Some(wait) => HandlerError::retry_after(wait, error),
+            None => HandlerError::transient(error),
+        })
+    }
+
+    fn body(&self, row: &DeliveryRow) -> Value {
+        json!({
+            "type": "reward.earned",
+            "timestamp": row.earned_at.unwrap_or(row.created_at).to_rfc3339_opts(SecondsFormat::Millis, true),
+            "data": {
+                "user_reward_id": row.id,
+                "campaign_id": row.campaign_id,
+                "reward_id": row.terms.reward_id,
+                "user_id": row.user_id,
+                "ordinal": row.ordinal,
+                "code": self.code(row),
+                "reward": row.promised("name").unwrap_or_else(|| json!(row.terms.name)),
+                "value": row.promised_config("value"),
+                "expires_at": row.expires_at,
+            },
+        })
+    }
+
+    fn code(&self, row: &DeliveryRow) -> String {
+        row.code
+            .clone()
+            .unwrap_or_else(|| row.terms.code(self.secret, row.user_id, i64::from(row.ordinal)))
+    }
+
+    /// The transaction's part.
+    pub(super) async fn write(
+        &self,
+        connection: &mut PgConnection,
+        handler: &str,
+        prepared: &Prepared,
+    ) -> Result<Option<&'static str>, sqlx::Error> {
+        match prepared {
+            Prepared::Nothing(reason) => Ok(Some(reason)),
+            Prepared::Inside(row) => self.write_inside(connection, row).await,
+            Prepared::Called { row, reply, answer } => {
+                let key = effect_key(row);
+                self.complete(connection, row).await?;
+                effects::finish(connection, &key, handler, "sent", reply).await?;
+                let report = answer.clone().map_or_else(Report::default, Report::answered);
+                sql::report(connection, &key, row, "delivered", &report, None).await?;
+                sql::mark_delivered(connection, row.id).await?;
+                Ok(None)
+            }
+            Prepared::Later { row, report } => {
+                self.complete(connection, row).await?;
+                sql::report(
+                    connection,
+                    &effect_key(row),
+                    row,
+                    "retrying",
+                    report,
+                    report.again_after,
+                )
+                .await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn write_inside(
+        &self,
+        connection: &mut PgConnection,
+        row: &DeliveryRow,
+    ) -> Result<Option<&'static str>, sqlx::Error> {
+        if !sql::lock_earned(connection, row.id, row.resend_no).await? {
+            return Ok(Some("not_earned"));
+        }
+        self.complete(connection, row).await?;
+        if row.delivered_at.is_some() {
+            // Given back after it had been delivered: the receiver has it already.
+            sql::mark_delivered(connection, row.id).await?;
+            return Ok(None);
+        }
+        if row.delivery_method() != "email" {
+            return Ok(Some("delivered_by_hand"));
+        }
+        let key = mail::reward_key(row.id, row.resend_no);
+        sql::queue_mail(connection, &key, row).await?;
+        Ok(None)
+    }
+
+    /// A row that a person made may lack its code and its snapshot.
+    async fn complete(&self, connection: &mut PgConnection, row: &DeliveryRow) -> Result<(), sqlx::Error> {
+        if row.code.is_some() && row.snapshot.is_some() && row.earned_at.is_some() {
+            return Ok(());
+        }
+        let terms: &Terms = &row.terms;
+        sql::complete(
+            connection,
+            row.id,
+            &self.code(row),
+            &terms.snapshot(&[]),
+            terms.expires_at(Utc::now()),
+        )
+        .await
+    }
+}
+
+fn effect_key(row: &DeliveryRow) -> String {
+    format!("reward_webhook:{}:{}", row.id, row.resend_no)
+}
+
+fn later(row: Box<DeliveryRow>, report: Report, wait: Duration) -> Prepared {
+    let report = Report {
+        again_after: Some(wait),
+        ..report
+    };
+    Prepared::Later { row, report }
+}
+
+/// Records a permanent failure in a transaction of its own and answers the error that makes it a dead letter.
+async fn fail(
+    context: &Context,
+    row: &DeliveryRow,
+    reason: &'static str,
+    answer: Option<Answer>,
+    source: Option<CallError>,
+) -> HandlerError {
+    let report = match (answer, &source) {
+        (Some(answer), _) => Report::answered(answer),
+        (None, Some(error)) => Report::unanswered(error),
+        (None, None) => Report::waiting(reason),
+    };
+    match record_failure(context, row, reason, &report).await {
+        Ok(()) => HandlerError::permanent(Undeliverable { reason, source }),
+        Err(error) => error.into(),
+    }
+}
+
+async fn record_failure(
+    context: &Context,
+    row: &DeliveryRow,
+    reason: &str,
+    report: &Report,
+) -> Result<(), sqlx::Error> {
+    let key = effect_key(row);
+    let mut transaction = context.pool().begin().await?;
+    effects::finish(&mut transaction, &key, context.handler(), "failed", reason).await?;
+    if row.terms_webhook.is_some() {
+        sql::report(&mut transaction, &key, row, "failed", report, None).await?;
+    }
+    sql::mark_failed(&mut transaction, row.id, Some(row.resend_no), reason).await?;
+    transaction.commit().await
+}

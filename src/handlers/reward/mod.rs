@@ -1,0 +1,316 @@
+//! Rewards: gives what the facts say is due, takes back what they no longer carry, and delivers what was given.
+//!
+//! Every decision is a comparison of what is with what should be, under a lock and with facts read after it; every change
+//! of a state is conditional on the state it was read in. So a repetition writes nothing, and the order in which changes
+//! arrive does not matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::clients::webhook::Caller;
+use crate::event::change::ChangeEvent;
+use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
+use crate::handlers::columns;
+use crate::handlers::credit;
+use crate::handlers::reward::deliver::Delivering;
+use crate::handlers::reward::grant::Granting;
+
+pub mod rules;
+
+pub mod grant;
+
+mod deliver;
+
+mod promise;
+
+pub mod sql;
+
+/// Users that one transaction reconciles when a whole campaign is concerned.
+const PAGE: i64 = 500;
+
+/// Pages that one attempt does before it lets others run.
+const PAGES_MAX: usize = 20;
+
+/// Settings of rewards.
+#[derive(Debug, Clone)]
+pub struct RewardSettings {
+    /// How long a new reward is held back before it is earned.
+    pub delay: Duration,
+    /// Webhook calls inside the session; then `webhook_deliveries.next_attempt_at` takes over. Must be lower than the
+    /// group's attempts, or dead endpoints fill the dead letters.
+    pub webhook_attempts_max: u32,
+}
+
+impl Default for RewardSettings {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            webhook_attempts_max: 4,
+        }
+    }
+}
+
+/// The reward handler.
+pub struct Reward {
+    routes: Vec<Route>,
+    granting: Granting,
+    webhook_attempts_max: u32,
+    caller: Arc<dyn Caller>,
+}
+
+impl std::fmt::Debug for Reward {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Reward")
+            .field("granting", &self.granting)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reward {
+    /// A handler that is woken by these routes, and calls webhooks through `caller`.
+    pub fn new(routes: Vec<Route>, granting: Granting, webhook_attempts_max: u32, caller: Arc<dyn Caller>) -> Self {
+        Self {
+            routes,
+            granting,
+            webhook_attempts_max,
+            caller,
+        }
+    }
+
+    fn delivering(&self) -> Delivering<'_> {
+        Delivering {
+            caller: &*self.caller,
+            secret: &self.granting.secret,
+            attempts_max: self.webhook_attempts_max,
+        }
+    }
+
+    /// Gives everybody in these campaigns what they wait for, page by page, each page in a transaction of its own. A
+    /// repetition finds what is done already. Answers whether it got through.
+    async fn grant_to_all(&self, context: &Context, wide: &BTreeMap<Wide, bool>) -> Result<bool, HandlerError> {
+        let hold_at = self.granting.fraud.hold_at;
+        let mut pages = 0;
+        for (place, closing) in wide {
+            let mut last = Uuid::nil();
+            loop {
+                let mut transaction = context.pool().begin().await?;
+                let page =
+                    grant::waiting_for_grants(&mut transaction, place.campaign, place.reward, last, PAGE, hold_at)
+                        .await?;
+                let Some(end) = page.last() else {
+                    break;
+                };
+                last = *end;
+                self.granting.reconcile(&mut transaction, &page, *closing).await?;
+                transaction.commit().await?;
+                pages += 1;
+                if pages == PAGES_MAX {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A campaign, or one reward of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Wide {
+    campaign: Uuid,
+    reward: Option<Uuid>,
+}
+
+/// What a set of changes asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tasks {
+    /// Rows of `user_rewards` to deliver.
+    deliver: BTreeSet<Uuid>,
+    /// Users to reconcile.
+    users: BTreeSet<Uuid>,
+    /// Users whose referrers are to be reconciled.
+    friends: BTreeSet<Uuid>,
+    /// Campaigns or rewards to grant to all; whether the campaign completed with this change.
+    wide: BTreeMap<Wide, bool>,
+}
+
+impl Tasks {
+    fn of(events: &[Arc<ChangeEvent>]) -> Self {
+        let mut tasks = Self::default();
+        for event in events {
+            tasks.add(event);
+        }
+        tasks
+    }
+
+    fn add(&mut self, event: &ChangeEvent) {
+        match &*event.origin.table {
+            "waitlist_users" => {
+                self.users.extend(columns::ids(event, "id"));
+                self.friends.extend(columns::ids(event, "id"));
+            }
+            "referrals" => self.users.extend(columns::ids(event, "referrer_id")),
+            "fraud_detections" => self.friends.extend(columns::ids(event, "user_id")),
+            "user_rewards" => self.deliver.extend(columns::ids(event, "id")),
+            "campaigns" => {
+                let completed = columns::became(event, "status", "completed");
+                for campaign in columns::ids(event, "id") {
+                    *self.wide.entry(Wide { campaign, reward: None }).or_default() |= completed;
+                }
+            }
+            "rewards" => {
+                for campaign in columns::ids(event, "campaign_id") {
+                    for reward in columns::ids(event, "id") {
+                        let reward = Some(reward);
+                        self.wide.entry(Wide { campaign, reward }).or_default();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a change may give, take back or deliver.
+fn concerns(event: &ChangeEvent) -> bool {
+    match &*event.origin.table {
+        "waitlist_users" => {
+            columns::is_delete(event)
+                || columns::updated(event, &["email_verified", "status", "deleted_at", "campaign_id"])
+        }
+        "referrals" => {
+            columns::crossed(event, "status", &["verified", "converted"])
+                || columns::updated(event, &["campaign_id", "referrer_id", "referred_id"])
+        }
+        "fraud_detections" => {
+            columns::is_insert(event) || columns::is_delete(event) || columns::updated(event, &["status", "confidence"])
+        }
+        "user_rewards" => columns::became(event, "status", "earned") || is_sent_again(event),
+        "campaigns" => {
+            columns::became(event, "status", "active")
+                || columns::became(event, "status", "completed")
+                || columns::updated(event, &["verification_required"])
+        }
+        "rewards" => {
+            columns::is_insert(event)
+                || columns::updated(
+                    event,
+                    &[
+                        "status",
+                        "trigger_type",
+                        "trigger_threshold",
+                        "user_limit",
+                        "total_available",
+                        "starts_at",
+                        "expires_at",
+                    ],
+                )
+        }
+        _ => false,
+    }
+}
+
+/// A person asked for the delivery to be repeated.
+fn is_sent_again(event: &ChangeEvent) -> bool {
+    columns::updated(event, &["resend_no"]) && event.after().and_then(|row| row.text("status")) == Some("earned")
+}
+
+#[async_trait]
+impl Handler for Reward {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "reward".to_owned(),
+            routes: self.routes.clone(),
+            coalesce_max: 50,
+            attempt_timeout: Some(Duration::from_secs(120)),
+        }
+    }
+
+    fn wants(&self, event: &ChangeEvent) -> bool {
+        concerns(event)
+    }
+
+    async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        let asked = Tasks::of(events);
+        let delivering = self.delivering();
+        let mut prepared = BTreeMap::new();
+        for id in asked.deliver {
+            prepared.insert(id, delivering.prepare(context, id).await?);
+        }
+        if !self.grant_to_all(context, &asked.wide).await? {
+            return Ok(Outcome::Snooze(Duration::from_millis(1)));
+        }
+        let handler = context.handler().to_owned();
+        let Some(Once { events, connection }) = context.once().await? else {
+            return Ok(Outcome::Done);
+        };
+        let tasks = Tasks::of(&events);
+        let mut skipped = None;
+        for done in tasks.deliver.iter().filter_map(|id| prepared.get(id)) {
+            skipped = delivering.write(connection, &handler, done).await?;
+        }
+        let friends: Vec<Uuid> = tasks.friends.into_iter().collect();
+        let mut users: Vec<Uuid> = tasks.users.into_iter().collect();
+        users.extend(credit::referrers_of(connection, &friends).await?);
+        self.granting.reconcile(connection, &users, false).await?;
+        Ok(skipped.map_or(Outcome::Done, Outcome::Skipped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::cases::{deleted, inserted, updated, updated_blindly};
+
+    #[test]
+    fn only_what_changes_a_credit_a_promise_or_a_state_is_looked_at() {
+        let user = [("email_verified", "false"), ("first_name", "A")];
+        let renamed = [("email_verified", "false"), ("first_name", "B")];
+        let verified = [("email_verified", "true"), ("first_name", "B")];
+        let earned = [("status", "earned"), ("resend_no", "a")];
+        let again = [("status", "earned"), ("resend_no", "b")];
+        let given = [("status", "delivered"), ("resend_no", "b")];
+        let pending = [("status", "pending")];
+        let counted = [("status", "verified")];
+        for (event, expected) in [
+            (inserted("waitlist_users", &user), false),
+            (updated("waitlist_users", &user, &renamed), false),
+            (updated("waitlist_users", &user, &verified), true),
+            (deleted("waitlist_users", &user), true),
+            (inserted("referrals", &pending), false),
+            (inserted("referrals", &counted), true),
+            (updated("referrals", &counted, &pending), true),
+            (inserted("user_rewards", &earned), true),
+            (updated("user_rewards", &earned, &earned), false),
+            (updated("user_rewards", &earned, &again), true),
+            (updated("user_rewards", &again, &given), false),
+            (updated_blindly("user_rewards", &earned), true),
+            (updated_blindly("user_rewards", &given), false),
+            (inserted("fraud_detections", &pending), true),
+            (inserted("rewards", &pending), true),
+            (updated("rewards", &user, &renamed), false),
+            (inserted("campaigns", &[("status", "active")]), true),
+            (
+                updated("campaigns", &[("status", "active")], &[("status", "paused")]),
+                false,
+            ),
+            (
+                updated("campaigns", &[("status", "paused")], &[("status", "active")]),
+                true,
+            ),
+        ] {
+            assert_eq!(concerns(&event), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_referral_that_changes_hands_concerns_both_referrers() {
+        let (one, two) = (Uuid::from_u128(1).to_string(), Uuid::from_u128(2).to_string());
+        let event = updated("referrals", &[("referrer_id", &one)], &[("referrer_id", &two)]);
+        let tasks = Tasks::of(&[Arc::new(event)]);
+        assert_eq!(tasks.users, BTreeSet::from([Uuid::from_u128(1), Uuid::from_u128(2)]));
+    }
+}
