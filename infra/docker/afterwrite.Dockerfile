@@ -1,0 +1,17 @@
+# The afterwrite binary. Build from the repository's root: docker build -f infra/docker/afterwrite.Dockerfile .
+
+FROM rust:1.94-bookworm AS build
+WORKDIR /build
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --release --locked --bin afterwrite && cp target/release/afterwrite /afterwrite
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates libssl3 zlib1g \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --no-create-home afterwrite
+COPY --from=build /afterwrite /usr/local/bin/afterwrite
+USER afterwrite
+ENTRYPOINT ["afterwrite"]

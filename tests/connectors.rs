@@ -1,0 +1,181 @@
+//! The connectors, the publication and the tables must speak of the same things: what is captured, what is published, what
+//! has a campaign. These tests read the files and start nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+const CONNECTORS: [&str; 2] = ["connectors/waitlist.json", "connectors/waitlist-avro.json"];
+
+fn read(path: &str) -> String {
+    let absolute = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&absolute).unwrap_or_else(|error| panic!("{}: {error}", absolute.display()))
+}
+
+fn json(path: &str) -> Value {
+    serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+fn names(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The text between two marks, without them.
+fn between<'a>(haystack: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = haystack
+        .split_once(start)
+        .unwrap_or_else(|| panic!("{start:?} is missing"));
+    rest.split_once(end)
+        .unwrap_or_else(|| panic!("nothing ends {start:?} with {end:?}"))
+        .0
+}
+
+/// `schema.table` names of the publication.
+fn published_tables() -> BTreeSet<String> {
+    let sql = read("infra/postgres/publication.sql");
+    between(&sql, "ALTER PUBLICATION afterwrite_waitlist SET TABLE", ";")
+        .split(',')
+        .map(|table| table.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_connector_captures_what_the_publication_publishes() {
+    for path in CONNECTORS {
+        let connector = json(path);
+        let captured: BTreeSet<String> = text(&connector["table.include.list"])
+            .split(',')
+            .map(|table| table.replace("\\.", "."))
+            .collect();
+        assert_eq!(captured, published_tables(), "{path}");
+        assert_eq!(text(&connector["publication.name"]), "afterwrite_waitlist", "{path}");
+    }
+    let never = [
+        "public.webhooks",
+        "public.suppressions",
+        "public.email_templates",
+        "public.ip_safelist",
+    ];
+    assert!(never.iter().all(|table| !published_tables().contains(*table)));
+}
+
+/// The definition of a table in the SQL of the application or of the worker.
+fn table_definition(table: &str) -> String {
+    let sql = read("infra/postgres/waitlist.sql") + &read("infra/postgres/migrations/0002_waitlist_worker.sql");
+    let short = table.strip_prefix("public.").unwrap_or(table);
+    let start = [
+        format!("CREATE TABLE {short} ("),
+        format!("CREATE TABLE public.{short} ("),
+    ]
+    .into_iter()
+    .find(|start| sql.contains(start.as_str()))
+    .unwrap_or_else(|| panic!("no table {table}"));
+    between(&sql, &start, "\n);").to_owned()
+}
+
+#[test]
+fn every_published_table_has_a_primary_key_and_full_identity() {
+    let sql = read("infra/postgres/waitlist.sql") + &read("infra/postgres/migrations/0002_waitlist_worker.sql");
+    for table in published_tables() {
+        assert!(table_definition(&table).contains("PRIMARY KEY"), "{table}");
+        let short = table.strip_prefix("public.").unwrap_or(&table);
+        let identity = [short, table.as_str()].map(|name| format!("ALTER TABLE {name} REPLICA IDENTITY FULL;"));
+        assert!(identity.iter().any(|statement| sql.contains(statement)), "{table}");
+    }
+}
+
+#[test]
+fn exactly_the_captured_tables_with_a_campaign_are_routed_by_campaign() {
+    let with_campaign: BTreeSet<String> = published_tables()
+        .into_iter()
+        .filter(|table| {
+            table_definition(table)
+                .lines()
+                .any(|line| line.trim().starts_with("campaign_id "))
+        })
+        .collect();
+    for path in CONNECTORS {
+        let connector = json(path);
+        let pattern = text(&connector["predicates.ofACampaign.pattern"]);
+        let start = format!("{}\\.public\\.(", text(&connector["topic.prefix"]));
+        let routed: BTreeSet<String> = between(pattern, &start, ")")
+            .split('|')
+            .map(|table| format!("public.{table}"))
+            .collect();
+        assert!(
+            pattern.starts_with(&start) && pattern.ends_with(')'),
+            "{path}: {pattern}"
+        );
+        assert_eq!(routed, with_campaign, "{path}");
+        assert_eq!(
+            connector["transforms.route.partition.topic.num"],
+            connector["topic.creation.default.partitions"]
+        );
+    }
+}
+
+#[test]
+fn no_secret_column_is_captured_and_no_secret_is_written_into_a_connector() {
+    let excluded = names(&[
+        "public.waitlist_users.verification_token",
+        "public.email_log.recipient",
+        "public.email_log.subject",
+        "public.email_log.variables",
+    ]);
+    for path in CONNECTORS {
+        let connector = json(path);
+        let columns: BTreeSet<String> = text(&connector["column.exclude.list"])
+            .split(',')
+            .map(|column| column.replace("\\.", "."))
+            .collect();
+        assert_eq!(columns, excluded, "{path}");
+        for (name, value) in connector.as_object().expect("a connector") {
+            let secret = ["user", "password", "hostname", "url"]
+                .iter()
+                .any(|word| name.ends_with(word));
+            assert!(!secret || text(value).starts_with("${env:DEBEZIUM_"), "{path}: {name}");
+        }
+    }
+    for column in &excluded {
+        let (table, name) = column.rsplit_once('.').expect("a column");
+        assert!(
+            table_definition(table)
+                .lines()
+                .any(|line| line.trim().starts_with(&format!("{name} "))),
+            "{column}"
+        );
+    }
+}
+
+#[test]
+fn the_avro_connector_differs_in_its_converters_and_names_only() {
+    let [plain, avro] = CONNECTORS.map(json);
+    let differs = |name: &str| {
+        name.starts_with("key.converter")
+            || name.starts_with("value.converter")
+            || ["topic.prefix", "slot.name", "predicates.ofACampaign.pattern"].contains(&name)
+            || ["schema.name.adjustment.mode", "field.name.adjustment.mode"].contains(&name)
+    };
+    let common = |connector: &Value| -> BTreeMap<String, Value> {
+        let entries = connector.as_object().expect("a connector").iter();
+        entries
+            .filter(|(name, _)| !differs(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    assert_eq!(common(&plain), common(&avro));
+    assert_ne!(plain["slot.name"], avro["slot.name"], "one slot feeds one connector");
+    assert_ne!(plain["topic.prefix"], avro["topic.prefix"]);
+    for side in ["key", "value"] {
+        assert_eq!(
+            text(&plain[format!("{side}.converter.replace.null.with.default")]),
+            "false"
+        );
+    }
+}
