@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub(crate) campaign: Uuid,
     pub(crate) recorder: Recorder,
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
+    worker: PgPool,
     first: Resources,
     second: Resources,
 }
@@ -110,9 +111,17 @@ pub(crate) async fn in_world_with(mailer: Arc<dyn Mailer>, settings: Settings, t
         .connect_with(options.clone())
         .await
         .unwrap();
+    // Roles belong to the whole cluster, and tests run side by side.
+    let roles = include_str!("../../infra/postgres/roles.sql");
+    run(
+        &admin,
+        &format!("BEGIN; SELECT pg_advisory_xact_lock(7); {roles}; COMMIT"),
+    )
+    .await;
     run(&admin, &format!("CREATE DATABASE {name}")).await;
     let mut world = World::new(&name, options.database(&name), mailer, settings).await;
     let ended = AssertUnwindSafe(test(&mut world)).catch_unwind().await;
+    world.worker.close().await;
     world.pool.close().await;
     run(&admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
     if let Err(panic) = ended {
@@ -131,16 +140,23 @@ impl World {
     async fn new(name: &str, options: PgConnectOptions, mailer: Arc<dyn Mailer>, settings: Settings) -> Self {
         let pool = PgPoolOptions::new()
             .max_connections(20)
-            .connect_with(options)
+            .connect_with(options.clone())
             .await
             .unwrap();
         for script in [
             include_str!("../../infra/postgres/waitlist.sql"),
             include_str!("../../infra/postgres/migrations/0001_coordination.sql"),
             include_str!("../../infra/postgres/migrations/0002_waitlist_worker.sql"),
+            include_str!("../../infra/postgres/publication.sql"),
         ] {
             run(&pool, script).await;
         }
+        // The handlers may do what the worker's role may do, and no more.
+        let worker = PgPoolOptions::new()
+            .max_connections(20)
+            .connect_with(options.options([("role", "afterwrite_worker")]))
+            .await
+            .unwrap();
         let recorder = Recorder::install(&pool, CAPTURED).await.unwrap();
         let webhooks = WebhookSettings {
             timeout: Duration::from_secs(3),
@@ -162,9 +178,10 @@ impl World {
             campaign,
             recorder,
             handlers: handlers::build(&settings, &clients),
-            first: resources(&pool),
-            second: resources(&pool),
+            first: resources(&worker),
+            second: resources(&worker),
             pool,
+            worker,
         }
     }
 
@@ -355,7 +372,7 @@ impl World {
         events: &[Arc<ChangeEvent>],
         mode: Mode,
     ) -> Result<Outcome, HandlerError> {
-        self.attempt(&resources(&self.pool), &self.handler(name), events, 1, mode)
+        self.attempt(&resources(&self.worker), &self.handler(name), events, 1, mode)
             .await
     }
 
