@@ -236,6 +236,12 @@ async fn a_mail_that_cannot_be_sent_fails_its_reward() {
                 .await,
             "failed template_disabled"
         );
+        // A person mends it and asks again.
+        world
+            .exec("UPDATE email_templates SET enabled = true; UPDATE user_rewards SET status = 'earned'")
+            .await;
+        world.pump().await;
+        assert_eq!(world.text("SELECT status FROM user_rewards").await, "delivered");
     })
     .await;
 }
