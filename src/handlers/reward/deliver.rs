@@ -27,6 +27,10 @@ const SESSION_WAIT_MAX: Duration = Duration::from_secs(120);
 pub(super) enum Prepared {
     /// Nothing, for this reason.
     Nothing(&'static str),
+    /// Nothing yet: another worker makes the call.
+    Busy(Duration),
+    /// This sending ended before without success, and a person wants it again: under a new number.
+    Renumber(Box<DeliveryRow>),
     /// Decide in the transaction: queue the mail, or fill in what a manual row lacks.
     Inside(Box<DeliveryRow>),
     /// The receiver accepted.
@@ -121,11 +125,8 @@ impl Delivering<'_> {
                 let (reply, answer) = (state, None);
                 return Ok(Prepared::Called { row, reply, answer });
             }
-            Claim::Finished { .. } => return Ok(Prepared::Nothing("ended_before")),
-            Claim::Leased { remaining } => {
-                let wait = remaining.max(Duration::from_secs(1));
-                return Err(HandlerError::retry_after(wait, NotAccepted::Status(0)));
-            }
+            Claim::Finished { .. } => return Ok(Prepared::Renumber(row)),
+            Claim::Leased { remaining } => return Ok(Prepared::Busy(remaining.max(Duration::from_secs(1)))),
         };
         let call = Call {
             url: webhook.url.clone(),
@@ -221,6 +222,11 @@ impl Delivering<'_> {
     ) -> Result<Option<&'static str>, sqlx::Error> {
         match prepared {
             Prepared::Nothing(reason) => Ok(Some(reason)),
+            Prepared::Busy(_) => Ok(Some("leased")),
+            Prepared::Renumber(row) => {
+                sql::renumber(connection, row.id, row.resend_no).await?;
+                Ok(None)
+            }
             Prepared::Inside(row) => self.write_inside(connection, row).await,
             Prepared::Called { row, reply, answer } => {
                 let key = effect_key(row);
@@ -265,7 +271,9 @@ impl Delivering<'_> {
             return Ok(Some("delivered_by_hand"));
         }
         let key = mail::reward_key(row.id, row.resend_no);
-        sql::queue_mail(connection, &key, row).await?;
+        if !sql::queue_mail(connection, &key, row).await? {
+            sql::renumber(connection, row.id, row.resend_no).await?;
+        }
         Ok(None)
     }
 
