@@ -259,18 +259,14 @@ impl SchemaFile {
 mod tests {
     use super::*;
 
-    fn run_on(text: &str, settings: &[&str]) -> Result<String, Error> {
+    fn run_on(text: &str) -> Result<String, Error> {
         let folder = std::env::temp_dir().join(format!("afterwrite-decode-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("records.jsonl");
         std::fs::write(&file, text).unwrap();
-        let args = DecodeArgs {
-            file,
-            schemas: None,
-            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
-        };
+        let args = DecodeArgs { file, schemas: None };
         let mut out = Vec::new();
-        let answer = run_with(&args, Options::default(), &mut out);
+        let answer = run(&args, Options::default(), &mut out);
         std::fs::remove_dir_all(&folder).unwrap();
         answer.map(|()| String::from_utf8(out).unwrap())
     }
@@ -289,25 +285,12 @@ mod tests {
             r#"{"topic":"t","partition":1,"offset":3,"kind":"undecodable","reason":"the registry has no schema 7","event":null}"#,
             "\n"
         );
-        assert_eq!(run_on(text, &[]).unwrap(), expected);
+        assert_eq!(run_on(text).unwrap(), expected);
     }
 
     #[test]
     fn a_line_that_is_no_capture_is_named() {
-        let problem = run_on("\n{\"topic\":\"t\",\"value\":\"not base64\"}\n", &[]).unwrap_err();
+        let problem = run_on("\n{\"topic\":\"t\",\"value\":\"not base64\"}\n").unwrap_err();
         assert!(matches!(problem, Error::Line { line: 2, .. }), "{problem}");
-        assert!(!problem.is_usage());
-    }
-
-    #[test]
-    fn a_setting_that_is_none_is_a_usage_error() {
-        for setting in [
-            "source.time_precision",
-            "source.time_precision=weeks",
-            "kafka.brokers=x",
-        ] {
-            assert!(run_on("", &[setting]).unwrap_err().is_usage(), "{setting}");
-        }
-        assert_eq!(run_on("", &["source.time_precision=microseconds"]).unwrap(), "");
     }
 }
