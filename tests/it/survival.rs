@@ -112,7 +112,27 @@ async fn two_workers_share_the_work_and_lose_nothing() {
                 guest.said().contains("partition assigned").then_some(())
             })
             .await;
-            a_random_moment(Duration::from_secs(2)).await;
+            until(
+                "the guest to work, or the work to end",
+                Duration::from_secs(60),
+                async || {
+                    let by_guest = "SELECT count(*) FROM effects WHERE worker = $1";
+                    let guest_name = format!("guest{round}");
+                    let worked: i64 = sqlx::query_scalar(by_guest)
+                        .bind(&guest_name)
+                        .fetch_one(&world.pool)
+                        .await
+                        .unwrap();
+                    let left = CHANGES - world.count("SELECT count(DISTINCT (k, seq)) FROM effects").await;
+                    (worked > 0 || left == 0).then_some(())
+                },
+            )
+            .await;
+            if let Some(service) = [None, Some("kafka"), None, Some("connect")][round] {
+                println!("{:6.1} s: kill -9 of {service}", began.elapsed().as_secs_f64());
+                stack::order("kill", service).await;
+                stack::order("start", service).await;
+            }
             println!("{:6.1} s: guest {round} leaves", began.elapsed().as_secs_f64());
             if round == 2 { guest.kill() } else { guest.stop().await }
         }
