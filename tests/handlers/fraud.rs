@@ -59,6 +59,32 @@ async fn a_self_referral_counts_for_nothing_until_a_person_says_otherwise() {
 }
 
 #[tokio::test]
+async fn what_is_found_after_the_delivery_takes_back_place_and_reward() {
+    in_world(async |world: &mut World| {
+        world.reward(1, &[]).await;
+        world.member("ann").await;
+        let bob = world.member("bob").await;
+        let (clone, _) = world.friend(bob, "clone").await;
+        world.pump().await;
+        let state = "SELECT status FROM user_rewards";
+        assert_eq!(world.text(state).await, "delivered");
+        assert_eq!(world.ranking().await, "bob ann clone");
+        same_device(world, &[bob, clone]).await;
+        world.pump().await;
+        assert_eq!(world.text(state).await, "revoked");
+        assert_eq!(world.ranking().await, "ann bob clone");
+        world.exec("UPDATE fraud_detections SET status = 'confirmed'").await;
+        world.pump().await;
+        assert_eq!(world.text(state).await, "revoked");
+        world.exec("UPDATE fraud_detections SET status = 'resolved'").await;
+        world.pump().await;
+        assert_eq!(world.text(state).await, "delivered");
+        assert_eq!(world.ranking().await, "bob ann clone");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn one_address_alone_locks_no_household_out() {
     in_world(async |world: &mut World| {
         world.reward(1, &[]).await;

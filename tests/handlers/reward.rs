@@ -293,3 +293,41 @@ async fn a_new_reward_and_a_campaign_that_goes_on_give_to_all_who_wait() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn completion_gives_what_was_due_and_then_nothing_new() {
+    in_world(async |world: &mut World| {
+        world.reward(1, &[("delivery_method", "'manual'")]).await;
+        let ann = world.member("ann").await;
+        world.pump().await;
+        // Both at once: the referral is handled when the campaign is already complete.
+        world.friend(ann, "friend").await;
+        world.exec("UPDATE campaigns SET status = 'completed'").await;
+        world.pump().await;
+        assert_eq!(world.count("user_rewards WHERE status = 'earned'").await, 1);
+        let late = world.member("late").await;
+        world.friend(late, "latefriend").await;
+        world.pump().await;
+        assert_eq!(world.count("user_rewards").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expired_paused_or_future_reward_gives_nothing() {
+    in_world(async |world: &mut World| {
+        world.reward(1, &[("status", "'paused'")]).await;
+        world.reward(1, &[("expires_at", "now() - interval '1 hour'")]).await;
+        world.reward(1, &[("starts_at", "now() + interval '1 hour'")]).await;
+        let ann = world.member("ann").await;
+        world.friend(ann, "friend").await;
+        world.pump().await;
+        assert_eq!(world.count("user_rewards").await, 0);
+        world
+            .exec("UPDATE rewards SET status = 'active', starts_at = NULL, expires_at = NULL")
+            .await;
+        world.pump().await;
+        assert_eq!(world.count("user_rewards WHERE status = 'delivered'").await, 3);
+    })
+    .await;
+}

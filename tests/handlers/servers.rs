@@ -108,16 +108,16 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// A receiver that gives these answers (status line and headers), and then 204.
-    pub(crate) async fn start(answers: &[&'static str]) -> Self {
+    pub(crate) async fn start(answers: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook?secret=url", listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
-        let mut script = VecDeque::from(answers.to_vec());
+        let mut script: VecDeque<String> = answers.iter().map(ToString::to_string).collect();
         let kept = Arc::clone(&received);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let answer = script.pop_front().unwrap_or("204 No Content");
-                exchange(stream, answer, &kept).await;
+                let answer = script.pop_front().unwrap_or_else(|| "204 No Content".to_owned());
+                exchange(stream, &answer, &kept).await;
             }
         });
         Self { url, received }
@@ -137,7 +137,10 @@ async fn exchange(stream: TcpStream, answer: &str, kept: &Mutex<Vec<Request>>) -
         }
     }
     let length = head.to_ascii_lowercase();
-    let length = length.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+    let length = length
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .unwrap_or("0");
     let mut body = vec![0; length.trim().parse().ok()?];
     stream.read_exact(&mut body).await.ok()?;
     let body = String::from_utf8(body).ok()?;

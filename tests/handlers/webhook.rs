@@ -47,12 +47,9 @@ async fn status(world: &World) -> String {
 #[tokio::test]
 async fn a_reward_is_delivered_when_the_receiver_accepted_and_every_try_has_one_id() {
     in_world(async |world: &mut World| {
-        let receiver = Receiver::start(&[
-            "500 Oops",
-            "503 Busy\r\nretry-after: 7",
-            "302 Found\r\nlocation: http://127.0.0.1:1/",
-        ])
-        .await;
+        let elsewhere = Receiver::start(&[]).await;
+        let redirect = format!("307 Elsewhere\r\nlocation: {}", elsewhere.url);
+        let receiver = Receiver::start(&["500 Oops", "503 Busy\r\nretry-after: 7", &redirect]).await;
         let event = earned(world, &receiver.url).await;
         let mut faults = Vec::new();
         for _ in 0..3 {
@@ -69,6 +66,7 @@ async fn a_reward_is_delivered_when_the_receiver_accepted_and_every_try_has_one_
         assert_eq!(status(world).await, "delivered");
         let requests = receiver.requests();
         assert_eq!(requests.len(), 4);
+        assert_eq!(elsewhere.requests().len(), 0);
         for request in &requests {
             assert!(is_signed(request), "{request:?}");
             assert_eq!(request.header("webhook-id"), requests[0].header("webhook-id"));

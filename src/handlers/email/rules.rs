@@ -185,7 +185,7 @@ pub fn after_refusal(refusal: &Refusal) -> AfterRefusal {
         (Step::Recipient, None) if matches!(refusal.code, 550 | 551 | 553) => AfterRefusal::Bounced,
         (Step::Recipient, None) if refusal.code == 552 => AfterRefusal::Failed,
         (Step::Recipient, None) => AfterRefusal::Outage,
-        // Authentication and sequence errors: the session is wrong, not the mail.
+        // Authentication and sequence errors: the conversation is wrong, not the mail.
         (_, _) if matches!(refusal.code, 500..=504 | 521 | 530..=538) => AfterRefusal::Outage,
         (Step::Recipient | Step::Content, _) => AfterRefusal::Failed,
     }

@@ -16,11 +16,11 @@ use crate::handlers::reward::sql::{self, DeliveryRow, Report};
 use crate::handlers::secret::Secret;
 use crate::ledger::effects::{self, Claim};
 
-/// After so long the first attempt outside of the session is made.
+/// After so long the schedule makes its first attempt.
 const FIRST_RETRY: Duration = Duration::from_secs(300);
 
-/// A receiver that asks for a longer wait than this is called again by the schedule, not by the session.
-const SESSION_WAIT_MAX: Duration = Duration::from_secs(120);
+/// A receiver that asks for a longer wait than this is called again by the schedule.
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// What the transaction has to write about one reward.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ enum NotAccepted {
 pub(super) struct Delivering<'a> {
     pub(super) caller: &'a dyn Caller,
     pub(super) secret: &'a Secret,
-    /// Attempts inside the session, then the schedule takes over.
+    /// Attempts of one job, then the schedule takes over.
     pub(super) attempts_max: u32,
 }
 
@@ -167,7 +167,7 @@ impl Delivering<'_> {
         }
     }
 
-    /// Another attempt in this session, or a place in the schedule.
+    /// Another attempt of this job, or a place in the schedule.
     async fn again(
         &self,
         context: &Context,
@@ -176,7 +176,7 @@ impl Delivering<'_> {
         asked: Option<Duration>,
         error: NotAccepted,
     ) -> Result<Prepared, HandlerError> {
-        let asked_too_much = asked.is_some_and(|wait| wait > SESSION_WAIT_MAX);
+        let asked_too_much = asked.is_some_and(|wait| wait > WAIT_MAX);
         if asked_too_much || context.attempt() >= self.attempts_max {
             return Ok(later(row, report, asked.unwrap_or(FIRST_RETRY).max(FIRST_RETRY)));
         }

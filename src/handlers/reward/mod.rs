@@ -40,7 +40,7 @@ const PAGES_MAX: usize = 20;
 pub struct RewardSettings {
     /// How long a new reward is held back before it is earned.
     pub delay: Duration,
-    /// Webhook calls inside the session; then `webhook_deliveries.next_attempt_at` takes over. Must be lower than the
+    /// Webhook calls of one job; then `webhook_deliveries.next_attempt_at` takes over. Must be lower than the
     /// group's attempts, or dead endpoints fill the dead letters.
     pub webhook_attempts_max: u32,
 }
