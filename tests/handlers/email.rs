@@ -1,3 +1,5 @@
+//! Mails: sent once per key, skipped with a reason, refused and taken up again.
+
 use afterwrite::handler::{Fault, Outcome};
 
 use crate::servers::{MailServer, Smtp};

@@ -1,3 +1,5 @@
+//! Fraud checks: the same rows whatever is delivered again, and what follows from them.
+
 use afterwrite::handlers::credit;
 use afterwrite::handlers::fraud::rules::combine;
 use uuid::Uuid;

@@ -1,3 +1,5 @@
+//! Places: dense, stable, and written only where they change.
+
 use std::collections::BTreeMap;
 
 use afterwrite::handlers::position::sql::rank;

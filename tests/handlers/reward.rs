@@ -1,3 +1,5 @@
+//! Rewards: granted once, held, revoked and given back by the facts.
+
 use afterwrite::handlers::fraud::rules::FraudSettings;
 use afterwrite::handlers::reward::grant::Granting;
 use afterwrite::handlers::secret::Secret;

@@ -1,3 +1,5 @@
+//! Webhooks: signed, the same id on every try, to public addresses only.
+
 use afterwrite::handler::{Fault, Outcome};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,3 +1,5 @@
+//! Which change wants which mail, case by case.
+
 use super::*;
 use crate::handlers::cases::{deleted, inserted, updated, updated_blindly};
 
