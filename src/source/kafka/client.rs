@@ -155,7 +155,8 @@ impl ClientContext for Callbacks {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(group = self.options.group, error = %error, "kafka client: {reason}");
+        // The poll loop meets the same error and says it once.
+        tracing::debug!(group = self.options.group, error = %error, "kafka client: {reason}");
     }
 }
 
