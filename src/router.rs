@@ -15,6 +15,8 @@ pub struct Router {
     handlers: Vec<Arc<dyn Handler>>,
     names: Vec<String>,
     tables: HashMap<String, Vec<Target>>,
+    /// Woken by every change of any table.
+    everywhere: Vec<Target>,
 }
 
 struct Target {
@@ -52,6 +54,21 @@ impl Router {
             handlers,
             names,
             tables,
+            everywhere: Vec::new(),
+        }
+    }
+
+    /// A router that wakes one handler by every change of any table, ordered by primary key; the handler's own routes
+    /// are not asked. For what looks at whole topics, such as a measurement.
+    pub fn of_every_table(handler: Arc<dyn Handler>) -> Self {
+        Self {
+            names: vec![handler.spec().name],
+            handlers: vec![handler],
+            tables: HashMap::new(),
+            everywhere: vec![Target {
+                handler: 0,
+                ordering: Ordering::PrimaryKey,
+            }],
         }
     }
 
@@ -67,11 +84,9 @@ impl Router {
 
     /// The handlers that want this event.
     pub fn route(&self, event: &ChangeEvent) -> Vec<Woken> {
-        let Some(targets) = self.tables.get(&table_key(&event.origin.schema, &event.origin.table)) else {
-            return Vec::new();
-        };
+        let routed = self.tables.get(&table_key(&event.origin.schema, &event.origin.table));
+        let targets = routed.into_iter().flatten().chain(&self.everywhere);
         targets
-            .iter()
             .filter(|target| self.handlers[target.handler].wants(event))
             .map(|target| Woken {
                 handler: target.handler,
