@@ -3,6 +3,7 @@
 //! A command prints its result to standard output, as a table for people or as JSON, and answers a [`Failure`] that
 //! carries the exit code. Nothing here decides anything about delivery.
 
+pub mod bench;
 pub mod connector;
 pub mod decode;
 pub mod mail_catcher;
@@ -75,6 +76,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
+    /// Measure how fast changes are handled, and prove order, no loss and no repetition meanwhile
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -104,6 +107,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Connector(args) => connector::run(&args, &config, output).await,
+        Command::Bench(args) => Box::pin(bench::run(&args, &config)).await,
     }
 }
 
