@@ -32,7 +32,9 @@ pub(super) struct State {
     done_offsets: HashMap<(u32, i64), u64>,
     pub(super) order: Option<Order>,
     pub(super) first_at: Option<Instant>,
+    /// When the last wanted position was done; until then, when the newest was.
     pub(super) last_at: Option<Instant>,
+    complete: bool,
     pub(super) done: u64,
     pub(super) skipped: u64,
     pub(super) undecodable: u64,
@@ -117,8 +119,12 @@ impl Progress {
     }
 
     fn check(&self, state: &mut State, now: Instant) {
-        if state.last_at.is_none() && state.done + state.undecodable >= self.wanted {
-            state.last_at = Some(now);
+        if state.complete {
+            return;
+        }
+        state.last_at = Some(now);
+        if state.done + state.undecodable >= self.wanted {
+            state.complete = true;
             self.complete.send_replace(true);
         }
     }
