@@ -26,7 +26,7 @@ const UNKNOWN_STANDS: Duration = Duration::from_secs(30);
 pub(super) struct Decoding {
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
-    polled: Receiver<Polled>,
+    polled: Receiver<Vec<Polled>>,
     events: UnboundedSender<SourceEvent>,
     pauses: Sender<SourceCommand>,
     stalled: HashMap<SourcePartition, Stall>,
@@ -46,7 +46,7 @@ impl Decoding {
     pub(super) fn new(
         decoder: Arc<Decoder>,
         registry: Option<Arc<Registry>>,
-        polled: Receiver<Polled>,
+        polled: Receiver<Vec<Polled>>,
         events: UnboundedSender<SourceEvent>,
         pauses: Sender<SourceCommand>,
     ) -> Self {
@@ -68,7 +68,7 @@ impl Decoding {
         loop {
             tokio::select! {
                 polled = self.polled.recv() => match polled {
-                    Some(polled) => self.polled(polled),
+                    Some(batch) => batch.into_iter().for_each(|polled| self.polled(polled)),
                     None => break,
                 },
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {

@@ -116,7 +116,7 @@ pub fn start(
     commands: mpsc::Receiver<SourceCommand>,
     events: UnboundedSender<SourceEvent>,
 ) -> Result<Running, Error> {
-    let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX);
+    let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX / client::BATCH_MAX);
     let group = options.group.clone();
     let (pauses, paused_by_decoding) = mpsc::channel();
     let poller = poll::Poller::new(

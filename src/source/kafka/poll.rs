@@ -51,7 +51,7 @@ impl Orders {
 pub(super) struct Poller {
     options: Options,
     claims: Claims,
-    records: Sender<Polled>,
+    records: Sender<Vec<Polled>>,
     runtime: Handle,
     orders: Orders,
     pauses: Pauses,
@@ -68,7 +68,12 @@ enum End {
 
 impl Poller {
     /// Makes the first client, which checks the properties.
-    pub(super) fn new(options: Options, claims: Claims, records: Sender<Polled>, orders: Orders) -> KafkaResult<Self> {
+    pub(super) fn new(
+        options: Options,
+        claims: Claims,
+        records: Sender<Vec<Polled>>,
+        orders: Orders,
+    ) -> KafkaResult<Self> {
         let mut poller = Self {
             options,
             claims,
@@ -138,8 +143,14 @@ impl Poller {
             }
             self.pauses.release(client);
             self.recommit(client);
-            match client.poll(POLL_MAX) {
-                None => {}
+            // What is there is taken without waiting; before the thread waits, what it holds is passed on.
+            let patience = if client.context().is_holding() {
+                Duration::ZERO
+            } else {
+                POLL_MAX
+            };
+            match client.poll(patience) {
+                None => client.context().flush(),
                 Some(Ok(message)) => {
                     if let Some(end) = self.take(client, &message) {
                         return end;
@@ -207,6 +218,11 @@ impl Poller {
             raw: copy(message),
             partition: partition.clone(),
         };
+        if !self.pauses.wanted(&partition, epoch) {
+            client.context().pass_on(record);
+            return None;
+        }
+        client.context().flush();
         let hold_until = Instant::now() + HOLD_MAX;
         while self.pauses.wanted(&partition, epoch) {
             if Instant::now() >= hold_until || self.pauses.holds(&partition) {
