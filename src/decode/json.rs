@@ -289,19 +289,17 @@ impl<'de> Deserialize<'de> for WrapperParts<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<WrapperParts<'de>, A::Error> {
-                let (mut schema, mut payload, mut others) = (None, None, false);
+                let (mut schema, mut payload) = (None, None);
                 while let Some(Name(name)) = access.next_key::<Name<'de>>()? {
                     match &*name {
                         "schema" if schema.is_none() => schema = Some(access.next_value::<&'de RawValue>()?.get()),
                         "payload" if payload.is_none() => payload = Some(access.next_value::<&'de RawValue>()?.get()),
-                        _ => {
-                            access.next_value::<IgnoredAny>()?;
-                            others = true;
-                        }
+                        // Any other member ends it here: what is not wrapped is most of what comes, and is not read twice.
+                        _ => return Ok(WrapperParts(None)),
                     }
                 }
                 let wrapper = match (schema, payload) {
-                    (Some(schema), Some(payload)) if !others && (schema == "null" || is_schema(schema)) => {
+                    (Some(schema), Some(payload)) if schema == "null" || is_schema(schema) => {
                         Some(Wrapper { schema, payload })
                     }
                     _ => None,
