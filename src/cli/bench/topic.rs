@@ -43,7 +43,9 @@ impl Cluster {
         client
             .set("group.id", group)
             .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "false");
+            .set("enable.partition.eof", "false")
+            // With the client's own second of patience, a loop that is slower than the broker mostly waits.
+            .set("fetch.queue.backoff.ms", "10");
         client.create().map_err(Failure::usage)
     }
 
