@@ -274,18 +274,26 @@ impl Poller {
     }
 }
 
-/// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer.
+/// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer. Its parts
+/// share one allocation.
 fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
-    let headers = message.headers().map(|headers| {
-        let named = headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
-        named.collect()
-    });
+    let headers = message.headers();
+    let parts = || headers.into_iter().flat_map(|headers| headers.iter());
+    let (key, value) = (message.key(), message.payload());
+    let sizes = parts().map(|header| header.value.map_or(0, <[u8]>::len));
+    let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + sizes.sum::<usize>();
+    let mut whole = Vec::with_capacity(bytes);
+    for part in [key, value].into_iter().chain(parts().map(|header| header.value)) {
+        whole.extend_from_slice(part.unwrap_or_default());
+    }
+    let mut rest = Bytes::from(whole);
+    let mut take = |part: Option<&[u8]>| part.map(|part| rest.split_to(part.len()));
     RawRecord {
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: headers.unwrap_or_default(),
+        key: take(key),
+        value: take(value),
+        headers: parts()
+            .map(|header| (header.key.to_owned(), take(header.value)))
+            .collect(),
         timestamp_ms: message.timestamp().to_millis(),
     }
 }
