@@ -67,7 +67,7 @@ pub struct Times {
 /// The engine's ends of its channels.
 pub struct Channels {
     /// What the source says.
-    pub events: mpsc::UnboundedReceiver<SourceEvent>,
+    pub events: mpsc::Receiver<SourceEvent>,
     /// What the source is told.
     pub commands: std::sync::mpsc::Sender<SourceCommand>,
     /// Dead letters that come back.

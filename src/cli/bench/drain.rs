@@ -37,6 +37,9 @@ use crate::source::kafka;
 /// Database connections of a measurement with the ledger.
 const CONNECTIONS_MAX: u32 = 20;
 
+/// Events that are passed on together.
+const HEARD_MAX: usize = 64;
+
 /// How often it is looked whether the worker still gets anywhere.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -206,8 +209,8 @@ async fn drive(
     progress: &Arc<Progress>,
 ) -> Result<CpuByThread, Failure> {
     let (commands, orders) = std::sync::mpsc::channel();
-    let (events, from_source) = mpsc::unbounded_channel();
-    let (to_engine, arriving) = mpsc::unbounded_channel();
+    let (events, from_source) = mpsc::channel(kafka::UNHEARD_MAX);
+    let (to_engine, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
     let (_replays, taken) = mpsc::channel(1);
     let (ends, _ended) = mpsc::unbounded_channel();
     let (stop, mut stopping) = watch::channel(false);
@@ -239,17 +242,16 @@ async fn drive(
 }
 
 /// Passes on what the source says, and counts it on its way.
-async fn listen(
-    mut from: mpsc::UnboundedReceiver<SourceEvent>,
-    to: mpsc::UnboundedSender<SourceEvent>,
-    progress: Arc<Progress>,
-) {
-    while let Some(event) = from.recv().await {
-        if let SourceEvent::Delivered { delivery, .. } = &event {
-            progress.delivered(delivery);
-        }
-        if to.send(event).is_err() {
-            return;
+async fn listen(mut from: mpsc::Receiver<SourceEvent>, to: mpsc::Sender<SourceEvent>, progress: Arc<Progress>) {
+    let mut heard = Vec::with_capacity(HEARD_MAX);
+    while from.recv_many(&mut heard, HEARD_MAX).await > 0 {
+        for event in heard.drain(..) {
+            if let SourceEvent::Delivered { delivery, .. } = &event {
+                progress.delivered(delivery);
+            }
+            if to.send(event).await.is_err() {
+                return;
+            }
         }
     }
 }
