@@ -21,6 +21,7 @@ use crate::config::value::Secret;
 use crate::dead_letter::sink::KafkaLetters;
 use crate::dead_letter::taker::Taker;
 use crate::dead_letter::topic;
+use crate::dead_letter::wakeups::Wakeups;
 use crate::decode::Decoder;
 use crate::decode::options::Options;
 use crate::decode::registry::{Registry, RegistrySettings};
@@ -28,7 +29,7 @@ use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::engine::retry::Policy;
-use crate::handler::{Handler, Ordering, Resources, Spec};
+use crate::handler::{Handler, Ordering, Resources, Route, Spec};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::{days, registry};
@@ -37,6 +38,9 @@ use crate::source::kafka;
 
 /// How often the ledger's coming days are made.
 const DAYS_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Connections for claims, letters and replay requests, beside those of the groups.
+const COORDINATION_CONNECTIONS: u32 = 8;
 
 /// Pause before a dead-letter topic that could not be made is tried again.
 const TOPIC_PAUSE: Duration = Duration::from_secs(2);
@@ -59,13 +63,21 @@ pub async fn serve(
         let group = Group::prepare(config, &shared, handler).await?;
         groups.spawn(group.run(stop.clone()));
     }
-    let days = tokio::spawn(keep_days_ready(shared.coordination.clone()));
+    let background = [
+        tokio::spawn(keep_days_ready(shared.coordination.clone())),
+        tokio::spawn(
+            shared
+                .wakeups
+                .clone()
+                .listen(pool(&shared.connect, 1, connect_timeout(config))),
+        ),
+    ];
     let mut counts = HashMap::new();
     while let Some(ended) = groups.join_next().await {
         let (group, counted) = ended.context("a group ended abnormally")??;
         counts.insert(group, counted);
     }
-    days.abort();
+    background.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(counts)
 }
 
@@ -74,6 +86,7 @@ struct Shared {
     owner: Uuid,
     connect: PgConnectOptions,
     coordination: PgPool,
+    wakeups: Wakeups,
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
 }
@@ -87,21 +100,16 @@ impl Shared {
             .parse()
             .context("postgres.url is not an address of a database")?;
         let connect = connect.application_name("afterwrite");
-        let coordination = pool(&connect, 4, Duration::from_millis(config.postgres.connect_timeout_ms));
+        let coordination = pool(&connect, COORDINATION_CONNECTIONS, connect_timeout(config));
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
-        let registry = Registry::new(&RegistrySettings {
-            url: config.registry.url.base().to_owned(),
-            timeout: Duration::from_millis(config.registry.timeout_ms),
-            basic_auth: None,
-            remembered_max: 4_096,
-        })
-        .context("registry.url cannot be used")?;
+        let registry = Registry::new(&registry_settings(config)).context("registry.url cannot be used")?;
         Ok(Self {
             owner: Uuid::new_v4(),
             connect,
             coordination,
+            wakeups: Wakeups::new(),
             decoder: Arc::new(Decoder::new(decode_options(config))),
             registry: Some(Arc::new(registry)),
         })
@@ -116,6 +124,7 @@ struct Group {
     setup: Setup,
     claims: Claims,
     coordination: PgPool,
+    wakeups: Wakeups,
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
 }
@@ -127,11 +136,7 @@ impl Group {
         registry::register(&shared.coordination, &spec.name, &group, &ordering_text(&spec)).await?;
         let settings = config.engine_of(&group);
         let topic = topic_options(config);
-        let pool = pool(
-            &shared.connect,
-            settings.connections(),
-            Duration::from_millis(config.postgres.connect_timeout_ms),
-        );
+        let pool = pool(&shared.connect, settings.connections(), connect_timeout(config));
         let lease = Duration::from_millis(settings.effect_lease_ms);
         let effects = Effects::new(pool.clone(), shared.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), shared.coordination.clone())
@@ -156,6 +161,7 @@ impl Group {
             topic,
             setup,
             coordination: shared.coordination.clone(),
+            wakeups: shared.wakeups.clone(),
             decoder: Arc::clone(&shared.decoder),
             registry: shared.registry.clone(),
         })
@@ -177,6 +183,7 @@ impl Group {
             decoder: Arc::clone(&self.decoder),
             registry: self.registry.clone(),
             owned: owned.subscribe(),
+            wakeups: self.wakeups.subscribe(),
             replays,
             ends: ended,
         };
@@ -232,6 +239,10 @@ async fn keep_days_ready(pool: PgPool) {
     }
 }
 
+fn connect_timeout(config: &Config) -> Duration {
+    Duration::from_millis(config.postgres.connect_timeout_ms)
+}
+
 fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
@@ -258,12 +269,10 @@ pub fn dead_letter_topics(config: &Config) -> topic::Options {
 
 fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
     let name = &config.source.name;
-    let mut topics: Vec<String> = spec
-        .routes
-        .iter()
-        .map(|route| format!("{name}.{}.{}", route.schema, route.table))
-        .collect();
-    topics.push(format!("__debezium-heartbeat.{name}"));
+    // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
+    // and another all those with work.
+    let topic = |route: &Route| format!("{name}.{}.{}", route.schema, route.table);
+    let mut topics: Vec<String> = spec.routes.iter().map(topic).collect();
     topics.sort_unstable();
     topics.dedup();
     let mut all = properties(config);
@@ -308,6 +317,16 @@ fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) -> Limits {
                 outage_wait_max: Duration::from_millis(settings.outage_wait_ms_max),
             },
         }],
+    }
+}
+
+/// Where schemas are.
+pub fn registry_settings(config: &Config) -> RegistrySettings {
+    RegistrySettings {
+        url: config.registry.url.base().to_owned(),
+        timeout: Duration::from_millis(config.registry.timeout_ms),
+        basic_auth: None,
+        remembered_max: 4_096,
     }
 }
 

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use afterwrite::cli::decode::{DecodeArgs, run_with};
-use afterwrite::decode::options::Options;
+use afterwrite::cli::decode::{DecodeArgs, run};
+use afterwrite::decode::options::{Options, TimePrecision};
 use serde_json::Value;
 
 const CAPTURES: [&str; 5] = ["jsn", "jss", "avr", "avd", "def"];
@@ -42,10 +42,13 @@ fn decode(capture: &str) -> String {
     let args = DecodeArgs {
         file: fixtures().join(format!("{capture}.jsonl")),
         schemas: schemas.exists().then_some(schemas),
-        settings: vec!["source.time_precision=microseconds".to_owned()],
+    };
+    let options = Options {
+        time_precision: TimePrecision::Microseconds,
+        ..Options::default()
     };
     let mut out = Vec::new();
-    run_with(&args, Options::default(), &mut out).unwrap();
+    run(&args, options, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 

@@ -256,6 +256,27 @@ proptest! {
     }
 
     #[test]
+    fn damaged_schemas_never_panic_and_neither_do_bodies_read_with_them(
+        schema in any::<prop::sample::Index>(),
+        edits in vec(edit(), 1..4),
+        body in vec(any::<u8>(), 0..128),
+    ) {
+        let document = &SCHEMAS[schema.get(SCHEMA_IDS.as_slice())];
+        let edited = apply(Some(&Bytes::from(document.text.clone())), &edits).unwrap();
+        let damaged = SchemaDocument {
+            text: String::from_utf8_lossy(&edited).into_owned(),
+            references: document.references.clone(),
+        };
+        let decoder = decoder(Format::Avro);
+        let learned = decoder.learn(1, &damaged);
+        let mut bytes = vec![0, 0, 0, 0, 1];
+        bytes.extend_from_slice(&body);
+        let record = RawRecord { value: Some(bytes.into()), ..RawRecord::default() };
+        let found = content(&decoder, "topic", &record);
+        prop_assert!(learned.is_ok() || matches!(found, Content::Undecodable(_)));
+    }
+
+    #[test]
     fn damaged_records_never_panic_and_what_was_seen_before_changes_nothing(
         chosen in any::<prop::sample::Index>(),
         format in format(),

@@ -54,5 +54,15 @@ TO afterwrite_worker;
 GRANT CREATE ON SCHEMA afterwrite TO afterwrite_worker;
 GRANT ALL ON ALL TABLES IN SCHEMA afterwrite TO afterwrite_worker;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA afterwrite TO afterwrite_worker;
+-- Only the owner of a partitioned table may add a partition to it, and only the owner of a partition may drop it.
+DO $$
+DECLARE
+    part regclass;
+BEGIN
+    FOR part IN SELECT relid FROM pg_partition_tree('afterwrite.ledger') LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO afterwrite_worker', part);
+    END LOOP;
+END
+$$;
 ALTER DEFAULT PRIVILEGES IN SCHEMA afterwrite GRANT ALL ON TABLES TO afterwrite_worker;
 ALTER DEFAULT PRIVILEGES IN SCHEMA afterwrite GRANT ALL ON SEQUENCES TO afterwrite_worker;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::decode::canonical::Canonical;
-use crate::decode::options::{OptionError, Options};
+use crate::decode::options::Options;
 use crate::decode::schema::SchemaDocument;
 use crate::decode::{Decoded, Decoder};
 use crate::event::change::Change;
@@ -30,20 +30,11 @@ pub struct DecodeArgs {
     /// Schemas of a registry, by id; needed for Avro.
     #[arg(long, value_name = "FILE")]
     pub schemas: Option<PathBuf>,
-    /// A setting of the source, such as `source.time_precision=microseconds`. May be repeated.
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    pub settings: Vec<String>,
 }
 
 /// Why the command could not finish.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A setting is not `name=value`.
-    #[error("--set takes NAME=VALUE, not {0:?}")]
-    NotASetting(String),
-    /// A setting was refused.
-    #[error("--set was refused")]
-    Setting(#[source] OptionError),
     /// A file could not be read.
     #[error("could not read {path}")]
     Read {
@@ -75,33 +66,11 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
-impl Error {
-    /// Whether the command line is at fault, rather than a file.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::NotASetting(_) | Self::Setting(_))
-    }
-}
-
-/// Runs the command with the settings of the command line alone.
+/// Decodes the file and prints to `out`.
 ///
 /// # Errors
-/// When a setting is refused, or a file cannot be read. Records that cannot be decoded are no error.
-pub fn run(args: &DecodeArgs) -> Result<(), Error> {
-    let out = BufWriter::new(io::stdout().lock());
-    run_with(args, Options::default(), out)
-}
-
-/// Runs the command over these settings, which the command line overrides.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_with(args: &DecodeArgs, mut options: Options, mut out: impl Write) -> Result<(), Error> {
-    for setting in &args.settings {
-        let (name, value) = setting
-            .split_once('=')
-            .ok_or_else(|| Error::NotASetting(setting.clone()))?;
-        options.set(name.trim(), value.trim()).map_err(Error::Setting)?;
-    }
+/// When a file is not what it should be, or the output cannot be written.
+pub fn run(args: &DecodeArgs, mut options: Options, mut out: impl Write) -> Result<(), Error> {
     // Reads are decoded to be shown; they stay skipped.
     options.reads = true;
     let decoder = Decoder::new(options);
@@ -290,5 +259,45 @@ impl SchemaFile {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_on(text: &str) -> Result<String, Error> {
+        let folder = std::env::temp_dir().join(format!("afterwrite-decode-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("records.jsonl");
+        std::fs::write(&file, text).unwrap();
+        let args = DecodeArgs { file, schemas: None };
+        let mut out = Vec::new();
+        let answer = run(&args, Options::default(), &mut out);
+        std::fs::remove_dir_all(&folder).unwrap();
+        answer.map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn every_record_is_a_line_also_those_that_cannot_be_decoded() {
+        let text = concat!(
+            r#"{"topic":"t","partition":1,"offset":2,"timestamp":3,"key":null,"value":null,"headers":[]}"#,
+            "\n\n",
+            r#"{"topic":"t","partition":1,"offset":3,"key":null,"value":"AAAAAAcB","headers":[["h",null]]}"#,
+            "\n"
+        );
+        let expected = concat!(
+            r#"{"topic":"t","partition":1,"offset":2,"kind":"skip","reason":"tombstone","event":null}"#,
+            "\n",
+            r#"{"topic":"t","partition":1,"offset":3,"kind":"undecodable","reason":"the registry has no schema 7","event":null}"#,
+            "\n"
+        );
+        assert_eq!(run_on(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_is_no_capture_is_named() {
+        let problem = run_on("\n{\"topic\":\"t\",\"value\":\"not base64\"}\n").unwrap_err();
+        assert!(matches!(problem, Error::Line { line: 2, .. }), "{problem}");
     }
 }

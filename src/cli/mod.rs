@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod connector;
 pub mod decode;
+pub mod dlq;
 pub mod mail_catcher;
 pub mod migrate;
 pub mod run;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use self::output::Output;
+use crate::app;
 use crate::config::Config;
 use crate::config::load::{Inputs, load};
 
@@ -74,6 +76,10 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     /// React to changes: the worker
     Run(run::RunArgs),
+    /// Follow, list, show and replay dead letters
+    Dlq(dlq::DlqArgs),
+    /// Decode captured records into canonical events, one JSON object a line
+    Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
     /// Measure how fast changes are handled, and prove order, no loss and no repetition meanwhile
@@ -106,6 +112,11 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
+        Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
+        Command::Decode(args) => {
+            let out = std::io::BufWriter::new(std::io::stdout().lock());
+            decode::run(&args, app::decode_options(&config), out).map_err(Failure::failed)
+        }
         Command::Connector(args) => connector::run(&args, &config, output).await,
         Command::Bench(args) => Box::pin(bench::run(&args, &config)).await,
     }

@@ -169,10 +169,10 @@ enum StepError {
 #[error("the mail server did not answer within {0:?}")]
 struct Late(Duration);
 
-/// A reply that refuses the session itself.
+/// A reply that refuses any conversation.
 #[derive(Debug, thiserror::Error)]
-#[error("the mail server refused the session with code {0}")]
-struct NoSession(u16);
+#[error("the mail server refused to talk to this worker with code {0}")]
+struct NoWelcome(u16);
 
 impl SmtpMailer {
     /// A mailer that connects when the first message comes.
@@ -289,7 +289,7 @@ impl Mailer for SmtpMailer {
         let _permit = self.open.acquire().await.expect("the semaphore is never closed");
         let mut connection = match self.connection().await {
             Ok(connection) => connection,
-            Err(StepError::Refused { code, .. }) => return Sent::Unreachable(NoSession(code).into()),
+            Err(StepError::Refused { code, .. }) => return Sent::Unreachable(NoWelcome(code).into()),
             Err(StepError::Broken(error)) => return Sent::Unreachable(error),
         };
         let sent = self.hand_over(&mut connection, envelope, message).await;

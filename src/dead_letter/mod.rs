@@ -16,4 +16,6 @@ pub mod requests;
 
 pub mod taker;
 
+pub mod wakeups;
+
 pub mod reader;

@@ -155,14 +155,15 @@ pub async fn list(
         .await
 }
 
-/// One letter.
+/// The letters whose id begins so; at most two, which is enough to know that it is not one.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn find(pool: &PgPool, letter_id: &str) -> Result<Option<LetterRow>, sqlx::Error> {
-    let sql = format!("SELECT {COLUMNS} FROM afterwrite.letters WHERE letter_id = $1");
+pub async fn find(pool: &PgPool, beginning: &str) -> Result<Vec<LetterRow>, sqlx::Error> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM afterwrite.letters WHERE starts_with(letter_id, $1) ORDER BY letter_id LIMIT 2");
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(letter_id)
-        .fetch_optional(pool)
+        .bind(beginning)
+        .fetch_all(pool)
         .await
 }

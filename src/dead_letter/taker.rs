@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgListener, PgPool};
-use tokio::sync::{mpsc, watch};
+use sqlx::postgres::PgPool;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::dead_letter::requests::{self, CHANNEL, Request};
+use crate::dead_letter::requests::{self, Request};
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::resolve;
@@ -33,6 +34,8 @@ pub struct Taker {
     pub registry: Option<Arc<Registry>>,
     /// The partitions owned now.
     pub owned: watch::Receiver<Owned>,
+    /// Tells which group has new requests.
+    pub wakeups: broadcast::Receiver<Arc<str>>,
     /// Where replays go.
     pub replays: mpsc::Sender<Replay>,
     /// Replays that have ended.
@@ -45,7 +48,6 @@ impl Taker {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unrecorded: Vec<ReplayEnd> = Vec::new();
-        let mut listener = self.listener().await;
         loop {
             tokio::select! {
                 ended = self.ends.recv() => match ended {
@@ -58,21 +60,11 @@ impl Taker {
                 _ = looks.tick() => {
                     self.record(&mut unrecorded).await;
                     self.take().await;
-                    if listener.is_none() {
-                        listener = self.listener().await;
-                    }
                 }
-                () = notified(&mut listener) => self.take().await,
+                () = woken(&mut self.wakeups, &self.group) => self.take().await,
             }
         }
         self.record(&mut unrecorded).await;
-    }
-
-    /// Notifications only save waiting for the next look, so that none can be had is no failure.
-    async fn listener(&self) -> Option<PgListener> {
-        let mut listener = PgListener::connect_with(&self.pool).await.ok()?;
-        listener.listen(CHANNEL).await.ok()?;
-        Some(listener)
     }
 
     /// Records ends; those that cannot be recorded now stay for the next look.
@@ -132,12 +124,13 @@ impl Taker {
     }
 }
 
-/// Resolves when a request was written. A connection that broke is dropped and made anew at the next look.
-async fn notified(listener: &mut Option<PgListener>) {
-    let Some(open) = listener else {
-        return std::future::pending().await;
-    };
-    if open.recv().await.is_err() {
-        *listener = None;
+/// Resolves when this group has new requests. When nobody can tell any more, the regular looks must do.
+async fn woken(wakeups: &mut broadcast::Receiver<Arc<str>>, group: &str) {
+    loop {
+        match wakeups.recv().await {
+            Ok(named) if &*named != group => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }

@@ -181,6 +181,8 @@ mod tests {
             (i64::MAX, Unit::Micros, TIMESTAMP_INFINITY),
             (i64::MIN, Unit::Micros, TIMESTAMP_NEGATIVE_INFINITY),
             (INFINITY_MS, Unit::Millis, TIMESTAMP_INFINITY),
+            (INFINITY_MS, Unit::Micros, TIMESTAMP_INFINITY),
+            (NEGATIVE_INFINITY_MS, Unit::Micros, TIMESTAMP_NEGATIVE_INFINITY),
         ] {
             assert_eq!(timestamp(value, unit), expected);
         }

@@ -128,12 +128,13 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
         _ => false,
     };
     let placeholder = may_be_unavailable.then_some(surroundings.placeholder);
-    let table = format_args!("{}.{}", envelope.source.schema, envelope.source.table).to_string();
+    let source = &envelope.source;
+    let in_table = |problem: String| format!("table {}.{}: {problem}", source.schema, source.table);
     let row = |image: Image<'_>, placeholder: Option<&Placeholder>| {
         let known = surroundings.topic.values.names();
         let untyped = matches!(image, Image::Json { columns: None, .. });
         let row = image.read(&known, placeholder);
-        let row = row.map_err(|problem| format!("table {table}: {problem}"))?;
+        let row = row.map_err(in_table)?;
         if untyped {
             surroundings.topic.values.remember_names(&known, &row);
         }
@@ -141,8 +142,7 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
     };
     let before = envelope.before.map(|image| row(image, None)).transpose()?;
     let after = envelope.after.map(|image| row(image, placeholder)).transpose()?;
-    let required =
-        |row: Option<Row>| row.ok_or_else(|| format!("table {table}: op {} came without after", envelope.op));
+    let required = |row: Option<Row>| row.ok_or_else(|| in_table(format!("op {} came without after", envelope.op)));
     match &*envelope.op {
         "c" => Ok(Change::Insert {
             after: required(after)?,

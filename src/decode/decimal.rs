@@ -6,6 +6,7 @@
 /// 147,455 digits need fewer bytes than this.
 const UNSCALED_BYTES_MAX: usize = 64 * 1024;
 const SCALE_MAX: i32 = 32 * 1024;
+pub(crate) const WRONG_SCALE: &str = "holds a decimal with a scale that Postgres does not allow";
 /// The largest power of ten in 32 bits, and its digits.
 const CHUNK: u64 = 1_000_000_000;
 const CHUNK_DIGITS: usize = 9;
@@ -16,7 +17,7 @@ pub(crate) fn print(unscaled: &[u8], scale: i32) -> Result<String, &'static str>
         return Err("holds a decimal with more digits than Postgres allows");
     }
     if !(-SCALE_MAX..=SCALE_MAX).contains(&scale) {
-        return Err("holds a decimal with a scale that Postgres does not allow");
+        return Err(WRONG_SCALE);
     }
     let negative = unscaled.first().is_some_and(|byte| byte & 0x80 != 0);
     let digits = magnitude(unscaled, negative);
@@ -25,6 +26,27 @@ pub(crate) fn print(unscaled: &[u8], scale: i32) -> Result<String, &'static str>
         text.push('-');
     }
     place_point(&mut text, &digits, scale);
+    Ok(text)
+}
+
+/// The plain text of a decimal that was written as a JSON number, which may have an exponent.
+pub(crate) fn print_literal(literal: &str) -> Result<String, &'static str> {
+    let (mantissa, exponent) = literal.split_once(['e', 'E']).unwrap_or((literal, "0"));
+    let exponent: i32 = exponent.parse().map_err(|_| WRONG_SCALE)?;
+    let (sign, digits) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let places = i32::try_from(fraction.len()).map_err(|_| WRONG_SCALE)?;
+    let scale = places.checked_sub(exponent).ok_or(WRONG_SCALE)?;
+    if !(-SCALE_MAX..=SCALE_MAX).contains(&scale) {
+        return Err(WRONG_SCALE);
+    }
+    let joined = format!("{whole}{fraction}");
+    let significant = joined.trim_start_matches('0');
+    let mut text = sign.to_owned();
+    place_point(&mut text, if significant.is_empty() { "0" } else { significant }, scale);
     Ok(text)
 }
 
@@ -120,6 +142,22 @@ mod tests {
         ] {
             assert_eq!(print(bytes, scale).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn literals_lose_their_exponent_and_keep_their_digits() {
+        for (literal, expected) in [
+            ("1E-7", "0.0000001"),
+            ("-1.50e2", "-150"),
+            ("1.10", "1.10"),
+            ("0.00", "0.00"),
+            ("1E+3", "1000"),
+            ("12345678901234567890123.5", "12345678901234567890123.5"),
+        ] {
+            assert_eq!(print_literal(literal).as_deref(), Ok(expected));
+        }
+        assert!(print_literal("1E-2147483648").is_err());
+        assert!(print_literal("1E999999").is_err());
     }
 
     #[test]

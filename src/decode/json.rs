@@ -212,7 +212,7 @@ fn number(text: &str, ty: Option<&Type>) -> Result<Value, &'static str> {
             .map(types::float)
             .map_err(|_| "holds a number that is no double"),
         // decimal.format=NUMERIC writes decimals as literals. Their digits are kept.
-        (Kind::Bytes, Meaning::Decimal { .. }) => Ok(types::text(text)),
+        (Kind::Bytes, Meaning::Decimal { .. }) => decimal::print_literal(text).map(types::text),
         _ => Err("holds a number where its schema has another type"),
     }
 }
@@ -313,8 +313,12 @@ pub(crate) struct Wrapper<'a> {
 }
 
 impl<'a> Wrapper<'a> {
-    /// `None` when the text is something else, or not JSON.
+    /// `None` when the text is something else, or not JSON. A text that begins otherwise is not parsed for it.
     pub(crate) fn of(text: &'a str) -> Option<Self> {
+        let members = text.strip_prefix('{')?.trim_ascii_start();
+        if !(members.starts_with("\"schema\"") || members.starts_with("\"payload\"")) {
+            return None;
+        }
         serde_json::from_str::<WrapperParts<'a>>(text).ok()?.0
     }
 }
@@ -337,8 +341,7 @@ impl<'de> Deserialize<'de> for WrapperParts<'de> {
                     match &*name {
                         "schema" if schema.is_none() => schema = Some(access.next_value::<&'de RawValue>()?.get()),
                         "payload" if payload.is_none() => payload = Some(access.next_value::<&'de RawValue>()?.get()),
-                        // Any other member ends it here: what is not wrapped is most of what comes, and is not read twice.
-                        _ => return Ok(WrapperParts(None)),
+                        _ => return Err(A::Error::custom("a third member")),
                     }
                 }
                 let wrapper = match (schema, payload) {

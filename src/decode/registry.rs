@@ -39,7 +39,7 @@ pub struct RegistrySettings {
 impl std::fmt::Debug for RegistrySettings {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("RegistrySettings")
-            .field("url", &self.url)
+            .field("url", &without_credentials(&self.url))
             .field("timeout", &self.timeout)
             .field("basic_auth", &self.basic_auth.as_ref().map(|_| "set"))
             .field("remembered_max", &self.remembered_max)
@@ -86,7 +86,6 @@ pub enum RegistryError {
 }
 
 /// A registry. Cheap to share; one lock, never held while waiting.
-#[derive(Debug)]
 pub struct Registry {
     client: SrSettings,
     url: String,
@@ -100,14 +99,24 @@ struct Remembered {
     order: VecDeque<u32>,
 }
 
+impl std::fmt::Debug for Registry {
+    /// Leaves out the client, which knows credentials.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Registry")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     /// A registry that was not asked yet; does no I/O.
     ///
     /// # Errors
     /// When the settings do not make a client.
     pub fn new(settings: &RegistrySettings) -> Result<Self, RegistryError> {
-        let url = settings.url.trim_end_matches('/').to_owned();
-        let mut builder = SrSettings::new_builder(url.clone());
+        let address = settings.url.trim_end_matches('/').to_owned();
+        let url = without_credentials(&address);
+        let mut builder = SrSettings::new_builder(address);
         builder.set_timeout(settings.timeout);
         if let Some((user, password)) = &settings.basic_auth {
             builder.set_basic_authorization(user, Some(password));
@@ -215,6 +224,18 @@ impl Registry {
     }
 }
 
+/// An address that may be printed.
+fn without_credentials(address: &str) -> String {
+    match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => address.to_owned(),
+    }
+}
+
 /// Only the registry's own codes for a missing subject, version or schema are an answer. A bare 404 comes from a wrong
 /// address or from something in between.
 fn says_not_found(error: &SRCError) -> bool {
@@ -222,11 +243,12 @@ fn says_not_found(error: &SRCError) -> bool {
     cause.is_some_and(|raw| [40401, 40402, 40403].contains(&raw.error_code))
 }
 
-/// The text of a schema. One that is not Avro becomes a text that no parser of Avro takes, and says so.
+/// The text of a schema. One of another language becomes the name of that language: as Avro, that is a reference to
+/// something that is not there, and the decoder's reason names it.
 fn text(schema: RegisteredSchema) -> String {
     match schema.schema_type {
         SchemaType::Avro => schema.schema,
-        other => format!("not Avro but {other:?}"),
+        other => format!("{:?}", format!("schema of type {other:?}")),
     }
 }
 
@@ -239,7 +261,8 @@ mod tests {
 
     use super::*;
 
-    /// Serves fixed answers by path; counts requests.
+    /// Serves fixed answers by the beginning of the path, to callers that give the user `u` and the password `p`;
+    /// counts requests.
     async fn serve(routes: &'static [(&'static str, u16, &'static str)]) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -252,7 +275,8 @@ mod tests {
                 let length = stream.read(&mut request).await.unwrap();
                 let text = String::from_utf8_lossy(&request[..length]).into_owned();
                 let path = text.split_whitespace().nth(1).unwrap_or_default().to_owned();
-                let found = routes.iter().find(|(route, ..)| path.starts_with(route));
+                let is_known = text.to_ascii_lowercase().contains("authorization: basic dtpw");
+                let found = routes.iter().find(|(route, ..)| is_known && path.starts_with(route));
                 let (status, body) = found.map_or((500, "{}"), |(_, status, body)| (*status, *body));
                 let answer = format!(
                     "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -265,10 +289,14 @@ mod tests {
     }
 
     fn registry(url: &str) -> Registry {
+        registry_within(url, Duration::from_secs(20))
+    }
+
+    fn registry_within(url: &str, timeout: Duration) -> Registry {
         Registry::new(&RegistrySettings {
             url: url.to_owned(),
-            timeout: Duration::from_secs(5),
-            basic_auth: None,
+            timeout,
+            basic_auth: Some(("u".to_owned(), "p".to_owned())),
             remembered_max: 2,
         })
         .unwrap()
@@ -324,5 +352,50 @@ mod tests {
         }
         let silent = registry("http://127.0.0.1:1");
         assert!(silent.fetch(1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_never_answers_is_an_outage_after_the_time_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let impatient = registry_within(&url, Duration::from_millis(100));
+        let error = impatient.fetch(1).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Unreachable { id: 1, .. }));
+    }
+
+    #[tokio::test]
+    async fn a_schema_of_another_language_is_found_and_cannot_be_used() {
+        let (url, _) = serve(&[(
+            "/schemas/ids/1?",
+            200,
+            r#"{"schemaType":"PROTOBUF","schema":"message A {}"}"#,
+        )])
+        .await;
+        let Fetched::Found(document) = registry(&url).fetch(1).await.unwrap() else {
+            panic!("not found");
+        };
+        let problem = crate::decode::schema::WriterSchema::parse(&document).unwrap_err();
+        assert!(problem.to_string().contains("Protobuf"), "{problem}");
+    }
+
+    #[test]
+    fn a_fetch_may_move_between_threads() {
+        fn sent<T: Send>(_: T) {}
+        sent(registry("http://127.0.0.1:1").fetch(1));
+    }
+
+    #[test]
+    fn settings_do_not_print_their_password() {
+        let settings = RegistrySettings {
+            url: "http://u:hunter2@r:80/apis".to_owned(),
+            timeout: Duration::from_secs(1),
+            basic_auth: Some(("u".to_owned(), "hunter2".to_owned())),
+            remembered_max: 1,
+        };
+        let printed = format!("{settings:?}{:?}", Registry::new(&settings).unwrap());
+        assert!(
+            !printed.contains("hunter2") && printed.contains("http://r:80/apis"),
+            "{printed}"
+        );
     }
 }

@@ -124,8 +124,7 @@ pub(crate) fn structure(meaning: Meaning, members: Vec<(Arc<str>, Option<Value>)
     };
     match (member("scale"), member("value")) {
         (Some(Value::Int(scale)), Some(Value::Text(unscaled))) => {
-            let narrow =
-                i32::try_from(*scale).map_err(|_| "holds a decimal with a scale that Postgres does not allow")?;
+            let narrow = i32::try_from(*scale).map_err(|_| decimal::WRONG_SCALE)?;
             decimal::print(&from_base64(unscaled)?, narrow).map(text)
         }
         _ => Err("holds a decimal without scale and value"),

@@ -189,6 +189,10 @@ impl Driver {
             SourceEvent::Assigned { partitions } => {
                 for (name, epoch) in partitions {
                     let partition = self.ownership.id(&name);
+                    if self.ownership.epoch(&name).is_some() {
+                        // The source got it anew without ever saying that it had lost it.
+                        self.step(Input::Lost { partition });
+                    }
                     self.ownership.assign(&name, epoch);
                     tracing::info!(group = %self.setup.group, partition = %name, epoch, "partition assigned");
                     self.step(Input::Assigned { partition, epoch });

@@ -57,7 +57,7 @@ impl Recorder {
                  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, table_name text NOT NULL, op text NOT NULL,
                  before jsonb, after jsonb, tx bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
                  committed_ms bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp()) * 1000);
-             CREATE FUNCTION recorder.record() RETURNS trigger LANGUAGE plpgsql AS $$
+             CREATE FUNCTION recorder.record() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
              BEGIN
                  SET LOCAL TimeZone = 'UTC';
                  INSERT INTO recorder.changes (table_name, op, before, after)

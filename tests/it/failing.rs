@@ -133,7 +133,8 @@ async fn a_replayed_letter_runs_again_once_its_cause_is_mended_and_not_before() 
     })
     .await;
 
-    world.afterwrite(&["dlq", "replay", &letter, "--wait"]).await;
+    let (code, _) = world.afterwrite(&["dlq", "replay", &letter, "--wait"]).await;
+    assert_eq!(code, 1, "the replay was buried again, and the command says so");
     let again = until("the letter of the failed replay", Duration::from_secs(60), async || {
         open_letter(&world).await
     })
@@ -144,9 +145,13 @@ async fn a_replayed_letter_runs_again_once_its_cause_is_mended_and_not_before() 
         .execute(&world.pool)
         .await
         .unwrap();
-    world
+    let (code, said) = world
         .afterwrite(&["dlq", "replay", "--all", "--group", "recorder", "--wait"])
         .await;
+    assert_eq!(
+        (code, said.trim()),
+        (0, "1 replays requested; 1 healed, 0 buried again")
+    );
     let (_, replayed) = effect_of(&world, 1).await;
     assert!(replayed);
     let states: Vec<(String, i32)> = sqlx::query_as("SELECT state, replays FROM afterwrite.letters ORDER BY replays")

@@ -29,3 +29,5 @@ mod failing;
 mod undecodable;
 
 mod unwritable;
+
+mod mails;

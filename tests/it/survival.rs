@@ -1,34 +1,34 @@
 //! Nothing lost, nothing twice, in order: while workers, the broker and Kafka Connect are killed.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::stack::{self, until};
-use crate::worker::Worker;
 use crate::world::World;
 
 const KEYS: i32 = 500;
 const CHANGES: i64 = 20_000;
 
-/// Writes every key's first row, then updates all keys round after round, each round in transactions of 50 rows.
-async fn write_changes(world: &World) {
-    sqlx::query("INSERT INTO work (k, seq) SELECT k, 1 FROM generate_series(1, $1) k")
-        .bind(KEYS)
-        .execute(&world.pool)
-        .await
-        .unwrap();
-    let rounds = CHANGES / i64::from(KEYS);
+/// Rounds of changes; in each every key changes once.
+const ROUNDS: i32 = 40;
+
+/// Inserts every key in round 1, then updates all keys round after round, each round in transactions of 50 rows.
+async fn write_changes(world: &World, rounds: RangeInclusive<i32>) {
     let mut pace = tokio::time::interval(Duration::from_millis(40));
-    for round in 2..=rounds {
+    for round in rounds {
         for first in (1..=KEYS).step_by(50) {
             pace.tick().await;
-            sqlx::query("UPDATE work SET seq = $1 WHERE k >= $2 AND k < $2 + 50")
-                .bind(i32::try_from(round).unwrap())
-                .bind(first)
-                .execute(&world.pool)
-                .await
-                .unwrap();
+            sqlx::query(
+                "INSERT INTO work (k, seq) SELECT k, $1 FROM generate_series($2, $2 + 49) k
+                 ON CONFLICT (k) DO UPDATE SET seq = excluded.seq",
+            )
+            .bind(round)
+            .bind(first)
+            .execute(&world.pool)
+            .await
+            .unwrap();
         }
     }
 }
@@ -58,6 +58,11 @@ async fn check_effects(world: &World, began: Instant) {
         attempts - CHANGES
     );
     assert_eq!((twice, disordered, letters), (0, 0, 0));
+}
+
+async fn worked(world: &World, name: &str) -> bool {
+    let sql = "SELECT EXISTS (SELECT FROM effects WHERE worker = $1)";
+    sqlx::query_scalar(sql).bind(name).fetch_one(&world.pool).await.unwrap()
 }
 
 /// A moment that differs from run to run; it is printed, so that a failure can be told from its neighbours.
@@ -92,7 +97,7 @@ async fn changes_survive_kills_of_worker_broker_and_connect() {
         }
         worker
     };
-    let ((), worker) = tokio::join!(write_changes(&world), kills);
+    let ((), worker) = tokio::join!(write_changes(&world, 1..=ROUNDS), kills);
     check_effects(&world, began).await;
     worker.stop().await;
     world.remove().await;
@@ -103,26 +108,37 @@ async fn two_workers_share_the_work_and_lose_nothing() {
     let _stack = stack::alone().await;
     let world = World::captured("two").await;
     let began = Instant::now();
-    let comings_and_goings = async {
-        let staying = world.worker("staying", &[]);
-        for round in 1..=3 {
-            a_random_moment(Duration::from_secs(2)).await;
-            let guest: Worker = world.worker(&format!("guest{round}"), &[]);
-            until("the guest to take a share", Duration::from_secs(40), async || {
-                guest.said().contains("partition assigned").then_some(())
+    let staying = world.worker("staying", &[]);
+    // The topic appears with the first change; before that there is nothing to share.
+    write_changes(&world, 1..=1).await;
+    for (visit, service) in [None, Some("kafka"), Some("connect")].into_iter().enumerate() {
+        let name = format!("guest{visit}");
+        let guest = world.worker(&name, &[]);
+        until("the guest to join", Duration::from_secs(60), async || {
+            guest.said().contains("partition assigned").then_some(())
+        })
+        .await;
+        let quarter = ROUNDS / 4 * i32::try_from(visit).unwrap();
+        let stay = async {
+            until("the guest to work", Duration::from_secs(60), async || {
+                worked(&world, &name).await.then_some(())
             })
             .await;
-            a_random_moment(Duration::from_secs(2)).await;
-            println!("{:6.1} s: guest {round} leaves", began.elapsed().as_secs_f64());
-            if round == 2 { guest.kill() } else { guest.stop().await }
-        }
-        staying
-    };
-    let ((), staying) = tokio::join!(write_changes(&world), comings_and_goings);
+            if let Some(service) = service {
+                println!("{:6.1} s: kill -9 of {service}", began.elapsed().as_secs_f64());
+                stack::order("kill", service).await;
+                stack::order("start", service).await;
+            }
+            println!("{:6.1} s: {name} leaves", began.elapsed().as_secs_f64());
+            if visit == 1 { guest.kill() } else { guest.stop().await }
+        };
+        tokio::join!(write_changes(&world, (quarter + 1).max(2)..=quarter + ROUNDS / 4), stay);
+    }
+    write_changes(&world, ROUNDS / 4 * 3 + 1..=ROUNDS).await;
     check_effects(&world, began).await;
     let sharers = world.count("SELECT count(DISTINCT worker) FROM effects").await;
     println!("{}: {sharers} workers had a share", world.name);
-    assert!(sharers >= 2, "one worker did everything");
+    assert_eq!(sharers, 4, "the one that stayed and its three guests");
     staying.stop().await;
     world.remove().await;
 }

@@ -26,31 +26,35 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(world: &World, name: &str, database_url: &str, settings: &[(&str, &str)]) -> Self {
+    /// A worker with the handler of this file.
+    pub(crate) fn recording(world: &World, name: &str, settings: &[(&str, &str)]) -> Self {
+        let mut command = world.command(std::env::current_exe().unwrap());
+        command
+            .args(["worker::works_when_started_as_a_worker", "--exact", "--nocapture"])
+            .env(NAME, name);
+        Self::spawn(world, name, command, settings)
+    }
+
+    /// `afterwrite run`, with the waitlist's handlers.
+    pub(crate) fn waitlist(world: &World, name: &str, settings: &[(&str, &str)]) -> Self {
+        let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
+        command.arg("run");
+        Self::spawn(world, name, command, settings)
+    }
+
+    fn spawn(world: &World, name: &str, command: tokio::process::Command, settings: &[(&str, &str)]) -> Self {
         let path = std::env::temp_dir().join(format!("{}-{name}.log", world.name));
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&path)
             .unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = command.into_std();
         command
-            .args(["worker::works_when_started_as_a_worker", "--exact", "--nocapture"])
-            .env(NAME, name)
-            .env("DATABASE_URL", database_url)
-            .env("KAFKA_BROKERS", stack::address("KAFKA_BROKERS"))
-            .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &world.name)
-            .env("AFTERWRITE__SOURCE__NAME", &world.name)
-            .env("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", "3000")
-            .env("AFTERWRITE__KAFKA__HEARTBEAT_INTERVAL_MS", "500")
-            .env("AFTERWRITE__ENGINE__COMMIT_INTERVAL_MS", "200")
-            .env("AFTERWRITE__DEAD_LETTERS__REPLICATION_FACTOR", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        for (key, value) in settings {
-            command.env(key, value);
-        }
+            .stderr(log)
+            .envs(settings.iter().copied());
         Self {
             child: command.spawn().unwrap(),
             log: path,

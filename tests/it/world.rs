@@ -1,6 +1,6 @@
 //! A world of one test's own: a database with one table, the connector that captures it, and workers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -33,8 +33,46 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Makes the database and its tables. No connector yet.
+    /// Makes a database with the table `work`. No connector yet.
     pub(crate) async fn bare(test: &str) -> Self {
+        let world = Self::database(test).await;
+        world.migrate("skip").await;
+        sqlx::raw_sql(SCHEMA).execute(&world.pool).await.unwrap();
+        world
+    }
+
+    /// Makes a database with the table `work` and starts capturing it.
+    pub(crate) async fn captured(test: &str) -> Self {
+        let world = Self::bare(test).await;
+        let mut config = connector();
+        config.retain(|key, _| {
+            !["transforms", "predicates", "column.exclude", "signal"]
+                .iter()
+                .any(|prefix| key.starts_with(prefix))
+        });
+        config.insert("publication.name".to_owned(), json!("it"));
+        config.insert(
+            "table.include.list".to_owned(),
+            json!("public\\.work,afterwrite\\.heartbeat"),
+        );
+        world.deploy_connector(config).await;
+        world
+    }
+
+    /// Makes a database with the waitlist's tables and starts capturing them as in production.
+    pub(crate) async fn waitlist(test: &str) -> Self {
+        let world = Self::database(test).await;
+        let tables = std::fs::read_to_string(in_repository("infra/postgres/waitlist.sql")).unwrap();
+        sqlx::raw_sql(AssertSqlSafe(tables)).execute(&world.pool).await.unwrap();
+        world.migrate("require").await;
+        let mut config = connector();
+        let pattern = &mut config["predicates.ofACampaign.pattern"];
+        *pattern = json!(pattern.as_str().unwrap().replacen("waitlist", &world.name, 1));
+        world.deploy_connector(config).await;
+        world
+    }
+
+    async fn database(test: &str) -> Self {
         let name = format!("it_{test}_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let admin = connect(&stack::address("DATABASE_URL")).await;
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
@@ -42,27 +80,16 @@ impl World {
             .await
             .unwrap();
         let url = with_database(&stack::address("DATABASE_URL"), &name);
-        let migrated = tokio::process::Command::new(env!("CARGO_BIN_EXE_afterwrite"))
-            .args(["migrate", "--publication", "skip"])
-            .env("DATABASE_URL", &url)
-            .output()
-            .await
-            .unwrap();
-        assert!(
-            migrated.status.success(),
-            "migrate failed: {}",
-            String::from_utf8_lossy(&migrated.stderr)
-        );
-        let pool = connect(&url).await;
-        sqlx::raw_sql(SCHEMA).execute(&pool).await.unwrap();
-        Self { name, pool, url }
+        Self {
+            pool: connect(&url).await,
+            name,
+            url,
+        }
     }
 
-    /// Makes the database and starts capturing it.
-    pub(crate) async fn captured(test: &str) -> Self {
-        let world = Self::bare(test).await;
-        world.deploy_connector().await;
-        world
+    async fn migrate(&self, publication: &str) {
+        let (code, said) = self.afterwrite(&["migrate", "--publication", publication]).await;
+        assert_eq!(code, 0, "migrate failed: {said}");
     }
 
     /// The topic of the table.
@@ -75,23 +102,14 @@ impl World {
         format!("{}.recorder", self.name)
     }
 
-    /// The connector of this repository, for this world's database.
-    async fn deploy_connector(&self) {
+    /// Points a connector's configuration at this world, deploys it, and waits until changes are captured.
+    async fn deploy_connector(&self, mut config: Map<String, Value>) {
         let options: PgConnectOptions = self.url.parse().unwrap();
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("connectors/waitlist.json");
-        let mut config: Map<String, Value> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        config.retain(|key, _| {
-            !["transforms", "predicates", "column.exclude", "signal"]
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
-        });
         for (key, value) in [
             ("topic.prefix", self.name.as_str()),
             ("slot.name", &self.name),
-            ("publication.name", "it"),
             ("database.dbname", &self.name),
             ("database.user", options.get_username()),
-            ("table.include.list", "public\\.work,afterwrite\\.heartbeat"),
             ("heartbeat.interval.ms", "1000"),
         ] {
             config.insert(key.to_owned(), json!(value));
@@ -121,9 +139,9 @@ impl World {
         .await;
     }
 
-    /// Starts a worker process.
+    /// Starts a worker with the recording handler.
     pub(crate) fn worker(&self, name: &str, settings: &[(&str, &str)]) -> Worker {
-        Worker::start(self, name, &self.url, settings)
+        Worker::recording(self, name, settings)
     }
 
     /// Counts rows.
@@ -131,19 +149,37 @@ impl World {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
-    /// Runs `afterwrite` against this world; answers its standard output.
-    pub(crate) async fn afterwrite(&self, arguments: &[&str]) -> String {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_afterwrite"))
+    /// Runs `afterwrite` against this world; answers its exit code and its standard output.
+    pub(crate) async fn afterwrite(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self
+            .command(env!("CARGO_BIN_EXE_afterwrite"))
             .args(arguments)
-            .env("DATABASE_URL", &self.url)
-            .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &self.name)
-            .env("AFTERWRITE__SOURCE__NAME", &self.name)
             .output()
             .await
             .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "afterwrite {arguments:?} failed: {errors}");
-        String::from_utf8(output.stdout).unwrap()
+        let said = String::from_utf8_lossy(&output.stderr);
+        let code = output
+            .status
+            .code()
+            .unwrap_or_else(|| panic!("afterwrite {arguments:?} was killed: {said}"));
+        assert!(code < 2, "afterwrite {arguments:?} could not do its work: {said}");
+        (code, String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// A command with the settings that point a process at this world.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .env("DATABASE_URL", &self.url)
+            .env("KAFKA_BROKERS", stack::address("KAFKA_BROKERS"))
+            .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &self.name)
+            .env("AFTERWRITE__SOURCE__NAME", &self.name)
+            .env("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", "3000")
+            .env("AFTERWRITE__KAFKA__HEARTBEAT_INTERVAL_MS", "500")
+            .env("AFTERWRITE__ENGINE__COMMIT_INTERVAL_MS", "200")
+            .env("AFTERWRITE__ENGINE__EFFECT_LEASE_MS", "35000")
+            .env("AFTERWRITE__DEAD_LETTERS__REPLICATION_FACTOR", "1");
+        command
     }
 
     /// Removes the connector, its slot and the database. A test that failed leaves them for whoever looks into it.
@@ -167,6 +203,15 @@ impl World {
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         sqlx::query(AssertSqlSafe(drop)).execute(&admin).await.unwrap();
     }
+}
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The configuration of this repository's connector.
+fn connector() -> Map<String, Value> {
+    serde_json::from_slice(&std::fs::read(in_repository("connectors/waitlist.json")).unwrap()).unwrap()
 }
 
 async fn connect(url: &str) -> PgPool {

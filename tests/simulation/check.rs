@@ -25,6 +25,10 @@ impl Shadow {
         Invariant::Room.check(told == running, || format!("{told} calls are counted, {running} run"))?;
         let ended = self.replays.iter().find(|(_, replay)| replay.open == 0);
         Invariant::Replays.check(ended.is_none(), || "a replay without open jobs did not end")?;
+        let away = self.turned_away;
+        Invariant::Release.check(away.is_none(), || {
+            format!("{away:?} was assigned during the stop and is kept")
+        })?;
         let drained = !self.stopping || !self.holds.is_empty() || self.drained;
         Invariant::Release.check(drained, || "nothing is held any more, but the stop did not end")?;
         let commit_due = std::mem::take(&mut self.commit_due);

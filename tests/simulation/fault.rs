@@ -11,19 +11,21 @@ impl World {
     pub(crate) fn apply_fault(&mut self, step: &Step) -> Checked<bool> {
         let picked = step.pick;
         match step.kind {
-            Kind::Revoke => self.tell(picked, "fault: none", |world, m, id| {
+            Kind::Revoke => self.tell(picked, None, |world, m, id| {
                 let told = world.members[m].fetches[&id].releasing || !world.is_current(m, id);
                 (!told).then_some(Input::Revoking { partition: id })
             }),
-            Kind::RevokeBudgetSpent => self.tell(picked, "fault: budget of a revocation spent", |world, m, id| {
-                let releasing = world.members[m].fetches[&id].releasing;
-                releasing.then_some(Input::RevokeExpired { partition: id })
-            }),
-            Kind::LateRevokeBudget => self.tell(picked, "fault: late budget of a revocation", |world, m, id| {
+            Kind::RevokeBudgetSpent => {
+                self.tell(picked, Some("fault: budget of a revocation spent"), |world, m, id| {
+                    let releasing = world.members[m].fetches[&id].releasing;
+                    releasing.then_some(Input::RevokeExpired { partition: id })
+                })
+            }
+            Kind::LateRevokeBudget => self.tell(picked, Some("fault: late budget of a revocation"), |world, m, id| {
                 let releasing = world.members[m].fetches[&id].releasing;
                 (!releasing).then_some(Input::RevokeExpired { partition: id })
             }),
-            Kind::HearLoss => self.tell(picked, "fault: none", |world, m, id| {
+            Kind::HearLoss => self.tell(picked, None, |world, m, id| {
                 (!world.is_current(m, id)).then_some(Input::Lost { partition: id })
             }),
             Kind::Depose => Ok(self.depose_some(picked)),
@@ -57,7 +59,7 @@ impl World {
     fn tell(
         &mut self,
         picked: usize,
-        kind: &'static str,
+        fault: Option<&'static str>,
         input: impl Fn(&Self, usize, PartitionId) -> Option<Input>,
     ) -> Checked<bool> {
         let all = self.fetched();
@@ -68,7 +70,7 @@ impl World {
         let Some((m, input)) = pick(told, picked) else {
             return Ok(false);
         };
-        if kind != "fault: none" {
+        if let Some(kind) = fault {
             self.fault(kind);
         }
         self.feed(m, input).map(|()| true)

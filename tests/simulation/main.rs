@@ -49,6 +49,7 @@ mod random;
 mod quiet;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use afterwrite::engine::core::mutation::Mutation;
 
@@ -92,26 +93,24 @@ fn worlds_keep_every_invariant() {
 }
 
 #[test]
+fn a_seed_alone_decides_the_history() {
+    for seed in 0..20 {
+        assert_eq!(run::history(seed, SOUND), run::history(seed, SOUND));
+    }
+}
+
+#[test]
 fn every_deliberate_defect_is_caught_and_every_invariant_catches_one() {
     let mut uncaught = Vec::new();
     let mut alive = BTreeSet::new();
-    println!(
-        "{:24} {:44} caught without a shadow by",
-        "mutation", "caught by (worlds)"
-    );
     for mutation in Mutation::ALL {
-        let watched = catches(mutation, true);
-        let ends_only = catches(mutation, false);
-        println!(
-            "{:24} {:44} {}",
-            format!("{mutation:?}"),
-            shown(&watched),
-            shown(&ends_only)
-        );
-        if watched.is_empty() {
+        let watched = Catches::of(mutation, true);
+        let ends_only = Catches::of(mutation, false);
+        println!("{mutation:?}: {watched}; judged by the ends alone: {ends_only}");
+        if watched.first.is_none() {
             uncaught.push(mutation);
         }
-        alive.extend(watched.into_keys().chain(ends_only.into_keys()));
+        alive.extend(watched.worlds.into_keys().chain(ends_only.worlds.into_keys()));
     }
     assert!(uncaught.is_empty(), "nothing caught {uncaught:?}");
     for invariant in Invariant::ALL {
@@ -122,29 +121,46 @@ fn every_deliberate_defect_is_caught_and_every_invariant_catches_one() {
     }
 }
 
-/// Which invariants catch a mutation, in how many of the worlds that are tried: few if it is caught at all.
-fn catches(mutation: Mutation, shadowed: bool) -> BTreeMap<Invariant, usize> {
-    let mut caught = BTreeMap::new();
-    let subject = Subject {
-        mutation: Some(mutation),
-        shadowed,
-    };
-    for seed in 0..WORLDS_PER_MUTATION {
-        if seed >= WORLDS_PER_CAUGHT && !caught.is_empty() {
-            break;
-        }
-        if let Err(failure) = run::explore(seed, subject) {
-            *caught.entry(failure.violation.invariant).or_default() += 1;
-        }
-    }
-    caught
+/// What caught a mutation.
+struct Catches {
+    /// After so many worlds it was caught the first time.
+    first: Option<u64>,
+    /// In how many worlds each invariant caught it.
+    worlds: BTreeMap<Invariant, usize>,
 }
 
-fn shown(caught: &BTreeMap<Invariant, usize>) -> String {
-    let each = caught
-        .iter()
-        .map(|(invariant, worlds)| format!("{invariant:?} {worlds}"));
-    each.collect::<Vec<_>>().join(", ")
+impl Catches {
+    fn of(mutation: Mutation, shadowed: bool) -> Self {
+        let mut caught = Self {
+            first: None,
+            worlds: BTreeMap::new(),
+        };
+        let subject = Subject {
+            mutation: Some(mutation),
+            shadowed,
+        };
+        for seed in 0..WORLDS_PER_MUTATION {
+            if seed >= WORLDS_PER_CAUGHT && caught.first.is_some() {
+                break;
+            }
+            if let Err(failure) = run::explore(seed, subject) {
+                caught.first.get_or_insert(seed + 1);
+                *caught.worlds.entry(failure.violation.invariant).or_default() += 1;
+            }
+        }
+        caught
+    }
+}
+
+impl fmt::Display for Catches {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.first else {
+            return write!(out, "not caught in {WORLDS_PER_MUTATION} worlds");
+        };
+        write!(out, "after {first} worlds, by")?;
+        let mut all = self.worlds.iter();
+        all.try_for_each(|(invariant, worlds)| write!(out, " {invariant:?} ({worlds})"))
+    }
 }
 
 fn number(variable: &str) -> Option<u64> {

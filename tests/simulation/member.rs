@@ -8,13 +8,6 @@ use afterwrite::engine::core::mutation::Mutation;
 
 use crate::shadow::Shadow;
 
-/// Which core is simulated, and how closely it is watched.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject {
-    pub(crate) mutation: Option<Mutation>,
-    pub(crate) shadowed: bool,
-}
-
 pub(crate) struct Member {
     /// `None` while the process is down.
     pub(crate) core: Option<Core>,
@@ -34,6 +27,13 @@ pub(crate) struct Member {
     pub(crate) late: Vec<Input>,
     /// Records that were fetched under an epoch that is over, still in a channel.
     pub(crate) stale: Vec<Stale>,
+}
+
+/// Which core is simulated, and how closely it is watched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) mutation: Option<Mutation>,
+    pub(crate) shadowed: bool,
 }
 
 /// How far a partition was fetched in this epoch.

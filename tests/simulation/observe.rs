@@ -215,6 +215,13 @@ impl Shadow {
     }
 
     fn releases(&mut self, id: PartitionId, position: Option<Position>) -> Checked {
+        if self
+            .turned_away
+            .take_if(|away| *away == id && position.is_none())
+            .is_some()
+        {
+            return Ok(());
+        }
         let Some(hold) = self.holds.get(&id).filter(|hold| hold.releasing) else {
             return Invariant::Release.violated(format!("{id:?} is released unasked"));
         };

@@ -58,7 +58,7 @@ impl Plan {
             log: Vec::new(),
             rows: Vec::new(),
             lanes: 0,
-            steps_max: random.between(200, 700),
+            steps_max: random.between(250, 1_000),
             trouble: [0, 1, 2, 3, 4, 6][random.below(6)],
         };
         let keys = random.between(1, 4);
@@ -73,7 +73,7 @@ impl Plan {
         let lanes_before = self.lanes;
         let mut records = Vec::new();
         let mut position = 0;
-        for index in 0..random.between(10, 45) {
+        for index in 0..random.between(20, 80) {
             position += random.below(3) as i64 * random.below(4) as i64 + 1;
             let first_row = self.rows.len();
             let key = random.below(keys);

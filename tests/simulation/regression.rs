@@ -132,6 +132,22 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
 }
 
 #[test]
+fn a_partition_that_is_assigned_during_the_stop_is_let_go_at_once() {
+    let mut core = core(1, 1);
+    assert_eq!(step(&mut core, Input::Stopping), []);
+    let p1 = PartitionId(1);
+    let let_go = Action::Released {
+        partition: p1,
+        position: None,
+    };
+    let assigned = Input::Assigned {
+        partition: p1,
+        epoch: 1,
+    };
+    assert_eq!(step(&mut core, assigned), [let_go]);
+}
+
+#[test]
 fn the_call_that_parts_a_company_is_nobodys_attempt() {
     // GIVEN two jobs of one lane that run together, behind one that is done.
     let mut core = core(1, 1);

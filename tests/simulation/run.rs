@@ -14,6 +14,9 @@ use crate::world::World;
 /// So many shorter histories are tried before the shortest so far is shown.
 const SHRINKS_MAX: usize = 1_500;
 
+/// So many lines of it are shown; `SIM_SEED` shows the whole history.
+const LINES_MAX: usize = 400;
+
 pub(crate) struct Summary {
     pub(crate) inputs: usize,
     pub(crate) coverage: Coverage,
@@ -62,18 +65,15 @@ fn wander(world: &mut World, random: &mut Random, steps: &mut Vec<Step>) -> Chec
     Ok(())
 }
 
-/// The history of a seed, and how it ended.
+/// The whole history of a seed, and how it ended.
 pub(crate) fn history(seed: u64, subject: Subject) -> String {
-    match explore(seed, subject) {
-        Err(failure) => failure.report(),
-        Ok(_) => {
-            let mut world = World::new(Rc::new(Plan::draw(seed)), subject, true);
-            let mut random = Random::new(!seed);
-            let ended = wander(&mut world, &mut random, &mut Vec::new()).and_then(|()| world.drain());
-            let lines = world.history.unwrap_or_default().join("\n");
-            format!("{lines}\nseed {seed}: {} inputs, {ended:?}", world.inputs)
-        }
-    }
+    let mut world = World::new(Rc::new(Plan::draw(seed)), subject, true);
+    let mut random = Random::new(!seed);
+    let ended = wander(&mut world, &mut random, &mut Vec::new()).and_then(|()| world.drain());
+    let lines = world.history.unwrap_or_default().join("\n");
+    let shortest = explore(seed, subject).err().map(|failure| failure.report());
+    let how = shortest.unwrap_or_else(|| format!("seed {seed} ended: {ended:?}"));
+    format!("{lines}\n{} inputs\n{how}", world.inputs)
 }
 
 impl Failure {
@@ -85,7 +85,11 @@ impl Failure {
         let found = ended.err().map_or_else(String::new, |violation| violation.to_string());
         let sizes = format!("{} of {} steps still lead to: {found}", steps.len(), self.steps.len());
         writeln!(report, "{sizes}\n{:#?}", self.plan.limits).expect("a string takes everything");
-        report.push_str(&lines.join("\n"));
+        let left_out = lines.len().saturating_sub(LINES_MAX);
+        if left_out > 0 {
+            writeln!(report, "({left_out} lines before)").expect("a string takes everything");
+        }
+        report.push_str(&lines[left_out..].join("\n"));
         write!(report, "\nagain: SIM_SEED={}", self.plan.seed).expect("a string takes everything");
         report
     }

@@ -19,6 +19,8 @@ pub(crate) struct Shadow {
     pub(crate) refused: Vec<JobId>,
     /// Settled in this step: to be forgotten within it.
     pub(crate) settled: Vec<JobId>,
+    /// Assigned during the stop: to be released within the step.
+    pub(crate) turned_away: Option<PartitionId>,
     pub(crate) running: usize,
     pub(crate) stopping: bool,
     pub(crate) drained: bool,
@@ -166,6 +168,7 @@ impl Shadow {
             replays: HashMap::new(),
             refused: Vec::new(),
             settled: Vec::new(),
+            turned_away: None,
             running: 0,
             stopping: false,
             drained: false,
@@ -235,6 +238,7 @@ impl Shadow {
     fn assigned(&mut self, id: PartitionId, epoch: u64) {
         self.give_up(id, true);
         if self.stopping {
+            self.turned_away = (!self.holds.contains_key(&id)).then_some(id);
             return;
         }
         match self.holds.get_mut(&id) {

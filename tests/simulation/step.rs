@@ -60,7 +60,7 @@ const WEIGHTS: [(Kind, usize, usize); 28] = [
     (Kind::CallEnds, 300, 0),
     (Kind::Due, 140, 0),
     (Kind::LetterEnds, 100, 0),
-    (Kind::CommitDue, 40, 0),
+    (Kind::CommitDue, 25, 0),
     (Kind::Assign, 80, 0),
     (Kind::AskReplay, 20, 0),
     (Kind::TakeReplay, 40, 0),

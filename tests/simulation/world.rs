@@ -199,6 +199,10 @@ impl World {
 
     fn release(&mut self, m: usize, id: PartitionId, position: Option<Position>) -> Checked {
         let Some(fetch) = self.members[m].fetches.remove(&id) else {
+            if self.members[m].stopping && position.is_none() {
+                self.broker.depose(id);
+                return Ok(());
+            }
             return Invariant::Release.violated(format!("{id:?} is released, but not fetched"));
         };
         if let Some(position) = position {

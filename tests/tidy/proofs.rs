@@ -1,6 +1,6 @@
 //! Each rule fails on a small text that breaks it, and on nothing else.
 
-use crate::reading::{File, code, links};
+use crate::reading::{File, code, declared, links};
 use crate::rules::{
     LINES_MAX, NAMED_TYPES, Rule, banned_words_are_absent, dead_files, files_are_short, files_say_what_they_are_for,
     imports_go_one_way, names_say_something, nothing_is_left_behind, only_commands_print, tests_never_sleep,
@@ -11,6 +11,7 @@ fn check(rule: Rule, path: &str, text: &str, offences: usize) {
     let file = File {
         path: path.to_owned(),
         text: text.to_owned(),
+        is_test: path.starts_with("tests/") || path.ends_with("/tests.rs"),
     };
     let found = rule(&file);
     assert_eq!(found.len(), offences, "{path}: {text:?}: {found:?}");
@@ -120,6 +121,7 @@ fn a_file_without_a_mod_line_is_found() {
     let file = |path: &str, text: &str| File {
         path: path.to_owned(),
         text: text.to_owned(),
+        is_test: false,
     };
     let files = [
         file(
@@ -150,4 +152,17 @@ fn code_is_told_from_comments_and_texts() {
 fn links_are_found() {
     let text = "[a](b.md) [c](https://d) [e](#f) [g](h/i.md#j) ![k](l.png \"m\")";
     assert_eq!(links(text), ["b.md", "h/i.md", "l.png"]);
+}
+
+#[test]
+fn modules_for_tests_are_told_from_others() {
+    let text = "mod a;\n// mod x;\n#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n#[cfg(test)]\nmod tests {}";
+    let found = declared("src/x/b.rs", text);
+    let seen: Vec<(&str, bool)> = found
+        .iter()
+        .map(|found| (found.candidates[0].as_str(), found.for_tests))
+        .collect();
+    assert_eq!(seen, [("src/x/b/a.rs", false), ("src/x/b_tests.rs", true)]);
+    check(nothing_is_left_behind, "src/x/b.rs", text, 0);
+    check(nothing_is_left_behind, "src/x/b.rs", "#[path = \"c.rs\"]\nmod d;", 1);
 }

@@ -12,6 +12,8 @@ pub(crate) struct File {
     /// Relative to the repository, with `/`.
     pub(crate) path: String,
     pub(crate) text: String,
+    /// Compiled for tests only: below `tests/`, or declared under `#[cfg(test)]`.
+    pub(crate) is_test: bool,
 }
 
 pub(crate) fn root() -> PathBuf {
@@ -23,14 +25,26 @@ pub(crate) fn rust_files(folders: &[&str]) -> Vec<File> {
     for folder in folders {
         walk(&root().join(folder), &mut paths);
     }
-    let rust = paths
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    rust.map(|path| File {
-        text: fs::read_to_string(&path).expect("a listed file can be read"),
-        path: relative(&path),
-    })
-    .collect()
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let texts: Vec<(String, String)> = paths
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path).expect("a listed file can be read");
+            (relative(path), text)
+        })
+        .collect();
+    let for_tests: BTreeSet<String> = texts
+        .iter()
+        .flat_map(|(path, text)| declared(path, text))
+        .filter(|declared| declared.for_tests)
+        .flat_map(|declared| declared.candidates)
+        .collect();
+    let file = |(path, text): (String, String)| File {
+        is_test: path.starts_with("tests/") || for_tests.contains(&path),
+        path,
+        text,
+    };
+    texts.into_iter().map(file).collect()
 }
 
 /// Markdown at the top, in docs, and beside what it explains.
@@ -90,12 +104,8 @@ pub(crate) fn is_root(path: &str) -> bool {
     )
 }
 
-pub(crate) fn is_test_module(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/") && path.starts_with("src/")
-}
-
 /// Where the modules that a file declares lie.
-pub(crate) fn folder_of_modules(path: &str) -> String {
+fn folder_of_modules(path: &str) -> String {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = name.trim_end_matches(".rs");
     if is_root(path) || stem == "mod" {
@@ -104,16 +114,53 @@ pub(crate) fn folder_of_modules(path: &str) -> String {
     format!("{folder}/{stem}")
 }
 
-pub(crate) fn declared_modules(code: &str) -> Vec<String> {
-    let declarations = code.lines().filter_map(|line| {
-        let line = line.trim();
-        let after = match line.strip_prefix("pub") {
-            Some(rest) => rest.trim_start_matches(|character| character != ' ').trim_start(),
-            None => line,
-        };
-        after.strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
-    });
-    declarations.collect()
+/// A `mod name;` line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// Where its file may lie.
+    pub(crate) candidates: Vec<String>,
+    pub(crate) for_tests: bool,
+    /// Whether `#[path]` says where.
+    pub(crate) by_path: bool,
+}
+
+/// The modules a file declares in files of their own. Attributes stand on lines of their own, as rustfmt puts them.
+pub(crate) fn declared(path: &str, text: &str) -> Vec<Declared> {
+    let folder = folder_of_modules(path);
+    let beside = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut declared = Vec::new();
+    let (mut for_tests, mut by_path) = (false, None);
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            for_tests |= line == "#[cfg(test)]";
+            let named = line
+                .strip_prefix("#[path = \"")
+                .and_then(|rest| rest.strip_suffix("\"]"));
+            by_path = named.or(by_path);
+            continue;
+        }
+        if let Some(module) = module_of(line) {
+            declared.push(Declared {
+                candidates: match by_path {
+                    Some(name) => vec![format!("{beside}/{name}")],
+                    None => vec![format!("{folder}/{module}.rs"), format!("{folder}/{module}/mod.rs")],
+                },
+                for_tests,
+                by_path: by_path.is_some(),
+            });
+        }
+        (for_tests, by_path) = (false, None);
+    }
+    declared
+}
+
+/// `name` of `mod name;`, whatever its visibility.
+fn module_of(line: &str) -> Option<&str> {
+    let after = match line.strip_prefix("pub") {
+        Some(rest) => rest.trim_start_matches(|character| character != ' ').trim_start(),
+        None => line,
+    };
+    after.strip_prefix("mod ")?.strip_suffix(';')
 }
 
 /// First segments of every `crate::…` path, also in `use crate::{a, b::c}`.

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::reading::{
-    File, INLINE_TESTS, code, code_without_tests, declared_modules, folder_of_modules, has_word, imported, is_root,
-    is_test_module, top_module,
-};
+use crate::reading::{File, INLINE_TESTS, code, code_without_tests, declared, has_word, imported, is_root, top_module};
 
 /// Longer files have more than one reason to change: split by responsibility.
 pub(crate) const LINES_MAX: usize = 500;
@@ -253,13 +250,18 @@ pub(crate) fn nothing_is_left_behind(file: &File) -> Vec<String> {
         ("unimplemented!", "finish it"),
         ("#[ignore", "a test that does not run proves nothing"),
         ("unsafe", "nothing here needs it"),
-        ("#[path", "a file is found where its name says"),
     ] {
         if has_word(&code, word) {
             offences.push(format!("{}: {word} is not allowed: {why}", file.path));
         }
     }
-    let is_production = file.path.starts_with("src/") && !is_test_module(&file.path);
+    for named in declared(&file.path, &file.text) {
+        if named.by_path && !named.for_tests {
+            let why = "a file is found where its name says; only tests may lie beside what they test";
+            offences.push(format!("{}: #[path] is not allowed: {why}", file.path));
+        }
+    }
+    let is_production = file.path.starts_with("src/") && !file.is_test;
     if is_production && code_without_tests(&file.text).contains(".unwrap()") {
         let why = "bad input is never a panic; say in expect() why it holds";
         offences.push(format!("{}: unwrap() outside tests: {why}", file.path));
@@ -283,12 +285,11 @@ pub(crate) fn only_commands_print(file: &File) -> Vec<String> {
 
 /// A pause is too short on a busy machine and too long on every other: wait for a signal or pause tokio's clock.
 pub(crate) fn tests_never_sleep(file: &File) -> Vec<String> {
-    let is_test = file.path.starts_with("tests/") || is_test_module(&file.path);
     if file.path == MAY_PAUSE || file.path.starts_with(THIS) {
         return Vec::new();
     }
     let whole = code(&file.text);
-    let tests = match is_test {
+    let tests = match file.is_test {
         true => whole.as_str(),
         false => whole.find(INLINE_TESTS).map_or("", |start| &whole[start..]),
     };
@@ -324,14 +325,10 @@ pub(crate) fn dead_files(files: &[File]) -> Vec<String> {
         let Some(file) = files.iter().find(|file| file.path == path) else {
             continue;
         };
-        let folder = folder_of_modules(&path);
-        for module in declared_modules(&code(&file.text)) {
-            for candidate in [format!("{folder}/{module}.rs"), format!("{folder}/{module}/mod.rs")] {
-                if files.iter().any(|file| file.path == candidate) {
-                    waiting.push(candidate);
-                }
-            }
-        }
+        let candidates = declared(&path, &file.text)
+            .into_iter()
+            .flat_map(|declared| declared.candidates);
+        waiting.extend(candidates.filter(|candidate| files.iter().any(|file| file.path == *candidate)));
     }
     let dead = files.iter().filter(|file| !alive.contains(&file.path));
     dead.map(|file| format!("{}: no mod line leads to this file", file.path))

@@ -8,7 +8,8 @@ CREATE TABLE public.waitlist_positions (
     user_id            uuid NOT NULL,
     -- Ordinal by (created_at, id), given once; stands in where original_position is NULL.
     entry_no           integer NOT NULL CHECK (entry_no > 0),
-    position           integer NOT NULL CHECK (position > 0),
+    -- NULL: out of the ranking (blocked, removed, deleted); the row keeps the entry number for the way back.
+    position           integer CHECK (position > 0),
     score              bigint NOT NULL,
     -- The facts the place was ranked by, so that one user's new place is found through an index.
     verified_referrals integer NOT NULL DEFAULT 0 CHECK (verified_referrals >= 0),

@@ -12,8 +12,16 @@ use crate::engine::offsets::Tracker;
 
 impl Core {
     pub(super) fn assigned(&mut self, id: PartitionId, epoch: u64, actions: &mut Vec<Action>) {
+        let held = self.partitions.contains_key(&id);
         self.abandon(id, actions);
         if self.stopping {
+            if !held {
+                // Nothing is taken any more. Said aloud, because a revocation would otherwise wait for its release.
+                actions.push(Action::Released {
+                    partition: id,
+                    position: None,
+                });
+            }
             return;
         }
         let fresh = Partition {

@@ -65,7 +65,7 @@ impl Composer<'_> {
     ) -> Result<Composed, HandlerError> {
         match trigger {
             Trigger::Queued(id) => self.queued(connection, id).await,
-            Trigger::First(user) | Trigger::Verification(user) | Trigger::Welcome(user) => {
+            Trigger::First { user, .. } | Trigger::Verification(user) | Trigger::Welcome(user) => {
                 let Some(facts) = sql::facts(connection, user).await? else {
                     return Ok(Composed::Nothing("user_gone"));
                 };

@@ -11,8 +11,13 @@ use crate::handlers::secret::Secret;
 /// What a change asks for; the facts decide what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// A user's first mail: verification where it is required, else welcome.
-    First(Uuid),
+    /// A user's first mail: verification where it is required and the address was not verified then, else welcome.
+    First {
+        /// The user.
+        user: Uuid,
+        /// Whether the address was verified when the row came; `None`: the facts say.
+        verified: Option<bool>,
+    },
     /// The address or the token is another, or may be.
     Verification(Uuid),
     /// The address was verified.
@@ -48,10 +53,16 @@ pub fn trigger(event: &ChangeEvent) -> Option<Trigger> {
     let row = event.after()?;
     let id = columns::id(row, "id")?;
     match &*event.origin.table {
-        "waitlist_users" if columns::is_insert(event) => Some(Trigger::First(id)),
+        "waitlist_users" if columns::is_insert(event) => Some(Trigger::First {
+            user: id,
+            verified: row.bool("email_verified"),
+        }),
         "waitlist_users" if event.before().is_none() => {
             // What changed is not known: the facts and the keys decide, as at the first time.
-            columns::updated(event, &["email", "email_verified"]).then_some(Trigger::First(id))
+            columns::updated(event, &["email", "email_verified"]).then_some(Trigger::First {
+                user: id,
+                verified: None,
+            })
         }
         "waitlist_users" => {
             let verified = row.bool("email_verified")?;
@@ -93,8 +104,11 @@ pub struct Facts {
 /// Which mail a trigger comes to with these facts; `None` for a queued row, which says its own type.
 pub fn kind(trigger: Trigger, facts: &Facts) -> Option<Kind> {
     match trigger {
-        Trigger::First(_) if facts.verification_required && !facts.email_verified => Some(Kind::Verification),
-        Trigger::First(_) | Trigger::Welcome(_) => Some(Kind::Welcome),
+        Trigger::First { verified, .. } => {
+            let to_verify = facts.verification_required && !verified.unwrap_or(facts.email_verified);
+            Some(if to_verify { Kind::Verification } else { Kind::Welcome })
+        }
+        Trigger::Welcome(_) => Some(Kind::Welcome),
         Trigger::Verification(_) => Some(Kind::Verification),
         Trigger::Queued(_) => None,
     }
@@ -171,7 +185,7 @@ pub fn after_refusal(refusal: &Refusal) -> AfterRefusal {
         (Step::Recipient, None) if matches!(refusal.code, 550 | 551 | 553) => AfterRefusal::Bounced,
         (Step::Recipient, None) if refusal.code == 552 => AfterRefusal::Failed,
         (Step::Recipient, None) => AfterRefusal::Outage,
-        // Authentication and sequence errors: the session is wrong, not the mail.
+        // Authentication and sequence errors: the conversation is wrong, not the mail.
         (_, _) if matches!(refusal.code, 500..=504 | 521 | 530..=538) => AfterRefusal::Outage,
         (Step::Recipient | Step::Content, _) => AfterRefusal::Failed,
     }

@@ -1,3 +1,5 @@
+//! Which change wants which mail, case by case.
+
 use super::*;
 use crate::handlers::cases::{deleted, inserted, updated, updated_blindly};
 
@@ -28,6 +30,10 @@ fn facts() -> Facts {
         from_address: None,
         reply_to: None,
     }
+}
+
+fn first(verified: Option<bool>) -> Option<Trigger> {
+    Some(Trigger::First { user: id(), verified })
 }
 
 #[test]
@@ -70,7 +76,8 @@ fn changes_ask_for_the_mails_of_their_columns() {
     let queued = [("id", ID), ("status", "queued")];
     let sent = [("id", ID), ("status", "sent")];
     for (event, expected) in [
-        (inserted("waitlist_users", &user), Some(Trigger::First(id()))),
+        (inserted("waitlist_users", &user), first(Some(false))),
+        (inserted("waitlist_users", &verified), first(Some(true))),
         (
             updated("waitlist_users", &user, &user),
             Some(Trigger::Verification(id())),
@@ -89,7 +96,7 @@ fn changes_ask_for_the_mails_of_their_columns() {
             Some(Trigger::Welcome(id())),
         ),
         (updated("waitlist_users", &verified, &verified), None),
-        (updated_blindly("waitlist_users", &verified), Some(Trigger::First(id()))),
+        (updated_blindly("waitlist_users", &verified), first(None)),
         (deleted("waitlist_users", &user), None),
         (inserted("email_log", &queued), Some(Trigger::Queued(id()))),
         (updated("email_log", &queued, &sent), None),
@@ -102,28 +109,37 @@ fn changes_ask_for_the_mails_of_their_columns() {
 
 #[test]
 fn facts_decide_between_verification_and_welcome() {
-    let first = Trigger::First(id());
-    assert_eq!(kind(first, &facts()), Some(Kind::Verification));
+    let new = Trigger::First {
+        user: id(),
+        verified: Some(false),
+    };
+    let unknown = Trigger::First {
+        user: id(),
+        verified: None,
+    };
+    let verified = Facts {
+        email_verified: true,
+        ..facts()
+    };
+    assert_eq!(kind(new, &facts()), Some(Kind::Verification));
+    assert_eq!(kind(new, &verified), Some(Kind::Verification));
+    assert_eq!(kind(unknown, &facts()), Some(Kind::Verification));
+    assert_eq!(kind(unknown, &verified), Some(Kind::Welcome));
     assert_eq!(
         kind(
-            first,
-            &Facts {
-                email_verified: true,
-                ..facts()
-            }
+            Trigger::First {
+                user: id(),
+                verified: Some(true)
+            },
+            &facts()
         ),
         Some(Kind::Welcome)
     );
-    assert_eq!(
-        kind(
-            first,
-            &Facts {
-                verification_required: false,
-                ..facts()
-            }
-        ),
-        Some(Kind::Welcome)
-    );
+    let free = Facts {
+        verification_required: false,
+        ..facts()
+    };
+    assert_eq!(kind(new, &free), Some(Kind::Welcome));
     assert_eq!(kind(Trigger::Welcome(id()), &facts()), Some(Kind::Welcome));
     assert_eq!(kind(Trigger::Queued(id()), &facts()), None);
 }

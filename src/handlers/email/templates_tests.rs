@@ -1,3 +1,5 @@
+//! Templates: what renders, what is refused, what is escaped.
+
 use super::*;
 
 fn source(html: &str) -> Source {

@@ -1,3 +1,5 @@
+//! The rules of the fraud checks, case by case.
+
 use super::*;
 
 fn facts() -> ReferralFacts {

@@ -16,17 +16,21 @@ use crate::handlers::reward::sql::{self, DeliveryRow, Report};
 use crate::handlers::secret::Secret;
 use crate::ledger::effects::{self, Claim};
 
-/// After so long the first attempt outside of the session is made.
+/// After so long the schedule makes its first attempt.
 const FIRST_RETRY: Duration = Duration::from_secs(300);
 
-/// A receiver that asks for a longer wait than this is called again by the schedule, not by the session.
-const SESSION_WAIT_MAX: Duration = Duration::from_secs(120);
+/// A receiver that asks for a longer wait than this is called again by the schedule.
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// What the transaction has to write about one reward.
 #[derive(Debug)]
 pub(super) enum Prepared {
     /// Nothing, for this reason.
     Nothing(&'static str),
+    /// Nothing yet: another worker makes the call.
+    Busy(Duration),
+    /// This sending ended before without success, and a person wants it again: under a new number.
+    Renumber(Box<DeliveryRow>),
     /// Decide in the transaction: queue the mail, or fill in what a manual row lacks.
     Inside(Box<DeliveryRow>),
     /// The receiver accepted.
@@ -62,7 +66,7 @@ enum NotAccepted {
 pub(super) struct Delivering<'a> {
     pub(super) caller: &'a dyn Caller,
     pub(super) secret: &'a Secret,
-    /// Attempts inside the session, then the schedule takes over.
+    /// Attempts of one job, then the schedule takes over.
     pub(super) attempts_max: u32,
 }
 
@@ -121,11 +125,8 @@ impl Delivering<'_> {
                 let (reply, answer) = (state, None);
                 return Ok(Prepared::Called { row, reply, answer });
             }
-            Claim::Finished { .. } => return Ok(Prepared::Nothing("ended_before")),
-            Claim::Leased { remaining } => {
-                let wait = remaining.max(Duration::from_secs(1));
-                return Err(HandlerError::retry_after(wait, NotAccepted::Status(0)));
-            }
+            Claim::Finished { .. } => return Ok(Prepared::Renumber(row)),
+            Claim::Leased { remaining } => return Ok(Prepared::Busy(remaining.max(Duration::from_secs(1)))),
         };
         let call = Call {
             url: webhook.url.clone(),
@@ -166,7 +167,7 @@ impl Delivering<'_> {
         }
     }
 
-    /// Another attempt in this session, or a place in the schedule.
+    /// Another attempt of this job, or a place in the schedule.
     async fn again(
         &self,
         context: &Context,
@@ -175,7 +176,7 @@ impl Delivering<'_> {
         asked: Option<Duration>,
         error: NotAccepted,
     ) -> Result<Prepared, HandlerError> {
-        let asked_too_much = asked.is_some_and(|wait| wait > SESSION_WAIT_MAX);
+        let asked_too_much = asked.is_some_and(|wait| wait > WAIT_MAX);
         if asked_too_much || context.attempt() >= self.attempts_max {
             return Ok(later(row, report, asked.unwrap_or(FIRST_RETRY).max(FIRST_RETRY)));
         }
@@ -221,6 +222,11 @@ impl Delivering<'_> {
     ) -> Result<Option<&'static str>, sqlx::Error> {
         match prepared {
             Prepared::Nothing(reason) => Ok(Some(reason)),
+            Prepared::Busy(_) => Ok(Some("leased")),
+            Prepared::Renumber(row) => {
+                sql::renumber(connection, row.id, row.resend_no).await?;
+                Ok(None)
+            }
             Prepared::Inside(row) => self.write_inside(connection, row).await,
             Prepared::Called { row, reply, answer } => {
                 let key = effect_key(row);
@@ -265,7 +271,9 @@ impl Delivering<'_> {
             return Ok(Some("delivered_by_hand"));
         }
         let key = mail::reward_key(row.id, row.resend_no);
-        sql::queue_mail(connection, &key, row).await?;
+        if !sql::queue_mail(connection, &key, row).await? {
+            sql::renumber(connection, row.id, row.resend_no).await?;
+        }
         Ok(None)
     }
 

@@ -343,8 +343,11 @@ pub async fn waiting_for_grants(
              WHERE campaign_id = $2 AND referrer_id > $4 GROUP BY referrer_id
          )
          SELECT DISTINCT credit.referrer_id
-         FROM credit JOIN rewards w ON w.campaign_id = $2
-         WHERE w.trigger_type = 'referral_count' AND w.status = 'active' AND ($3::uuid IS NULL OR w.id = $3)
+         FROM credit
+         JOIN waitlist_users u ON u.id = credit.referrer_id AND u.campaign_id = $2
+         JOIN campaigns c ON c.id = $2
+         JOIN rewards w ON w.campaign_id = $2
+         WHERE c.status IN ('active', 'completed') AND c.deleted_at IS NULL AND {in_standing} AND w.trigger_type = 'referral_count' AND w.status = 'active' AND ($3::uuid IS NULL OR w.id = $3)
            AND coalesce(w.starts_at <= now(), true) AND coalesce(w.expires_at > now(), true)
            AND (w.total_available IS NULL OR w.total_available > (
                     SELECT count(*) FROM user_rewards o

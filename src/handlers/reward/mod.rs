@@ -16,7 +16,7 @@ use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
 use crate::handlers::columns;
 use crate::handlers::credit;
-use crate::handlers::reward::deliver::Delivering;
+use crate::handlers::reward::deliver::{Delivering, Prepared};
 use crate::handlers::reward::grant::Granting;
 
 pub mod rules;
@@ -40,7 +40,7 @@ const PAGES_MAX: usize = 20;
 pub struct RewardSettings {
     /// How long a new reward is held back before it is earned.
     pub delay: Duration,
-    /// Webhook calls inside the session; then `webhook_deliveries.next_attempt_at` takes over. Must be lower than the
+    /// Webhook calls of one job; then `webhook_deliveries.next_attempt_at` takes over. Must be lower than the
     /// group's attempts, or dead endpoints fill the dead letters.
     pub webhook_attempts_max: u32,
 }
@@ -146,6 +146,16 @@ impl Tasks {
         tasks
     }
 
+    /// Whether the delivery of this row is all there is to do.
+    fn only_deliver(&self, id: Uuid) -> bool {
+        let deliver = BTreeSet::from([id]);
+        *self
+            == Self {
+                deliver,
+                ..Self::default()
+            }
+    }
+
     fn add(&mut self, event: &ChangeEvent) {
         match &*event.origin.table {
             "waitlist_users" => {
@@ -237,8 +247,12 @@ impl Handler for Reward {
         let asked = Tasks::of(events);
         let delivering = self.delivering();
         let mut prepared = BTreeMap::new();
-        for id in asked.deliver {
-            prepared.insert(id, delivering.prepare(context, id).await?);
+        for id in &asked.deliver {
+            match delivering.prepare(context, *id).await? {
+                Prepared::Busy(wait) => return Ok(Outcome::Snooze(wait)),
+                Prepared::Nothing(reason) if asked.only_deliver(*id) => return Ok(Outcome::Skipped(reason)),
+                other => drop(prepared.insert(*id, other)),
+            }
         }
         if !self.grant_to_all(context, &asked.wide).await? {
             return Ok(Outcome::Snooze(Duration::from_millis(1)));

@@ -1,3 +1,5 @@
+//! The rules of rewards, case by case.
+
 use super::*;
 
 const ACTIVE: Phase = Phase {

@@ -153,7 +153,13 @@ pub(super) async fn lock_earned(connection: &mut PgConnection, id: Uuid, resend:
     Ok(found.is_some())
 }
 
-pub(super) async fn queue_mail(connection: &mut PgConnection, key: &str, row: &DeliveryRow) -> Result<(), sqlx::Error> {
+/// Queues the mail of a reward; one that is queued or sent already stays. Answers `false` when this sending has ended
+/// without success: it needs another number.
+pub(super) async fn queue_mail(
+    connection: &mut PgConnection,
+    key: &str,
+    row: &DeliveryRow,
+) -> Result<bool, sqlx::Error> {
     sqlx::query(
         "INSERT INTO email_log (effect_key, campaign_id, user_id, type, status)
          VALUES ($1, $2, $3, 'reward_earned', 'queued')
@@ -162,6 +168,23 @@ pub(super) async fn queue_mail(connection: &mut PgConnection, key: &str, row: &D
     .bind(key)
     .bind(row.campaign_id)
     .bind(row.user_id)
+    .execute(&mut *connection)
+    .await?;
+    let status: String = sqlx::query_scalar("SELECT status FROM email_log WHERE effect_key = $1")
+        .bind(key)
+        .fetch_one(connection)
+        .await?;
+    Ok(!matches!(status.as_str(), "skipped" | "failed"))
+}
+
+/// Gives an earned row the next sending number; the change of it asks for the delivery.
+pub(super) async fn renumber(connection: &mut PgConnection, id: Uuid, resend_no: i32) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE user_rewards SET resend_no = resend_no + 1, updated_at = now()
+         WHERE id = $1 AND status = 'earned' AND resend_no = $2",
+    )
+    .bind(id)
+    .bind(resend_no)
     .execute(connection)
     .await?;
     Ok(())

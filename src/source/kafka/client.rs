@@ -180,7 +180,8 @@ impl ClientContext for Callbacks {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(group = self.options.group, error = %error, "kafka client: {reason}");
+        // The poll loop meets the same error and says it once.
+        tracing::debug!(group = self.options.group, error = %error, "kafka client: {reason}");
     }
 }
 
@@ -271,7 +272,13 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         .set("enable.partition.eof", "false")
         .set("isolation.level", "read_committed");
-    config.set_log_level(RDKafkaLogLevel::Warning);
+    // Whoever sets `debug` wants to read what librdkafka then says (at level debug of this module).
+    let level = if config.get("debug").is_some() {
+        RDKafkaLogLevel::Debug
+    } else {
+        RDKafkaLogLevel::Warning
+    };
+    config.set_log_level(level);
     config
 }
 

@@ -32,6 +32,9 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 /// How often commits that failed are repeated.
 const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often an error that lasts is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+
 /// First and longest pause before a client that failed for good is built anew.
 const REBUILD_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -58,6 +61,8 @@ pub(super) struct Poller {
     topics: HashMap<String, Arc<str>>,
     recommit_at: Instant,
     first_client: Option<Client>,
+    /// What was complained of last, and until when it is not said again.
+    complaint: Option<(String, Instant)>,
 }
 
 /// Why polling one client ended.
@@ -84,6 +89,7 @@ impl Poller {
             topics: HashMap::new(),
             recommit_at: Instant::now(),
             first_client: None,
+            complaint: None,
         };
         poller.first_client = Some(poller.client()?);
         Ok(poller)
@@ -247,7 +253,7 @@ impl Poller {
         topic
     }
 
-    fn complained(&self, client: &Client, error: &KafkaError) {
+    fn complained(&mut self, client: &Client, error: &KafkaError) {
         let group = &self.options.group;
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
@@ -257,7 +263,17 @@ impl Poller {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 tracing::debug!(group, error = %error, "a subscribed topic does not exist yet");
             }
-            _ => tracing::warn!(group, error = %error, "polling failed and goes on"),
+            _ => {
+                // A broker that is down is met ten times a second: it is said when it begins, and now and then.
+                let said = self
+                    .complaint
+                    .as_ref()
+                    .is_some_and(|(text, until)| *text == error.to_string() && Instant::now() < *until);
+                if !said {
+                    tracing::warn!(group, error = %error, "polling failed and goes on");
+                    self.complaint = Some((error.to_string(), Instant::now() + COMPLAIN_EVERY));
+                }
+            }
         }
     }
 

@@ -1,0 +1,74 @@
+# Every target says what it does: `make` or `make help`. None of them asks a question.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+AFTERWRITE := $(TARGET_DIR)/debug/afterwrite
+# A Rust installed by rustup need not be in PATH.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo STAY=1        leave the demo running until Ctrl-C"
+	@echo "  make demo ARGS='…'      pass further arguments to \`afterwrite demo\`"
+
+.PHONY: demo
+demo: setup build ## From nothing to the first mails: install, build, start everything, sign people up
+	$(AFTERWRITE) demo $(if $(filter-out 0 no false,$(STAY)),--stay) $(ARGS)
+
+.PHONY: test
+test: ## Everything continuous integration checks: format, lints, unit, simulation, the real stack
+	@tests/run
+
+.PHONY: setup
+setup: ## Install what this machine lacks (root on Debian), or print the command that does
+	infra/native/setup
+
+.PHONY: build
+build: ## Build target/debug/afterwrite
+	cargo build --locked
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt
+
+.PHONY: lint
+lint: ## Check format and lints
+	tests/run format lint
+
+.PHONY: unit
+unit: ## Tests that need no service: unit, property, golden, simulation, tidy
+	tests/run unit
+
+.PHONY: sim
+sim: ## The simulation of the engine alone
+	cargo test --locked --features testkit --test simulation
+
+.PHONY: it
+it: ## Tests against the real stack, on ports of their own
+	tests/run setup build it
+
+.PHONY: stack-up
+stack-up: setup build ## Start Postgres, Kafka, Connect, registry and mail catcher
+	infra/native/stack up
+
+.PHONY: stack-down
+stack-down: ## Stop them; their data stays
+	infra/native/stack down
+
+.PHONY: stack-wipe
+stack-wipe: ## Stop them and delete their data
+	infra/native/stack down --wipe
+
+.PHONY: stack-status
+stack-status: ## Say which of them answer
+	infra/native/stack status
+
+.PHONY: doc
+doc: ## Build the API documentation
+	cargo doc --locked --no-deps

@@ -1,0 +1,19 @@
+//! The waitlist's handlers against a real Postgres, a real SMTP server and a real HTTP receiver.
+//!
+//! Every test has a database of its own. Needs `DATABASE_URL`, `SMTP_HOST`, `SMTP_PORT` and `MAILBOX_DIR`.
+// A test that panics says where; the helpers of tests are no exception.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+mod servers;
+
+mod email;
+
+mod position;
+
+mod reward;
+
+mod webhook;
+
+mod fraud;
