@@ -173,7 +173,7 @@ impl Group {
             return Ok((name, Counts::default()));
         }
         let (commands, orders) = std::sync::mpsc::channel();
-        let (events, arriving) = mpsc::unbounded_channel();
+        let (events, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
         let (replays, taken) = mpsc::channel(REPLAYS_MAX);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
