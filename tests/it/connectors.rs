@@ -85,7 +85,7 @@ async fn applying_again_changes_nothing_and_a_task_that_fails_is_explained() {
     assert_eq!(code, 1, "a task that does not run is a failure");
     let (_, status) = world.afterwrite(&["connector", "status", &world.name]).await;
     assert!(
-        status.contains("nobody_made_this"),
+        status.contains("DEBEZIUM_NOBODY_SETS_THIS"),
         "the trace names the cause: {status}"
     );
     world.remove().await;
