@@ -35,3 +35,5 @@ mod mails;
 mod encodings;
 
 mod connectors;
+
+mod ownership;

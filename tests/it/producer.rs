@@ -55,6 +55,13 @@ pub(crate) async fn limit_records(topic: &str, bytes_max: &str) {
     }
 }
 
+/// Deletes a group with its committed offsets.
+pub(crate) async fn forget_group(group: &str) {
+    for deleted in admin().delete_groups(&[group], &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
+}
+
 /// Writes one record.
 pub(crate) async fn write(topic: &str, key: &[u8], value: &[u8]) {
     let producer: FutureProducer = config().create().unwrap();

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_process_knows_what_it_has_used() {
         let usage = Usage::now();
-        assert!(usage.peak_rss_mb.unwrap() > 1.0);
+        assert!(usage.peak_rss_mb.is_some_and(|megabytes| megabytes > 1.0));
         assert!(usage.cpu_s.is_some());
         assert!(cpu_by_thread().contains_key("other"));
         assert_eq!(purpose("poll afterwrite.\n"), "poll");
