@@ -28,8 +28,9 @@ mod readiness;
 
 mod summary;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -174,16 +175,21 @@ struct Running {
 /// What failed, after the clean-up; a play that was cut off by a signal has failed, too.
 pub async fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
     let screen = Screen::new(output);
-    let place = Place::choose(args.stay).map_err(Failure::usage)?;
+    let place = Place::choose(args.stay).map_err(|failure| match failure {
+        DemoFailure::NoClone => Failure::usage(failure),
+        _ => Failure::failed(failure),
+    })?;
     let stack = Stack::new(&place);
     let mut running = Running::default();
+    let staying = Cell::new(false);
     let played = tokio::select! {
-        played = Box::pin(perform(args, output, &screen, &stack, &place, &mut running)) => played,
-        failure = interrupted() => Err(failure),
+        played = Box::pin(perform(args, &screen, &stack, &place, &mut running, &staying)) => played,
+        // A signal is how a stay is meant to end.
+        failure = interrupted() => if staying.get() { Ok(()) } else { Err(failure) },
     };
     let kept = match &played {
         Ok(()) => None,
-        Err(failure) => explain(&screen, &place, failure),
+        Err(failure) => Box::pin(explain(&screen, &stack, &place, failure)).await,
     };
     let cleaned = Box::pin(clean_up(&screen, &stack, &place, running)).await;
     if let (Err(_), Err(second)) = (&played, &cleaned) {
@@ -198,11 +204,11 @@ pub async fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
 /// Everything up to the end of the play, and the stay after it.
 async fn perform(
     args: &DemoArgs,
-    output: Output,
     screen: &Screen,
     stack: &Stack<'_>,
     place: &Place,
     running: &mut Running,
+    staying: &Cell<bool>,
 ) -> Result<(), DemoFailure> {
     let began = Instant::now();
     screen.step(
@@ -251,9 +257,10 @@ async fn perform(
         },
     )
     .await?;
-    print(output, screen, &summary)?;
+    print(screen, &summary)?;
     if args.stay {
-        stay(&mut stage, place, campaign.id).await?;
+        staying.set(true);
+        return Err(stay(&mut stage, place, campaign.id).await);
     } else {
         screen.line(&format!("\n{}", summary::NEXT));
     }
@@ -303,8 +310,8 @@ fn mailbox(settings: &BTreeMap<String, String>) -> PathBuf {
     settings.get("MAILBOX_DIR").map(PathBuf::from).unwrap_or_default()
 }
 
-fn print(output: Output, screen: &Screen, summary: &Summary) -> Result<(), DemoFailure> {
-    match output {
+fn print(screen: &Screen, summary: &Summary) -> Result<(), DemoFailure> {
+    match screen.output {
         Output::Table => screen.line(&format!("\n{}", summary.in_words())),
         Output::Json => {
             let text = serde_json::to_string(summary).map_err(Failure::failed);
@@ -314,16 +321,15 @@ fn print(output: Output, screen: &Screen, summary: &Summary) -> Result<(), DemoF
     Ok(())
 }
 
-/// Shows what happens until a signal comes, which is how a stay is meant to end.
-async fn stay(stage: &mut Stage<'_>, place: &Place, campaign: uuid::Uuid) -> Result<(), DemoFailure> {
-    let binary = std::env::current_exe().map_err(DemoFailure::OwnProgram)?;
-    let pid = stage.worker.pid();
-    let words = summary::how_to_go_on(place, &binary.display().to_string(), campaign, pid);
+/// Says how to go on, and shows what happens for as long as nothing fails.
+async fn stay(stage: &mut Stage<'_>, place: &Place, campaign: uuid::Uuid) -> DemoFailure {
+    let binary = match std::env::current_exe() {
+        Ok(binary) => binary.display().to_string(),
+        Err(error) => return DemoFailure::OwnProgram(error),
+    };
+    let words = summary::how_to_go_on(place, &binary, campaign, stage.worker.pid());
     stage.screen.line(&format!("\n{words}\n"));
-    tokio::select! {
-        failure = stage.follow() => Err(failure),
-        _ = interrupted() => Ok(()),
-    }
+    stage.follow().await
 }
 
 /// Completes when the demo is asked to stop: SIGTERM, Ctrl-C, or a terminal that is closed.
@@ -340,14 +346,20 @@ async fn interrupted() -> DemoFailure {
     }
 }
 
-/// Says which step failed and what the log says about it; answers where the logs are kept.
-fn explain(screen: &Screen, place: &Place, failure: &DemoFailure) -> Option<PathBuf> {
-    screen.bad(&format!("failed in step “{}”", screen.current_step()));
+/// Says which step failed and what the logs say about it; answers where they are kept.
+async fn explain(screen: &Screen, stack: &Stack<'_>, place: &Place, failure: &DemoFailure) -> Option<PathBuf> {
+    let step = screen.current_step();
+    if matches!(failure, DemoFailure::Interrupted) {
+        screen.bad(&format!("stopped in step “{step}”"));
+        return None;
+    }
+    screen.bad(&format!("failed in step “{step}”"));
     if let Some(log) = failure.log() {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        screen.note(&format!("the end of {}:", log.display()));
-        screen.note(&lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+        show_end(screen, log);
+        for service in stack.dead_services().await {
+            screen.bad(&format!("{service} is not running any more"));
+            show_end(screen, &place.log(&service));
+        }
     }
     if place.is_shared {
         return None;
@@ -355,9 +367,19 @@ fn explain(screen: &Screen, place: &Place, failure: &DemoFailure) -> Option<Path
     keep_logs(place).ok()
 }
 
+fn show_end(screen: &Screen, log: &Path) {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    screen.note(&format!("the end of {}:", log.display()));
+    screen.note(&lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+}
+
 /// Copies the logs out of the directory that is about to be deleted.
 fn keep_logs(place: &Place) -> std::io::Result<PathBuf> {
     let kept = place.kept_logs();
+    if kept.exists() {
+        std::fs::remove_dir_all(&kept)?;
+    }
     std::fs::create_dir_all(&kept)?;
     for entry in std::fs::read_dir(place.dir.join("log"))? {
         let entry = entry?;
@@ -374,7 +396,9 @@ async fn clean_up(screen: &Screen, stack: &Stack<'_>, place: &Place, running: Ru
         Some(worker) => {
             let _waiting = screen.waiting("stopping the worker");
             worker.stop().await.map(|took| {
-                screen.note(&format!("worker stopped cleanly after SIGTERM in {}", in_seconds(took)));
+                if let Some(took) = took {
+                    screen.note(&format!("worker stopped cleanly after SIGTERM in {}", in_seconds(took)));
+                }
             })
         }
     };

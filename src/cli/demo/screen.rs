@@ -43,6 +43,8 @@ impl Look {
 /// Where the demo writes.
 #[derive(Debug)]
 pub(super) struct Screen {
+    /// Who reads standard output.
+    pub(super) output: Output,
     to_stderr: bool,
     is_terminal: bool,
     colours: bool,
@@ -58,6 +60,7 @@ impl Screen {
         };
         let is_terminal = io::stderr().is_terminal() && (to_stderr || io::stdout().is_terminal());
         Self {
+            output,
             to_stderr,
             is_terminal,
             colours: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),

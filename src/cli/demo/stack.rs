@@ -55,6 +55,17 @@ impl<'a> Stack<'a> {
         Ok(said.lines().any(|line| !line.ends_with("pid -")))
     }
 
+    /// The services that were started and have ended; none when that cannot be found out.
+    pub(super) async fn dead_services(&self) -> Vec<String> {
+        let Ok(status) = self.script(&["status"], COMMAND_MAX).await else {
+            return Vec::new();
+        };
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        let dead = said.lines().filter(|line| line.ends_with("pid -"));
+        dead.filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect()
+    }
+
     /// Starts what is down, showing the script's progress.
     pub(super) async fn up(&self, screen: &Screen) -> Result<(), DemoFailure> {
         let waiting = screen.waiting("starting the services");

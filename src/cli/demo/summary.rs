@@ -172,10 +172,10 @@ In another terminal:
   eval \"$(STACK_DIR={dir} {script} env | sed 's/^/export /')\"
   psql \"$DATABASE_URL\" -c \"INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, \
 verification_token) VALUES ('{campaign}', 'you@example.org', 'you', 'YOU', 'secret')\"
-  ls -t \"$MAILBOX_DIR\"                    the mails
-  {binary} dlq list        dead letters
+  ls -t \"$MAILBOX_DIR\"     # the mails
+  {binary} dlq list     # dead letters
   {binary} connector status
-  tail -f {log}    the worker{pid}"
+  tail -f {log}     # the worker{pid}"
     )
 }
 

@@ -63,15 +63,17 @@ impl Worker {
         }
     }
 
-    /// Asks it to stop, as an orchestrator would, and waits until it has; answers how long that took.
-    pub(super) async fn stop(mut self) -> Result<Duration, DemoFailure> {
+    /// Asks it to stop, as an orchestrator would, and waits until it has; answers how long that took, or `None` when it
+    /// was known to have ended before.
+    pub(super) async fn stop(mut self) -> Result<Option<Duration>, DemoFailure> {
         let began = Instant::now();
-        if let Some(pid) = self.child.id() {
-            signal("-TERM", &pid.to_string()).await;
-        }
+        let Some(pid) = self.child.id() else {
+            return Ok(None);
+        };
+        signal("-TERM", &pid.to_string()).await;
         let ended = timeout(STOP_MAX, self.child.wait()).await;
         match ended {
-            Ok(Ok(status)) if status.success() => Ok(began.elapsed()),
+            Ok(Ok(status)) if status.success() => Ok(Some(began.elapsed())),
             Ok(Ok(status)) => Err(self.not_clean(status.to_string())),
             Ok(Err(error)) => Err(self.not_clean(error.to_string())),
             Err(_) => {
