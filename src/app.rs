@@ -29,7 +29,7 @@ use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::engine::retry::Policy;
-use crate::handler::{Handler, Ordering, Resources, Spec};
+use crate::handler::{Handler, Ordering, Resources, Route, Spec};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::{days, registry};
@@ -173,7 +173,7 @@ impl Group {
             return Ok((name, Counts::default()));
         }
         let (commands, orders) = std::sync::mpsc::channel();
-        let (events, arriving) = mpsc::unbounded_channel();
+        let (events, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
         let (replays, taken) = mpsc::channel(REPLAYS_MAX);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
@@ -269,12 +269,10 @@ pub fn dead_letter_topics(config: &Config) -> topic::Options {
 
 fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
     let name = &config.source.name;
-    let mut topics: Vec<String> = spec
-        .routes
-        .iter()
-        .map(|route| format!("{name}.{}.{}", route.schema, route.table))
-        .collect();
-    topics.push(format!("__debezium-heartbeat.{name}"));
+    // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
+    // and another all those with work.
+    let topic = |route: &Route| format!("{name}.{}.{}", route.schema, route.table);
+    let mut topics: Vec<String> = spec.routes.iter().map(topic).collect();
     topics.sort_unstable();
     topics.dedup();
     let mut all = properties(config);

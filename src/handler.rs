@@ -247,9 +247,21 @@ impl Context {
         attempt: u32,
         mode: Mode,
     ) -> Self {
+        Self::named(resources, handler.spec().name.into(), handler, events, attempt, mode)
+    }
+
+    /// As [`Context::new`], for who knows the handler's name: its spec is not made again for each attempt.
+    pub(crate) fn named(
+        resources: Resources,
+        name: Arc<str>,
+        handler: &dyn Handler,
+        events: &[Arc<ChangeEvent>],
+        attempt: u32,
+        mode: Mode,
+    ) -> Self {
         Self {
             resources,
-            handler: handler.spec().name.into(),
+            handler: name,
             attempt,
             mode,
             exclusive: events.iter().filter_map(|event| handler.exclusive(event)).collect(),

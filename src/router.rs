@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event::change::ChangeEvent;
 use crate::event::row::{Cell, Row, Value};
@@ -13,8 +14,11 @@ use crate::handler::{Handler, Ordering};
 /// The routing table of one group.
 pub struct Router {
     handlers: Vec<Arc<dyn Handler>>,
-    names: Vec<String>,
+    names: Vec<Arc<str>>,
+    timeouts: Vec<Option<Duration>>,
     tables: HashMap<String, Vec<Target>>,
+    /// Woken by every change of any table.
+    everywhere: Vec<Target>,
 }
 
 struct Target {
@@ -35,7 +39,10 @@ impl Router {
     /// A router over these handlers; their order gives the indices.
     pub fn new(handlers: Vec<Arc<dyn Handler>>) -> Self {
         let mut tables: HashMap<String, Vec<Target>> = HashMap::new();
+        let (mut names, mut timeouts) = (Vec::new(), Vec::new());
         for (handler, spec) in handlers.iter().map(|handler| handler.spec()).enumerate() {
+            names.push(spec.name.into());
+            timeouts.push(spec.attempt_timeout);
             for route in spec.routes {
                 let target = Target {
                     handler,
@@ -47,11 +54,26 @@ impl Router {
                     .push(target);
             }
         }
-        let names = handlers.iter().map(|handler| handler.spec().name).collect();
         Self {
             handlers,
             names,
+            timeouts,
             tables,
+            everywhere: Vec::new(),
+        }
+    }
+
+    /// A router that wakes one handler by every change of any table, ordered by primary key; the handler's own routes
+    /// are not asked. For what looks at whole topics, such as a measurement.
+    pub fn of_every_table(handler: Arc<dyn Handler>) -> Self {
+        let every_table = Target {
+            handler: 0,
+            ordering: Ordering::PrimaryKey,
+        };
+        Self {
+            tables: HashMap::new(),
+            everywhere: vec![every_table],
+            ..Self::new(vec![handler])
         }
     }
 
@@ -65,13 +87,21 @@ impl Router {
         &self.names[handler]
     }
 
+    /// The name of a handler, to be shared.
+    pub fn shared_name(&self, handler: usize) -> Arc<str> {
+        Arc::clone(&self.names[handler])
+    }
+
+    /// The time-out of one attempt of a handler, when it differs from the group's.
+    pub fn timeout(&self, handler: usize) -> Option<Duration> {
+        self.timeouts[handler]
+    }
+
     /// The handlers that want this event.
     pub fn route(&self, event: &ChangeEvent) -> Vec<Woken> {
-        let Some(targets) = self.tables.get(&table_key(&event.origin.schema, &event.origin.table)) else {
-            return Vec::new();
-        };
+        let routed = self.tables.get(&table_key(&event.origin.schema, &event.origin.table));
+        let targets = routed.into_iter().flatten().chain(&self.everywhere);
         targets
-            .iter()
             .filter(|target| self.handlers[target.handler].wants(event))
             .map(|target| Woken {
                 handler: target.handler,

@@ -195,7 +195,7 @@ impl Captured {
 
 /// Answers of a registry, kept in a file: by id, and by subject and version for what they refer to.
 #[derive(Debug, Default, Deserialize)]
-struct SchemaFile {
+pub(crate) struct SchemaFile {
     ids: HashMap<String, Entry>,
     #[serde(default)]
     referenced_subject_versions: HashMap<String, Answer>,
@@ -220,7 +220,8 @@ struct Reference {
 }
 
 impl SchemaFile {
-    fn read(path: &PathBuf) -> Result<Self, Error> {
+    /// Reads the file.
+    pub(crate) fn read(path: &PathBuf) -> Result<Self, Error> {
         let name = path.display().to_string();
         let text = std::fs::read(path).map_err(|source| Error::Read {
             path: name.clone(),
@@ -229,7 +230,13 @@ impl SchemaFile {
         serde_json::from_slice(&text).map_err(|source| Error::Schemas { path: name, source })
     }
 
-    fn document(&self, id: u32) -> Option<SchemaDocument> {
+    /// The ids of all schemas.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.ids.keys().filter_map(|id| id.parse().ok())
+    }
+
+    /// The schema of an id, with what it refers to.
+    pub(crate) fn document(&self, id: u32) -> Option<SchemaDocument> {
         let entry = self.ids.get(&id.to_string())?;
         let mut document = SchemaDocument {
             text: entry.raw.schema.clone(),

@@ -3,6 +3,7 @@
 //! A command prints its result to standard output, as a table for people or as JSON, and answers a [`Failure`] that
 //! carries the exit code. Nothing here decides anything about delivery.
 
+pub mod bench;
 pub mod connector;
 pub mod decode;
 pub mod demo;
@@ -84,6 +85,8 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
+    /// Measure how fast changes are handled, and prove order, no loss and no repetition meanwhile
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -119,6 +122,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
             decode::run(&args, app::decode_options(&config), out).map_err(Failure::failed)
         }
         Command::Connector(args) => connector::run(&args, &config, output).await,
+        Command::Bench(args) => Box::pin(bench::run(&args, &config)).await,
     }
 }
 

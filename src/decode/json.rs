@@ -150,9 +150,52 @@ fn unescape(text: &str) -> Result<Cow<'_, str>, &'static str> {
     if !inner.contains('\\') {
         return Ok(Cow::Borrowed(inner));
     }
-    serde_json::from_str::<String>(text)
+    resolve_escapes(inner)
         .map(Cow::Owned)
-        .map_err(|_| "holds text that is not Unicode")
+        .ok_or("holds text that is not Unicode")
+}
+
+/// The text that escapes stand for; `None` when they stand for none, such as half of a surrogate pair. It is never longer
+/// than what it is made of, so one allocation is enough; a parser of documents grows its buffer anew for each text.
+fn resolve_escapes(inner: &str) -> Option<String> {
+    let mut text = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let escape = *rest.as_bytes().get(at + 1)?;
+        rest = rest.get(at + 2..)?;
+        text.push(match escape {
+            b'"' | b'\\' | b'/' => char::from(escape),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => unicode_escape(&mut rest)?,
+            _ => return None,
+        });
+    }
+    text.push_str(rest);
+    Some(text)
+}
+
+/// Takes the digits after `\u`, and a whole second escape where the first is half of a pair.
+fn unicode_escape(rest: &mut &str) -> Option<char> {
+    let mut take = |count: usize| {
+        let (taken, behind) = rest.split_at_checked(count)?;
+        *rest = behind;
+        Some(taken)
+    };
+    let unit = |hex: &str| {
+        let is_hex = hex.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hex.then(|| u16::from_str_radix(hex, 16).ok()).flatten()
+    };
+    let first = unit(take(4)?)?;
+    if !(0xd800..0xdc00).contains(&first) {
+        return char::from_u32(u32::from(first));
+    }
+    let second = unit(take(6)?.strip_prefix("\\u")?)?;
+    char::decode_utf16([first, second]).next()?.ok()
 }
 
 fn number(text: &str, ty: Option<&Type>) -> Result<Value, &'static str> {
@@ -353,6 +396,32 @@ mod tests {
     fn text_is_unescaped_and_lone_surrogates_are_refused() {
         assert_eq!(untyped(r#""a\n\ud83d\ude80""#), Ok(Some(types::text("a\n🚀"))));
         assert!(untyped(r#""\ud83d""#).is_err());
+    }
+
+    #[test]
+    fn escapes_are_resolved_as_a_parser_of_documents_does() {
+        for inner in [
+            r#"\" \\ \/ \b\f\n\r\t"#,
+            r"line\nend\\",
+            r"\u00e4\u20AC\u0000",
+            r"\ud83d\ude80 and \uD83D\uDE80",
+            r"\ud83d",
+            r"\ud83dx",
+            r"\ud83d\n",
+            r"\ud83d\u0041",
+            r"\ude80\ud83d",
+            r"\u12",
+            r"\u+123",
+            r"\u12ä",
+            r"\u12ä4",
+            r"\x",
+            r"\ä",
+            "ä\\n🚀",
+        ] {
+            let document = serde_json::from_str::<String>(&format!("\"{inner}\"")).ok();
+            assert_eq!(resolve_escapes(inner), document, "{inner}");
+        }
+        assert_eq!(resolve_escapes("\\"), None);
     }
 
     #[test]

@@ -273,10 +273,11 @@ fn of_json<'a>(payload: &'a Payload<'a>, key_is_server_name: impl FnOnce() -> bo
     }
     let schema = payload.schema.as_deref().and_then(as_struct);
     let named = schema.and_then(|schema| schema.name.as_deref()).and_then(Kind::of_name);
+    // A payload behind a remembered schema is not parsed yet: also what nobody reads must be JSON, as at first sight.
+    let shape = Shape::of(payload.text)?;
     if let Some(Kind::Skip(reason)) = named {
         return Ok(Found::Content(Content::Skip(reason)));
     }
-    let shape = Shape::of(payload.text)?;
     match named.or_else(|| Kind::of_shape(&shape)) {
         Some(Kind::Change) => Ok(Found::Envelope(shape.envelope(schema)?)),
         Some(Kind::Skip(reason)) => Ok(Found::Content(Content::Skip(reason))),
@@ -291,5 +292,31 @@ fn as_struct(ty: &Type) -> Option<&Struct> {
     match &ty.kind {
         ConnectKind::Struct(inner) => Some(inner),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_that_nobody_reads_is_undecodable_also_behind_a_known_schema() {
+        let record = |payload: &str| RawRecord {
+            value: Some(
+                format!(r#"{{"schema":{{"type":"struct","fields":[],"name":"a.Heartbeat"}},"payload":{payload}}}"#)
+                    .into(),
+            ),
+            ..RawRecord::default()
+        };
+        let decoder = Decoder::new(Options::default());
+        let damaged = record("{\"ts_ms\":1\u{0}}");
+        let is_undecodable = || matches!(decoder.decode("t", &damaged), Decoded::Content(Content::Undecodable(_)));
+        assert!(is_undecodable());
+        let whole = decoder.decode("t", &record(r#"{"ts_ms":1}"#));
+        assert!(
+            matches!(whole, Decoded::Content(Content::Skip(SkipReason::Heartbeat))),
+            "{whole:?}"
+        );
+        assert!(is_undecodable());
     }
 }

@@ -19,6 +19,7 @@ pub(crate) struct AttemptEnd {
 pub(crate) struct Attempt {
     pub(crate) resources: Resources,
     pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) name: Arc<str>,
     pub(crate) events: Vec<Arc<ChangeEvent>>,
     pub(crate) number: u32,
     pub(crate) mode: Mode,
@@ -49,7 +50,14 @@ impl Attempt {
     }
 
     async fn handle_and_commit(self) -> Result<Outcome, HandlerError> {
-        let mut context = Context::new(self.resources, &*self.handler, &self.events, self.number, self.mode);
+        let mut context = Context::named(
+            self.resources,
+            self.name,
+            &*self.handler,
+            &self.events,
+            self.number,
+            self.mode,
+        );
         let outcome = self.handler.handle(&mut context, &self.events).await?;
         match outcome {
             Outcome::Done | Outcome::Skipped(_) => context.commit().await?,

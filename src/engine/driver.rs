@@ -32,6 +32,9 @@ pub use crate::engine::ownership::Owned;
 /// Records taken from the source before the loop looks at anything else.
 const EVENTS_A_TURN_MAX: usize = 256;
 
+/// Ended attempts taken before the loop looks at anything else.
+const ENDS_A_TURN_MAX: usize = 256;
+
 /// What a group is made of.
 pub struct Setup {
     /// Name of the group.
@@ -64,7 +67,7 @@ pub struct Times {
 /// The engine's ends of its channels.
 pub struct Channels {
     /// What the source says.
-    pub events: mpsc::UnboundedReceiver<SourceEvent>,
+    pub events: mpsc::Receiver<SourceEvent>,
     /// What the source is told.
     pub commands: std::sync::mpsc::Sender<SourceCommand>,
     /// Dead letters that come back.
@@ -142,7 +145,7 @@ impl Driver {
                         self.source_said(event);
                     }
                 }
-                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.task_ended(ended),
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.tasks_ended(ended),
                 Some(due) = self.waits.next(), if !self.waits.is_empty() => {
                     self.step(Input::Due { job: due.into_inner() });
                 }
@@ -186,6 +189,10 @@ impl Driver {
             SourceEvent::Assigned { partitions } => {
                 for (name, epoch) in partitions {
                     let partition = self.ownership.id(&name);
+                    if self.ownership.epoch(&name).is_some() {
+                        // The source got it anew without ever saying that it had lost it.
+                        self.step(Input::Lost { partition });
+                    }
                     self.ownership.assign(&name, epoch);
                     tracing::info!(group = %self.setup.group, partition = %name, epoch, "partition assigned");
                     self.step(Input::Assigned { partition, epoch });
@@ -292,6 +299,17 @@ impl Driver {
         self.next_job += 1;
         self.held.insert(job, held);
         job
+    }
+
+    /// Takes a task that has ended, and those that have ended meanwhile: many short attempts end between two turns.
+    fn tasks_ended(&mut self, first: Result<(Id, Ended), JoinError>) {
+        self.task_ended(first);
+        for _ in 1..ENDS_A_TURN_MAX {
+            let Some(next) = self.tasks.try_join_next_with_id() else {
+                return;
+            };
+            self.task_ended(next);
+        }
     }
 
     fn task_ended(&mut self, ended: Result<(Id, Ended), JoinError>) {

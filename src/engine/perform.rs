@@ -101,12 +101,14 @@ impl Driver {
     }
 
     fn start(&mut self, handler: HandlerIndex, number: u32, members: &[JobId]) {
-        let handler = Arc::clone(&self.setup.router.handlers()[usize::from(handler.0)]);
+        let router = &self.setup.router;
+        let index = usize::from(handler.0);
         let held: Vec<&Held> = members.iter().map(|job| &self.held[job]).collect();
         let attempt = Attempt {
             resources: self.setup.resources.clone(),
-            timeout: handler.spec().attempt_timeout.unwrap_or(self.setup.times.attempt),
-            handler,
+            timeout: router.timeout(index).unwrap_or(self.setup.times.attempt),
+            handler: Arc::clone(&router.handlers()[index]),
+            name: router.shared_name(index),
             events: held.iter().filter_map(|held| held.event().cloned()).collect(),
             number,
             mode: held[0].mode(),

@@ -133,6 +133,30 @@ async fn a_replayed_letter_runs_again_once_its_cause_is_mended_and_not_before() 
     })
     .await;
 
+    let (_, tailed) = world
+        .afterwrite(&[
+            "dlq",
+            "tail",
+            "--group",
+            "recorder",
+            "--from-beginning",
+            "--limit",
+            "1",
+            "--output",
+            "json",
+        ])
+        .await;
+    let tailed: serde_json::Value = serde_json::from_str(&tailed).unwrap();
+    assert_eq!(
+        (&tailed["letter_id"], &tailed["class"]),
+        (&letter.clone().into(), &"permanent".into())
+    );
+    let (_, shown) = world
+        .afterwrite(&["dlq", "show", &letter[..10], "--output", "json"])
+        .await;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["event"]["after"]["behaviour"], "permanent", "{shown}");
+
     let (code, _) = world.afterwrite(&["dlq", "replay", &letter, "--wait"]).await;
     assert_eq!(code, 1, "the replay was buried again, and the command says so");
     let again = until("the letter of the failed replay", Duration::from_secs(60), async || {

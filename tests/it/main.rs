@@ -31,3 +31,7 @@ mod undecodable;
 mod unwritable;
 
 mod mails;
+
+mod encodings;
+
+mod connectors;

@@ -76,6 +76,16 @@ pub(crate) fn committed(group: &str, topic: &str) -> Option<i64> {
     }
 }
 
+/// Whether a topic exists.
+pub(crate) fn exists(topic: &str) -> bool {
+    let consumer: BaseConsumer = config().create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    metadata
+        .topics()
+        .iter()
+        .any(|known| known.error().is_none() && !known.partitions().is_empty())
+}
+
 /// Everything that stands in a topic now.
 pub(crate) fn read_all(topic: &str) -> Vec<Record> {
     let wait = Duration::from_secs(10);

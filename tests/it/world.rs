@@ -43,19 +43,29 @@ impl World {
 
     /// Makes a database with the table `work` and starts capturing it.
     pub(crate) async fn captured(test: &str) -> Self {
+        Self::captured_by(test, "waitlist", &[]).await
+    }
+
+    /// The same by another connector of this repository, with settings of its own.
+    pub(crate) async fn captured_by(test: &str, connector: &str, settings: &[(&str, &str)]) -> Self {
         let world = Self::bare(test).await;
-        let mut config = connector();
+        let mut config = connector_config(connector);
         config.retain(|key, _| {
             !["transforms", "predicates", "column.exclude", "signal"]
                 .iter()
                 .any(|prefix| key.starts_with(prefix))
         });
-        config.insert("publication.name".to_owned(), json!("it"));
-        config.insert(
-            "table.include.list".to_owned(),
-            json!("public\\.work,afterwrite\\.heartbeat"),
+        let ours = [
+            ("publication.name", "it"),
+            ("table.include.list", "public\\.work,afterwrite\\.heartbeat"),
+        ];
+        config.extend(
+            ours.iter()
+                .chain(settings)
+                .map(|(key, value)| ((*key).to_owned(), json!(value))),
         );
-        world.deploy_connector(config).await;
+        let (code, said) = world.deploy_connector(config).await;
+        assert_eq!(code, 0, "the connector did not start: {said}");
         world
     }
 
@@ -65,10 +75,11 @@ impl World {
         let tables = std::fs::read_to_string(in_repository("infra/postgres/waitlist.sql")).unwrap();
         sqlx::raw_sql(AssertSqlSafe(tables)).execute(&world.pool).await.unwrap();
         world.migrate("require").await;
-        let mut config = connector();
+        let mut config = connector_config("waitlist");
         let pattern = &mut config["predicates.ofACampaign.pattern"];
         *pattern = json!(pattern.as_str().unwrap().replacen("waitlist", &world.name, 1));
-        world.deploy_connector(config).await;
+        let (code, said) = world.deploy_connector(config).await;
+        assert_eq!(code, 0, "the connector did not start: {said}");
         world
     }
 
@@ -102,11 +113,12 @@ impl World {
         format!("{}.recorder", self.name)
     }
 
-    /// Points a connector's configuration at this world, deploys it, and waits until changes are captured.
-    async fn deploy_connector(&self, mut config: Map<String, Value>) {
+    /// Points a connector's configuration at this world and applies it; answers as `afterwrite connector apply` does.
+    pub(crate) async fn deploy_connector(&self, mut config: Map<String, Value>) -> (i32, String) {
         let options: PgConnectOptions = self.url.parse().unwrap();
         for (key, value) in [
-            ("topic.prefix", self.name.as_str()),
+            ("name", self.name.as_str()),
+            ("topic.prefix", &self.name),
             ("slot.name", &self.name),
             ("database.dbname", &self.name),
             ("database.user", options.get_username()),
@@ -114,26 +126,26 @@ impl World {
         ] {
             config.insert(key.to_owned(), json!(value));
         }
-        let url = format!("{}/connectors/{}", stack::address("CONNECT_URL"), self.name);
-        let http = reqwest::Client::new();
-        until("the connector to be accepted", Duration::from_secs(60), async || {
-            let answer = http.put(format!("{url}/config")).json(&config).send().await.ok()?;
-            answer.status().is_success().then_some(())
-        })
-        .await;
-        until("the connector's task to run", Duration::from_secs(60), async || {
-            let status: Value = http.get(format!("{url}/status")).send().await.ok()?.json().await.ok()?;
-            (status["tasks"][0]["state"] == "RUNNING").then_some(())
-        })
-        .await;
-        // The task runs before its slot exists: only what is written after the slot was made is captured.
+        let file = std::env::temp_dir().join(format!("{}.json", self.name));
+        std::fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
+        let answer = self
+            .afterwrite(&["connector", "apply", file.to_str().unwrap(), "--wait-s", "60"])
+            .await;
+        if answer.0 == 0 {
+            self.await_slot().await;
+        }
+        answer
+    }
+
+    /// The task runs before its slot exists: only what is written after the slot was made is captured.
+    async fn await_slot(&self) {
+        let sql = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
         until("the replication slot", Duration::from_secs(60), async || {
-            let active: Option<bool> =
-                sqlx::query_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1")
-                    .bind(&self.name)
-                    .fetch_optional(&self.pool)
-                    .await
-                    .unwrap();
+            let active: Option<bool> = sqlx::query_scalar(sql)
+                .bind(&self.name)
+                .fetch_optional(&self.pool)
+                .await
+                .unwrap();
             active.filter(|active| *active).map(|_| ())
         })
         .await;
@@ -172,6 +184,7 @@ impl World {
         command
             .env("DATABASE_URL", &self.url)
             .env("KAFKA_BROKERS", stack::address("KAFKA_BROKERS"))
+            .env("CONNECT_URL", stack::address("CONNECT_URL"))
             .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &self.name)
             .env("AFTERWRITE__SOURCE__NAME", &self.name)
             .env("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", "3000")
@@ -184,13 +197,8 @@ impl World {
 
     /// Removes the connector, its slot and the database. A test that failed leaves them for whoever looks into it.
     pub(crate) async fn remove(self) {
-        let http = reqwest::Client::new();
-        let url = format!("{}/connectors/{}", stack::address("CONNECT_URL"), self.name);
-        until("the connector to be gone", Duration::from_secs(60), async || {
-            let answer = http.delete(&url).send().await.ok()?;
-            (answer.status().is_success() || answer.status() == 404).then_some(())
-        })
-        .await;
+        let (code, said) = self.afterwrite(&["connector", "delete", &self.name]).await;
+        assert_eq!(code, 0, "the connector could not be deleted: {said}");
         until("the slot to be free", Duration::from_secs(60), async || {
             let dropped = sqlx::query(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
@@ -209,9 +217,10 @@ fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The configuration of this repository's connector.
-fn connector() -> Map<String, Value> {
-    serde_json::from_slice(&std::fs::read(in_repository("connectors/waitlist.json")).unwrap()).unwrap()
+/// The configuration of one of this repository's connectors.
+pub(crate) fn connector_config(name: &str) -> Map<String, Value> {
+    let file = in_repository(&format!("connectors/{name}.json"));
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
 async fn connect(url: &str) -> PgPool {

@@ -16,6 +16,9 @@ use crate::event::delivery::{Position, RawRecord, SourcePartition};
 use crate::ledger::claims::Claims;
 use crate::source::kafka::{Options, assignment};
 
+/// Records that are passed on together.
+pub(super) const BATCH_MAX: usize = 64;
+
 /// Consumer of one group.
 pub(super) type Client = BaseConsumer<Callbacks>;
 
@@ -45,7 +48,9 @@ pub(super) struct Callbacks {
     pub(super) options: Options,
     claims: Claims,
     runtime: Handle,
-    records: Sender<Polled>,
+    records: Sender<Vec<Polled>>,
+    /// What was polled and is not passed on yet, in order.
+    polled: Mutex<Vec<Polled>>,
     /// Partitions owned now, with the epochs of their claims.
     epochs: Mutex<HashMap<SourcePartition, u64>>,
     /// Positions whose commit failed; the poll loop commits them again.
@@ -53,12 +58,13 @@ pub(super) struct Callbacks {
 }
 
 impl Callbacks {
-    pub(super) fn new(options: Options, claims: Claims, runtime: Handle, records: Sender<Polled>) -> Self {
+    pub(super) fn new(options: Options, claims: Claims, runtime: Handle, records: Sender<Vec<Polled>>) -> Self {
         Self {
             options,
             claims,
             runtime,
             records,
+            polled: Mutex::default(),
             epochs: Mutex::default(),
             uncommitted: Mutex::default(),
         }
@@ -88,9 +94,28 @@ impl Callbacks {
         std::mem::take(&mut *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Passes something on; the decoding task always drains its channel, so this blocks only while it is busy.
+    /// Passes something on: records in batches, because waking the decoding task costs more than copying a record;
+    /// everything else at once, behind the records polled before it.
     pub(super) fn pass_on(&self, polled: Polled) {
-        if self.records.blocking_send(polled).is_err() {
+        let is_record = matches!(polled, Polled::Record { .. });
+        let mut batch = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.push(polled);
+        let is_full = batch.len() >= BATCH_MAX;
+        drop(batch);
+        if is_full || !is_record {
+            self.flush();
+        }
+    }
+
+    /// Whether something was polled that is not passed on yet.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.polled.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Passes on what was polled; the decoding task always drains its channel, so this blocks only while it is busy.
+    pub(super) fn flush(&self) {
+        let batch = std::mem::take(&mut *self.polled.lock().unwrap_or_else(PoisonError::into_inner));
+        if !batch.is_empty() && self.records.blocking_send(batch).is_err() {
             tracing::debug!(group = self.options.group, "the decoding task has already ended");
         }
     }
@@ -247,7 +272,13 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         .set("enable.partition.eof", "false")
         .set("isolation.level", "read_committed");
-    config.set_log_level(RDKafkaLogLevel::Warning);
+    // Whoever sets `debug` wants to read what librdkafka then says (at level debug of this module).
+    let level = if config.get("debug").is_some() {
+        RDKafkaLogLevel::Debug
+    } else {
+        RDKafkaLogLevel::Warning
+    };
+    config.set_log_level(level);
     config
 }
 

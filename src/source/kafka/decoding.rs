@@ -6,10 +6,9 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{Receiver, UnboundedSender};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,9 +25,11 @@ const UNKNOWN_STANDS: Duration = Duration::from_secs(30);
 pub(super) struct Decoding {
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
-    polled: Receiver<Polled>,
-    events: UnboundedSender<SourceEvent>,
-    pauses: Sender<SourceCommand>,
+    polled: mpsc::Receiver<Vec<Polled>>,
+    events: mpsc::Sender<SourceEvent>,
+    pauses: std::sync::mpsc::Sender<SourceCommand>,
+    /// What the engine is to hear next, in order.
+    untold: Vec<SourceEvent>,
     stalled: HashMap<SourcePartition, Stall>,
     fetches: JoinSet<(u32, Option<Arc<SchemaDocument>>)>,
     fetching: HashSet<u32>,
@@ -46,9 +47,9 @@ impl Decoding {
     pub(super) fn new(
         decoder: Arc<Decoder>,
         registry: Option<Arc<Registry>>,
-        polled: Receiver<Polled>,
-        events: UnboundedSender<SourceEvent>,
-        pauses: Sender<SourceCommand>,
+        polled: mpsc::Receiver<Vec<Polled>>,
+        events: mpsc::Sender<SourceEvent>,
+        pauses: std::sync::mpsc::Sender<SourceCommand>,
     ) -> Self {
         Self {
             decoder,
@@ -56,6 +57,7 @@ impl Decoding {
             polled,
             events,
             pauses,
+            untold: Vec::new(),
             stalled: HashMap::new(),
             fetches: JoinSet::new(),
             fetching: HashSet::new(),
@@ -68,7 +70,7 @@ impl Decoding {
         loop {
             tokio::select! {
                 polled = self.polled.recv() => match polled {
-                    Some(polled) => self.polled(polled),
+                    Some(batch) => batch.into_iter().for_each(|polled| self.polled(polled)),
                     None => break,
                 },
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {
@@ -76,6 +78,7 @@ impl Decoding {
                     Err(error) => tracing::error!(error = %error, "a schema fetch ended abnormally"),
                 },
             }
+            self.tell_all().await;
         }
         self.fetches.shutdown().await;
     }
@@ -192,10 +195,17 @@ impl Decoding {
         }
     }
 
-    /// An engine that has ended needs no events: the poll thread ends too.
-    fn tell(&self, event: SourceEvent) {
-        if self.events.send(event).is_err() {
-            tracing::debug!("the engine has already ended");
+    fn tell(&mut self, event: SourceEvent) {
+        self.untold.push(event);
+    }
+
+    /// Waits for room in front of the engine. An engine that has ended needs no events: the poll thread ends too.
+    async fn tell_all(&mut self) {
+        for event in self.untold.drain(..) {
+            if self.events.send(event).await.is_err() {
+                tracing::debug!("the engine has already ended");
+                return;
+            }
         }
     }
 

@@ -24,8 +24,6 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::event::delivery::{SourceCommand, SourceEvent};
@@ -33,6 +31,10 @@ use crate::ledger::claims::Claims;
 
 /// Records between the poll thread and the decoding task.
 const UNDECODED_MAX: usize = 1_024;
+
+/// Events between the decoding task and the engine, which takes them also while its window is full: the bound is for
+/// memory, and never holds a revocation back for long.
+pub const UNHEARD_MAX: usize = 1_024;
 
 /// Settings of the source.
 #[derive(Debug, Clone)]
@@ -114,9 +116,9 @@ pub fn start(
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
     commands: mpsc::Receiver<SourceCommand>,
-    events: UnboundedSender<SourceEvent>,
+    events: tokio::sync::mpsc::Sender<SourceEvent>,
 ) -> Result<Running, Error> {
-    let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX);
+    let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX / client::BATCH_MAX);
     let group = options.group.clone();
     let (pauses, paused_by_decoding) = mpsc::channel();
     let poller = poll::Poller::new(

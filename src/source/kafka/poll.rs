@@ -54,7 +54,7 @@ impl Orders {
 pub(super) struct Poller {
     options: Options,
     claims: Claims,
-    records: Sender<Polled>,
+    records: Sender<Vec<Polled>>,
     runtime: Handle,
     orders: Orders,
     pauses: Pauses,
@@ -73,7 +73,12 @@ enum End {
 
 impl Poller {
     /// Makes the first client, which checks the properties.
-    pub(super) fn new(options: Options, claims: Claims, records: Sender<Polled>, orders: Orders) -> KafkaResult<Self> {
+    pub(super) fn new(
+        options: Options,
+        claims: Claims,
+        records: Sender<Vec<Polled>>,
+        orders: Orders,
+    ) -> KafkaResult<Self> {
         let mut poller = Self {
             options,
             claims,
@@ -144,8 +149,14 @@ impl Poller {
             }
             self.pauses.release(client);
             self.recommit(client);
-            match client.poll(POLL_MAX) {
-                None => {}
+            // What is there is taken without waiting; before the thread waits, what it holds is passed on.
+            let patience = if client.context().is_holding() {
+                Duration::ZERO
+            } else {
+                POLL_MAX
+            };
+            match client.poll(patience) {
+                None => client.context().flush(),
                 Some(Ok(message)) => {
                     if let Some(end) = self.take(client, &message) {
                         return end;
@@ -213,6 +224,11 @@ impl Poller {
             raw: copy(message),
             partition: partition.clone(),
         };
+        if !self.pauses.wanted(&partition, epoch) {
+            client.context().pass_on(record);
+            return None;
+        }
+        client.context().flush();
         let hold_until = Instant::now() + HOLD_MAX;
         while self.pauses.wanted(&partition, epoch) {
             if Instant::now() >= hold_until || self.pauses.holds(&partition) {
@@ -274,18 +290,26 @@ impl Poller {
     }
 }
 
-/// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer.
+/// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer. Its parts
+/// share one allocation.
 fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
-    let headers = message.headers().map(|headers| {
-        let named = headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
-        named.collect()
-    });
+    let headers = message.headers();
+    let parts = || headers.into_iter().flat_map(|headers| headers.iter());
+    let (key, value) = (message.key(), message.payload());
+    let sizes = parts().map(|header| header.value.map_or(0, <[u8]>::len));
+    let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + sizes.sum::<usize>();
+    let mut whole = Vec::with_capacity(bytes);
+    for part in [key, value].into_iter().chain(parts().map(|header| header.value)) {
+        whole.extend_from_slice(part.unwrap_or_default());
+    }
+    let mut rest = Bytes::from(whole);
+    let mut take = |part: Option<&[u8]>| part.map(|part| rest.split_to(part.len()));
     RawRecord {
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: headers.unwrap_or_default(),
+        key: take(key),
+        value: take(value),
+        headers: parts()
+            .map(|header| (header.key.to_owned(), take(header.value)))
+            .collect(),
         timestamp_ms: message.timestamp().to_millis(),
     }
 }

@@ -1,0 +1,378 @@
+//! `bench drain`: the worker over topics, with a handler that only waits, measured and proved.
+//!
+//! Everything between the broker and the handler is what `run` uses. Two things are not: claims are kept in memory,
+//! because a measurement needs no database, and dead letters are counted instead of written.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app;
+use crate::cli::bench::progress::Progress;
+use crate::cli::bench::sleeper::{NoLetters, Sleeper};
+use crate::cli::bench::usage::{CpuByThread, Usage, cpu_by_thread, round};
+use crate::cli::bench::{Brokers, Cluster, print};
+use crate::cli::decode::SchemaFile;
+use crate::cli::{Failure, database};
+use crate::config::Config;
+use crate::decode::Decoder;
+use crate::decode::registry::{Registry, RegistrySettings};
+use crate::engine::core::messages::{HandlerLimits, Limits};
+use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::retry::Policy;
+use crate::event::delivery::SourceEvent;
+use crate::handler::Resources;
+use crate::ledger::claims::Claims;
+use crate::ledger::effects::Effects;
+use crate::router::Router;
+use crate::source::kafka;
+
+/// Database connections of a measurement with the ledger.
+const CONNECTIONS_MAX: u32 = 20;
+
+/// Events that are passed on together.
+const HEARD_MAX: usize = 64;
+
+/// How often it is looked whether the worker still gets anywhere.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Arguments of `bench drain`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    brokers: Brokers,
+    /// Topics, comma separated; every table in them is handled, rows of snapshots too
+    #[arg(long, value_name = "TOPIC", value_delimiter = ',', required = true)]
+    topics: Vec<String>,
+    /// Ends when so many distinct (partition, offset) are done
+    #[arg(long, value_name = "N")]
+    records: u64,
+    /// How long the handler waits for each record, in microseconds; the timer's own step is a millisecond
+    #[arg(long, value_name = "W", default_value_t = 0)]
+    work_us: u64,
+    /// Lanes that run at once; engine.lanes_max when left out
+    #[arg(long, value_name = "L")]
+    lanes: Option<usize>,
+    /// Consumer group, which is moved to the beginning first; one made for this run, and deleted, when left out
+    #[arg(long, value_name = "G")]
+    group: Option<String>,
+    /// Column that must rise by one with every change of a row
+    #[arg(long, value_name = "C")]
+    sequence_column: Option<String>,
+    /// Schemas of a registry, by id
+    #[arg(long, value_name = "FILE", conflicts_with = "registry")]
+    schemas: Option<PathBuf>,
+    /// Address of a schema registry
+    #[arg(long, value_name = "URL")]
+    registry: Option<String>,
+    /// Measure again with the ledger's transaction for each record; needs a migrated database (DATABASE_URL)
+    #[arg(long)]
+    ledger: bool,
+    /// Gives up when nothing was done for so long, for example because the topics hold fewer records
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    idle_s: u64,
+}
+
+/// What was measured and proved.
+#[derive(Debug, Serialize)]
+struct Report {
+    work_us: u64,
+    lanes: usize,
+    /// Distinct (partition, offset) that were done when the last wanted one was.
+    records: u64,
+    /// From the first record to the last wanted one.
+    seconds: f64,
+    records_per_s: f64,
+    #[serde(flatten)]
+    usage: Usage,
+    /// Absent when no column was named.
+    order_violations: Option<u64>,
+    duplicates: u64,
+    missing: u64,
+    /// Among the missing: bytes that cannot be decoded.
+    undecodable: u64,
+    /// Among the records: those that wake nobody, such as tombstones.
+    skipped: u64,
+    /// How long a call took in fact.
+    work_us_mean: f64,
+    cpu_s_by_thread: CpuByThread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with_ledger: Option<Box<Report>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a promise was not kept: {order} order violations, {duplicates} duplicates, {missing} missing")]
+struct Disproved {
+    order: u64,
+    duplicates: u64,
+    missing: u64,
+}
+
+/// Measures, and fails when a promise is disproved.
+pub(super) async fn run(args: &DrainArgs, config: &Config) -> Result<(), Failure> {
+    let mut report = Box::pin(measure(args, config, None)).await?;
+    if args.ledger {
+        let pool = database::connect(config).await?;
+        let name = format!("bench-{}", Uuid::new_v4().simple());
+        let ledger = Ledger::open(config, &name)?;
+        let measured = Box::pin(measure(args, config, Some(&ledger))).await;
+        sqlx::query("DELETE FROM afterwrite.ledger WHERE handler = $1")
+            .bind(&name)
+            .execute(&pool)
+            .await
+            .map_err(Failure::failed)?;
+        report.with_ledger = Some(Box::new(measured?));
+    }
+    print(&report)?;
+    let ledger = report.with_ledger.as_deref();
+    [Some(&report), ledger]
+        .into_iter()
+        .flatten()
+        .try_for_each(Report::verdict)
+}
+
+impl Report {
+    fn verdict(&self) -> Result<(), Failure> {
+        let order = self.order_violations.unwrap_or_default();
+        let (duplicates, missing) = (self.duplicates, self.missing);
+        if order + duplicates + missing == 0 {
+            return Ok(());
+        }
+        Err(Failure::failed(Disproved {
+            order,
+            duplicates,
+            missing,
+        }))
+    }
+}
+
+/// The database of a measurement with the ledger.
+struct Ledger {
+    handler: String,
+    pool: PgPool,
+}
+
+impl Ledger {
+    fn open(config: &Config, handler: &str) -> Result<Self, Failure> {
+        let options: PgConnectOptions = config.postgres.url.expose().parse().map_err(Failure::usage)?;
+        Ok(Self {
+            handler: handler.to_owned(),
+            // Lanes wait for their turn on a connection, which is part of what is measured and no failure.
+            pool: PgPoolOptions::new()
+                .max_connections(CONNECTIONS_MAX)
+                .acquire_timeout(Duration::from_secs(600))
+                .connect_lazy_with(options),
+        })
+    }
+
+    /// A pool that nobody asks for a connection.
+    fn none() -> PgPool {
+        PgPoolOptions::new().connect_lazy_with(PgConnectOptions::new_without_pgpass())
+    }
+}
+
+async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> Result<Report, Failure> {
+    let cluster = Cluster::of(&args.brokers, config);
+    let made_up = format!("afterwrite.bench.{}", Uuid::new_v4().simple());
+    let group = args.group.clone().unwrap_or(made_up);
+    let (rewound, name, topics) = (cluster.clone(), group.clone(), args.topics.clone());
+    super::blocking(move || rewound.rewind(&name, &topics)).await?;
+    let progress = Arc::new(Progress::new(args.records, args.sequence_column.clone()));
+    let sleeper = Sleeper {
+        name: ledger.map_or_else(|| "bench".to_owned(), |ledger| ledger.handler.clone()),
+        work: Duration::from_micros(args.work_us),
+        with_ledger: ledger.is_some(),
+        progress: Arc::clone(&progress),
+    };
+    let setup = setup(args, config, &group, sleeper, ledger);
+    let lanes = setup.limits.running_max;
+    let by_thread = drive(args, config, &cluster, setup, &progress).await?;
+    if args.group.is_none() {
+        cluster.delete_group(&group).await?;
+    }
+    Ok(report(args, &progress, lanes, by_thread))
+}
+
+/// Runs the worker until everything wanted is done or nothing moves any more; answers the threads' processor time then.
+async fn drive(
+    args: &DrainArgs,
+    config: &Config,
+    cluster: &Cluster,
+    setup: Setup,
+    progress: &Arc<Progress>,
+) -> Result<CpuByThread, Failure> {
+    let (commands, orders) = std::sync::mpsc::channel();
+    let (events, from_source) = mpsc::channel(kafka::UNHEARD_MAX);
+    let (to_engine, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
+    let (_replays, taken) = mpsc::channel(1);
+    let (ends, _ended) = mpsc::unbounded_channel();
+    let (stop, mut stopping) = watch::channel(false);
+    let channels = Channels {
+        events: arriving,
+        commands,
+        replays: taken,
+        replay_ends: ends,
+        owned: Arc::new(watch::Sender::new(Owned::new())),
+    };
+    let claims = Claims::in_memory(&*setup.group);
+    let options = source_options(args, config, cluster, &setup.group);
+    let (decoder, registry) = decoding(args, config)?;
+    let source = kafka::start(options, claims, decoder, registry, orders, events).map_err(Failure::usage)?;
+    let listening = tokio::spawn(listen(from_source, to_engine, Arc::clone(progress)));
+    let stopped = async move {
+        if stopping.wait_for(|stopping| *stopping).await.is_err() {
+            tracing::debug!("the measurement was given up");
+        }
+    };
+    let engine = tokio::spawn(driver::run(setup, channels, stopped));
+    await_end(progress, Duration::from_secs(args.idle_s)).await;
+    let by_thread = cpu_by_thread();
+    stop.send_replace(true);
+    engine.await.map_err(Failure::failed)?;
+    source.ended().await;
+    listening.await.map_err(Failure::failed)?;
+    Ok(by_thread)
+}
+
+/// Passes on what the source says, and counts it on its way.
+async fn listen(mut from: mpsc::Receiver<SourceEvent>, to: mpsc::Sender<SourceEvent>, progress: Arc<Progress>) {
+    let mut heard = Vec::with_capacity(HEARD_MAX);
+    while from.recv_many(&mut heard, HEARD_MAX).await > 0 {
+        for event in heard.drain(..) {
+            if let SourceEvent::Delivered { delivery, .. } = &event {
+                progress.delivered(delivery);
+            }
+            if to.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until everything wanted is done, or nothing was done for `idle_max`.
+async fn await_end(progress: &Progress, idle_max: Duration) {
+    let mut complete = progress.complete();
+    let mut settled = 0;
+    let mut moved_at = Instant::now();
+    loop {
+        let waited = tokio::time::timeout(LOOK_EVERY, complete.wait_for(|complete| *complete)).await;
+        if waited.is_ok() {
+            return;
+        }
+        let now_settled = progress.settled();
+        if now_settled != settled {
+            settled = now_settled;
+            moved_at = Instant::now();
+        } else if moved_at.elapsed() >= idle_max {
+            tracing::warn!(settled, "nothing was done for the idle time: giving up");
+            return;
+        }
+    }
+}
+
+fn report(args: &DrainArgs, progress: &Progress, lanes: usize, cpu_s_by_thread: CpuByThread) -> Report {
+    let state = progress.state();
+    // What was still under way when the last wanted record was done is no part of the figures.
+    let records = state.done.min(args.records - state.undecodable.min(args.records));
+    let end = state.last_at.unwrap_or_else(Instant::now);
+    let seconds = state.first_at.map_or(0.0, |first| (end - first).as_secs_f64());
+    let calls = state.calls.max(1) as f64;
+    Report {
+        work_us: args.work_us,
+        lanes,
+        records,
+        seconds: round(seconds, 3),
+        records_per_s: round(records as f64 / seconds.max(1e-6), 0),
+        usage: Usage::now(),
+        order_violations: state.order.as_ref().map(|order| order.violations()),
+        duplicates: state.duplicates,
+        missing: args.records - records,
+        undecodable: state.undecodable,
+        skipped: state.skipped,
+        work_us_mean: round(state.worked.as_secs_f64() * 1e6 / calls, 1),
+        cpu_s_by_thread,
+        with_ledger: None,
+    }
+}
+
+fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledger: Option<&Ledger>) -> Setup {
+    let settings = &config.engine;
+    let pool = ledger.map_or_else(Ledger::none, |ledger| ledger.pool.clone());
+    let milliseconds = Duration::from_millis;
+    Setup {
+        group: group.into(),
+        router: Arc::new(Router::of_every_table(Arc::new(sleeper))),
+        resources: Resources {
+            effects: Effects::new(pool.clone(), Uuid::nil(), milliseconds(settings.effect_lease_ms)),
+            pool,
+        },
+        letters: Arc::new(NoLetters),
+        limits: Limits {
+            running_max: args.lanes.unwrap_or(settings.lanes_max).max(1),
+            window_events_max: settings.window_events_max,
+            window_bytes_max: settings.window_bytes_max,
+            handlers: vec![HandlerLimits {
+                coalesce_max: 1,
+                policy: Policy {
+                    attempts_max: settings.attempts_max,
+                    first_wait: milliseconds(settings.wait_first_ms),
+                    factor: settings.wait_factor,
+                    wait_max: milliseconds(settings.wait_ms_max),
+                    asked_wait_max: milliseconds(settings.asked_wait_ms_max),
+                    outage_wait_max: milliseconds(settings.outage_wait_ms_max),
+                },
+            }],
+        },
+        times: Times {
+            attempt: milliseconds(settings.attempt_timeout_ms),
+            commit_interval: milliseconds(settings.commit_interval_ms),
+            revoke_grace: milliseconds(settings.revoke_grace_ms),
+            shutdown_grace: milliseconds(settings.shutdown_grace_ms),
+        },
+    }
+}
+
+fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &str) -> kafka::Options {
+    kafka::Options {
+        brokers: cluster.brokers.clone(),
+        group: group.to_owned(),
+        topics: args.topics.clone(),
+        start: kafka::Start::Earliest,
+        properties: cluster.properties.clone(),
+        revoke_budget: Duration::from_millis(config.engine.revoke_grace_ms) + Duration::from_secs(2),
+    }
+}
+
+/// The decoder, and the registry it learns from where one was named. The configured one is not asked: a topic without
+/// Avro must not wait for it.
+fn decoding(args: &DrainArgs, config: &Config) -> Result<(Arc<Decoder>, Option<Arc<Registry>>), Failure> {
+    let mut options = app::decode_options(config);
+    options.reads = true;
+    let decoder = Decoder::new(options);
+    if let Some(path) = &args.schemas {
+        let schemas = SchemaFile::read(path).map_err(Failure::usage)?;
+        for id in schemas.ids() {
+            let document = schemas.document(id);
+            if document.is_none_or(|document| decoder.learn(id, &document).is_err()) {
+                tracing::warn!(schema = id, "schema cannot be used: its records count as undecodable");
+            }
+        }
+    }
+    let registry = args.registry.as_ref().map(|url| {
+        let settings = RegistrySettings {
+            url: url.clone(),
+            timeout: Duration::from_millis(config.registry.timeout_ms),
+            basic_auth: None,
+            remembered_max: 4_096,
+        };
+        Registry::new(&settings).map(Arc::new).map_err(Failure::usage)
+    });
+    Ok((Arc::new(decoder), registry.transpose()?))
+}

@@ -1,0 +1,124 @@
+//! `afterwrite bench`: how fast the worker drains a topic, and how fast anything could.
+//!
+//! `drain` runs the real source, decoder, router and engine with a handler that only waits, and proves while it measures:
+//! order for each key, nothing twice, nothing missing. `raw` polls the same topic and does nothing else, which is the
+//! ceiling; `raw --parse` also parses each value, which is what any worker has to do. `compare` runs them alternately, so
+//! that a busy machine slows all of them.
+
+mod drain;
+
+mod sleeper;
+
+mod progress;
+
+mod order;
+
+mod raw;
+
+mod fill;
+
+mod envelope;
+
+mod topic;
+
+mod usage;
+
+mod compare;
+
+mod table;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::cli::Failure;
+use crate::cli::output::print_line;
+use crate::config::Config;
+use crate::config::value::Secret;
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every action prints one JSON object, on one line; compare prints a table.
+
+Examples:
+  afterwrite bench compare --brokers localhost:9092
+  afterwrite bench fill  --brokers localhost:9092 --topic bench --records 200000 --keys 10000
+  afterwrite bench drain --brokers localhost:9092 --topics bench --records 200000 --work-us 1000 --lanes 1000 \\
+                         --sequence-column seq
+  afterwrite bench raw   --brokers localhost:9092 --topic bench --records 200000 --parse")]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Run the worker over topics with a handler that only waits
+    Drain(drain::DrainArgs),
+    /// Poll a topic and do nothing else: the ceiling
+    Raw(raw::RawArgs),
+    /// Write a topic of changes as Debezium prints them
+    Fill(fill::FillArgs),
+    /// Fill a topic, run raw and drain over it alternately, and print what bounds the worker
+    Compare(compare::CompareArgs),
+}
+
+/// The brokers.
+#[derive(Debug, Clone, Args)]
+pub struct Brokers {
+    /// Brokers, host:port, comma separated; kafka.brokers when left out
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: Option<String>,
+}
+
+/// Where the brokers are and how to speak to them.
+#[derive(Debug, Clone)]
+struct Cluster {
+    brokers: String,
+    properties: Vec<(String, String)>,
+}
+
+impl Cluster {
+    fn of(args: &Brokers, config: &Config) -> Self {
+        let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
+        Self {
+            brokers: args.brokers.clone().unwrap_or_else(|| config.kafka.brokers.clone()),
+            properties: config.kafka.properties.0.iter().map(exposed).collect(),
+        }
+    }
+
+    /// A client's properties: the address, and what the user set.
+    fn client(&self) -> rdkafka::ClientConfig {
+        let mut client = rdkafka::ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers);
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        client
+    }
+}
+
+/// Runs one action.
+///
+/// # Errors
+/// When the broker cannot be reached, the arguments do not fit the topic, or a measurement disproves a promise.
+pub async fn run(args: &BenchArgs, config: &Config) -> Result<(), Failure> {
+    match &args.action {
+        Action::Drain(args) => Box::pin(drain::run(args, config)).await,
+        Action::Raw(args) => raw::run(args, config).await,
+        Action::Fill(args) => fill::run(args, config).await,
+        Action::Compare(args) => compare::run(args, config).await,
+    }
+}
+
+/// Prints a report as one line.
+fn print<T: Serialize>(report: &T) -> Result<(), Failure> {
+    print_line(&serde_json::to_string(report).map_err(Failure::failed)?)
+}
+
+/// Runs what blocks beside the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?
+}

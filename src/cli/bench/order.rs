@@ -1,0 +1,156 @@
+//! The proof of order: a column that must rise by one with every change of a row, and no two calls for one row at once.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::event::change::ChangeEvent;
+use crate::event::row::{Cell, Row, Value};
+
+/// What is known about each row, by table and primary key.
+#[derive(Debug)]
+pub(super) struct Order {
+    column: String,
+    rows: HashMap<u64, Known>,
+    violations: u64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    last: Option<i64>,
+    running: bool,
+}
+
+impl Order {
+    pub(super) fn new(column: String) -> Self {
+        Self {
+            column,
+            rows: HashMap::new(),
+            violations: 0,
+        }
+    }
+
+    pub(super) fn violations(&self) -> u64 {
+        self.violations
+    }
+
+    /// A call begins. The first change of a row that is seen may have any number; rows without a key are not checked.
+    pub(super) fn begins(&mut self, event: &ChangeEvent) {
+        let Some(row) = row_of(event) else { return };
+        let number = number(event.after(), &self.column);
+        let known = self.rows.entry(row).or_default();
+        let follows = match (known.last, number) {
+            (Some(last), Some(number)) => number == last + 1,
+            (None, Some(_)) => true,
+            // A row that is gone has no new number; a new row without one cannot be judged, so it is not in order.
+            (_, None) => event.after().is_none(),
+        };
+        if known.running || !follows {
+            self.violations += 1;
+        }
+        known.running = true;
+    }
+
+    /// The call has ended, and the change counts as done, or will be tried again.
+    pub(super) fn ends(&mut self, event: &ChangeEvent, done: bool) {
+        let Some(row) = row_of(event) else { return };
+        let known = self.rows.entry(row).or_default();
+        known.running = false;
+        if done {
+            known.last = number(event.after(), &self.column);
+        }
+    }
+}
+
+fn number(row: Option<&Row>, column: &str) -> Option<i64> {
+    match row?.get(column)? {
+        Cell::Value(Value::Int(number)) => Some(*number),
+        Cell::Value(Value::Text(text)) => text.parse().ok(),
+        Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
+    }
+}
+
+/// A hash of table and primary key, made here and not by the router, which is what is being judged.
+fn row_of(event: &ChangeEvent) -> Option<u64> {
+    let key = event.key.as_ref()?;
+    let mut hasher = DefaultHasher::new();
+    event.origin.schema.hash(&mut hasher);
+    event.origin.table.hash(&mut hasher);
+    for (name, cell) in key.columns() {
+        name.hash(&mut hasher);
+        match cell {
+            Cell::Value(Value::Int(number)) => number.hash(&mut hasher),
+            Cell::Value(Value::Text(text)) => text.hash(&mut hasher),
+            other => format!("{other:?}").hash(&mut hasher),
+        }
+    }
+    Some(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::change::{Change, Origin};
+
+    fn update(id: i64, number: i64) -> ChangeEvent {
+        let cell = |number| Cell::Value(Value::Int(number));
+        ChangeEvent {
+            id: None,
+            origin: Origin {
+                name: "bench".into(),
+                db: "bench".into(),
+                schema: "public".into(),
+                table: "users".into(),
+                tx: None,
+                lsn: None,
+                commit_ts_ms: None,
+            },
+            key: Some(Row::new(vec![("id".into(), cell(id))])),
+            change: Change::Insert {
+                after: Row::new(vec![("seq".into(), cell(number))]),
+            },
+        }
+    }
+
+    fn violations(calls: &[(i64, i64)]) -> u64 {
+        let mut order = Order::new("seq".to_owned());
+        for (id, number) in calls {
+            order.begins(&update(*id, *number));
+            order.ends(&update(*id, *number), true);
+        }
+        order.violations()
+    }
+
+    #[test]
+    fn a_number_that_does_not_rise_by_one_is_found() {
+        assert_eq!(violations(&[(1, 5), (2, 1), (1, 6), (2, 2)]), 0);
+        assert_eq!(violations(&[(1, 5), (1, 5)]), 1, "the same change twice");
+        assert_eq!(violations(&[(1, 5), (1, 7), (1, 8)]), 1, "a change was left out");
+        assert_eq!(violations(&[(1, 6), (1, 5)]), 1, "two changes were exchanged");
+    }
+
+    #[test]
+    fn two_calls_for_one_row_at_once_are_found() {
+        let mut order = Order::new("seq".to_owned());
+        order.begins(&update(1, 1));
+        order.begins(&update(2, 1));
+        assert_eq!(order.violations(), 0);
+        order.begins(&update(1, 2));
+        assert_eq!(order.violations(), 1);
+    }
+
+    #[test]
+    fn a_call_that_is_repeated_is_in_order() {
+        let mut order = Order::new("seq".to_owned());
+        order.begins(&update(1, 1));
+        order.ends(&update(1, 1), false);
+        order.begins(&update(1, 1));
+        assert_eq!(order.violations(), 0);
+    }
+
+    #[test]
+    fn a_column_that_is_not_there_proves_nothing() {
+        let mut order = Order::new("other".to_owned());
+        order.begins(&update(1, 1));
+        assert_eq!(order.violations(), 1);
+    }
+}

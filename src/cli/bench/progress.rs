@@ -1,0 +1,219 @@
+//! What has arrived and what is done, counted by distinct (partition, offset).
+//!
+//! A handler sees events and no positions. So the measurement listens between source and engine, and ties each event to
+//! its position by the address of the shared event, which stays its own as long as the engine holds the record.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cli::bench::order::Order;
+use crate::event::change::ChangeEvent;
+use crate::event::delivery::{Content, Delivery, SourcePartition};
+
+/// Counts of one measurement, shared by whoever listens and the handler.
+#[derive(Debug)]
+pub(super) struct Progress {
+    wanted: u64,
+    state: Mutex<State>,
+    complete: watch::Sender<bool>,
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    partitions: HashMap<SourcePartition, u32>,
+    /// Positions of events whose handler has not ended, by the event's address.
+    open: HashMap<usize, (u32, i64)>,
+    /// A bit for each position that is done, 64 offsets in a word.
+    done_offsets: HashMap<(u32, i64), u64>,
+    pub(super) order: Option<Order>,
+    pub(super) first_at: Option<Instant>,
+    /// When the last wanted position was done; until then, when the newest was.
+    pub(super) last_at: Option<Instant>,
+    complete: bool,
+    pub(super) done: u64,
+    pub(super) skipped: u64,
+    pub(super) undecodable: u64,
+    pub(super) duplicates: u64,
+    pub(super) calls: u64,
+    pub(super) worked: Duration,
+}
+
+impl Progress {
+    /// Complete when `wanted` positions are done or known to be undecodable.
+    pub(super) fn new(wanted: u64, sequence_column: Option<String>) -> Self {
+        let state = State {
+            order: sequence_column.map(Order::new),
+            ..State::default()
+        };
+        Self {
+            wanted,
+            state: Mutex::new(state),
+            complete: watch::Sender::new(false),
+        }
+    }
+
+    /// Becomes true when everything wanted is done.
+    pub(super) fn complete(&self) -> watch::Receiver<bool> {
+        self.complete.subscribe()
+    }
+
+    /// What was counted so far.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Positions that are done or known to be undecodable.
+    pub(super) fn settled(&self) -> u64 {
+        let state = self.state();
+        state.done + state.undecodable
+    }
+
+    /// A record is on its way to the engine.
+    pub(super) fn delivered(&self, delivery: &Delivery) {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.first_at.get_or_insert(now);
+        let partition = state.partition(&delivery.partition);
+        let position = (partition, delivery.position.0);
+        match &delivery.content {
+            Content::Change(event) => {
+                state.open.insert(Arc::as_ptr(event).addr(), position);
+                return;
+            }
+            // Nobody is called for it: the engine settles it when it arrives.
+            Content::Skip(_) => {
+                state.skipped += 1;
+                state.finish(position);
+            }
+            Content::Undecodable(_) => state.undecodable += 1,
+        }
+        self.check(&mut state, now);
+    }
+
+    /// The handler was called with this event.
+    pub(super) fn begins(&self, event: &ChangeEvent) {
+        if let Some(order) = &mut self.state().order {
+            order.begins(event);
+        }
+    }
+
+    /// The handler is through with this event, which took so long; or failed at it.
+    pub(super) fn ends(&self, event: &Arc<ChangeEvent>, worked: Option<Duration>) {
+        let mut state = self.state();
+        if let Some(order) = &mut state.order {
+            order.ends(event, worked.is_some());
+        }
+        let Some(worked) = worked else { return };
+        state.calls += 1;
+        state.worked += worked;
+        match state.open.remove(&Arc::as_ptr(event).addr()) {
+            Some(position) => state.finish(position),
+            None => state.duplicates += 1,
+        }
+        self.check(&mut state, Instant::now());
+    }
+
+    fn check(&self, state: &mut State, now: Instant) {
+        if state.complete {
+            return;
+        }
+        state.last_at = Some(now);
+        if state.done + state.undecodable >= self.wanted {
+            state.complete = true;
+            self.complete.send_replace(true);
+        }
+    }
+}
+
+impl State {
+    fn partition(&mut self, name: &SourcePartition) -> u32 {
+        if let Some(known) = self.partitions.get(name) {
+            return *known;
+        }
+        let number = u32::try_from(self.partitions.len()).expect("fewer partitions than u32 has numbers");
+        self.partitions.insert(name.clone(), number);
+        number
+    }
+
+    fn finish(&mut self, (partition, offset): (u32, i64)) {
+        let word = self.done_offsets.entry((partition, offset >> 6)).or_default();
+        let bit = 1_u64 << (offset & 63);
+        if *word & bit != 0 {
+            self.duplicates += 1;
+        } else {
+            *word |= bit;
+            self.done += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::change::{Change, Origin};
+    use crate::event::delivery::{Position, RawRecord, SkipReason};
+
+    fn delivery(offset: i64, content: Content) -> Delivery {
+        Delivery {
+            partition: SourcePartition {
+                topic: "t".into(),
+                partition: 0,
+            },
+            position: Position(offset),
+            raw: RawRecord::default(),
+            content,
+        }
+    }
+
+    fn event() -> Arc<ChangeEvent> {
+        Arc::new(ChangeEvent {
+            id: None,
+            origin: Origin {
+                name: "n".into(),
+                db: "d".into(),
+                schema: "s".into(),
+                table: "t".into(),
+                tx: None,
+                lsn: None,
+                commit_ts_ms: None,
+            },
+            key: None,
+            change: Change::Truncate,
+        })
+    }
+
+    #[test]
+    fn positions_are_counted_once_and_completion_is_told() {
+        let progress = Progress::new(3, None);
+        let complete = progress.complete();
+        let change = event();
+        progress.delivered(&delivery(0, Content::Change(Arc::clone(&change))));
+        progress.delivered(&delivery(63, Content::Skip(SkipReason::Tombstone)));
+        progress.ends(&change, None);
+        assert_eq!(progress.settled(), 1, "a failed call is not done");
+        progress.ends(&change, Some(Duration::from_millis(2)));
+        assert_eq!((progress.settled(), *complete.borrow()), (2, false));
+        progress.delivered(&delivery(64, Content::Undecodable("x".to_owned())));
+        assert!(*complete.borrow());
+        let state = progress.state();
+        assert_eq!((state.done, state.undecodable, state.duplicates), (2, 1, 0));
+    }
+
+    #[test]
+    fn a_second_call_and_a_second_delivery_are_duplicates() {
+        let progress = Progress::new(10, None);
+        let change = event();
+        progress.delivered(&delivery(7, Content::Change(Arc::clone(&change))));
+        progress.ends(&change, Some(Duration::ZERO));
+        progress.ends(&change, Some(Duration::ZERO));
+        let again = event();
+        progress.delivered(&delivery(7, Content::Change(Arc::clone(&again))));
+        progress.ends(&again, Some(Duration::ZERO));
+        assert_eq!((progress.settled(), progress.state().duplicates), (1, 2));
+    }
+}

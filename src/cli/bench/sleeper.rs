@@ -1,0 +1,64 @@
+//! The handler of the measurement: waits, and tells what it saw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::cli::bench::progress::Progress;
+use crate::engine::letter::{BuryError, Letter, Letters};
+use crate::event::change::ChangeEvent;
+use crate::handler::{Context, Handler, HandlerError, Outcome, Spec};
+
+/// Waits for each event as long as work would take.
+pub(super) struct Sleeper {
+    /// Its name in the ledger.
+    pub(super) name: String,
+    pub(super) work: Duration,
+    /// Whether each call opens the transaction with the ledger's row, as handlers that write to the database do.
+    pub(super) with_ledger: bool,
+    pub(super) progress: Arc<Progress>,
+}
+
+#[async_trait]
+impl Handler for Sleeper {
+    /// No routes: the router of the measurement wakes it by every table.
+    fn spec(&self) -> Spec {
+        Spec {
+            name: self.name.clone(),
+            routes: Vec::new(),
+            coalesce_max: 1,
+            attempt_timeout: None,
+        }
+    }
+
+    async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        let began = Instant::now();
+        for event in events {
+            self.progress.begins(event);
+        }
+        let opened = match self.with_ledger {
+            true => context.once().await.map(|_| ()),
+            false => Ok(()),
+        };
+        if opened.is_ok() && !self.work.is_zero() {
+            tokio::time::sleep(self.work).await;
+        }
+        let worked = opened.is_ok().then(|| began.elapsed());
+        for event in events {
+            self.progress.ends(event, worked);
+        }
+        opened.map(|()| Outcome::Done)
+    }
+}
+
+/// Dead letters of a measurement: what cannot be decoded is counted where it arrives, and nothing is written.
+pub(super) struct NoLetters;
+
+#[async_trait]
+impl Letters for NoLetters {
+    async fn bury(&self, _: &Letter) -> Result<(), BuryError> {
+        Ok(())
+    }
+}

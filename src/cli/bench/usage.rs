@@ -1,0 +1,101 @@
+//! What the process has used so far, as Linux tells it in `/proc`. Elsewhere nothing is known, and nothing is claimed.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::Serialize;
+
+/// Ticks of `/proc/…/stat` in a second: a constant of Linux's interface to user space.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Processor time of the threads that live now, in seconds, by what they are for.
+pub(super) type CpuByThread = BTreeMap<&'static str, f64>;
+
+/// What the process has used.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Usage {
+    /// Largest resident memory so far.
+    pub(super) peak_rss_mb: Option<f64>,
+    /// Processor time of the whole process since its start, user and system.
+    pub(super) cpu_s: Option<f64>,
+}
+
+impl Usage {
+    pub(super) fn now() -> Self {
+        Self {
+            peak_rss_mb: peak_rss_mb(),
+            cpu_s: cpu_s(),
+        }
+    }
+}
+
+fn peak_rss_mb() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(round(kilobytes / 1024.0, 1))
+}
+
+fn cpu_s() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name in parentheses, which may hold anything; user and system time are the 14th and 15th.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let ticks: Vec<f64> = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    Some(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
+/// Processor time by thread. Threads that have ended are not among them: ask before anything is taken down.
+pub(super) fn cpu_by_thread() -> CpuByThread {
+    let mut by_thread = CpuByThread::new();
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return by_thread;
+    };
+    for task in tasks.flatten() {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let spent = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let nanoseconds = spent
+            .split_whitespace()
+            .next()
+            .and_then(|first| first.parse::<f64>().ok());
+        *by_thread.entry(purpose(&name)).or_default() += nanoseconds.unwrap_or_default() / 1e9;
+    }
+    for spent in by_thread.values_mut() {
+        *spent = round(*spent, 3);
+    }
+    by_thread
+}
+
+fn purpose(name: &str) -> &'static str {
+    match name {
+        _ if name.starts_with("poll ") => "poll",
+        _ if name.starts_with("rdk:") => "librdkafka",
+        _ if name.starts_with("tokio") => "workers",
+        _ => "other",
+    }
+}
+
+/// A figure with that many decimals: more would claim a precision that no measurement has.
+pub(super) fn round(figure: f64, decimals: i32) -> f64 {
+    let scale = 10_f64.powi(decimals);
+    (figure * scale).round() / scale
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_what_it_has_used() {
+        let usage = Usage::now();
+        assert!(usage.peak_rss_mb.unwrap() > 1.0);
+        assert!(usage.cpu_s.is_some());
+        assert!(cpu_by_thread().contains_key("other"));
+        assert_eq!(purpose("poll afterwrite.\n"), "poll");
+        assert_eq!(purpose("rdk:broker1\n"), "librdkafka");
+    }
+}

@@ -1,0 +1,268 @@
+//! The driver over a scripted source: what it tells the source, under which epoch, and what it does at the stop.
+//!
+//! No services: the handler touches no database, and nothing is buried.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use afterwrite::engine::core::messages::{HandlerLimits, Limits};
+use afterwrite::engine::counts::Counts;
+use afterwrite::engine::driver::{self, Channels, Owned, Setup, Times};
+use afterwrite::engine::letter::{BuryError, Letter, Letters};
+use afterwrite::engine::retry::Policy;
+use afterwrite::event::change::{Change, ChangeEvent, Origin};
+use afterwrite::event::delivery::{
+    Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
+};
+use afterwrite::event::row::{Cell, Row, Value};
+use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Resources, Route, Spec};
+use afterwrite::ledger::effects::Effects;
+use afterwrite::router::Router;
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Works on every event of `public.work`; an odd `k` waits for `gate`.
+struct Gated {
+    gate: Arc<Notify>,
+}
+
+#[async_trait]
+impl Handler for Gated {
+    fn spec(&self) -> Spec {
+        let route = Route {
+            schema: "public".to_owned(),
+            table: "work".to_owned(),
+            ordering: Ordering::PrimaryKey,
+        };
+        Spec {
+            name: "gated".to_owned(),
+            routes: vec![route],
+            coalesce_max: 1,
+            attempt_timeout: None,
+        }
+    }
+
+    async fn handle(&self, _: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        if events[0]
+            .after()
+            .and_then(|row| row.int("k"))
+            .is_some_and(|k| k % 2 == 1)
+        {
+            self.gate.notified().await;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+struct NoLetters;
+
+#[async_trait]
+impl Letters for NoLetters {
+    async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
+        Err(BuryError {
+            place: letter.group.to_string(),
+            source: "nothing is buried here".into(),
+        })
+    }
+}
+
+/// The source's ends of the channels, and the engine that runs behind them.
+struct Script {
+    events: mpsc::Sender<SourceEvent>,
+    commands: Receiver<SourceCommand>,
+    stop: watch::Sender<bool>,
+    gate: Arc<Notify>,
+    engine: tokio::task::JoinHandle<Counts>,
+    /// Keeps the taker's ends open.
+    _replays: (mpsc::Sender<driver::Replay>, mpsc::UnboundedReceiver<driver::ReplayEnd>),
+}
+
+impl Script {
+    fn start() -> Self {
+        let (events, arriving) = mpsc::channel(16);
+        let (orders, commands) = std::sync::mpsc::channel();
+        let (replay, replays) = mpsc::channel(1);
+        let (replay_ends, ended) = mpsc::unbounded_channel();
+        let (stop, mut stopping) = watch::channel(false);
+        let gate = Arc::new(Notify::new());
+        let owned = Arc::new(watch::Sender::new(Owned::new()));
+        let channels = Channels {
+            events: arriving,
+            commands: orders,
+            replays,
+            replay_ends,
+            owned,
+        };
+        let engine = tokio::spawn(driver::run(setup(Arc::clone(&gate)), channels, async move {
+            stopping.wait_for(|stop| *stop).await.unwrap();
+        }));
+        Self {
+            events,
+            commands,
+            stop,
+            gate,
+            engine,
+            _replays: (replay, ended),
+        }
+    }
+
+    fn assign(&self, epoch: u64) {
+        self.events
+            .try_send(SourceEvent::Assigned {
+                partitions: vec![(partition(), epoch)],
+            })
+            .unwrap();
+    }
+
+    fn deliver(&self, epoch: u64, position: i64, k: i64) {
+        let delivery = Box::new(delivery(position, k));
+        self.events
+            .try_send(SourceEvent::Delivered { epoch, delivery })
+            .unwrap();
+    }
+
+    /// The next command that is not a pause or a resume.
+    async fn command(&self) -> SourceCommand {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        for _ in 0..2_000 {
+            look.tick().await;
+            match self.commands.try_recv() {
+                Ok(command) => return command,
+                Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                Err(error) => panic!("the engine ended early: {error}"),
+            }
+        }
+        panic!("no command came")
+    }
+}
+
+fn setup(gate: Arc<Notify>) -> Setup {
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .connect_lazy("postgres://nobody@127.0.0.1:1/none")
+        .unwrap();
+    let effects = Effects::new(pool.clone(), uuid::Uuid::new_v4(), Duration::from_secs(60));
+    Setup {
+        group: "driver".into(),
+        router: Arc::new(Router::new(vec![Arc::new(Gated { gate })])),
+        resources: Resources { pool, effects },
+        letters: Arc::new(NoLetters),
+        limits: Limits {
+            running_max: 4,
+            window_events_max: 100,
+            window_bytes_max: 1 << 20,
+            handlers: vec![HandlerLimits {
+                coalesce_max: 1,
+                policy: Policy::default(),
+            }],
+        },
+        times: Times {
+            attempt: Duration::from_secs(30),
+            commit_interval: Duration::from_millis(10),
+            revoke_grace: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(30),
+        },
+    }
+}
+
+fn partition() -> SourcePartition {
+    SourcePartition {
+        topic: "t".into(),
+        partition: 0,
+    }
+}
+
+fn delivery(position: i64, k: i64) -> Delivery {
+    let row = || Row::new(vec![("k".into(), Cell::Value(Value::Int(k)))]);
+    let origin = Origin {
+        name: "s".into(),
+        db: "d".into(),
+        schema: "public".into(),
+        table: "work".into(),
+        tx: Some(1),
+        lsn: Some(position),
+        commit_ts_ms: Some(0),
+    };
+    let event = ChangeEvent {
+        id: None,
+        origin,
+        key: Some(row()),
+        change: Change::Insert { after: row() },
+    };
+    Delivery {
+        partition: partition(),
+        position: Position(position),
+        raw: RawRecord::default(),
+        content: Content::Change(Arc::new(event)),
+    }
+}
+
+fn settled(epoch: u64, position: i64) -> Vec<Settled> {
+    vec![Settled {
+        partition: partition(),
+        epoch,
+        position: Position(position),
+    }]
+}
+
+#[tokio::test]
+async fn a_partition_that_is_assigned_anew_commits_under_its_new_epoch() {
+    let script = Script::start();
+    script.assign(1);
+    script.deliver(1, 10, 1);
+    // Assigned again while an attempt of the first assignment still runs, and nobody said that it was lost.
+    script.assign(2);
+    script.deliver(2, 10, 2);
+    let SourceCommand::Commit(committed) = script.command().await else {
+        panic!("a commit was expected")
+    };
+    assert_eq!(committed, settled(2, 11));
+}
+
+#[tokio::test]
+async fn a_revocation_waits_for_what_runs_and_answers_with_the_settled_position() {
+    let script = Script::start();
+    script.assign(1);
+    script.deliver(1, 10, 1);
+    script.deliver(1, 11, 2);
+    let (reply, answered) = std::sync::mpsc::sync_channel(1);
+    script
+        .events
+        .try_send(SourceEvent::Revoking {
+            partitions: vec![partition()],
+            reply,
+        })
+        .unwrap();
+    script.gate.notify_one();
+    let answer = tokio::task::spawn_blocking(move || answered.recv_timeout(Duration::from_secs(10)));
+    let positions = answer.await.unwrap().unwrap();
+    // The gated job ended well in time; whether the other one had been started before the revocation is a race.
+    assert!(
+        positions == [(partition(), Position(11))] || positions == [(partition(), Position(12))],
+        "{positions:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_runs_and_leaves_with_the_settled_position() {
+    let script = Script::start();
+    script.assign(7);
+    script.deliver(7, 10, 1);
+    let SourceCommand::Commit(first) = script.command().await else {
+        panic!("a commit was expected")
+    };
+    assert_eq!(first, settled(7, 10), "nothing is settled yet");
+    script.stop.send_replace(true);
+    script.gate.notify_one();
+    let left = loop {
+        match script.command().await {
+            SourceCommand::Leave(left) => break left,
+            SourceCommand::Commit(_) | SourceCommand::Pause { .. } | SourceCommand::Resume { .. } => {}
+        }
+    };
+    assert_eq!(left, settled(7, 11));
+    drop(script.events);
+    assert_eq!(script.engine.await.unwrap().done, 1);
+}
