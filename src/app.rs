@@ -213,7 +213,12 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 /// Makes the dead-letter topic, waiting for the broker; answers false when the process was stopped meanwhile.
 async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receiver<bool>) -> bool {
     loop {
-        match topic::ensure(options, name).await {
+        // A client of brokers that do not answer waits for a minute.
+        let made = tokio::select! {
+            made = topic::ensure(options, name) => made,
+            () = stopped(stop.clone()) => return false,
+        };
+        match made {
             Ok(()) => return true,
             Err(error) => {
                 let cause = std::error::Error::source(&error)
@@ -356,4 +361,29 @@ fn ordering_text(spec: &Spec) -> String {
         .collect();
     routes.sort_unstable();
     routes.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_is_heard_while_the_broker_is_away() {
+        let options = topic_options(&Config {
+            kafka: crate::config::kafka::Kafka {
+                // Nobody listens there.
+                brokers: "127.0.0.1:1".to_owned(),
+                ..Default::default()
+            },
+            ..Config::default()
+        });
+        let (stop, stopping) = watch::channel(false);
+        let waiting = ensure_topic(&options, "none.dlq", stopping);
+        let stopped = async {
+            tokio::task::yield_now().await;
+            stop.send_replace(true);
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), futures::future::join(waiting, stopped));
+        assert!(!ended.await.unwrap().0);
+    }
 }

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod connector;
 pub mod decode;
+pub mod demo;
 pub mod dlq;
 pub mod mail_catcher;
 pub mod migrate;
@@ -74,6 +75,8 @@ pub enum Command {
     MailCatcher(mail_catcher::MailCatcherArgs),
     /// Make and update everything the worker needs in Postgres
     Migrate(migrate::MigrateArgs),
+    /// Play a small campaign's life against the real stack, from nothing and without Docker
+    Demo(demo::DemoArgs),
     /// React to changes: the worker
     Run(run::RunArgs),
     /// Follow, list, show and replay dead letters
@@ -93,7 +96,7 @@ impl Cli {
     /// Everything that is wrong with it.
     pub fn configuration(&self) -> Result<Config, Failure> {
         match self.command {
-            Command::MailCatcher(_) => Ok(Config::default()),
+            Command::MailCatcher(_) | Command::Demo(_) => Ok(Config::default()),
             _ => {
                 let inputs = Inputs::of_process(self.global.config.as_deref(), &self.global.set);
                 load(&inputs).map_err(Failure::usage)
@@ -111,6 +114,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
     match cli.command {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
+        Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
         Command::Decode(args) => {

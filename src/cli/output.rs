@@ -38,14 +38,24 @@ pub fn table<const COLUMNS: usize>(
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
 ) -> String {
     let mut table = Table::new();
+    let arrangement = arrangement(table.width());
     table
         .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_content_arrangement(arrangement)
         .set_header(names);
     for row in rows {
         table.add_row(row);
     }
     table.trim_fmt()
+}
+
+/// A terminal that does not know its width (under `script`, in some CI) says 0; fitted to that, a table would have one
+/// letter a line.
+fn arrangement(width: Option<u16>) -> ContentArrangement {
+    match width {
+        Some(0..=19) => ContentArrangement::Disabled,
+        _ => ContentArrangement::Dynamic,
+    }
 }
 
 /// Prints one line. A reader that has left (`| head`) is no error: the command ends at its next step.
@@ -57,5 +67,17 @@ pub fn print_line(text: &str) -> Result<(), Failure> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Failure::failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_without_a_width_does_not_squeeze_tables() {
+        assert!(matches!(arrangement(Some(0)), ContentArrangement::Disabled));
+        assert!(matches!(arrangement(Some(80)), ContentArrangement::Dynamic));
+        assert!(matches!(arrangement(None), ContentArrangement::Dynamic));
     }
 }

@@ -1,0 +1,224 @@
+//! The demo's stack: `infra/native/stack`, its progress and its addresses, and commands of this program against it.
+
+use std::collections::BTreeMap;
+use std::process::{ExitStatus, Output as Ended, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::DemoFailure;
+use super::place::Place;
+use super::screen::Screen;
+
+/// The first start downloads Kafka, Debezium and the registry.
+const UP_MAX: Duration = Duration::from_secs(900);
+
+/// Stopping a stack; the script itself kills what does not stop in time.
+const DOWN_MAX: Duration = Duration::from_secs(90);
+
+/// One command of this program, such as `migrate`.
+const COMMAND_MAX: Duration = Duration::from_secs(120);
+
+/// What every line of the script begins with.
+const PREFIX: &str = "stack: ";
+
+/// Variables that a command of this program keeps from the demo's own environment. Everything else might be a setting
+/// of another installation.
+const KEPT: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "RUST_LOG", "RUST_BACKTRACE"];
+
+/// The stack in its place.
+#[derive(Debug)]
+pub(super) struct Stack<'a> {
+    place: &'a Place,
+    /// Process group of the script that runs now, or 0.
+    running: AtomicU32,
+}
+
+impl<'a> Stack<'a> {
+    pub(super) fn new(place: &'a Place) -> Self {
+        Self {
+            place,
+            running: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether something of it runs.
+    pub(super) async fn runs(&self) -> Result<bool, DemoFailure> {
+        if !self.place.existed {
+            return Ok(false);
+        }
+        let status = self.script(&["status"], COMMAND_MAX).await?;
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        Ok(said.lines().any(|line| !line.ends_with("pid -")))
+    }
+
+    /// The services that were started and have ended; none when that cannot be found out.
+    pub(super) async fn dead_services(&self) -> Vec<String> {
+        let Ok(status) = self.script(&["status"], COMMAND_MAX).await else {
+            return Vec::new();
+        };
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        let dead = said.lines().filter(|line| line.ends_with("pid -"));
+        dead.filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect()
+    }
+
+    /// Starts what is down, showing the script's progress.
+    pub(super) async fn up(&self, screen: &Screen) -> Result<(), DemoFailure> {
+        let waiting = screen.waiting("starting the services");
+        let mut child = self
+            .command(&["up"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| self.not_started(source))?;
+        self.running.store(child.id().unwrap_or_default(), Ordering::Relaxed);
+        let lines = child.stderr.take().map(BufReader::new);
+        let status = timeout(UP_MAX, async {
+            if let Some(lines) = lines {
+                show(lines, screen).await;
+            }
+            child.wait().await
+        })
+        .await;
+        drop(waiting);
+        match status {
+            Err(_) => Err(DemoFailure::Late {
+                what: "the stack to be up".to_owned(),
+                seconds: UP_MAX.as_secs(),
+                log: self.place.log("connect"),
+            }),
+            Ok(ended) => {
+                self.running.store(0, Ordering::Relaxed);
+                success(
+                    ended.map_err(|source| self.not_started(source))?,
+                    "infra/native/stack up",
+                    "",
+                )
+            }
+        }
+    }
+
+    /// Stops everything, and deletes its files when it may; ends a script that was cut off first.
+    pub(super) async fn down(&self, wipe: bool) -> Result<(), DemoFailure> {
+        let cut_off = self.running.swap(0, Ordering::Relaxed);
+        if cut_off != 0 {
+            super::worker::signal("-TERM", &format!("-{cut_off}")).await;
+        }
+        let arguments: &[&str] = if wipe { &["down", "--wipe"] } else { &["down"] };
+        let ended = self.script(arguments, DOWN_MAX).await?;
+        success(
+            ended.status,
+            &format!("infra/native/stack {}", arguments.join(" ")),
+            &String::from_utf8_lossy(&ended.stderr),
+        )
+    }
+
+    /// The addresses, by the names that this program reads.
+    pub(super) async fn addresses(&self) -> Result<BTreeMap<String, String>, DemoFailure> {
+        let ended = self.script(&["env"], COMMAND_MAX).await?;
+        success(
+            ended.status,
+            "infra/native/stack env",
+            &String::from_utf8_lossy(&ended.stderr),
+        )?;
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let pairs = said.lines().filter_map(|line| line.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// Runs a command of this program as a person would; answers what it printed.
+    pub(super) async fn afterwrite(
+        &self,
+        arguments: &[&str],
+        settings: &BTreeMap<String, String>,
+    ) -> Result<String, DemoFailure> {
+        let what = format!("afterwrite {}", arguments.join(" "));
+        let mut command = own_program(self.place, settings)?;
+        command.args(arguments).kill_on_drop(true);
+        let ended = timeout(COMMAND_MAX, command.output())
+            .await
+            .map_err(|_| DemoFailure::Slow {
+                what: what.clone(),
+                seconds: COMMAND_MAX.as_secs(),
+            })?
+            .map_err(DemoFailure::OwnProgram)?;
+        success(ended.status, &what, &String::from_utf8_lossy(&ended.stderr))?;
+        Ok(String::from_utf8_lossy(&ended.stdout).trim().to_owned())
+    }
+
+    async fn script(&self, arguments: &[&str], time_max: Duration) -> Result<Ended, DemoFailure> {
+        let mut command = self.command(arguments);
+        timeout(time_max, command.kill_on_drop(true).output())
+            .await
+            .map_err(|_| DemoFailure::Slow {
+                what: format!("infra/native/stack {}", arguments.join(" ")),
+                seconds: time_max.as_secs(),
+            })?
+            .map_err(|source| self.not_started(source))
+    }
+
+    /// In a process group of its own: a Ctrl-C at the terminal is for the demo, which then takes the stack down.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.place.script());
+        command
+            .args(arguments)
+            .envs(self.place.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .process_group(0);
+        command
+    }
+
+    fn not_started(&self, source: std::io::Error) -> DemoFailure {
+        DemoFailure::Script {
+            path: self.place.script(),
+            source,
+        }
+    }
+}
+
+/// This program, with these settings and none of the environment's or the working directory's.
+pub(super) fn own_program(place: &Place, settings: &BTreeMap<String, String>) -> Result<Command, DemoFailure> {
+    let binary = std::env::current_exe().map_err(DemoFailure::OwnProgram)?;
+    let mut command = Command::new(binary);
+    command
+        .env_clear()
+        .envs(KEPT.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))))
+        .envs(settings)
+        .current_dir(&place.dir)
+        .stdin(Stdio::null())
+        .process_group(0);
+    Ok(command)
+}
+
+async fn show<R: AsyncRead + Unpin>(lines: BufReader<R>, screen: &Screen) {
+    let mut lines = lines.lines();
+    loop {
+        match lines.next_line().await {
+            Ok(Some(line)) => {
+                let said = line.strip_prefix(PREFIX).unwrap_or(&line);
+                // How to use the stack by hand is said at the end, where it is still there.
+                screen.note(said.split(" (eval ").next().unwrap_or(said));
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the progress of the stack could not be read");
+                return;
+            }
+        }
+    }
+}
+
+fn success(status: ExitStatus, what: &str, said: &str) -> Result<(), DemoFailure> {
+    if status.success() {
+        return Ok(());
+    }
+    Err(DemoFailure::Command {
+        what: what.to_owned(),
+        status,
+        said: said.trim().to_owned(),
+    })
+}
