@@ -69,9 +69,12 @@ impl Letters for NoLetters {
     }
 }
 
+/// More than any script says at once.
+const EVENTS_MAX: usize = 64;
+
 /// The source's ends of the channels, and the engine that runs behind them.
 struct Script {
-    events: mpsc::UnboundedSender<SourceEvent>,
+    events: mpsc::Sender<SourceEvent>,
     commands: Receiver<SourceCommand>,
     stop: watch::Sender<bool>,
     gate: Arc<Notify>,
@@ -82,7 +85,7 @@ struct Script {
 
 impl Script {
     fn start() -> Self {
-        let (events, arriving) = mpsc::unbounded_channel();
+        let (events, arriving) = mpsc::channel(EVENTS_MAX);
         let (orders, commands) = std::sync::mpsc::channel();
         let (replay, replays) = mpsc::channel(1);
         let (replay_ends, ended) = mpsc::unbounded_channel();
@@ -111,7 +114,7 @@ impl Script {
 
     fn assign(&self, epoch: u64) {
         self.events
-            .send(SourceEvent::Assigned {
+            .try_send(SourceEvent::Assigned {
                 partitions: vec![(partition(), epoch)],
             })
             .unwrap();
@@ -119,7 +122,9 @@ impl Script {
 
     fn deliver(&self, epoch: u64, position: i64, k: i64) {
         let delivery = Box::new(delivery(position, k));
-        self.events.send(SourceEvent::Delivered { epoch, delivery }).unwrap();
+        self.events
+            .try_send(SourceEvent::Delivered { epoch, delivery })
+            .unwrap();
     }
 
     /// The next command that is not a pause or a resume.
@@ -228,7 +233,7 @@ async fn a_revocation_waits_for_what_runs_and_answers_with_the_settled_position(
     let (reply, answered) = std::sync::mpsc::sync_channel(1);
     script
         .events
-        .send(SourceEvent::Revoking {
+        .try_send(SourceEvent::Revoking {
             partitions: vec![partition()],
             reply,
         })
