@@ -69,6 +69,9 @@ impl Letters for NoLetters {
     }
 }
 
+/// More than any script says at once.
+const EVENTS_MAX: usize = 64;
+
 /// The source's ends of the channels, and the engine that runs behind them.
 struct Script {
     events: mpsc::Sender<SourceEvent>,
@@ -82,7 +85,7 @@ struct Script {
 
 impl Script {
     fn start() -> Self {
-        let (events, arriving) = mpsc::channel(16);
+        let (events, arriving) = mpsc::channel(EVENTS_MAX);
         let (orders, commands) = std::sync::mpsc::channel();
         let (replay, replays) = mpsc::channel(1);
         let (replay_ends, ended) = mpsc::unbounded_channel();

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::app;
 use crate::cli::bench::progress::Progress;
 use crate::cli::bench::sleeper::{NoLetters, Sleeper};
-use crate::cli::bench::usage::{CpuByThread, Usage, cpu_by_thread, round};
+use crate::cli::bench::usage::{Threads, Usage, round, threads};
 use crate::cli::bench::{Brokers, Cluster, print};
 use crate::cli::decode::SchemaFile;
 use crate::cli::{Failure, database};
@@ -102,7 +102,8 @@ struct Report {
     skipped: u64,
     /// How long a call took in fact.
     work_us_mean: f64,
-    cpu_s_by_thread: CpuByThread,
+    #[serde(flatten)]
+    threads: Threads,
     #[serde(skip_serializing_if = "Option::is_none")]
     with_ledger: Option<Box<Report>>,
 }
@@ -193,21 +194,21 @@ async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> 
     };
     let setup = setup(args, config, &group, sleeper, ledger);
     let lanes = setup.limits.running_max;
-    let by_thread = drive(args, config, &cluster, setup, &progress).await?;
+    let threads = drive(args, config, &cluster, setup, &progress).await?;
     if args.group.is_none() {
         cluster.delete_group(&group).await?;
     }
-    Ok(report(args, &progress, lanes, by_thread))
+    Ok(report(args, &progress, lanes, threads))
 }
 
-/// Runs the worker until everything wanted is done or nothing moves any more; answers the threads' processor time then.
+/// Runs the worker until everything wanted is done or nothing moves any more; answers what the threads did until then.
 async fn drive(
     args: &DrainArgs,
     config: &Config,
     cluster: &Cluster,
     setup: Setup,
     progress: &Arc<Progress>,
-) -> Result<CpuByThread, Failure> {
+) -> Result<Threads, Failure> {
     let (commands, orders) = std::sync::mpsc::channel();
     let (events, from_source) = mpsc::channel(kafka::UNHEARD_MAX);
     let (to_engine, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
@@ -233,12 +234,12 @@ async fn drive(
     };
     let engine = tokio::spawn(driver::run(setup, channels, stopped));
     await_end(progress, Duration::from_secs(args.idle_s)).await;
-    let by_thread = cpu_by_thread();
+    let threads = threads();
     stop.send_replace(true);
     engine.await.map_err(Failure::failed)?;
     source.ended().await;
     listening.await.map_err(Failure::failed)?;
-    Ok(by_thread)
+    Ok(threads)
 }
 
 /// Passes on what the source says, and counts it on its way.
@@ -277,7 +278,7 @@ async fn await_end(progress: &Progress, idle_max: Duration) {
     }
 }
 
-fn report(args: &DrainArgs, progress: &Progress, lanes: usize, cpu_s_by_thread: CpuByThread) -> Report {
+fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads) -> Report {
     let state = progress.state();
     // What was still under way when the last wanted record was done is no part of the figures.
     let records = state.done.min(args.records - state.undecodable.min(args.records));
@@ -297,7 +298,7 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, cpu_s_by_thread: 
         undecodable: state.undecodable,
         skipped: state.skipped,
         work_us_mean: round(state.worked.as_secs_f64() * 1e6 / calls, 1),
-        cpu_s_by_thread,
+        threads,
         with_ledger: None,
     }
 }

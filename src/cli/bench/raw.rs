@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::app;
 use crate::cli::Failure;
-use crate::cli::bench::usage::{CpuByThread, Usage, cpu_by_thread, round};
+use crate::cli::bench::usage::{Threads, Usage, round, threads};
 use crate::cli::bench::{Brokers, Cluster, print};
 use crate::config::Config;
 use crate::decode::Decoder;
@@ -60,7 +60,8 @@ struct Report {
     usage: Usage,
     /// Records that are missing, and values that could not be parsed.
     missing: u64,
-    cpu_s_by_thread: CpuByThread,
+    #[serde(flatten)]
+    threads: Threads,
 }
 
 pub(super) async fn run(args: &RawArgs, config: &Config) -> Result<(), Failure> {
@@ -107,7 +108,7 @@ fn measure(args: &RawArgs, cluster: &Cluster, work: &Work) -> Result<Report, Fai
         value_mb: round(bytes as f64 / 1e6, 1),
         usage: Usage::now(),
         missing: args.records - records + failed,
-        cpu_s_by_thread: cpu_by_thread(),
+        threads: threads(),
     })
 }
 

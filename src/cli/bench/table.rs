@@ -33,6 +33,8 @@ struct Row {
     fastest: f64,
     cpu_us: f64,
     cores: f64,
+    /// Cores that would have been used, had they been free.
+    cores_wanted: f64,
     peak_rss_mb: f64,
     order_s: f64,
     seconds: f64,
@@ -129,6 +131,7 @@ impl Row {
             fastest: rates.iter().copied().fold(0.0, f64::max),
             cpu_us: cpu_s * 1e6 / filled.records.max(1) as f64,
             cores: cpu_s / seconds.max(1e-6),
+            cores_wanted: (cpu_s + median(figures("core_awaited_s"))) / seconds.max(1e-6),
             peak_rss_mb: median(figures("peak_rss_mb")),
             order_s: if work_s.is_finite() {
                 work_s * filled.busiest_key_records as f64
@@ -143,8 +146,8 @@ impl Row {
         }
     }
 
-    /// What takes up the time. The busiest row's changes run one after the other, whatever else is free; a thread can use
-    /// one core; what neither explains is processor time of the whole process, or of others on the machine.
+    /// What takes up the time. The busiest row's changes run one after the other, whatever else is free. A thread or a task
+    /// can use one core. Where cores were wanted and not free, other programs had them.
     fn bound(&self, cores: f64) -> String {
         let (thread, spent) = &self.busiest_thread;
         if self.order_s >= BOUND_SHARE * self.seconds {
@@ -153,8 +156,12 @@ impl Row {
             format!("processor: the {thread} thread")
         } else if self.cores >= BOUND_SHARE * cores {
             "processor: all cores".to_owned()
+        } else if self.cores_wanted >= BOUND_SHARE * cores {
+            "processor: no free core".to_owned()
+        } else if self.cores_wanted >= BOUND_SHARE {
+            "processor: one task".to_owned()
         } else {
-            format!("waiting: {:.1} of {cores} cores used", self.cores)
+            "waiting".to_owned()
         }
     }
 }
@@ -187,7 +194,7 @@ mod tests {
             name: (*name).to_owned(),
             report: json!({
                 "records_per_s": rate, "seconds": 1_000.0 / rate, "cpu_s": cpu_s, "work_us_mean": work_us,
-                "duplicates": 1, "cpu_s_by_thread": {"poll": 0.1, "workers": cpu_s},
+                "duplicates": 1, "core_awaited_s": 0.0, "cpu_s_by_thread": {"poll": 0.1, "workers": cpu_s},
             }),
         });
         Comparison {
@@ -215,6 +222,10 @@ mod tests {
     fn the_busiest_key_bounds_when_its_work_takes_the_time() {
         let ordered = comparison(&[("drain", 1_000.0, 0.2, 9_500.0)]);
         assert_eq!(ordered.rows[0].bound(2.0), "order: the busiest key");
+        let single = comparison(&[("drain", 1_000.0, 1.0, 1.0)]);
+        assert_eq!(single.rows[0].bound(2.0), "processor: one task");
+        let idle = comparison(&[("drain", 1_000.0, 0.1, 1.0)]);
+        assert_eq!(idle.rows[0].bound(2.0), "waiting");
         let polled = comparison(&[("raw", 9_500.0, 0.1, 0.0)]);
         assert_eq!(polled.rows[0].bound(2.0), "processor: the poll thread");
     }

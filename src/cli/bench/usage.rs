@@ -8,8 +8,14 @@ use serde::Serialize;
 /// Ticks of `/proc/…/stat` in a second: a constant of Linux's interface to user space.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Processor time of the threads that live now, in seconds, by what they are for.
-pub(super) type CpuByThread = BTreeMap<&'static str, f64>;
+/// What the threads of the process did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Threads {
+    /// Processor time by what the threads are for.
+    cpu_s_by_thread: BTreeMap<&'static str, f64>,
+    /// How long threads were ready to run and had no core, summed: other programs, or more threads than cores.
+    core_awaited_s: f64,
+}
 
 /// What the process has used.
 #[derive(Debug, Clone, Serialize)]
@@ -49,25 +55,25 @@ fn cpu_s() -> Option<f64> {
     Some(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// Processor time by thread. Threads that have ended are not among them: ask before anything is taken down.
-pub(super) fn cpu_by_thread() -> CpuByThread {
-    let mut by_thread = CpuByThread::new();
+/// What the threads did that live now. Those that have ended are not among them: ask before anything is taken down.
+pub(super) fn threads() -> Threads {
+    let mut threads = Threads::default();
     let Ok(tasks) = fs::read_dir("/proc/self/task") else {
-        return by_thread;
+        return threads;
     };
     for task in tasks.flatten() {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        let spent = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        let nanoseconds = spent
-            .split_whitespace()
-            .next()
-            .and_then(|first| first.parse::<f64>().ok());
-        *by_thread.entry(purpose(&name)).or_default() += nanoseconds.unwrap_or_default() / 1e9;
+        // Nanoseconds on a core, then nanoseconds ready to run and waiting for one.
+        let times = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let mut seconds = times.split_whitespace().map(|time| time.parse().unwrap_or(0.0) / 1e9);
+        *threads.cpu_s_by_thread.entry(purpose(&name)).or_default() += seconds.next().unwrap_or_default();
+        threads.core_awaited_s += seconds.next().unwrap_or_default();
     }
-    for spent in by_thread.values_mut() {
+    threads.core_awaited_s = round(threads.core_awaited_s, 3);
+    for spent in threads.cpu_s_by_thread.values_mut() {
         *spent = round(*spent, 3);
     }
-    by_thread
+    threads
 }
 
 fn purpose(name: &str) -> &'static str {
@@ -94,7 +100,7 @@ mod tests {
         let usage = Usage::now();
         assert!(usage.peak_rss_mb.is_some_and(|megabytes| megabytes > 1.0));
         assert!(usage.cpu_s.is_some());
-        assert!(cpu_by_thread().contains_key("other"));
+        assert!(threads().cpu_s_by_thread.contains_key("other"));
         assert_eq!(purpose("poll afterwrite.\n"), "poll");
         assert_eq!(purpose("rdk:broker1\n"), "librdkafka");
     }
