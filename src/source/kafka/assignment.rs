@@ -7,8 +7,10 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::event::delivery::SourcePartition;
 use crate::ledger::claims::{Claim, Claims};
@@ -18,8 +20,27 @@ use crate::source::kafka::client::{Client, QUESTION_TIMEOUT};
 /// Pause between tries to reach Postgres or the broker while partitions wait for their claims.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Tries before the claim is given up; the partitions then stay without a claim and deliver nothing.
-const TRIES_MAX: u32 = 120;
+/// How often a warning says what is waited for.
+const TRIES_PER_WARNING: u32 = 10;
+
+/// How long claiming may take in all before it is given up; the partitions left then stay without a claim and deliver
+/// nothing. It holds up the poll thread, and librdkafka gives the whole assignment away when that is silent for
+/// `max.poll.interval.ms` (5 min).
+const CLAIM_MAX: Duration = Duration::from_secs(60);
+
+/// Until when claiming may go on.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self(Instant::now() + time)
+    }
+
+    fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
 
 /// Claims partitions. Runs on the poll thread before the first fetch; heartbeats go on meanwhile.
 ///
@@ -32,19 +53,24 @@ pub(super) fn claim(
     partitions: &[SourcePartition],
     start: Start,
 ) -> Vec<(SourcePartition, u64)> {
+    let asking = Asking {
+        client,
+        claims,
+        runtime,
+        deadline: Deadline::after(CLAIM_MAX),
+    };
     let mut claimed = Vec::with_capacity(partitions.len());
-    let Some(started_before) = insist("the claims", || runtime.block_on(claims.group_started())) else {
+    let Some(started_before) = asking.postgres("the claims", || claims.group_started()) else {
         return claimed;
     };
-    let Some(committed) = insist("the committed offsets", || committed(client, partitions)) else {
+    let Some(committed) = asking.broker("the committed offsets", |within| committed(client, partitions, within)) else {
         return claimed;
     };
+    let start = if started_before { Start::Earliest } else { start };
     for partition in partitions {
         let topic = &partition.topic;
-        let Some(claim) = insist("the claim", || {
-            runtime.block_on(claims.take(topic, partition.partition))
-        }) else {
-            continue;
+        let Some(claim) = asking.postgres("the claim", || claims.take(topic, partition.partition)) else {
+            return claimed;
         };
         let offset = committed
             .find_partition(topic, partition.partition)
@@ -53,66 +79,77 @@ pub(super) fn claim(
             Some(Offset::Offset(offset)) => Some(offset),
             _ => None,
         };
-        if begin(
-            client,
-            claims,
-            runtime,
-            partition,
-            claim,
-            known,
-            if started_before { Start::Earliest } else { start },
-        ) {
+        if asking.begin(partition, claim, known, start) {
             claimed.push((partition.clone(), claim.epoch));
         }
     }
     claimed
 }
 
-/// Makes sure that the partition has a position; answers whether it has one.
-fn begin(
-    client: &Client,
-    claims: &Claims,
-    runtime: &Handle,
-    partition: &SourcePartition,
-    claim: Claim,
-    committed: Option<i64>,
-    start: Start,
-) -> bool {
-    let first = match (committed, claim.first_offset) {
-        (Some(_), Some(_)) => return true,
-        (Some(offset), None) => offset,
-        (None, Some(first)) => {
-            tracing::error!(
-                %partition, first_offset = first,
-                "the committed offset of this partition was lost (expired or deleted): it is stopped; set the group's \
-                 offset explicitly, then restart"
-            );
-            return true;
-        }
-        (None, None) => {
-            let Some(first) = insist("the first offset", || first_offset(client, partition, start)) else {
-                return false;
-            };
-            first
-        }
-    };
-    let recorded = insist("the first offset", || {
-        runtime.block_on(claims.started(&partition.topic, partition.partition, first))
-    });
-    recorded.is_some()
+/// Whom to ask, and until when.
+struct Asking<'a> {
+    client: &'a Client,
+    claims: &'a Claims,
+    runtime: &'a Handle,
+    deadline: Deadline,
 }
 
-fn committed(client: &Client, partitions: &[SourcePartition]) -> rdkafka::error::KafkaResult<TopicPartitionList> {
+impl Asking<'_> {
+    /// Makes sure that the partition has a position; answers whether it has one.
+    fn begin(&self, partition: &SourcePartition, claim: Claim, committed: Option<i64>, start: Start) -> bool {
+        let first = match (committed, claim.first_offset) {
+            (Some(_), Some(_)) => return true,
+            (Some(offset), None) => offset,
+            (None, Some(first)) => {
+                tracing::error!(
+                    %partition, first_offset = first,
+                    "the committed offset of this partition was lost (expired or deleted): it is stopped; set the group's \
+                     offset explicitly, then restart"
+                );
+                return true;
+            }
+            (None, None) => {
+                let first = self.broker("the first offset", |within| {
+                    first_offset(self.client, partition, start, within)
+                });
+                let Some(first) = first else { return false };
+                first
+            }
+        };
+        let started = || self.claims.started(&partition.topic, partition.partition, first);
+        self.postgres("the first offset", started).is_some()
+    }
+
+    fn broker<T>(&self, what: &str, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> Option<T> {
+        insist(what, self.deadline, || ask(self.deadline.left().min(QUESTION_TIMEOUT)))
+    }
+
+    fn postgres<T, E, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> Option<T>
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        insist(what, self.deadline, || {
+            let answer = async { tokio::time::timeout(self.deadline.left(), ask()).await };
+            match self.runtime.block_on(answer) {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err("postgres did not answer".to_owned()),
+            }
+        })
+    }
+}
+
+fn committed(client: &Client, partitions: &[SourcePartition], within: Duration) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition(&partition.topic, partition.partition);
     }
-    client.committed_offsets(list, QUESTION_TIMEOUT)
+    client.committed_offsets(list, within)
 }
 
 /// Finds and commits the offset at which the group starts on a partition.
-fn first_offset(client: &Client, partition: &SourcePartition, start: Start) -> rdkafka::error::KafkaResult<i64> {
-    let (low, high) = client.fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT)?;
+fn first_offset(client: &Client, partition: &SourcePartition, start: Start, within: Duration) -> KafkaResult<i64> {
+    let (low, high) = client.fetch_watermarks(&partition.topic, partition.partition, within)?;
     let first = match start {
         Start::Earliest => low,
         Start::Latest => high,
@@ -124,17 +161,20 @@ fn first_offset(client: &Client, partition: &SourcePartition, start: Start) -> r
     Ok(first)
 }
 
-/// Asks again until there is an answer; the partitions wait meanwhile, nothing is fetched without a claim.
-fn insist<T, E: std::fmt::Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> Option<T> {
-    for tried in 0..TRIES_MAX {
+/// Asks again until there is an answer or the time is over; the partitions wait meanwhile, nothing is fetched without a
+/// claim.
+fn insist<T, E: std::fmt::Display>(what: &str, deadline: Deadline, mut ask: impl FnMut() -> Result<T, E>) -> Option<T> {
+    let mut tried = 0_u32;
+    while !deadline.left().is_zero() {
         match ask() {
             Ok(answer) => return Some(answer),
-            Err(error) if tried % 10 == 0 => {
+            Err(error) if tried.is_multiple_of(TRIES_PER_WARNING) => {
                 tracing::warn!(error = %error, "waiting for {what} before the first fetch")
             }
             Err(_) => {}
         }
-        std::thread::park_timeout(RETRY_PAUSE);
+        tried += 1;
+        std::thread::park_timeout(RETRY_PAUSE.min(deadline.left()));
     }
     tracing::error!("gave up on {what}: the partitions deliver nothing until the next assignment");
     None
@@ -142,7 +182,7 @@ fn insist<T, E: std::fmt::Display>(what: &str, mut ask: impl FnMut() -> Result<T
 
 /// Names every partition whose position is outside of what its topic still holds. It is stopped, never reset.
 pub(super) fn name_gaps(client: &Client, partitions: &[SourcePartition]) {
-    let Ok(committed) = committed(client, partitions) else {
+    let Ok(committed) = committed(client, partitions, QUESTION_TIMEOUT) else {
         tracing::error!("a position is out of range, and the committed offsets could not be read to tell which");
         return;
     };
@@ -165,5 +205,35 @@ pub(super) fn name_gaps(client: &Client, partitions: &[SourcePartition]) {
             ),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_in_vain_is_given_up_at_the_deadline() {
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let mut tries = 0;
+        let answer: Option<()> = insist("an answer", deadline, || {
+            tries += 1;
+            Err("none")
+        });
+        assert_eq!((answer, deadline.left()), (None, Duration::ZERO));
+        assert!(tries >= 1);
+        let late = insist("an answer", deadline, || -> Result<(), String> {
+            panic!("nothing is asked after the deadline")
+        });
+        assert_eq!(late, None);
+    }
+
+    #[test]
+    fn a_question_is_asked_until_it_is_answered() {
+        let mut answers = [Err("not yet"), Ok(7)].into_iter();
+        let answer = insist("an answer", Deadline::after(Duration::from_secs(30)), || {
+            answers.next().expect("it is asked twice")
+        });
+        assert_eq!(answer, Some(7));
     }
 }
