@@ -14,8 +14,8 @@ pub struct Counts {
     pub skipped: BTreeMap<&'static str, u64>,
     /// Jobs that ended well.
     pub done: u64,
-    /// Attempts that failed and were followed by another.
-    pub retried: u64,
+    /// Attempts that failed; another followed, or a dead letter.
+    pub failed: u64,
     /// Dead letters that became durable.
     pub buried: u64,
     /// Dead letters that came back.
@@ -38,8 +38,8 @@ impl fmt::Display for Counts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "{} delivered, {} done, {} retried, {} buried",
-            self.delivered, self.done, self.retried, self.buried
+            "{} delivered, {} done, {} attempts failed, {} buried",
+            self.delivered, self.done, self.failed, self.buried
         )?;
         if self.replayed > 0 {
             write!(out, ", {} replayed", self.replayed)?;

@@ -349,7 +349,7 @@ impl Driver {
             Finish::Done | Finish::Skipped => self.counts.done += 1,
             Finish::Snooze(_) => {}
             Finish::Transient(_) | Finish::Permanent | Finish::Unreachable | Finish::TimedOut | Finish::Panicked => {
-                self.counts.retried += 1;
+                self.counts.failed += 1;
                 let error = end.error.unwrap_or_default();
                 if let Some(held) = self.held.get_mut(&job) {
                     let handler = self.setup.router.name(usize::from(held.handler.0));
