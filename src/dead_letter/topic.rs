@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
+
+/// How long the broker may take for one operation.
+const OPERATION_MAX: Duration = Duration::from_secs(10);
 
 /// Settings of dead-letter topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub struct Options {
     pub message_bytes_max: usize,
 }
 
-/// A dead-letter topic could not be made.
+/// A dead-letter topic could not be made, or cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client or the request failed.
@@ -45,6 +48,39 @@ pub enum Error {
         /// Why.
         code: RDKafkaErrorCode,
     },
+    /// The settings of an existing topic could not be read.
+    #[error("settings of dead-letter topic {topic} could not be read")]
+    Described {
+        /// The topic.
+        topic: String,
+        /// What librdkafka said.
+        #[source]
+        source: KafkaError,
+    },
+    /// The topic exists, and would lose or refuse letters.
+    #[error("dead-letter topic {topic} cannot be used: {}", faults.join("; "))]
+    Unfit {
+        /// The topic.
+        topic: String,
+        /// Each setting with its value, what it does to letters, and the remedy.
+        faults: Vec<String>,
+    },
+}
+
+impl Error {
+    /// Whether waiting cannot mend it.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Unfit { .. })
+    }
+}
+
+/// What an existing topic does with its records, in the broker's words.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    cleanup_policy: Option<String>,
+    message_bytes_max: Option<u64>,
+    /// `-1` is for ever.
+    retention_ms: Option<i64>,
 }
 
 /// The dead-letter topic of a group.
@@ -62,10 +98,10 @@ pub fn client_config(options: &Options) -> ClientConfig {
     config
 }
 
-/// Makes the topic of a group unless it exists.
+/// Makes the topic of a group, or checks the one that exists.
 ///
 /// # Errors
-/// When the broker does not answer or refuses.
+/// When the broker does not answer or refuses, and when the existing topic would lose or refuse letters.
 pub async fn ensure(options: &Options, topic: &str) -> Result<(), Error> {
     let failed = |source| Error::Made {
         topic: topic.to_owned(),
@@ -79,13 +115,130 @@ pub async fn ensure(options: &Options, topic: &str) -> Result<(), Error> {
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention)
         .set("max.message.bytes", &bytes);
-    let times = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+    let times = AdminOptions::new().operation_timeout(Some(OPERATION_MAX));
     for made in admin.create_topics([&wanted], &times).await.map_err(failed)? {
         match made {
             Ok(topic) => tracing::info!(topic, "dead-letter topic made"),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => check(&admin, options, topic).await?,
             Err((topic, code)) => return Err(Error::Refused { topic, code }),
         }
     }
     Ok(())
+}
+
+async fn check(admin: &AdminClient<DefaultClientContext>, options: &Options, topic: &str) -> Result<(), Error> {
+    let failed = |source| Error::Described {
+        topic: topic.to_owned(),
+        source,
+    };
+    let times = AdminOptions::new().request_timeout(Some(OPERATION_MAX));
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let mut described = admin.describe_configs(&asked, &times).await.map_err(failed)?;
+    let found = match described.pop() {
+        Some(Ok(described)) => found(&described),
+        Some(Err(
+            code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
+        )) => {
+            tracing::warn!(topic, code = %code, "settings of the dead-letter topic may not be read: it is used unchecked; allow DescribeConfigs on it");
+            return Ok(());
+        }
+        Some(Err(code)) => return Err(failed(KafkaError::AdminOp(code))),
+        None => Found::default(),
+    };
+    let retention_ms = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
+    if let Some(kept_ms) = found.retention_ms.filter(|kept| (0..retention_ms).contains(kept)) {
+        tracing::warn!(
+            topic,
+            retention_ms = kept_ms,
+            wanted_ms = retention_ms,
+            "the dead-letter topic keeps letters for less than dead_letters.retention_ms: older ones cannot be replayed"
+        );
+    }
+    let faults = faults(options, topic, &found);
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Unfit {
+            topic: topic.to_owned(),
+            faults,
+        }),
+    }
+}
+
+fn found(described: &ConfigResource) -> Found {
+    let value = |name: &str| described.get(name).and_then(|entry| entry.value.clone());
+    Found {
+        cleanup_policy: value("cleanup.policy"),
+        message_bytes_max: value("max.message.bytes").and_then(|text| text.parse().ok()),
+        retention_ms: value("retention.ms").and_then(|text| text.parse().ok()),
+    }
+}
+
+/// What makes letters vanish or be refused: each setting with its value, its effect and the remedy. Pure.
+fn faults(options: &Options, topic: &str, found: &Found) -> Vec<String> {
+    let alter = |setting: &str| {
+        format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {setting}")
+    };
+    let compacted = found
+        .cleanup_policy
+        .as_deref()
+        .filter(|policy| policy.contains("compact"));
+    let compacted = compacted.map(|policy| {
+        format!(
+            "cleanup.policy is {policy}, and of the letters with one key all but the last would vanish: {}",
+            alter("cleanup.policy=delete")
+        )
+    });
+    let wanted = options.message_bytes_max;
+    let small = found.message_bytes_max.filter(|bytes| *bytes < wanted as u64);
+    let small = small.map(|bytes| {
+        format!(
+            "max.message.bytes is {bytes}, and letters of up to {wanted} bytes (dead_letters.message_bytes_max) would be \
+             refused: {}, or lower the setting to what the source's topics take and 64 KiB",
+            alter(&format!("max.message.bytes={wanted}"))
+        )
+    });
+    compacted.into_iter().chain(small).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_loses_or_refuses_letters_is_unfit() {
+        let options = Options {
+            brokers: String::new(),
+            properties: Vec::new(),
+            partitions: 3,
+            replicas: None,
+            retention: Duration::from_secs(1),
+            message_bytes_max: 100_000,
+        };
+        for (policy, bytes, settings) in [
+            ("delete", 100_000, &[][..]),
+            ("delete", 200_000, &[]),
+            ("compact", 100_000, &["cleanup.policy is compact"]),
+            ("compact,delete", 100_000, &["cleanup.policy is compact,delete"]),
+            (
+                "compact",
+                99_999,
+                &["cleanup.policy is compact", "max.message.bytes is 99999"],
+            ),
+        ] {
+            let found = Found {
+                cleanup_policy: Some(policy.to_owned()),
+                message_bytes_max: Some(bytes),
+                retention_ms: None,
+            };
+            let faults = faults(&options, "g.dlq", &found);
+            assert_eq!(faults.len(), settings.len(), "{faults:?}");
+            for (fault, setting) in faults.iter().zip(settings) {
+                assert!(
+                    fault.starts_with(setting) && fault.contains("--entity-name g.dlq"),
+                    "{fault}"
+                );
+            }
+        }
+        assert_eq!(faults(&options, "g.dlq", &Found::default()), Vec::<String>::new());
+    }
 }
