@@ -77,6 +77,13 @@ impl Router {
         }
     }
 
+    /// Gives a handler another time-out than its own.
+    #[must_use]
+    pub fn with_timeout(mut self, handler: usize, timeout: Duration) -> Self {
+        self.timeouts[handler] = Some(timeout);
+        self
+    }
+
     /// The handlers, by index.
     pub fn handlers(&self) -> &[Arc<dyn Handler>] {
         &self.handlers

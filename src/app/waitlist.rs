@@ -37,15 +37,36 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
             delay: config.waitlist.reward_hold.0,
             ..RewardSettings::default()
         },
-        fraud: fraud(&config.fraud)?,
+        fraud: fraud(&config.fraud),
     };
     let clients = Clients {
         mailer: Arc::new(SmtpMailer::new(smtp(&config.smtp))),
         caller: Arc::new(caller(config)?),
     };
     let mut handlers = build(&settings, &clients);
+    check_names(config, &handlers)?;
     handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
     Ok(handlers)
+}
+
+/// A section that is called after nothing would be read by nobody.
+fn check_names(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result<()> {
+    let known: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
+    let of_groups = config
+        .groups
+        .keys()
+        .map(|name| ("groups", config.short_group_name(name)));
+    let of_handlers = config.handlers.keys().map(|name| ("handlers", name.as_str()));
+    match of_groups
+        .chain(of_handlers)
+        .find(|(_, name)| !known.iter().any(|known| known == name))
+    {
+        None => Ok(()),
+        Some((section, name)) => bail!(
+            "[{section}.{name}] is called after nothing; there are {}",
+            known.join(", ")
+        ),
+    }
 }
 
 fn sender(smtp: &Smtp) -> Sender {
@@ -95,18 +116,18 @@ fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
     HttpCaller::new(&settings).context("the client of webhooks could not be made")
 }
 
-fn fraud(settings: &Fraud) -> anyhow::Result<FraudSettings> {
+fn fraud(settings: &Fraud) -> FraudSettings {
     let mut fraud = FraudSettings {
         hold_at: percent(settings.hold_confidence),
         ..FraudSettings::default()
     };
     for (check, own) in &settings.checks {
-        apply(&mut fraud, *check, own)?;
+        apply(&mut fraud, *check, own);
     }
-    Ok(fraud)
+    fraud
 }
 
-fn apply(fraud: &mut FraudSettings, check: FraudCheck, own: &FraudCheckSettings) -> anyhow::Result<()> {
+fn apply(fraud: &mut FraudSettings, check: FraudCheck, own: &FraudCheckSettings) {
     let confidence = own.confidence.map(percent);
     match check {
         FraudCheck::SelfReferralDevice => {
@@ -137,14 +158,7 @@ fn apply(fraud: &mut FraudSettings, check: FraudCheck, own: &FraudCheckSettings)
                 rule.confidence = confidence.unwrap_or(rule.confidence);
             }
         }
-        FraudCheck::Bot | FraudCheck::DuplicateIp | FraudCheck::DuplicateDevice => {
-            bail!(
-                "fraud.checks.{} names a check that this version does not have",
-                check.name()
-            );
-        }
     }
-    Ok(())
 }
 
 /// Whole percents; the configuration was checked to be between 0 and 1.
@@ -155,4 +169,32 @@ fn apply(fraud: &mut FraudSettings, check: FraudCheck, own: &FraudCheckSettings)
 )]
 fn percent(share: f64) -> u8 {
     (share * 100.0).round().clamp(0.0, 100.0) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Inputs, load};
+
+    #[tokio::test]
+    async fn a_section_called_after_nothing_is_refused() {
+        for (set, refusal) in [
+            ("groups.email.lanes_max=3", None),
+            ("handlers.email.enabled=false", None),
+            ("groups.emial.lanes_max=3", Some("[groups.emial]")),
+            ("handlers.emial.enabled=false", Some("[handlers.emial]")),
+        ] {
+            let inputs = Inputs {
+                set: vec![set.to_owned()],
+                ..Inputs::default()
+            };
+            let made = handlers(&load(&inputs).unwrap())
+                .map(|_| ())
+                .map_err(|error| error.to_string());
+            match refusal {
+                None => assert_eq!(made, Ok(()), "{set}"),
+                Some(refusal) => assert!(made.unwrap_err().starts_with(refusal), "{set}"),
+            }
+        }
+    }
 }

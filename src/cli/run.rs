@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use crate::app;
 use crate::cli::{Failure, stop_signal};
 use crate::config::Config;
+use crate::dead_letter::topic;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -44,6 +45,7 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
             known: names.join(", "),
         }));
     }
+    warn_of_schedule(config);
     handlers.retain(|handler| only.is_empty() || only.contains(&handler.spec().name.as_str()));
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(async move {
@@ -53,5 +55,35 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
     });
     let served = app::serve(config, handlers, stopping).await;
     signals.abort();
-    served.map(|_| ()).map_err(Failure::failed)
+    served
+        .map(|_| ())
+        .map_err(|error| match error.downcast_ref::<topic::Error>() {
+            // The topic contradicts the configuration, and only a person can say which of them is right.
+            Some(_) => Failure::usage(error),
+            None => Failure::failed(error),
+        })
+}
+
+/// Whoever set an interval expects work that this version does not do.
+fn warn_of_schedule(config: &Config) {
+    let schedule = &config.schedule;
+    let set: Vec<&str> = [
+        (
+            schedule.analytics_interval,
+            "schedule.analytics_interval (ANALYTICS_INTERVAL)",
+        ),
+        (
+            schedule.fraud_scan_interval,
+            "schedule.fraud_scan_interval (FRAUD_DETECTION_INTERVAL)",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(interval, name)| interval.map(|_| name))
+    .collect();
+    if !set.is_empty() {
+        tracing::warn!(
+            settings = set.join(", "),
+            "this version has no scheduled work yet: these settings do nothing"
+        );
+    }
 }

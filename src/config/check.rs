@@ -4,6 +4,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::Config;
 use super::engine::Engine;
+use super::waitlist::FraudCheck;
 
 /// librdkafka properties that this program sets itself, and why nobody else may.
 const OWN_PROPERTIES: [(&str, &str); 9] = [
@@ -33,6 +34,12 @@ const OWN_PROPERTIES: [(&str, &str); 9] = [
 /// New partitions must be found before a user starts to wonder.
 const METADATA_REFRESH_MS_MAX: u32 = 5_000;
 
+/// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
+const ERROR_BYTES_MAX: usize = 16_384;
+
+/// A letter that is not acknowledged holds back the commits of its partition; the next try must not be far.
+const WRITE_TIMEOUT_MS_MAX: u64 = 600_000;
+
 /// Shorter keys can be tried out one by one.
 const SECRET_BYTES_MIN: usize = 16;
 
@@ -46,7 +53,7 @@ pub(super) fn check(config: &Config) -> Vec<(String, String)> {
         check_engine(&format!("groups.{name}"), &config.engine_of(name), &mut refusals);
     }
     check_handlers(config, &mut refusals);
-    check_topics(config, &mut refusals);
+    check_dead_letters(config, &mut refusals);
     check_waitlist(config, &mut refusals);
     refusals.0
 }
@@ -166,9 +173,13 @@ fn check_engine(section: &str, engine: &Engine, refusals: &mut Refusals) {
         path("commit_interval_ms"),
         "it must lie between 10 and 60,000",
     );
+    check_lease(engine.attempt_timeout_ms, engine, path("attempt_timeout_ms"), refusals);
+}
+
+fn check_lease(attempt_timeout_ms: u64, engine: &Engine, path: String, refusals: &mut Refusals) {
     refusals.unless(
-        engine.effect_lease_ms > engine.attempt_timeout_ms,
-        path("attempt_timeout_ms"),
+        engine.effect_lease_ms > attempt_timeout_ms,
+        path,
         format!(
             "it is not shorter than engine.effect_lease_ms ({} ms): another process would repeat a mail that is still \
              being sent",
@@ -182,6 +193,7 @@ fn check_handlers(config: &Config, refusals: &mut Refusals) {
         let path = |key: &str| format!("handlers.{name}.{key}");
         if let Some(timeout) = handler.attempt_timeout_ms {
             refusals.at_least(timeout, 1, path("attempt_timeout_ms"));
+            check_lease(timeout, &config.engine, path("attempt_timeout_ms"), refusals);
         }
         if let Some(events) = handler.coalesce_max {
             refusals.at_least(events as u64, 1, path("coalesce_max"));
@@ -189,8 +201,8 @@ fn check_handlers(config: &Config, refusals: &mut Refusals) {
     }
 }
 
-fn check_topics(config: &Config, refusals: &mut Refusals) {
-    let (letters, topics) = (&config.dead_letters, &config.topics);
+fn check_dead_letters(config: &Config, refusals: &mut Refusals) {
+    let letters = &config.dead_letters;
     refusals.unless(
         letters.partitions >= 1,
         "dead_letters.partitions",
@@ -211,23 +223,16 @@ fn check_topics(config: &Config, refusals: &mut Refusals) {
         65_537,
         "dead_letters.message_bytes_max",
     );
-    refusals.at_least(letters.error_bytes_max as u64, 64, "dead_letters.error_bytes_max");
-    refusals.at_least(letters.write_timeout_ms, 1, "dead_letters.write_timeout_ms");
-    refusals.unless(topics.partitions >= 1, "topics.partitions", "a topic has one at least");
     refusals.unless(
-        topics.replication_factor >= 1,
-        "topics.replication_factor",
-        "a partition has one replica at least",
+        (64..=ERROR_BYTES_MAX).contains(&letters.error_bytes_max),
+        "dead_letters.error_bytes_max",
+        format!("it must lie between 64 and {ERROR_BYTES_MAX}: a letter's headers hold the text twice"),
     );
     refusals.unless(
-        (1..=topics.replication_factor).contains(&topics.min_insync_replicas),
-        "topics.min_insync_replicas",
-        format!(
-            "it must lie between 1 and topics.replication_factor ({})",
-            topics.replication_factor
-        ),
+        (100..=WRITE_TIMEOUT_MS_MAX).contains(&letters.write_timeout_ms),
+        "dead_letters.write_timeout_ms",
+        format!("it must lie between 100 and {WRITE_TIMEOUT_MS_MAX}"),
     );
-    refusals.unless(topics.retention_ms >= 1, "topics.retention_ms", "it must be positive");
 }
 
 fn check_waitlist(config: &Config, refusals: &mut Refusals) {
@@ -242,7 +247,6 @@ fn check_waitlist(config: &Config, refusals: &mut Refusals) {
     for (path, url, part) in [
         ("waitlist.verification_url", &waitlist.verification_url, "{token}"),
         ("waitlist.referral_url", &waitlist.referral_url, "{code}"),
-        ("waitlist.unsubscribe_url", &waitlist.unsubscribe_url, ""),
     ] {
         let is_address = url.starts_with("http://") || url.starts_with("https://");
         refusals.unless(is_address, path, "it does not begin with https:// or http://");
@@ -278,12 +282,6 @@ fn check_waitlist(config: &Config, refusals: &mut Refusals) {
     );
     refusals.at_least(smtp.connections_max as u64, 1, "smtp.connections_max");
     refusals.unless(
-        smtp.mails_per_second_max
-            .is_none_or(|rate| rate > 0.0 && rate.is_finite()),
-        "smtp.mails_per_second_max",
-        "it must be positive",
-    );
-    refusals.unless(
         (1..config.engine.effect_lease_ms).contains(&config.webhook.timeout_ms),
         "webhook.timeout_ms",
         "it must be shorter than engine.effect_lease_ms: another process would repeat a call that is still being made",
@@ -304,14 +302,18 @@ fn check_fraud_and_clock(config: &Config, refusals: &mut Refusals) {
             format!("fraud.checks.{}.confidence", check.name()),
             "it must lie between 0 and 1",
         );
+        refusals.unless(
+            settings.count_max.is_none() || *check == FraudCheck::Velocity,
+            format!("fraud.checks.{}.count_max", check.name()),
+            "only velocity counts",
+        );
     }
     for (path, interval) in [
         ("schedule.analytics_interval", config.schedule.analytics_interval),
         ("schedule.fraud_scan_interval", config.schedule.fraud_scan_interval),
     ] {
-        let seconds = interval.0.as_secs();
         refusals.unless(
-            (10..=86_400).contains(&seconds),
+            interval.is_none_or(|interval| (10..=86_400).contains(&interval.0.as_secs())),
             path,
             "it must lie between 10 seconds and one day",
         );

@@ -1,5 +1,7 @@
 //! Retries, time-outs, parallel work and windows: for all groups, for one group, for one handler.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::Config;
@@ -20,7 +22,7 @@ pub struct Engine {
     pub asked_wait_ms_max: u64,
     /// Longest wait for something that does not answer, and for a dead letter that could not be written.
     pub outage_wait_ms_max: u64,
-    /// How long one attempt may take.
+    /// How long one attempt may take, where neither the group's section, the handler's, nor the handler itself says so.
     pub attempt_timeout_ms: u64,
     /// Lanes of one group that run at once.
     pub lanes_max: usize,
@@ -36,12 +38,8 @@ pub struct Engine {
     pub shutdown_grace_ms: u64,
     /// How long what runs may take to end when its partition is taken away.
     pub revoke_grace_ms: u64,
-    /// A job whose handler succeeded nowhere else is exhausted only after this time.
-    pub exhausted_alone_after_ms: u64,
     /// How long a claimed mail or call belongs to the process that makes it; longer than any attempt.
     pub effect_lease_ms: u64,
-    /// What happens with bytes that can never decode.
-    pub on_undecodable: OnUndecodable,
 }
 
 impl Default for Engine {
@@ -61,9 +59,7 @@ impl Default for Engine {
             commit_interval_ms: 1_000,
             shutdown_grace_ms: 25_000,
             revoke_grace_ms: 10_000,
-            exhausted_alone_after_ms: 3_600_000,
             effect_lease_ms: 120_000,
-            on_undecodable: OnUndecodable::Bury,
         }
     }
 }
@@ -74,16 +70,6 @@ impl Engine {
         let lanes = u32::try_from(self.lanes_max).unwrap_or(u32::MAX);
         self.connections_max.unwrap_or(lanes.saturating_add(2))
     }
-}
-
-/// What happens with bytes that can never decode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnUndecodable {
-    /// They become a dead letter.
-    Bury,
-    /// The partition stops until somebody looks.
-    Halt,
 }
 
 /// What one group has instead of `[engine]`.
@@ -98,7 +84,7 @@ pub struct Group {
     pub wait_factor: Option<u32>,
     /// Instead of [`Engine::wait_ms_max`].
     pub wait_ms_max: Option<u64>,
-    /// Instead of [`Engine::attempt_timeout_ms`].
+    /// Instead of [`Engine::attempt_timeout_ms`] and of what its handlers ask for.
     pub attempt_timeout_ms: Option<u64>,
     /// Instead of [`Engine::lanes_max`].
     pub lanes_max: Option<usize>,
@@ -108,10 +94,6 @@ pub struct Group {
     pub window_events_max: Option<usize>,
     /// Instead of [`Engine::window_bytes_max`].
     pub window_bytes_max: Option<usize>,
-    /// Instead of [`Engine::exhausted_alone_after_ms`].
-    pub exhausted_alone_after_ms: Option<u64>,
-    /// Instead of [`Engine::on_undecodable`].
-    pub on_undecodable: Option<OnUndecodable>,
 }
 
 /// What one handler has instead of its own defaults.
@@ -120,7 +102,7 @@ pub struct Group {
 pub struct HandlerSettings {
     /// A handler that is switched off is not run, and its group reads nothing when no other handler shares it.
     pub enabled: bool,
-    /// How long one attempt may take.
+    /// How long one attempt may take; it beats the group's and what the handler itself asks for.
     pub attempt_timeout_ms: Option<u64>,
     /// Events of one ordering key that one call may take.
     pub coalesce_max: Option<usize>,
@@ -150,15 +132,25 @@ impl Config {
             .unwrap_or(group)
     }
 
+    /// The time-out of an attempt that the configuration chose for this handler, or for its group; it beats the one the
+    /// handler itself asks for, which beats `[engine]`.
+    pub fn attempt_timeout_of(&self, group: &str, handler: &str) -> Option<Duration> {
+        let of_handler = self.handlers.get(handler).and_then(|own| own.attempt_timeout_ms);
+        let of_group = || self.group(group).and_then(|own| own.attempt_timeout_ms);
+        of_handler.or_else(of_group).map(Duration::from_millis)
+    }
+
+    /// The section of a group, given short or full.
+    fn group(&self, group: &str) -> Option<&Group> {
+        let short = self.short_group_name(group);
+        let mut groups = self.groups.iter();
+        groups.find_map(|(name, own)| (self.short_group_name(name) == short).then_some(own))
+    }
+
     /// What a group has: `[engine]` with its own `[groups.NAME]` on top.
     pub fn engine_of(&self, group: &str) -> Engine {
         let engine = self.engine.clone();
-        let short = self.short_group_name(group);
-        let own = self
-            .groups
-            .iter()
-            .find(|(name, _)| self.short_group_name(name) == short);
-        let Some((_, own)) = own else { return engine };
+        let Some(own) = self.group(group) else { return engine };
         Engine {
             attempts_max: own.attempts_max.unwrap_or(engine.attempts_max),
             wait_first_ms: own.wait_first_ms.unwrap_or(engine.wait_first_ms),
@@ -169,8 +161,6 @@ impl Config {
             connections_max: own.connections_max.or(engine.connections_max),
             window_events_max: own.window_events_max.unwrap_or(engine.window_events_max),
             window_bytes_max: own.window_bytes_max.unwrap_or(engine.window_bytes_max),
-            exhausted_alone_after_ms: own.exhausted_alone_after_ms.unwrap_or(engine.exhausted_alone_after_ms),
-            on_undecodable: own.on_undecodable.unwrap_or(engine.on_undecodable),
             ..engine
         }
     }

@@ -1,4 +1,4 @@
-//! The brokers, the consumer groups, and the topics of changes and of dead letters.
+//! The brokers, the consumer groups, and the topics of dead letters.
 
 use serde::Deserialize;
 
@@ -75,31 +75,6 @@ impl Default for DeadLetters {
             message_bytes_max: 10 * 1024 * 1024 + 64 * 1024,
             error_bytes_max: 4_096,
             write_timeout_ms: 30_000,
-        }
-    }
-}
-
-/// The topics of changes, where they are made by us and not by Connect.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Topics {
-    /// Partitions of each topic.
-    pub partitions: i32,
-    /// Replicas of each partition.
-    pub replication_factor: i32,
-    /// Replicas that must have a record before it counts as written.
-    pub min_insync_replicas: i32,
-    /// How long changes are kept: the longest outage that loses nothing.
-    pub retention_ms: i64,
-}
-
-impl Default for Topics {
-    fn default() -> Self {
-        Self {
-            partitions: 8,
-            replication_factor: 3,
-            min_insync_replicas: 2,
-            retention_ms: 7 * 24 * 60 * 60 * 1_000,
         }
     }
 }

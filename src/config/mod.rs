@@ -27,12 +27,11 @@ mod check;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use serde::Deserialize;
 
 use self::engine::{Engine, Group, HandlerSettings};
-use self::kafka::{DeadLetters, Kafka, Topics};
+use self::kafka::{DeadLetters, Kafka};
 use self::value::{Endpoint, Secret};
 use self::waitlist::{Fraud, Schedule, Smtp, Waitlist, Webhook};
 use crate::decode::options::{BinaryMode, DecimalMode, Format, IntervalMode, TimePrecision};
@@ -60,8 +59,6 @@ pub struct Config {
     pub handlers: BTreeMap<String, HandlerSettings>,
     /// `[dead_letters]`: the topics of dead letters.
     pub dead_letters: DeadLetters,
-    /// `[topics]`: the topics of changes.
-    pub topics: Topics,
     /// `[smtp]`: the mail server.
     pub smtp: Smtp,
     /// `[webhook]`: calls of webhooks.
@@ -72,8 +69,6 @@ pub struct Config {
     pub fraud: Fraud,
     /// `[schedule]`: what runs by the clock.
     pub schedule: Schedule,
-    /// `[admin]`: health, metrics and the unsubscribe page.
-    pub admin: Admin,
     /// `[log]`: the shape of log lines.
     pub log: Log,
 }
@@ -176,22 +171,6 @@ impl Default for Connect {
         Self {
             url: Endpoint::local(8083),
             timeout_ms: 15_000,
-        }
-    }
-}
-
-/// Health, metrics and the unsubscribe page.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Address to listen on.
-    pub listen: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8090)),
         }
     }
 }

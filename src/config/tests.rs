@@ -13,7 +13,7 @@ use super::{Config, engine, kafka, waitlist};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 15] = [
+const ABSENT: [&str; 16] = [
     "smtp.hello_name",
     "connections_max",
     "dead_letters.replication_factor",
@@ -24,11 +24,12 @@ const ABSENT: [&str; 15] = [
     "smtp.user",
     "smtp.password",
     "smtp.from_name",
-    "smtp.mails_per_second_max",
     "waitlist.secret",
     "engine.connections_max",
     "confidence",
     "count_max",
+    "schedule.analytics_interval",
+    "schedule.fraud_scan_interval",
 ];
 
 /// A file that is deleted at the end of the test.
@@ -116,8 +117,8 @@ fn bare_texts_take_the_type_of_their_setting() {
         properties,
         [("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")]
     );
-    assert_eq!(config.schedule.analytics_interval.0.as_secs(), 60);
-    assert_eq!(config.schedule.fraud_scan_interval.0.as_secs(), 300);
+    assert_eq!(config.schedule.analytics_interval.unwrap().0.as_secs(), 60);
+    assert_eq!(config.schedule.fraud_scan_interval.unwrap().0.as_secs(), 300);
     assert_eq!(config.smtp.port, 465);
 }
 
@@ -196,6 +197,19 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
             "source.format: setting source.format cannot be \"xml\"; it takes auto, json, json_schema, avro",
         ),
         (
+            "[fraud.checks.disposable_email]\ncount_max = 3",
+            "fraud.checks.disposable_email.count_max: only velocity counts",
+        ),
+        (
+            "[dead_letters]\nerror_bytes_max = 70000",
+            "dead_letters.error_bytes_max: it must lie between 64 and 16384: a letter's headers hold the text twice",
+        ),
+        (
+            "[handlers.email]\nattempt_timeout_ms = 900000",
+            "handlers.email.attempt_timeout_ms: it is not shorter than engine.effect_lease_ms (120000 ms): another \
+             process would repeat a mail that is still being sent",
+        ),
+        (
             "[groups.email]\nattempt_timeout_ms = 900000",
             "groups.email.attempt_timeout_ms: it is not shorter than engine.effect_lease_ms (120000 ms): another \
              process would repeat a mail that is still being sent",
@@ -264,6 +278,24 @@ fn groups_are_called_by_both_names() {
 }
 
 #[test]
+fn the_time_out_of_the_handler_beats_the_groups_and_both_beat_the_default() {
+    for (file, expected) in [
+        ("[engine]\nattempt_timeout_ms = 7", None),
+        ("[groups.email]\nattempt_timeout_ms = 8", Some(8)),
+        ("[handlers.email]\nattempt_timeout_ms = 9", Some(9)),
+        (
+            "[groups.email]\nattempt_timeout_ms = 8\n[handlers.email]\nattempt_timeout_ms = 9",
+            Some(9),
+        ),
+    ] {
+        let chosen = loaded(file, &[], &[])
+            .unwrap()
+            .attempt_timeout_of("afterwrite.email", "email");
+        assert_eq!(chosen.map(|timeout| timeout.as_millis()), expected, "{file}");
+    }
+}
+
+#[test]
 fn the_example_shows_every_default_and_nothing_else() {
     let environment = BTreeMap::from([("WAITLIST_SECRET".to_owned(), "0123456789abcdef".to_owned())]);
     let untouched = format!("{:?}", Config::default());
@@ -319,14 +351,12 @@ fn the_example_names_every_setting() {
         ("groups.email", fields_of::<engine::Group>()),
         ("handlers.email", fields_of::<engine::HandlerSettings>()),
         ("dead_letters", fields_of::<kafka::DeadLetters>()),
-        ("topics", fields_of::<kafka::Topics>()),
         ("smtp", fields_of::<waitlist::Smtp>()),
         ("webhook", fields_of::<waitlist::Webhook>()),
         ("waitlist", fields_of::<waitlist::Waitlist>()),
         ("fraud", fields_of::<waitlist::Fraud>()),
         ("fraud.checks.velocity", fields_of::<waitlist::FraudCheckSettings>()),
         ("schedule", fields_of::<waitlist::Schedule>()),
-        ("admin", fields_of::<super::Admin>()),
         ("log", fields_of::<super::Log>()),
     ];
     for section in fields_of::<Config>() {

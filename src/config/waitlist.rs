@@ -21,8 +21,6 @@ pub struct Waitlist {
     pub verification_url: String,
     /// Where people sign up with a friend's code; `{code}` stands for the code, `{campaign}` for the campaign's slug.
     pub referral_url: String,
-    /// Where the unsubscribe page of this worker is reached from outside.
-    pub unsubscribe_url: String,
     /// How long an earned reward waits for late fraud evidence.
     pub reward_hold: Interval,
 }
@@ -33,7 +31,6 @@ impl Default for Waitlist {
             secret: None,
             verification_url: "http://localhost:3000/verify?token={token}".to_owned(),
             referral_url: "http://localhost:3000/join/{campaign}?ref={code}".to_owned(),
-            unsubscribe_url: "http://localhost:8090/unsubscribe".to_owned(),
             reward_hold: Interval::seconds(0),
         }
     }
@@ -103,8 +100,6 @@ pub struct Smtp {
     pub step_timeout_ms: u64,
     /// Connections kept open.
     pub connections_max: usize,
-    /// Mails sent per second at most; no limit when absent.
-    pub mails_per_second_max: Option<f64>,
 }
 
 impl Default for Smtp {
@@ -120,7 +115,6 @@ impl Default for Smtp {
             hello_name: None,
             step_timeout_ms: 10_000,
             connections_max: 2,
-            mails_per_second_max: None,
         }
     }
 }
@@ -205,12 +199,6 @@ pub enum FraudCheck {
     Velocity,
     /// A throw-away mail domain.
     DisposableEmail,
-    /// A crawler or a script.
-    Bot,
-    /// Many users with one IP.
-    DuplicateIp,
-    /// Many users with one device.
-    DuplicateDevice,
 }
 
 impl FraudCheck {
@@ -221,9 +209,6 @@ impl FraudCheck {
             Self::SelfReferralIp => "self_referral_ip",
             Self::Velocity => "velocity",
             Self::DisposableEmail => "disposable_email",
-            Self::Bot => "bot",
-            Self::DuplicateIp => "duplicate_ip",
-            Self::DuplicateDevice => "duplicate_device",
         }
     }
 }
@@ -236,7 +221,7 @@ pub struct FraudCheckSettings {
     pub enabled: bool,
     /// How sure a hit is, from 0 to 1.
     pub confidence: Option<f64>,
-    /// More than this many is a hit (velocity, duplicates).
+    /// More than this many is a hit; `velocity` alone counts.
     pub count_max: Option<u32>,
 }
 
@@ -250,21 +235,13 @@ impl Default for FraudCheckSettings {
     }
 }
 
-/// What runs by the clock.
-#[derive(Debug, Clone, Deserialize)]
+/// What older deployments ran by the clock. This version has no scheduled work yet: `run` warns of whatever is set
+/// here, because refusing it would keep those deployments from starting.
+#[derive(Debug, Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
-    /// How often the analytics of active campaigns are computed.
-    pub analytics_interval: Interval,
-    /// How often new users are scanned for fraud.
-    pub fraud_scan_interval: Interval,
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self {
-            analytics_interval: Interval::seconds(3_600),
-            fraud_scan_interval: Interval::seconds(900),
-        }
-    }
+    /// How often the analytics of active campaigns were computed.
+    pub analytics_interval: Option<Interval>,
+    /// How often new users were scanned for fraud.
+    pub fraud_scan_interval: Option<Interval>,
 }

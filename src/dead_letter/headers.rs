@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::engine::letter::{ERROR_BYTES_MAX, Letter};
+use crate::engine::letter::Letter;
 
 /// Prefix of our headers.
 pub const PREFIX: &str = "afterwrite.";
@@ -16,8 +16,9 @@ pub const CONNECT_PREFIX: &str = "__connect.errors.";
 /// A header: its name and its bytes.
 pub type Header = (String, Option<Bytes>);
 
-/// The headers of the letter's record: the original ones in their order without any of ours, then ours.
-pub fn of(letter: &Letter) -> Vec<Header> {
+/// The headers of the letter's record: the original ones in their order without any of ours, then ours, with the error's
+/// text as far as it is kept ([`cut`]).
+pub fn of(letter: &Letter, error: &str) -> Vec<Header> {
     let table = letter
         .event
         .as_ref()
@@ -27,7 +28,6 @@ pub fn of(letter: &Letter) -> Vec<Header> {
         .as_ref()
         .and_then(|event| event.id)
         .map(|id| id.to_string());
-    let error = cut(&letter.error, ERROR_BYTES_MAX);
     let class = letter.class.as_str();
     let ours = [
         ("afterwrite.letter_id", Some(letter.id())),
@@ -35,7 +35,7 @@ pub fn of(letter: &Letter) -> Vec<Header> {
         ("afterwrite.event_id", event_id),
         ("afterwrite.table", table),
         ("afterwrite.class", Some(class.to_owned())),
-        ("afterwrite.error", Some(error.clone())),
+        ("afterwrite.error", Some(error.to_owned())),
         ("afterwrite.attempts", Some(letter.attempts.to_string())),
         ("afterwrite.first_failed_at", Some(letter.first_failed_at.to_rfc3339())),
         ("afterwrite.failed_at", Some(letter.failed_at.to_rfc3339())),
@@ -50,7 +50,7 @@ pub fn of(letter: &Letter) -> Vec<Header> {
             "__connect.errors.exception.class.name",
             Some(format!("afterwrite.{class}")),
         ),
-        ("__connect.errors.exception.message", Some(error)),
+        ("__connect.errors.exception.message", Some(error.to_owned())),
     ];
     let added = ours
         .into_iter()
@@ -73,7 +73,8 @@ fn is_ours(name: &str) -> bool {
     name.starts_with(PREFIX) || name.starts_with(CONNECT_PREFIX)
 }
 
-fn cut(text: &str, bytes_max: usize) -> String {
+/// The beginning of a long text, and how long it was.
+pub fn cut(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
@@ -101,8 +102,10 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_at_a_character() {
-        let text = "é".repeat(ERROR_BYTES_MAX);
-        assert!(cut(&text, ERROR_BYTES_MAX).len() < ERROR_BYTES_MAX + 40);
+        assert_eq!(
+            cut(&"é".repeat(100), 65),
+            format!("{}… (200 bytes in all)", "é".repeat(32))
+        );
         assert_eq!(cut("short", 10), "short");
     }
 }

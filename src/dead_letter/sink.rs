@@ -11,14 +11,21 @@ use crate::dead_letter::state::{self, Place};
 use crate::dead_letter::{headers, topic};
 use crate::engine::letter::{BuryError, Letter, Letters};
 
-/// How long the broker may take to acknowledge a letter; the engine then writes it again.
-const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(20);
+/// How letters are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writing {
+    /// Longer error texts are cut.
+    pub error_bytes_max: usize,
+    /// How long the broker may take to acknowledge a letter; the engine then writes it again.
+    pub acknowledge_max: Duration,
+}
 
 /// Dead letters in Kafka topics.
 pub struct KafkaLetters {
     producer: FutureProducer,
     pool: PgPool,
     options: topic::Options,
+    writing: Writing,
 }
 
 impl KafkaLetters {
@@ -26,11 +33,11 @@ impl KafkaLetters {
     ///
     /// # Errors
     /// When the properties are refused. An unreachable broker is no error here: writing waits for it.
-    pub fn new(options: topic::Options, pool: PgPool) -> Result<Self, rdkafka::error::KafkaError> {
+    pub fn new(options: topic::Options, writing: Writing, pool: PgPool) -> Result<Self, rdkafka::error::KafkaError> {
         let producer = topic::client_config(&options)
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            .set("delivery.timeout.ms", ACKNOWLEDGE_MAX.as_millis().to_string())
+            .set("delivery.timeout.ms", writing.acknowledge_max.as_millis().to_string())
             .set("message.max.bytes", options.message_bytes_max.to_string())
             .set("linger.ms", "0")
             .create()?;
@@ -38,12 +45,13 @@ impl KafkaLetters {
             producer,
             pool,
             options,
+            writing,
         })
     }
 
-    async fn produce(&self, letter: &Letter, topic: &str) -> Result<Place, rdkafka::error::KafkaError> {
+    async fn produce(&self, letter: &Letter, error: &str, topic: &str) -> Result<Place, rdkafka::error::KafkaError> {
         let mut added = OwnedHeaders::new();
-        for (name, value) in headers::of(letter) {
+        for (name, value) in headers::of(letter, error) {
             added = added.insert(Header {
                 key: &name,
                 value: value.as_deref(),
@@ -56,7 +64,7 @@ impl KafkaLetters {
         if let Some(value) = &letter.raw.value {
             record = record.payload(value);
         }
-        match self.producer.send(record, ACKNOWLEDGE_MAX).await {
+        match self.producer.send(record, self.writing.acknowledge_max).await {
             Ok(delivered) => Ok(Place {
                 topic: topic.to_owned(),
                 partition: delivered.partition,
@@ -71,7 +79,8 @@ impl KafkaLetters {
 impl Letters for KafkaLetters {
     async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
         let topic = topic::name(&letter.group);
-        let place = match self.produce(letter, &topic).await {
+        let error = headers::cut(&letter.error, self.writing.error_bytes_max);
+        let place = match self.produce(letter, &error, &topic).await {
             Ok(place) => place,
             Err(source) => {
                 // A topic that somebody deleted is made again, so that the next try can succeed.
@@ -86,7 +95,7 @@ impl Letters for KafkaLetters {
                 });
             }
         };
-        let recorded = state::record(&self.pool, letter, &place).await;
+        let recorded = state::record(&self.pool, letter, &error, &place).await;
         recorded.map_err(|source| BuryError {
             place: "afterwrite.letters".to_owned(),
             source: source.into(),

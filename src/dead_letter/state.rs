@@ -71,11 +71,11 @@ const COLUMNS: &str = "letter_id, group_name, handler, encode(event_id, 'hex') A
      dlq_partition, dlq_offset, state";
 
 /// Records a durable letter: the ledger row becomes `buried` and the state row appears, in one transaction. A letter that
-/// is known already stays as it is.
+/// is known already stays as it is. `error` is the letter's error as far as it is kept.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn record(pool: &PgPool, letter: &Letter, place: &Place) -> Result<(), sqlx::Error> {
+pub async fn record(pool: &PgPool, letter: &Letter, error: &str, place: &Place) -> Result<(), sqlx::Error> {
     let key = letter.event.as_ref().and_then(LedgerKey::of);
     if let Some(key) = key {
         days::make(pool, key.commit_day).await?;
@@ -92,13 +92,14 @@ pub async fn record(pool: &PgPool, letter: &Letter, place: &Place) -> Result<(),
         .execute(&mut *transaction)
         .await?;
     }
-    insert(&mut transaction, letter, key, place).await?;
+    insert(&mut transaction, letter, error, key, place).await?;
     transaction.commit().await
 }
 
 async fn insert(
     connection: &mut sqlx::PgConnection,
     letter: &Letter,
+    error: &str,
     key: Option<LedgerKey>,
     place: &Place,
 ) -> Result<(), sqlx::Error> {
@@ -116,7 +117,7 @@ async fn insert(
     .bind(key.map(|key| key.commit_day))
     .bind(letter.event.as_ref().map(|event| format!("{}.{}", event.origin.schema, event.origin.table)))
     .bind(letter.class.as_str())
-    .bind(letter.error.replace('\0', ""))
+    .bind(error.replace('\0', ""))
     .bind(i32::try_from(letter.attempts).unwrap_or(i32::MAX))
     .bind(letter.first_failed_at)
     .bind(letter.failed_at)

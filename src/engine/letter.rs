@@ -10,9 +10,6 @@ use crate::engine::retry::Class;
 use crate::event::change::ChangeEvent;
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
 
-/// Longest error text that is kept, in bytes.
-pub const ERROR_BYTES_MAX: usize = 4_096;
-
 /// The handler's name on letters of records that could not be decoded: they concern every handler of the group.
 pub const EVERY_HANDLER: &str = "*";
 

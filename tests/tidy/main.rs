@@ -5,6 +5,8 @@
 
 mod rules;
 
+mod settings;
+
 mod reading;
 
 mod proofs;
@@ -14,6 +16,7 @@ use std::path::Path;
 
 use self::reading::{documents, links, root, rust_files};
 use self::rules::{RULES, dead_files};
+use self::settings::unread_settings;
 
 #[test]
 fn every_source_file_is_tidy() {
@@ -24,6 +27,7 @@ fn every_source_file_is_tidy() {
         .flat_map(|file| RULES.iter().flat_map(|rule| rule(file)))
         .collect();
     offences.extend(dead_files(&files));
+    offences.extend(unread_settings(&files));
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 

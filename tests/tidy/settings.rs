@@ -1,0 +1,181 @@
+//! Every setting has a reader: one that is accepted and read by nobody deceives whoever sets it.
+//!
+//! A setting is read where its name follows what values of its section are called outside of the configuration, as in
+//! `config.smtp.host` or `settings.lanes_max`. What the configuration only checks is not read.
+
+use std::collections::BTreeSet;
+
+use crate::reading::{File, code_without_tests, has_word, is_word_character, top_module};
+use crate::rules::LAYERS;
+
+/// The sections, and what their values are called where they are read.
+const CALLED: [(&str, &[&str]); 16] = [
+    ("Config", &["config"]),
+    ("Source", &["source"]),
+    ("Postgres", &["postgres"]),
+    ("Kafka", &["kafka"]),
+    ("Registry", &["registry"]),
+    ("Connect", &["connect"]),
+    ("Engine", &["settings", "engine"]),
+    ("HandlerSettings", &["own"]),
+    ("DeadLetters", &["dead_letters", "letters"]),
+    ("Smtp", &["smtp"]),
+    ("Webhook", &["webhook"]),
+    ("Waitlist", &["waitlist"]),
+    ("Fraud", &["settings"]),
+    ("FraudCheckSettings", &["own"]),
+    ("Schedule", &["schedule"]),
+    ("Log", &["log"]),
+];
+
+/// What one group has instead of `[engine]`: each of its settings is laid over its namesake there.
+const LAID_OVER: (&str, &str) = ("Group", "Engine");
+
+/// Settings that are read through a method of the configuration, which must be called outside of it, and why.
+const INDIRECT: [(&str, &str, &str, &str); 5] = [
+    (
+        "Kafka",
+        "group_prefix",
+        "group_name",
+        "every group's name begins with it",
+    ),
+    (
+        "Engine",
+        "connections_max",
+        "connections",
+        "it follows from lanes_max when absent",
+    ),
+    (
+        "HandlerSettings",
+        "attempt_timeout_ms",
+        "attempt_timeout_of",
+        "it beats its group's",
+    ),
+    ("Smtp", "tls", "effective_tls", "auto stands for one of the others"),
+    (
+        "Waitlist",
+        "secret",
+        "hmac_key",
+        "a development key may stand in for it",
+    ),
+];
+
+/// Settings that nothing has to read, and why.
+const UNREAD: [(&str, &str, &str); 1] = [(
+    "Source",
+    "kind",
+    "it takes one value, and any other is refused, so that nobody is deceived and a later source finds its setting",
+)];
+
+/// Settings that nobody reads, and exceptions that are none any more.
+pub(crate) fn unread_settings(files: &[File]) -> Vec<String> {
+    let settings: BTreeSet<(String, String)> = files
+        .iter()
+        .filter(|file| is_configuration(file))
+        .flat_map(|file| settings_of(&file.text))
+        .collect();
+    let readers: Vec<String> = files.iter().filter(|file| may_read(file)).map(joined).collect();
+    let occurs = |word: &str| readers.iter().any(|code| has_word(code, word));
+    let is_setting = |section: &str, name: &str| settings.contains(&(section.to_owned(), name.to_owned()));
+    let is_read_by_name = |section: &str, name: &str| {
+        let called = CALLED.iter().filter(|(known, _)| *known == section);
+        let mut called = called.flat_map(|(_, called)| *called);
+        called.any(|called| occurs(&format!("{called}.{name}")))
+    };
+    let mut offences = Vec::new();
+    for (section, name) in &settings {
+        let is_read = is_read_by_name(section, name)
+            || LAID_OVER.0 == section && is_setting(LAID_OVER.1, name)
+            || INDIRECT
+                .iter()
+                .any(|(of, known, method, _)| of == section && known == name && occurs(method))
+            || UNREAD.iter().any(|(of, known, _)| of == section && known == name);
+        if !is_read {
+            offences.push(format!(
+                "{section}.{name} is accepted, and nothing outside of the configuration reads it"
+            ));
+        }
+    }
+    let indirect = INDIRECT.iter().map(|(section, name, _, _)| (section, name));
+    for (section, name) in indirect.chain(UNREAD.iter().map(|(section, name, _)| (section, name))) {
+        if !is_setting(section, name) || is_read_by_name(section, name) {
+            offences.push(format!("{section}.{name} is no exception any more"));
+        }
+    }
+    offences
+}
+
+fn is_configuration(file: &File) -> bool {
+    file.path.starts_with("src/config/") && !file.is_test
+}
+
+/// Whether the code may know the configuration at all; elsewhere equal words mean something else.
+fn may_read(file: &File) -> bool {
+    let may_import = |module: String| {
+        LAYERS
+            .iter()
+            .any(|(layer, imports)| *layer == module && imports.contains(&"config"))
+    };
+    file.path == "src/main.rs" || !file.is_test && top_module(&file.path).is_some_and(may_import)
+}
+
+/// The code with each chain of fields and calls on one line, without what tests read.
+fn joined(file: &File) -> String {
+    let code = code_without_tests(&file.text);
+    let mut joined = String::with_capacity(code.len());
+    for line in code.lines().map(str::trim) {
+        joined.push_str(if line.starts_with('.') { "" } else { "\n" });
+        joined.push_str(line);
+    }
+    joined
+}
+
+/// (struct, field) of every struct that is read from a file.
+fn settings_of(text: &str) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    let (mut is_read_from_file, mut section) = (false, None);
+    for line in text.lines() {
+        if line.starts_with("#[derive(") {
+            is_read_from_file = line.contains("Deserialize");
+        } else if let Some(rest) = line.strip_prefix("pub struct ") {
+            let name: String = rest
+                .chars()
+                .take_while(|character| is_word_character(*character))
+                .collect();
+            section = (is_read_from_file && rest.ends_with('{')).then_some(name);
+        } else if line == "}" {
+            (is_read_from_file, section) = (false, None);
+        } else if let (Some(section), Some(rest)) = (&section, line.strip_prefix("    pub "))
+            && let Some((name, _)) = rest.split_once(": ")
+        {
+            settings.push((section.clone(), name.to_owned()));
+        }
+    }
+    settings
+}
+
+#[test]
+fn a_setting_without_a_reader_is_found() {
+    let section = "#[derive(Debug, Deserialize)]\npub struct Log {\n    /// Read.\n    pub format: Format,\n    pub level: u8,\n}\n\
+                   pub struct NoSection {\n    pub other: u8,\n}\n";
+    let file = |path: &str, text: &str| File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+        is_test: false,
+    };
+    let reader = "fn start() { of(config\n    .log\n    .format); blog.level; } // log.level";
+    let configuration = file(
+        "src/config/mod.rs",
+        &format!("{section}fn check() {{ config.log.level }}"),
+    );
+    let mut found = unread_settings(&[
+        configuration,
+        file("src/app.rs", reader),
+        file("src/decode/mod.rs", "fn elsewhere() { log.level }"),
+    ]);
+    found.retain(|offence| !offence.ends_with("is no exception any more"));
+    assert_eq!(
+        found,
+        ["Log.level is accepted, and nothing outside of the configuration reads it"]
+    );
+}
