@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::config::engine::Engine as EngineSettings;
 use crate::config::value::Secret;
-use crate::dead_letter::sink::KafkaLetters;
+use crate::dead_letter::sink::{KafkaLetters, Writing};
 use crate::dead_letter::taker::Taker;
 use crate::dead_letter::topic;
 use crate::dead_letter::wakeups::Wakeups;
@@ -59,11 +59,13 @@ pub async fn serve(
 ) -> anyhow::Result<HashMap<String, Counts>> {
     let shared = Shared::new(config).await?;
     let mut groups = JoinSet::new();
+    let halt = Arc::new(watch::Sender::new(false));
     for handler in handlers {
         let group = Group::prepare(config, &shared, handler).await?;
-        groups.spawn(group.run(stop.clone()));
+        groups.spawn(group.run(halt.subscribe()));
     }
     let background = [
+        tokio::spawn(pass_on(stop, Arc::clone(&halt))),
         tokio::spawn(keep_days_ready(shared.coordination.clone())),
         tokio::spawn(
             shared
@@ -73,12 +75,26 @@ pub async fn serve(
         ),
     ];
     let mut counts = HashMap::new();
+    let mut failure = None;
     while let Some(ended) = groups.join_next().await {
-        let (group, counted) = ended.context("a group ended abnormally")??;
-        counts.insert(group, counted);
+        match ended.context("a group ended abnormally").flatten() {
+            Ok((group, counted)) => {
+                counts.insert(group, counted);
+            }
+            // What runs in the other groups ends, and they leave, before the process does.
+            Err(error) => {
+                halt.send_replace(true);
+                failure = failure.or(Some(error));
+            }
+        }
     }
     background.iter().for_each(tokio::task::JoinHandle::abort);
-    Ok(counts)
+    failure.map_or(Ok(counts), Err)
+}
+
+async fn pass_on(stop: watch::Receiver<bool>, halt: Arc<watch::Sender<bool>>) {
+    stopped(stop).await;
+    halt.send_replace(true);
 }
 
 /// What the groups of a process share.
@@ -139,12 +155,12 @@ impl Group {
         let pool = pool(&shared.connect, settings.connections(), connect_timeout(config));
         let lease = Duration::from_millis(settings.effect_lease_ms);
         let effects = Effects::new(pool.clone(), shared.owner, lease);
-        let letters = KafkaLetters::new(topic.clone(), shared.coordination.clone())
+        let letters = KafkaLetters::new(topic.clone(), writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
         let setup = Setup {
             group: group.as_str().into(),
             limits: limits(&settings, config, &spec),
-            router: Arc::new(Router::new(vec![handler])),
+            router: Arc::new(router(config, &group, handler)),
             resources: Resources { pool, effects },
             letters: Arc::new(letters),
             times: Times {
@@ -169,7 +185,7 @@ impl Group {
 
     async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
         let name = self.name.to_string();
-        if !ensure_topic(&self.topic, &topic::name(&name), stop.clone()).await {
+        if !ensure_topic(&self.topic, &topic::name(&name), stop.clone()).await? {
             return Ok((name, Counts::default()));
         }
         let (commands, orders) = std::sync::mpsc::channel();
@@ -210,16 +226,17 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Makes the dead-letter topic, waiting for the broker; answers false when the process was stopped meanwhile.
-async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receiver<bool>) -> bool {
+/// Makes or checks the dead-letter topic, waiting for the broker; answers false when the process was stopped meanwhile.
+async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receiver<bool>) -> Result<bool, topic::Error> {
     loop {
         // A client of brokers that do not answer waits for a minute.
         let made = tokio::select! {
             made = topic::ensure(options, name) => made,
-            () = stopped(stop.clone()) => return false,
+            () = stopped(stop.clone()) => return Ok(false),
         };
         match made {
-            Ok(()) => return true,
+            Ok(()) => return Ok(true),
+            Err(error) if error.is_permanent() => return Err(error),
             Err(error) => {
                 let cause = std::error::Error::source(&error)
                     .map(ToString::to_string)
@@ -229,7 +246,7 @@ async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receive
         }
         tokio::select! {
             () = tokio::time::sleep(TOPIC_PAUSE) => {}
-            () = stopped(stop.clone()) => return false,
+            () = stopped(stop.clone()) => return Ok(false),
         }
     }
 }
@@ -255,15 +272,32 @@ fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPo
         .connect_lazy_with(options.clone())
 }
 
+/// A router over one handler; a time-out that somebody configured beats the handler's own.
+fn router(config: &Config, group: &str, handler: Arc<dyn Handler>) -> Router {
+    let chosen = config.attempt_timeout_of(group, &handler.spec().name);
+    let router = Router::new(vec![handler]);
+    match chosen {
+        Some(timeout) => router.with_timeout(0, timeout),
+        None => router,
+    }
+}
+
+fn writing(config: &Config) -> Writing {
+    Writing {
+        error_bytes_max: config.dead_letters.error_bytes_max,
+        acknowledge_max: Duration::from_millis(config.dead_letters.write_timeout_ms),
+    }
+}
+
 fn topic_options(config: &Config) -> topic::Options {
-    let settings = &config.dead_letters;
+    let letters = &config.dead_letters;
     topic::Options {
         brokers: config.kafka.brokers.clone(),
         properties: properties(config),
-        partitions: settings.partitions,
-        replicas: settings.replication_factor,
-        retention: Duration::from_millis(settings.retention_ms.unsigned_abs()),
-        message_bytes_max: settings.message_bytes_max as usize,
+        partitions: letters.partitions,
+        replicas: letters.replication_factor,
+        retention: Duration::from_millis(letters.retention_ms.unsigned_abs()),
+        message_bytes_max: letters.message_bytes_max as usize,
     }
 }
 
@@ -384,6 +418,22 @@ mod tests {
             stop.send_replace(true);
         };
         let ended = tokio::time::timeout(Duration::from_secs(10), futures::future::join(waiting, stopped));
-        assert!(!ended.await.unwrap().0);
+        assert!(!ended.await.unwrap().0.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_configured_time_out_beats_the_handlers_own() {
+        let set = |timeout_ms: u64| format!("handlers.position.attempt_timeout_ms={timeout_ms}");
+        for (settings, expected) in [(vec![], 300_000), (vec![set(5_000)], 5_000)] {
+            let inputs = crate::config::load::Inputs {
+                set: settings,
+                ..Default::default()
+            };
+            let config = crate::config::load::load(&inputs).unwrap();
+            let handlers = waitlist::handlers(&config).unwrap();
+            let position = handlers.into_iter().find(|handler| handler.spec().name == "position");
+            let router = router(&config, "afterwrite.position", position.unwrap());
+            assert_eq!(router.timeout(0), Some(Duration::from_millis(expected)));
+        }
     }
 }
