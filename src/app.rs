@@ -203,7 +203,15 @@ impl Group {
             replays,
             ends: ended,
         };
-        let source = kafka::start(self.source, self.claims, self.decoder, self.registry, orders, events)?;
+        let source = kafka::start(
+            self.source,
+            self.claims,
+            self.decoder,
+            self.registry,
+            orders,
+            events,
+            stop.clone(),
+        )?;
         let taking = tokio::spawn(taker.run());
         let channels = Channels {
             events: arriving,

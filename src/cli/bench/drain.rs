@@ -225,7 +225,8 @@ async fn drive(
     let claims = Claims::in_memory(&*setup.group);
     let options = source_options(args, config, cluster, &setup.group);
     let (decoder, registry) = decoding(args, config)?;
-    let source = kafka::start(options, claims, decoder, registry, orders, events).map_err(Failure::usage)?;
+    let source =
+        kafka::start(options, claims, decoder, registry, orders, events, stopping.clone()).map_err(Failure::usage)?;
     let listening = tokio::spawn(listen(from_source, to_engine, Arc::clone(progress)));
     let stopped = async move {
         if stopping.wait_for(|stopping| *stopping).await.is_err() {

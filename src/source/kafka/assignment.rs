@@ -10,6 +10,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::event::delivery::SourcePartition;
@@ -23,8 +24,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How often a warning says what is waited for.
 const TRIES_PER_WARNING: u32 = 10;
 
-/// How long claiming may take in all before it is given up; the partitions left then stay without a claim and deliver
-/// nothing. It holds up the poll thread, and librdkafka gives the whole assignment away when that is silent for
+/// How long claiming may take in all before it is given up and the assignment given back. It holds up the poll thread, and librdkafka gives the whole assignment away when that is silent for
 /// `max.poll.interval.ms` (5 min).
 const CLAIM_MAX: Duration = Duration::from_secs(60);
 
@@ -42,59 +42,65 @@ impl Deadline {
     }
 }
 
-/// Claims partitions. Runs on the poll thread before the first fetch; heartbeats go on meanwhile.
-///
-/// Partitions that could not be claimed are left out: their records are dropped by the poll loop until the next
-/// assignment.
-pub(super) fn claim(
-    client: &Client,
-    claims: &Claims,
-    runtime: &Handle,
-    partitions: &[SourcePartition],
-    start: Start,
-) -> Vec<(SourcePartition, u64)> {
-    let asking = Asking {
-        client,
-        claims,
-        runtime,
-        deadline: Deadline::after(CLAIM_MAX),
-    };
-    let mut claimed = Vec::with_capacity(partitions.len());
-    let Some(started_before) = asking.postgres("the claims", || claims.group_started()) else {
-        return claimed;
-    };
-    let Some(committed) = asking.broker("the committed offsets", |within| committed(client, partitions, within)) else {
-        return claimed;
-    };
-    let start = if started_before { Start::Earliest } else { start };
-    for partition in partitions {
-        let topic = &partition.topic;
-        let Some(claim) = asking.postgres("the claim", || claims.take(topic, partition.partition)) else {
-            return claimed;
-        };
-        let offset = committed
-            .find_partition(topic, partition.partition)
-            .map(|element| element.offset());
-        let known = match offset {
-            Some(Offset::Offset(offset)) => Some(offset),
-            _ => None,
-        };
-        if asking.begin(partition, claim, known, start) {
-            claimed.push((partition.clone(), claim.epoch));
-        }
-    }
-    claimed
-}
-
 /// Whom to ask, and until when.
-struct Asking<'a> {
+pub(super) struct Asking<'a> {
     client: &'a Client,
     claims: &'a Claims,
     runtime: &'a Handle,
+    stop: &'a watch::Receiver<bool>,
     deadline: Deadline,
 }
 
-impl Asking<'_> {
+impl<'a> Asking<'a> {
+    /// Asks for at most [`CLAIM_MAX`] from now on, and no longer than until the process stops.
+    pub(super) fn new(
+        client: &'a Client,
+        claims: &'a Claims,
+        runtime: &'a Handle,
+        stop: &'a watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            client,
+            claims,
+            runtime,
+            stop,
+            deadline: Deadline::after(CLAIM_MAX),
+        }
+    }
+
+    /// Claims partitions. Runs on the poll thread before the first fetch; heartbeats go on meanwhile.
+    ///
+    /// Partitions that could not be claimed are left out, and deliver nothing; the poll loop gives the assignment back.
+    pub(super) fn claim(&self, partitions: &[SourcePartition], start: Start) -> Vec<(SourcePartition, u64)> {
+        let mut claimed = Vec::with_capacity(partitions.len());
+        let Some(started_before) = self.postgres("the claims", || self.claims.group_started()) else {
+            return claimed;
+        };
+        let Some(committed) = self.broker("the committed offsets", |within| {
+            committed(self.client, partitions, within)
+        }) else {
+            return claimed;
+        };
+        let start = if started_before { Start::Earliest } else { start };
+        for partition in partitions {
+            let topic = &partition.topic;
+            let Some(claim) = self.postgres("the claim", || self.claims.take(topic, partition.partition)) else {
+                return claimed;
+            };
+            let offset = committed
+                .find_partition(topic, partition.partition)
+                .map(|element| element.offset());
+            let known = match offset {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            };
+            if self.begin(partition, claim, known, start) {
+                claimed.push((partition.clone(), claim.epoch));
+            }
+        }
+        claimed
+    }
+
     /// Makes sure that the partition has a position; answers whether it has one.
     fn begin(&self, partition: &SourcePartition, claim: Claim, committed: Option<i64>, start: Start) -> bool {
         let first = match (committed, claim.first_offset) {
@@ -121,7 +127,7 @@ impl Asking<'_> {
     }
 
     fn broker<T>(&self, what: &str, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> Option<T> {
-        insist(what, self.deadline, || ask(self.deadline.left().min(QUESTION_TIMEOUT)))
+        self.insist(what, || ask(self.deadline.left().min(QUESTION_TIMEOUT)))
     }
 
     fn postgres<T, E, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> Option<T>
@@ -129,13 +135,17 @@ impl Asking<'_> {
         E: std::fmt::Display,
         F: Future<Output = Result<T, E>>,
     {
-        insist(what, self.deadline, || {
+        self.insist(what, || {
             let answer = async { tokio::time::timeout(self.deadline.left(), ask()).await };
             match self.runtime.block_on(answer) {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
                 Err(_) => Err("postgres did not answer".to_owned()),
             }
         })
+    }
+
+    fn insist<T, E: std::fmt::Display>(&self, what: &str, ask: impl FnMut() -> Result<T, E>) -> Option<T> {
+        insist(what, self.deadline, || *self.stop.borrow(), ask)
     }
 }
 
@@ -161,11 +171,16 @@ fn first_offset(client: &Client, partition: &SourcePartition, start: Start, with
     Ok(first)
 }
 
-/// Asks again until there is an answer or the time is over; the partitions wait meanwhile, nothing is fetched without a
-/// claim.
-fn insist<T, E: std::fmt::Display>(what: &str, deadline: Deadline, mut ask: impl FnMut() -> Result<T, E>) -> Option<T> {
+/// Asks again until there is an answer, the time is over or the process stops; the partitions wait meanwhile, nothing is
+/// fetched without a claim.
+fn insist<T, E: std::fmt::Display>(
+    what: &str,
+    deadline: Deadline,
+    stopped: impl Fn() -> bool,
+    mut ask: impl FnMut() -> Result<T, E>,
+) -> Option<T> {
     let mut tried = 0_u32;
-    while !deadline.left().is_zero() {
+    while !deadline.left().is_zero() && !stopped() {
         match ask() {
             Ok(answer) => return Some(answer),
             Err(error) if tried.is_multiple_of(TRIES_PER_WARNING) => {
@@ -176,7 +191,7 @@ fn insist<T, E: std::fmt::Display>(what: &str, deadline: Deadline, mut ask: impl
         tried += 1;
         std::thread::park_timeout(RETRY_PAUSE.min(deadline.left()));
     }
-    tracing::error!("gave up on {what}: the partitions deliver nothing until the next assignment");
+    tracing::error!("gave up on {what}: the partitions are given back, and claimed anew after a pause");
     None
 }
 
@@ -216,24 +231,50 @@ mod tests {
     fn what_is_asked_in_vain_is_given_up_at_the_deadline() {
         let deadline = Deadline::after(Duration::from_millis(20));
         let mut tries = 0;
-        let answer: Option<()> = insist("an answer", deadline, || {
-            tries += 1;
-            Err("none")
-        });
+        let answer: Option<()> = insist(
+            "an answer",
+            deadline,
+            || false,
+            || {
+                tries += 1;
+                Err("none")
+            },
+        );
         assert_eq!((answer, deadline.left()), (None, Duration::ZERO));
         assert!(tries >= 1);
-        let late = insist("an answer", deadline, || -> Result<(), String> {
-            panic!("nothing is asked after the deadline")
-        });
+        let late = insist(
+            "an answer",
+            deadline,
+            || false,
+            || -> Result<(), String> { panic!("nothing is asked after the deadline") },
+        );
         assert_eq!(late, None);
+    }
+
+    #[test]
+    fn a_stop_ends_the_asking() {
+        let stopped = std::cell::Cell::new(false);
+        let answer: Option<()> = insist(
+            "an answer",
+            Deadline::after(Duration::from_secs(30)),
+            || stopped.get(),
+            || {
+                stopped.set(true);
+                Err("none")
+            },
+        );
+        assert_eq!(answer, None);
     }
 
     #[test]
     fn a_question_is_asked_until_it_is_answered() {
         let mut answers = [Err("not yet"), Ok(7)].into_iter();
-        let answer = insist("an answer", Deadline::after(Duration::from_secs(30)), || {
-            answers.next().expect("it is asked twice")
-        });
+        let answer = insist(
+            "an answer",
+            Deadline::after(Duration::from_secs(30)),
+            || false,
+            || answers.next().expect("it is asked twice"),
+        );
         assert_eq!(answer, Some(7));
     }
 }

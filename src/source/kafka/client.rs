@@ -1,6 +1,7 @@
 //! The librdkafka client: its properties, and its callbacks, which run on the poll thread.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
 use crate::ledger::claims::Claims;
@@ -48,6 +50,9 @@ pub(super) struct Callbacks {
     pub(super) options: Options,
     claims: Claims,
     runtime: Handle,
+    stop: watch::Receiver<bool>,
+    /// Partitions were assigned that could not be claimed.
+    unclaimed: AtomicBool,
     records: Sender<Vec<Polled>>,
     /// What was polled and is not passed on yet, in order.
     polled: Mutex<Vec<Polled>>,
@@ -58,11 +63,19 @@ pub(super) struct Callbacks {
 }
 
 impl Callbacks {
-    pub(super) fn new(options: Options, claims: Claims, runtime: Handle, records: Sender<Vec<Polled>>) -> Self {
+    pub(super) fn new(
+        options: Options,
+        claims: Claims,
+        runtime: Handle,
+        records: Sender<Vec<Polled>>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             options,
             claims,
             runtime,
+            stop,
+            unclaimed: AtomicBool::new(false),
             records,
             polled: Mutex::default(),
             epochs: Mutex::default(),
@@ -77,6 +90,11 @@ impl Callbacks {
             .unwrap_or_else(PoisonError::into_inner)
             .get(partition)
             .copied()
+    }
+
+    /// Whether partitions are assigned that have no claim: they deliver nothing, so the assignment must be given back.
+    pub(super) fn lacks_claims(&self) -> bool {
+        self.unclaimed.load(Ordering::Relaxed)
     }
 
     /// Partitions owned now.
@@ -135,7 +153,11 @@ impl Callbacks {
         if names.is_empty() {
             return;
         }
-        let claimed = assignment::claim(client, &self.claims, &self.runtime, &names, self.options.start);
+        let asking = assignment::Asking::new(client, &self.claims, &self.runtime, &self.stop);
+        let claimed = asking.claim(&names, self.options.start);
+        if claimed.len() < names.len() {
+            self.unclaimed.store(true, Ordering::Relaxed);
+        }
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         epochs.extend(claimed.iter().cloned());
         drop(epochs);

@@ -106,7 +106,8 @@ impl Running {
     }
 }
 
-/// Starts the source: checks the properties, then polls until it is told to leave.
+/// Starts the source: checks the properties, then polls until it is told to leave. `stop` only ends what would make it
+/// deaf to that, such as waiting for a database that is away.
 ///
 /// # Errors
 /// When the properties are refused or no thread can be had. An unreachable broker is no error: the source waits for it.
@@ -117,6 +118,7 @@ pub fn start(
     registry: Option<Arc<Registry>>,
     commands: mpsc::Receiver<SourceCommand>,
     events: tokio::sync::mpsc::Sender<SourceEvent>,
+    stop: tokio::sync::watch::Receiver<bool>,
 ) -> Result<Running, Error> {
     let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX / client::BATCH_MAX);
     let group = options.group.clone();
@@ -126,6 +128,7 @@ pub fn start(
         claims,
         records,
         poll::Orders::new(commands, paused_by_decoding),
+        stop,
     )
     .map_err(|source| Error::MadeClient {
         group: group.clone(),

@@ -15,6 +15,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
@@ -54,6 +55,7 @@ impl Orders {
 pub(super) struct Poller {
     options: Options,
     claims: Claims,
+    stop: watch::Receiver<bool>,
     records: Sender<Vec<Polled>>,
     runtime: Handle,
     orders: Orders,
@@ -68,7 +70,7 @@ pub(super) struct Poller {
 /// Why polling one client ended.
 enum End {
     Leave(Vec<Settled>),
-    Failed(KafkaError),
+    Failed(String),
 }
 
 impl Poller {
@@ -78,10 +80,12 @@ impl Poller {
         claims: Claims,
         records: Sender<Vec<Polled>>,
         orders: Orders,
+        stop: watch::Receiver<bool>,
     ) -> KafkaResult<Self> {
         let mut poller = Self {
             options,
             claims,
+            stop,
             records,
             runtime: Handle::current(),
             orders,
@@ -101,6 +105,7 @@ impl Poller {
             self.claims.clone(),
             self.runtime.clone(),
             self.records.clone(),
+            self.stop.clone(),
         );
         client::config(&self.options).create_with_context(callbacks)
     }
@@ -111,12 +116,16 @@ impl Poller {
         loop {
             let end = match self.first_client.take().map_or_else(|| self.client(), Ok) {
                 Ok(client) => self.poll_until_end(&client),
-                Err(error) => End::Failed(error),
+                Err(error) => End::Failed(error.to_string()),
             };
             match end {
                 End::Leave(_) => return,
                 End::Failed(error) => {
-                    tracing::error!(group = self.options.group, error = %error, "kafka client failed for good; building a new one");
+                    tracing::error!(
+                        group = self.options.group,
+                        error,
+                        "kafka client failed for good; building a new one"
+                    );
                 }
             }
             if self.told_to_leave_within(pause) {
@@ -130,7 +139,7 @@ impl Poller {
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         let end = match client.subscribe(&topics) {
             Ok(()) => self.poll(client),
-            Err(error) => End::Failed(error),
+            Err(error) => End::Failed(error.to_string()),
         };
         match &end {
             End::Leave(settled) => {
@@ -146,6 +155,9 @@ impl Poller {
         loop {
             if let Some(end) = self.obey(client) {
                 return end;
+            }
+            if client.context().lacks_claims() {
+                return End::Failed("partitions were assigned that could not be claimed in postgres".to_owned());
             }
             self.pauses.release(client);
             self.recommit(client);
@@ -163,7 +175,7 @@ impl Poller {
                     }
                 }
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    return End::Failed(KafkaError::MessageConsumptionFatal(code));
+                    return End::Failed(KafkaError::MessageConsumptionFatal(code).to_string());
                 }
                 Some(Err(error)) => self.complained(client, &error),
             }
