@@ -94,7 +94,9 @@ impl Cluster {
         let made = made.map_err(|error| self.unreachable(error))?;
         for result in made {
             match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                // New, so empty; its partitions may have no leader to ask yet.
+                Ok(_) => return Ok(()),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => return Err(Failure::usage(TopicError::Refused { topic, code })),
             }
         }

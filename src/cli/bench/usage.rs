@@ -91,16 +91,21 @@ pub(super) fn round(figure: f64, decimals: i32) -> f64 {
     (figure * scale).round() / scale
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_process_knows_what_it_has_used() {
         let usage = Usage::now();
         assert!(usage.peak_rss_mb.is_some_and(|megabytes| megabytes > 1.0));
         assert!(usage.cpu_s.is_some());
         assert!(threads().cpu_s_by_thread.contains_key("other"));
+    }
+
+    #[test]
+    fn threads_are_known_by_their_names() {
         assert_eq!(purpose("poll afterwrite.\n"), "poll");
         assert_eq!(purpose("rdk:broker1\n"), "librdkafka");
     }
