@@ -37,3 +37,5 @@ mod encodings;
 mod connectors;
 
 mod ownership;
+
+mod outage;
