@@ -53,6 +53,12 @@ sim: ## The simulation of the engine alone
 it: ## Tests against the real stack, on ports of their own
 	tests/run setup build it
 
+.PHONY: bench
+bench: setup ## Measure the worker against a raw poll loop on this machine (a release build: minutes)
+	cargo build --locked --release
+	AFTERWRITE_BIN=$(TARGET_DIR)/release/afterwrite infra/native/stack start kafka
+	$(TARGET_DIR)/release/afterwrite bench compare --brokers "$$(infra/native/stack env | sed -n 's/^KAFKA_BROKERS=//p')" $(ARGS)
+
 .PHONY: stack-up
 stack-up: setup build ## Start Postgres, Kafka, Connect, registry and mail catcher
 	infra/native/stack up
