@@ -59,7 +59,7 @@ pub struct Spec {
     pub routes: Vec<Route>,
     /// How many events of one ordering key one call may take; 1 means one at a time.
     pub coalesce_max: usize,
-    /// Time-out of one attempt, when it differs from the group's.
+    /// Time-out of one attempt, when `[engine]` does not fit; what is configured for the handler or its group beats it.
     pub attempt_timeout: Option<Duration>,
 }
 

@@ -99,7 +99,7 @@ impl Router {
         Arc::clone(&self.names[handler])
     }
 
-    /// The time-out of one attempt of a handler, when it differs from the group's.
+    /// The time-out of one attempt of a handler, when it differs from `[engine]`.
     pub fn timeout(&self, handler: usize) -> Option<Duration> {
         self.timeouts[handler]
     }

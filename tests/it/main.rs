@@ -30,6 +30,8 @@ mod undecodable;
 
 mod unwritable;
 
+mod dead_letter_topic;
+
 mod mails;
 
 mod encodings;

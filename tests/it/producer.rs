@@ -49,7 +49,15 @@ pub(crate) async fn make_topic(topic: &str) {
 
 /// Sets the largest record a topic takes.
 pub(crate) async fn limit_records(topic: &str, bytes_max: &str) {
-    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", bytes_max);
+    configure(topic, &[("max.message.bytes", bytes_max)]).await;
+}
+
+/// Gives a topic these settings of its own, and no others.
+pub(crate) async fn configure(topic: &str, settings: &[(&str, &str)]) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let change = settings
+        .iter()
+        .fold(change, |change, (name, value)| change.set(name, value));
     for altered in admin().alter_configs([&change], &AdminOptions::new()).await.unwrap() {
         altered.unwrap();
     }
