@@ -24,8 +24,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How often a warning says what is waited for.
 const TRIES_PER_WARNING: u32 = 10;
 
-/// How long claiming may take in all before it is given up and the assignment given back. It holds up the poll thread, and librdkafka gives the whole assignment away when that is silent for
-/// `max.poll.interval.ms` (5 min).
+/// How long claiming may take in all before it is given up and the assignment given back. It holds up the poll thread,
+/// and librdkafka gives the whole assignment away when that is silent for `max.poll.interval.ms` (5 min).
 const CLAIM_MAX: Duration = Duration::from_secs(60);
 
 /// Until when claiming may go on.
