@@ -201,7 +201,7 @@ async fn show<R: AsyncRead + Unpin>(lines: BufReader<R>, screen: &Screen) {
             Ok(Some(line)) => {
                 let said = line.strip_prefix(PREFIX).unwrap_or(&line);
                 // How to use the stack by hand is said at the end, where it is still there.
-                screen.note(said.split(" (eval ").next().unwrap_or(said));
+                screen.note(said.split(" (export ").next().unwrap_or(said));
             }
             Ok(None) => return,
             Err(error) => {
