@@ -217,7 +217,7 @@ async fn perform(
     );
     prepare_place(screen, stack, place, running).await?;
     stack.up(screen).await?;
-    let settings = settings(place, stack.addresses().await?);
+    let settings = settings(stack.addresses().await?);
     let config = load(&Inputs {
         environment: settings.clone(),
         ..Inputs::default()
@@ -297,12 +297,9 @@ async fn prepare_place(
 }
 
 /// The stack's addresses and what the demo needs beside them, by the names this program reads.
-fn settings(place: &Place, addresses: BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn settings(addresses: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut settings = addresses;
     settings.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    if let Some(port) = place.admin_port {
-        settings.insert("AFTERWRITE__ADMIN__LISTEN".to_owned(), format!("127.0.0.1:{port}"));
-    }
     settings
 }
 

@@ -12,18 +12,14 @@ use super::DemoFailure;
 const MARK: &str = "infra/native/stack";
 
 /// The variables of a stack that name its ports, and the one of the worker's own endpoint.
-const PORT_NAMES: [&str; 7] = [
+const PORT_NAMES: [&str; 6] = [
     "PG_PORT",
     "KAFKA_PORT",
     "KAFKA_CONTROLLER_PORT",
     "CONNECT_PORT",
     "REGISTRY_PORT",
     "SMTP_PORT",
-    ADMIN_PORT,
 ];
-
-/// Stands for the port of `admin.listen`; no variable of the stack.
-const ADMIN_PORT: &str = "ADMIN_PORT";
 
 /// Below the ports that the kernel gives to outgoing connections, so that nothing takes a port between its choice and
 /// the start of its service.
@@ -38,8 +34,6 @@ pub(super) struct Place {
     pub(super) dir: PathBuf,
     /// Variables for `infra/native/stack`.
     pub(super) variables: Vec<(&'static str, String)>,
-    /// Where the worker's own endpoint listens; its default when absent.
-    pub(super) admin_port: Option<u16>,
     /// Whether the stack is the clone's ordinary one, which must be left as it was found.
     pub(super) is_shared: bool,
     /// Whether the directory was there before.
@@ -57,19 +51,17 @@ impl Place {
         let lock = lock(&target.join(if stay { "demo-stay.lock" } else { "demo.lock" }))?;
         let binary = std::env::current_exe().map_err(DemoFailure::OwnProgram)?;
         let mut variables = vec![("AFTERWRITE_BIN", binary.display().to_string())];
-        let mut admin_port = None;
         let dir = match std::env::var_os("STACK_DIR") {
             Some(dir) if stay => std::path::absolute(dir).map_err(DemoFailure::OwnProgram)?,
             _ if stay => root.join(".stack"),
             _ => target.join("demo"),
         };
         if !stay {
-            for (name, port) in PORT_NAMES.into_iter().zip(free_ports()?) {
-                match name {
-                    ADMIN_PORT => admin_port = Some(port),
-                    _ => variables.push((name, port.to_string())),
-                }
-            }
+            variables.extend(
+                PORT_NAMES
+                    .into_iter()
+                    .zip(free_ports()?.into_iter().map(|port| port.to_string())),
+            );
         }
         variables.push(("STACK_DIR", dir.display().to_string()));
         Ok(Self {
@@ -77,7 +69,6 @@ impl Place {
             root,
             dir,
             variables,
-            admin_port,
             is_shared: stay,
             _lock: lock,
         })
