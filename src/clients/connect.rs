@@ -295,11 +295,12 @@ impl ConnectClient {
     }
 }
 
-/// 409: a rebalance is under way. 503: the worker has not joined yet. 500 with a time-out: it was busy with either.
+/// 409: a rebalance is under way. 503: the worker has not joined yet. 500 with a time-out: it was busy with either. 500 that
+/// names a rebalance: how a question about a connector is answered that meets one (a change gets 409).
 fn is_busy(status: StatusCode, message: &str) -> bool {
     match status {
         StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => true,
-        StatusCode::INTERNAL_SERVER_ERROR => message.contains("timed out"),
+        StatusCode::INTERNAL_SERVER_ERROR => message.contains("timed out") || message.contains("rebalance"),
         _ => false,
     }
 }
@@ -380,6 +381,8 @@ mod tests {
             StatusCode::INTERNAL_SERVER_ERROR,
             "Request timed out. The worker is …"
         ));
+        let rebalance = "Request cannot be completed because a rebalance is expected";
+        assert!(is_busy(StatusCode::INTERNAL_SERVER_ERROR, rebalance));
         assert!(!is_busy(StatusCode::INTERNAL_SERVER_ERROR, "no"));
         assert!(!is_busy(StatusCode::BAD_REQUEST, "timed out"));
     }

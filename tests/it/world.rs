@@ -175,6 +175,8 @@ impl World {
             .code()
             .unwrap_or_else(|| panic!("afterwrite {arguments:?} was killed: {said}"));
         assert!(code < 2, "afterwrite {arguments:?} could not do its work: {said}");
+        // Shown when the test fails.
+        print!("{said}");
         (code, String::from_utf8(output.stdout).unwrap())
     }
 
