@@ -7,6 +7,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
@@ -18,6 +19,9 @@ use crate::event::delivery::RawRecord;
 
 /// Longest time for one question to the broker.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause before a partition that has no leader is asked again.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 /// A dead letter could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +102,7 @@ impl Reader {
             partition: place.partition,
             offset: place.offset,
         };
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(&place.topic, place.partition, QUESTION_TIMEOUT)
-            .map_err(|source| self.failed(source))?;
+        let (low, high) = self.bounds(&place.topic, place.partition)?;
         if place.offset < low || place.offset >= high {
             return Err(gone());
         }
@@ -129,15 +130,11 @@ impl Reader {
         let mut partitions = Vec::new();
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
             // An explicit end: "end" would be resolved at the first fetch, and letters written before it be missed.
-            let (low, high) = self
-                .consumer
-                .fetch_watermarks(&self.topic, partition.id(), QUESTION_TIMEOUT)
-                .map_err(|source| self.failed(source))?;
+            let (low, high) = self.bounds(&self.topic, partition.id())?;
             partitions.push((partition.id(), Offset::Offset(if from_beginning { low } else { high })));
         }
         if partitions.is_empty() {
-            let missing = rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition;
-            return Err(self.failed(KafkaError::MetadataFetch(missing)));
+            return Err(self.failed(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)));
         }
         self.assign(&partitions)
     }
@@ -158,6 +155,22 @@ impl Reader {
         }
     }
 
+    /// The first offset of a partition and the one after its last. A partition whose leader is being chosen, as in the
+    /// moments after its topic was made, is asked again.
+    fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+        let deadline = Instant::now() + QUESTION_TIMEOUT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.consumer.fetch_watermarks(topic, partition, left) {
+                Err(error) if is_between_leaders(&error) && left > LEADER_PAUSE => {
+                    tracing::debug!(topic, partition, "waiting for the partition's leader");
+                    std::thread::park_timeout(LEADER_PAUSE);
+                }
+                answer => return answer.map_err(|source| self.failed(source)),
+            }
+        }
+    }
+
     fn assign(&self, partitions: &[(i32, Offset)]) -> Result<(), Error> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in partitions {
@@ -166,6 +179,14 @@ impl Reader {
         }
         self.consumer.assign(&list).map_err(|source| self.failed(source))
     }
+}
+
+/// Whether the broker that was asked is not the partition's leader yet, or not any more.
+fn is_between_leaders(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+    )
 }
 
 fn stored(message: &BorrowedMessage<'_>) -> Stored {
@@ -187,5 +208,22 @@ fn stored(message: &BorrowedMessage<'_>) -> Stored {
             headers: headers.unwrap_or_default(),
             timestamp_ms: message.timestamp().to_millis(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_partition_between_two_leaders_is_asked_again() {
+        for (code, expected) in [
+            (RDKafkaErrorCode::NotLeaderForPartition, true),
+            (RDKafkaErrorCode::LeaderNotAvailable, true),
+            (RDKafkaErrorCode::UnknownTopicOrPartition, false),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, false),
+        ] {
+            assert_eq!(is_between_leaders(&KafkaError::MetadataFetch(code)), expected, "{code}");
+        }
     }
 }

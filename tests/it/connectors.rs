@@ -29,7 +29,7 @@ async fn a_campaign_stays_in_one_partition_and_secrets_stay_in_the_database() {
     })
     .await;
     let records = until("all users", Duration::from_secs(60), async || {
-        let records = producer::read_all(&topic);
+        let records = producer::read_all(&topic).await;
         (records.len() == 120).then_some(records)
     })
     .await;

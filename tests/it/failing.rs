@@ -75,8 +75,8 @@ async fn a_handler_that_keeps_failing_leaves_exactly_one_dead_letter() {
         "neighbours waited"
     );
 
-    let letters = producer::read_all(&format!("{}.dlq", world.group()));
-    let sources = producer::read_all(&world.topic());
+    let letters = producer::read_all(&format!("{}.dlq", world.group())).await;
+    let sources = producer::read_all(&world.topic()).await;
     let letter = &letters[0];
     let source = sources
         .iter()

@@ -6,11 +6,19 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceS
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::stack::address;
+use crate::stack::{address, until};
+
+/// What a broker answers while a partition's leader is being chosen.
+const BETWEEN_LEADERS: [RDKafkaErrorCode; 2] = [
+    RDKafkaErrorCode::NotLeaderForPartition,
+    RDKafkaErrorCode::LeaderNotAvailable,
+];
 
 /// A record as it stands in a topic.
 pub(crate) struct Record {
@@ -101,19 +109,36 @@ pub(crate) fn exists(topic: &str) -> bool {
         .any(|known| known.error().is_none() && !known.partitions().is_empty())
 }
 
-/// Everything that stands in a topic now.
-pub(crate) fn read_all(topic: &str) -> Vec<Record> {
+/// Everything that stands in a topic now; a topic made a moment ago may have no leaders yet, and is asked again.
+pub(crate) async fn read_all(topic: &str) -> Vec<Record> {
+    until(
+        "the leaders of the topic's partitions",
+        Duration::from_secs(30),
+        async || match try_read_all(topic) {
+            Ok(records) => Some(records),
+            Err(KafkaError::MetadataFetch(code) | KafkaError::MessageConsumption(code))
+                if BETWEEN_LEADERS.contains(&code) =>
+            {
+                None
+            }
+            Err(error) => panic!("{topic} could not be read: {error}"),
+        },
+    )
+    .await
+}
+
+fn try_read_all(topic: &str) -> KafkaResult<Vec<Record>> {
     let wait = Duration::from_secs(10);
     let consumer: BaseConsumer = config()
         .set("group.id", "it.reader")
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), wait)?;
     let mut list = TopicPartitionList::new();
     let mut left = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait).unwrap();
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
         list.add_partition_offset(topic, partition.id(), Offset::Offset(low))
             .unwrap();
         left += high - low;
@@ -121,10 +146,7 @@ pub(crate) fn read_all(topic: &str) -> Vec<Record> {
     consumer.assign(&list).unwrap();
     let mut records = Vec::new();
     for _ in 0..left {
-        let message = consumer
-            .poll(wait)
-            .expect("a record that the watermarks promise")
-            .unwrap();
+        let message = consumer.poll(wait).expect("a record that the watermarks promise")?;
         let headers = message.headers().map(|headers| {
             headers
                 .iter()
@@ -139,5 +161,5 @@ pub(crate) fn read_all(topic: &str) -> Vec<Record> {
             headers: headers.unwrap_or_default(),
         });
     }
-    records
+    Ok(records)
 }

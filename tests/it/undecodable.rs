@@ -105,7 +105,7 @@ async fn undecodable_bytes_and_unknown_schemas_become_dead_letters() {
         (producer::committed(&world.group(), &world.topic()) == Some(3)).then_some(())
     })
     .await;
-    let letters = producer::read_all(&format!("{}.dlq", world.group()));
+    let letters = producer::read_all(&format!("{}.dlq", world.group())).await;
     let mut values: Vec<&[u8]> = letters.iter().map(|letter| letter.value.as_deref().unwrap()).collect();
     values.sort_unstable();
     assert_eq!(values, [&unknown[..], garbage], "raw bytes are kept");

@@ -154,7 +154,12 @@ fn committed(client: &Client, partitions: &[SourcePartition], within: Duration) 
     for partition in partitions {
         list.add_partition(&partition.topic, partition.partition);
     }
-    client.committed_offsets(list, within)
+    let answer = client.committed_offsets(list, within)?;
+    // A question that failed for one partition must not pass for "nothing was committed" there.
+    for element in answer.elements() {
+        element.error()?;
+    }
+    Ok(answer)
 }
 
 /// Finds and commits the offset at which the group starts on a partition.
