@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ impl Router {
         let routed = self.tables.get(&table_key(&event.origin.schema, &event.origin.table));
         let targets = routed.into_iter().flatten().chain(&self.everywhere);
         targets
-            .filter(|target| self.handlers[target.handler].wants(event))
+            .filter(|target| is_wanted(&*self.handlers[target.handler], event))
             .map(|target| Woken {
                 handler: target.handler,
                 key: ordering_hash(&target.ordering, event),
@@ -118,12 +119,19 @@ impl Router {
     }
 }
 
+/// Whether the handler wants the event. One that panics over it is woken, and meets the panic as a failed attempt: here
+/// it would take the whole group down, and again at each start.
+fn is_wanted(handler: &dyn Handler, event: &ChangeEvent) -> bool {
+    catch_unwind(AssertUnwindSafe(|| handler.wants(event))).unwrap_or(true)
+}
+
 fn table_key(schema: &str, table: &str) -> String {
     format!("{schema}\u{0}{table}")
 }
 
 /// Hashes the ordering key. A row whose key is not known (no primary key, column absent) shares one lane with all such
-/// rows of its table: stricter order, never less.
+/// rows of its table. Under another replica identity than FULL a delete carries only the primary key, so a route by
+/// other columns puts it into that lane, apart from the row's earlier changes.
 fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
     let mut hasher = DefaultHasher::new();
     match ordering {

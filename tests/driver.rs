@@ -4,15 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use afterwrite::engine::core::messages::{HandlerLimits, Limits};
 use afterwrite::engine::counts::Counts;
 use afterwrite::engine::driver::{self, Channels, Owned, Setup, Times};
 use afterwrite::engine::letter::{BuryError, Letter, Letters};
-use afterwrite::engine::retry::Policy;
+use afterwrite::engine::retry::{Class, Policy};
 use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::event::delivery::{
     Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
@@ -23,6 +23,9 @@ use afterwrite::ledger::effects::Effects;
 use afterwrite::router::Router;
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
+
+/// A handler that is only asked whether it wants this `k` panics, and so does the attempt.
+const PANICS: i64 = 40;
 
 /// Works on every event of `public.work`; an odd `k` waits for `gate`.
 struct Gated {
@@ -45,27 +48,37 @@ impl Handler for Gated {
         }
     }
 
+    fn wants(&self, event: &ChangeEvent) -> bool {
+        assert_ne!(k_of(event), PANICS, "the test wants a panic");
+        true
+    }
+
     async fn handle(&self, _: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
-        if events[0]
-            .after()
-            .and_then(|row| row.int("k"))
-            .is_some_and(|k| k % 2 == 1)
-        {
+        let k = k_of(&events[0]);
+        assert_ne!(k, PANICS, "the test wants a panic");
+        if k % 2 == 1 {
             self.gate.notified().await;
         }
         Ok(Outcome::Done)
     }
 }
 
-struct NoLetters;
+fn k_of(event: &ChangeEvent) -> i64 {
+    event.after().and_then(|row| row.int("k")).unwrap()
+}
+
+/// Keeps the classes of letters; the first write panics.
+#[derive(Default)]
+struct Shelf(Mutex<Vec<Option<Class>>>);
 
 #[async_trait]
-impl Letters for NoLetters {
+impl Letters for Shelf {
     async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
-        Err(BuryError {
-            place: letter.group.to_string(),
-            source: "nothing is buried here".into(),
-        })
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = kept.is_empty();
+        kept.push((!is_first).then_some(letter.class));
+        assert!(!is_first, "the test wants a panic");
+        Ok(())
     }
 }
 
@@ -78,6 +91,7 @@ struct Script {
     commands: Receiver<SourceCommand>,
     stop: watch::Sender<bool>,
     gate: Arc<Notify>,
+    shelf: Arc<Shelf>,
     engine: tokio::task::JoinHandle<Counts>,
     /// Keeps the taker's ends open.
     _replays: (mpsc::Sender<driver::Replay>, mpsc::UnboundedReceiver<driver::ReplayEnd>),
@@ -91,6 +105,7 @@ impl Script {
         let (replay_ends, ended) = mpsc::unbounded_channel();
         let (stop, mut stopping) = watch::channel(false);
         let gate = Arc::new(Notify::new());
+        let shelf = Arc::new(Shelf::default());
         let owned = Arc::new(watch::Sender::new(Owned::new()));
         let channels = Channels {
             events: arriving,
@@ -99,7 +114,8 @@ impl Script {
             replay_ends,
             owned,
         };
-        let engine = tokio::spawn(driver::run(setup(Arc::clone(&gate)), channels, async move {
+        let setup = setup(Arc::clone(&gate), Arc::clone(&shelf));
+        let engine = tokio::spawn(driver::run(setup, channels, async move {
             stopping.wait_for(|stop| *stop).await.unwrap();
         }));
         Self {
@@ -107,6 +123,7 @@ impl Script {
             commands,
             stop,
             gate,
+            shelf,
             engine,
             _replays: (replay, ended),
         }
@@ -142,7 +159,7 @@ impl Script {
     }
 }
 
-fn setup(gate: Arc<Notify>) -> Setup {
+fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
     let pool = sqlx::postgres::PgPoolOptions::new()
         .connect_lazy("postgres://nobody@127.0.0.1:1/none")
         .unwrap();
@@ -151,14 +168,18 @@ fn setup(gate: Arc<Notify>) -> Setup {
         group: "driver".into(),
         router: Arc::new(Router::new(vec![Arc::new(Gated { gate })])),
         resources: Resources { pool, effects },
-        letters: Arc::new(NoLetters),
+        letters: shelf,
         limits: Limits {
             running_max: 4,
             window_events_max: 100,
             window_bytes_max: 1 << 20,
             handlers: vec![HandlerLimits {
                 coalesce_max: 1,
-                policy: Policy::default(),
+                policy: Policy {
+                    attempts_max: 1,
+                    first_wait: Duration::from_millis(1),
+                    ..Policy::default()
+                },
             }],
         },
         times: Times {
@@ -241,11 +262,25 @@ async fn a_revocation_waits_for_what_runs_and_answers_with_the_settled_position(
     script.gate.notify_one();
     let answer = tokio::task::spawn_blocking(move || answered.recv_timeout(Duration::from_secs(10)));
     let positions = answer.await.unwrap().unwrap();
-    // The gated job ended well in time; whether the other one had been started before the revocation is a race.
-    assert!(
-        positions == [(partition(), Position(11))] || positions == [(partition(), Position(12))],
-        "{positions:?}"
-    );
+    // Both were started when they arrived, so both are waited for.
+    assert_eq!(positions, [(partition(), Position(12))]);
+}
+
+#[tokio::test]
+async fn panics_outside_of_an_attempt_stop_neither_the_group_nor_the_lane() {
+    let script = Script::start();
+    script.assign(1);
+    script.deliver(1, 10, PANICS);
+    script.deliver(1, 11, 2);
+    loop {
+        match script.command().await {
+            SourceCommand::Commit(committed) if committed == settled(1, 12) => break,
+            SourceCommand::Commit(committed) => assert_eq!(committed, settled(1, 10), "a letter was not waited for"),
+            other => panic!("a commit was expected, not {other:?}"),
+        }
+    }
+    let kept = script.shelf.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert_eq!(kept, [None, Some(Class::Panic)]);
 }
 
 #[tokio::test]

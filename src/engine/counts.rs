@@ -12,7 +12,7 @@ pub struct Counts {
     pub delivered: u64,
     /// Records that woke nobody, by reason; `unrouted` are changes no handler wanted.
     pub skipped: BTreeMap<&'static str, u64>,
-    /// Jobs that ended well.
+    /// Attempts that ended well; one may have taken several events of its lane.
     pub done: u64,
     /// Attempts that failed; another followed, or a dead letter.
     pub failed: u64,

@@ -94,13 +94,20 @@ pub(super) struct Driver {
     pub(super) held: HashMap<JobId, Held>,
     pub(super) next_job: u64,
     pub(super) tasks: JoinSet<Ended>,
-    pub(super) task_jobs: HashMap<Id, JobId>,
+    pub(super) task_jobs: HashMap<Id, Task>,
     pub(super) under_way: HashMap<JobId, AbortHandle>,
     pub(super) waits: DelayQueue<JobId>,
     pub(super) counts: Counts,
     pub(super) stop_deadline: Option<Instant>,
     pub(super) last_positions: Vec<Settled>,
     pub(super) drained: bool,
+}
+
+/// What a task works on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Task {
+    Attempt(JobId),
+    Bury(JobId),
 }
 
 /// What a task reports.
@@ -317,7 +324,8 @@ impl Driver {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        let Some(job) = self.task_jobs.remove(&id) else { return };
+        let Some(task) = self.task_jobs.remove(&id) else { return };
+        let (Task::Attempt(job) | Task::Bury(job)) = task;
         self.under_way.remove(&job);
         match ended {
             Ok((_, Ended::Attempt(end))) => self.attempt_ended(job, end),
@@ -325,23 +333,28 @@ impl Driver {
                 self.counts.buried += 1;
                 self.step(Input::Buried { job });
             }
-            Ok((_, Ended::Bury(Err(error)))) => {
-                tracing::error!(group = %self.setup.group, %error, "dead letter could not be written; its lane waits and it is written again");
-                self.step(Input::BuryFailed { job });
-            }
+            Ok((_, Ended::Bury(Err(error)))) => self.bury_failed(job, &error),
             Err(error) if error.is_panic() => {
                 let message = panic_message(error);
-                self.attempt_ended(
-                    job,
-                    AttemptEnd {
-                        finish: Finish::Panicked,
-                        error: Some(message),
-                    },
-                );
+                match task {
+                    Task::Attempt(_) => self.attempt_ended(
+                        job,
+                        AttemptEnd {
+                            finish: Finish::Panicked,
+                            error: Some(format!("the handler {message}")),
+                        },
+                    ),
+                    Task::Bury(_) => self.bury_failed(job, &format!("the writer {message}")),
+                }
             }
             // Abandoned: the core has already forgotten the job.
             Err(_) => {}
         }
+    }
+
+    fn bury_failed(&mut self, job: JobId, error: &str) {
+        tracing::error!(group = %self.setup.group, error, "dead letter could not be written; its lane waits and it is written again");
+        self.step(Input::BuryFailed { job });
     }
 
     fn attempt_ended(&mut self, job: JobId, end: AttemptEnd) {
@@ -377,8 +390,6 @@ fn panic_message(error: JoinError) -> String {
     let payload = error.into_panic();
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    format!(
-        "the handler panicked: {}",
-        message.unwrap_or_else(|| "without a message".to_owned())
-    )
+    let message = message.unwrap_or_else(|| "without a message".to_owned());
+    format!("panicked: {message}")
 }

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use crate::engine::attempt::Attempt;
 use crate::engine::backoff::jittered;
 use crate::engine::core::messages::{Action, HandlerIndex, JobId, PartitionId};
-use crate::engine::driver::{Driver, Ended, ReplayEnd};
+use crate::engine::driver::{Driver, Ended, ReplayEnd, Task};
 use crate::engine::jobs::Held;
 use crate::engine::retry::{Class, Wait};
 use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
@@ -114,7 +114,7 @@ impl Driver {
             mode: held[0].mode(),
         };
         let under_way = self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) });
-        self.track(members[0], under_way);
+        self.track(Task::Attempt(members[0]), under_way);
     }
 
     fn bury(&mut self, job: JobId, class: Class, attempts: u32) {
@@ -131,11 +131,12 @@ impl Driver {
             let written = letters.bury(&letter).await;
             Ended::Bury(written.map_err(|error| format!("{error}: {}", error.source)))
         });
-        self.track(job, under_way);
+        self.track(Task::Bury(job), under_way);
     }
 
-    fn track(&mut self, job: JobId, under_way: AbortHandle) {
-        self.task_jobs.insert(under_way.id(), job);
+    fn track(&mut self, task: Task, under_way: AbortHandle) {
+        let (Task::Attempt(job) | Task::Bury(job)) = task;
+        self.task_jobs.insert(under_way.id(), task);
         self.under_way.insert(job, under_way);
     }
 }

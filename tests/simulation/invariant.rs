@@ -10,7 +10,8 @@ pub(crate) enum Invariant {
     /// Within a lane jobs start in log order, never two at once; a call takes a prefix of at most `coalesce_max`;
     /// replays and jobs that failed in company run alone.
     LaneOrder,
-    /// Effects in the database happen at most once per job, and in log order within a lane (replays excepted).
+    /// Effects in the database happen in log order within a lane (replays excepted). That each happens at most once is the
+    /// ledger's doing, which the model of the database takes for granted; the real stack proves it.
     Effects,
     /// Attempts are numbered and counted right; outages and snoozes are not counted; nothing is buried too early, too
     /// late or for another's failure; waits keep their limits.

@@ -331,7 +331,8 @@ impl Shadow {
             Finish::Snooze(_) | Finish::Unreachable => false,
             _ => head.counted >= attempts_max,
         };
-        let apart = is_final && members > 1;
+        let is_abrupt = matches!(finish, Finish::TimedOut | Finish::Panicked);
+        let apart = (is_final || is_abrupt) && members > 1;
         // Who of them failed is not known yet, so the call that parts them is nobody's attempt.
         head.counted -= u32::from(apart);
         for job in together.iter().filter(|_| apart) {

@@ -2,7 +2,7 @@
 //!
 //! A plain state machine: no async, no clock, no randomness, no I/O. It owns lanes, offset tracking, retry verdicts,
 //! revocation and the stop. The driver performs what it decides and tells it what happened. Because of that everything
-//! about delivery is tested by simulation (`tests/simulation.rs`).
+//! about delivery is tested by simulation (`tests/simulation/`).
 //!
 //! Invariants:
 //! - a frontier never passes a job that is neither done nor durably buried;
@@ -269,6 +269,13 @@ impl Core {
                 }
                 self.give_up(id, key, actions);
             }
+            Verdict::Again(_)
+                if members > 1
+                    && matches!(finish, Finish::TimedOut | Finish::Panicked)
+                    && !self.mutated(Mutation::CompanyPanicsAgain) =>
+            {
+                self.run_singly(id, key, members);
+            }
             Verdict::Again(wait) => {
                 self.lane(id, key).phase = Phase::Waiting;
                 self.running += usize::from(self.mutated(Mutation::WaitingHoldsItsRoom));
@@ -379,7 +386,6 @@ impl Core {
 
     /// Whether the core is broken on purpose in this way; never outside tests.
     #[cfg(not(any(test, feature = "testkit")))]
-    #[allow(clippy::unused_self, reason = "the same call in tests asks the switch")]
     pub(crate) const fn mutated(&self, _: Mutation) -> bool {
         false
     }

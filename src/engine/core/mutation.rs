@@ -18,6 +18,8 @@ pub enum Mutation {
     WaitingHoldsItsRoom,
     /// A coalesced call that failed for good settles all its events by one verdict.
     CompanyIsBuriedTogether,
+    /// A coalesced call that panicked or timed out is repeated with the same company.
+    CompanyPanicsAgain,
     /// Queued jobs of a partition that is taken away still start.
     RevokedStillStarts,
     /// A paused partition is never resumed.
@@ -54,13 +56,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
         Self::OutageCountsAsAttempt,
         Self::WaitingHoldsItsRoom,
         Self::CompanyIsBuriedTogether,
+        Self::CompanyPanicsAgain,
         Self::RevokedStillStarts,
         Self::NeverResumes,
         Self::ReleasesWhileRunning,
