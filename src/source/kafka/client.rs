@@ -58,8 +58,16 @@ pub(super) struct Callbacks {
     polled: Mutex<Vec<Polled>>,
     /// Partitions owned now, with the epochs of their claims.
     epochs: Mutex<HashMap<SourcePartition, u64>>,
-    /// Positions whose commit failed; the poll loop commits them again.
-    uncommitted: Mutex<HashMap<SourcePartition, Position>>,
+    /// What was committed last of each owned partition.
+    commits: Mutex<HashMap<SourcePartition, Commit>>,
+}
+
+/// The newest commit of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Commit {
+    position: Position,
+    /// It, or one before it, did not reach the broker.
+    failed: bool,
 }
 
 impl Callbacks {
@@ -79,7 +87,7 @@ impl Callbacks {
             records,
             polled: Mutex::default(),
             epochs: Mutex::default(),
-            uncommitted: Mutex::default(),
+            commits: Mutex::default(),
         }
     }
 
@@ -107,9 +115,28 @@ impl Callbacks {
             .collect()
     }
 
-    /// Takes the positions whose commit failed.
-    pub(super) fn take_uncommitted(&self) -> HashMap<SourcePartition, Position> {
-        std::mem::take(&mut *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Commits positions of owned partitions; a failure comes back through the callback.
+    pub(super) fn commit(&self, client: &Client, positions: &[(SourcePartition, Position)]) {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, position) in positions {
+            let newest = Commit {
+                position: *position,
+                failed: false,
+            };
+            commits.insert(partition.clone(), newest);
+        }
+        drop(commits);
+        commit(client, positions, CommitMode::Async);
+    }
+
+    /// The partitions of which a commit failed, with the newest position that was to be committed: repeating an older
+    /// one would take the group back.
+    pub(super) fn failed_commits(&self) -> Vec<(SourcePartition, Position)> {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = commits.iter().filter(|(_, commit)| commit.failed);
+        failed
+            .map(|(partition, commit)| (partition.clone(), commit.position))
+            .collect()
     }
 
     /// Passes something on: records in batches, because waking the decoding task costs more than copying a record;
@@ -142,7 +169,7 @@ impl Callbacks {
     pub(super) fn lose_all(&self) {
         let partitions = self.owned();
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.take_uncommitted();
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if !partitions.is_empty() {
             self.pass_on(Polled::Lost { partitions });
         }
@@ -169,6 +196,9 @@ impl Callbacks {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let partitions: Vec<SourcePartition> = gone.into_iter().filter(|name| epochs.remove(name).is_some()).collect();
         drop(epochs);
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        commits.retain(|partition, _| !partitions.contains(partition));
+        drop(commits);
         if partitions.is_empty() {
             return;
         }
@@ -227,15 +257,10 @@ impl ConsumerContext for Callbacks {
             return;
         }
         tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
-        let mut uncommitted = self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner);
-        for element in offsets.elements() {
-            let name = SourcePartition {
-                topic: element.topic().into(),
-                partition: element.partition(),
-            };
-            if let (Offset::Offset(offset), Some(_)) = (element.offset(), self.epoch(&name)) {
-                let position = uncommitted.entry(name).or_insert(Position(offset));
-                *position = (*position).max(Position(offset));
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names(offsets) {
+            if let Some(commit) = commits.get_mut(&name) {
+                commit.failed = true;
             }
         }
     }

@@ -60,10 +60,14 @@ impl Pauses {
     pub(super) fn hold(&mut self, client: &Client, partition: &SourcePartition, epoch: u64, record: Polled) {
         let held = self.held.entry(partition.clone()).or_default();
         held.push_back((epoch, record));
-        if held.len() == 1
-            && let Err(error) = client.pause(&list(partition))
-        {
-            tracing::warn!(%partition, error = %error, "partition could not be paused; its records are held back");
+        if held.len() > 1 {
+            return;
+        }
+        match client.pause(&list(partition)) {
+            Ok(()) => tracing::debug!(%partition, epoch, "partition paused"),
+            Err(error) => {
+                tracing::warn!(%partition, error = %error, "partition could not be paused; its records are held back");
+            }
         }
     }
 
@@ -91,9 +95,9 @@ impl Pauses {
                     callbacks.pass_on(record);
                 }
             }
-            if owned.is_some()
-                && let Err(error) = client.resume(&list(&partition))
-            {
+            // Also when it is not ours any more: librdkafka keeps a partition paused across revocation and assignment, so
+            // one that came back would deliver nothing, for ever.
+            if let Err(error) = client.resume(&list(&partition)) {
                 tracing::error!(%partition, error = %error, "partition could not be resumed");
             }
         }

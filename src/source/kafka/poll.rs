@@ -190,7 +190,7 @@ impl Poller {
         loop {
             match self.orders.engine.try_recv() {
                 Ok(SourceCommand::Commit(settled)) => {
-                    client::commit(client, &self.still_owned(client, &settled), CommitMode::Async);
+                    client.context().commit(client, &self.still_owned(client, &settled));
                 }
                 Ok(SourceCommand::Leave(settled)) => return Some(End::Leave(settled)),
                 Ok(command) => self.pauses.order(Pauser::Engine, &command),
@@ -216,9 +216,9 @@ impl Poller {
             return;
         }
         self.recommit_at = now + RECOMMIT_EVERY;
-        let failed: Vec<(SourcePartition, Position)> = client.context().take_uncommitted().into_iter().collect();
+        let failed = client.context().failed_commits();
         if !failed.is_empty() {
-            client::commit(client, &failed, CommitMode::Async);
+            client.context().commit(client, &failed);
         }
     }
 
