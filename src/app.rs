@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::config::engine::Engine as EngineSettings;
 use crate::config::value::Secret;
 use crate::dead_letter::sink::{KafkaLetters, Writing};
-use crate::dead_letter::taker::Taker;
+use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
 use crate::dead_letter::wakeups::Wakeups;
 use crate::decode::Decoder;
@@ -42,11 +42,17 @@ const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
 
+/// Longest statement on those.
+const COORDINATION_STATEMENT_MAX: Duration = Duration::from_secs(30);
+
+/// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+/// How much longer than the longest attempt an effect is leased.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
 /// Pause before a dead-letter topic that could not be made is tried again.
 const TOPIC_PAUSE: Duration = Duration::from_secs(2);
-
-/// Replays on their way from the taker to the engine.
-const REPLAYS_MAX: usize = 32;
 
 /// Runs handlers, each as a group of its own, until `stop` becomes true; answers what passed through each group.
 ///
@@ -116,7 +122,8 @@ impl Shared {
             .parse()
             .context("postgres.url is not an address of a database")?;
         let connect = connect.application_name("afterwrite");
-        let coordination = pool(&connect, COORDINATION_CONNECTIONS, connect_timeout(config));
+        let bounded = bounded(&connect, COORDINATION_STATEMENT_MAX);
+        let coordination = pool(&bounded, COORDINATION_CONNECTIONS, connect_timeout(config));
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
@@ -152,19 +159,24 @@ impl Group {
         registry::register(&shared.coordination, &spec.name, &group, &ordering_text(&spec)).await?;
         let settings = config.engine_of(&group);
         let topic = topic_options(config);
-        let pool = pool(&shared.connect, settings.connections(), connect_timeout(config));
-        let lease = Duration::from_millis(settings.effect_lease_ms);
+        let router = router(config, &group, handler);
+        let attempt = Duration::from_millis(settings.attempt_timeout_ms);
+        let longest = router.timeout(0).unwrap_or(attempt);
+        let connect = bounded(&shared.connect, longest);
+        let pool = pool(&connect, settings.connections(), connect_timeout(config));
+        // A handler may ask for more time than the configuration knows of.
+        let lease = Duration::from_millis(settings.effect_lease_ms).max(longest + LEASE_MARGIN);
         let effects = Effects::new(pool.clone(), shared.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
         let setup = Setup {
             group: group.as_str().into(),
             limits: limits(&settings, config, &spec),
-            router: Arc::new(router(config, &group, handler)),
+            router: Arc::new(router),
             resources: Resources { pool, effects },
             letters: Arc::new(letters),
             times: Times {
-                attempt: Duration::from_millis(settings.attempt_timeout_ms),
+                attempt,
                 commit_interval: Duration::from_millis(settings.commit_interval_ms),
                 revoke_grace: Duration::from_millis(settings.revoke_grace_ms),
                 shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
@@ -190,10 +202,10 @@ impl Group {
         }
         let (commands, orders) = std::sync::mpsc::channel();
         let (events, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
-        let (replays, taken) = mpsc::channel(REPLAYS_MAX);
+        let (replays, taken) = mpsc::channel(taker::OPEN_MAX);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
-        let taker = Taker {
+        let requests = Taker {
             pool: self.coordination,
             group: Arc::clone(&self.name),
             decoder: Arc::clone(&self.decoder),
@@ -212,7 +224,7 @@ impl Group {
             events,
             stop.clone(),
         )?;
-        let taking = tokio::spawn(taker.run());
+        let taking = tokio::spawn(requests.run());
         let channels = Channels {
             events: arriving,
             commands,
@@ -220,9 +232,14 @@ impl Group {
             replay_ends: ends,
             owned,
         };
+        let told_to_stop = stop.clone();
         let counts = driver::run(self.setup, channels, stopped(stop)).await;
         source.ended().await;
         taking.await.context("the taker of replay requests ended abnormally")?;
+        anyhow::ensure!(
+            *told_to_stop.borrow(),
+            "the source of group {name} ended by itself; restart the process, the group goes on where it was"
+        );
         Ok((name, counts))
     }
 }
@@ -278,6 +295,17 @@ fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPo
         .max_connections(connections)
         .acquire_timeout(timeout)
         .connect_lazy_with(options.clone())
+}
+
+/// Options of connections on which nothing outlasts `longest`: a process that is frozen or cut off in the middle of a
+/// transaction holds its ledger rows, and whoever took its partitions over waits for them. Postgres ends such sessions.
+fn bounded(options: &PgConnectOptions, longest: Duration) -> PgConnectOptions {
+    let within = longest.as_millis().to_string();
+    options.clone().options([
+        ("statement_timeout", within.as_str()),
+        ("idle_in_transaction_session_timeout", within.as_str()),
+        ("tcp_user_timeout", UNACKNOWLEDGED_MAX.as_millis().to_string().as_str()),
+    ])
 }
 
 /// A router over one handler; a time-out that somebody configured beats the handler's own.
@@ -432,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn a_configured_time_out_beats_the_handlers_own() {
         let set = |timeout_ms: u64| format!("handlers.position.attempt_timeout_ms={timeout_ms}");
-        for (settings, expected) in [(vec![], 300_000), (vec![set(5_000)], 5_000)] {
+        for (settings, expected) in [(vec![], 300_000), (vec![set(50_000)], 50_000)] {
             let inputs = crate::config::load::Inputs {
                 set: settings,
                 ..Default::default()

@@ -227,6 +227,8 @@ pub struct Context {
     events: Vec<Arc<ChangeEvent>>,
     accepted: Vec<String>,
     transaction: Option<Transaction<'static, Postgres>>,
+    /// The handler was given the connection.
+    worked: bool,
 }
 
 /// The once-only part of an attempt: the ledger rows are written, and what runs on `connection` commits with them.
@@ -268,6 +270,7 @@ impl Context {
             events: events.to_vec(),
             accepted: Vec::new(),
             transaction: None,
+            worked: false,
         }
     }
 
@@ -320,6 +323,7 @@ impl Context {
         if opened.pending.is_empty() {
             return Ok(None);
         }
+        self.worked = true;
         for key in &self.exclusive {
             sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
                 .bind(key)
@@ -337,7 +341,12 @@ impl Context {
     /// # Errors
     /// Whatever Postgres answered, classified. The outcome is then unknown; the ledger tells at the next attempt.
     pub async fn commit(self) -> Result<(), HandlerError> {
-        if let Some(transaction) = self.transaction {
+        if let Some(mut transaction) = self.transaction {
+            if self.worked {
+                // Postgres answers the COMMIT of a failed transaction with a rollback and no error: a handler that
+                // swallowed an error of its SQL would be taken for done.
+                sqlx::raw_sql("SELECT 1").execute(&mut *transaction).await?;
+            }
             transaction.commit().await?;
             for key in &self.accepted {
                 self.resources.effects.settled(key);

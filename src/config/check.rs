@@ -48,9 +48,11 @@ pub(super) fn check(config: &Config) -> Vec<(String, String)> {
     let mut refusals = Refusals::default();
     check_places(config, &mut refusals);
     check_kafka(config, &mut refusals);
-    check_engine("engine", &config.engine, &mut refusals);
+    let connect_timeout_ms = config.postgres.connect_timeout_ms;
+    check_engine("engine", &config.engine, connect_timeout_ms, &mut refusals);
     for name in config.groups.keys() {
-        check_engine(&format!("groups.{name}"), &config.engine_of(name), &mut refusals);
+        let section = format!("groups.{name}");
+        check_engine(&section, &config.engine_of(name), connect_timeout_ms, &mut refusals);
     }
     check_handlers(config, &mut refusals);
     check_dead_letters(config, &mut refusals);
@@ -138,7 +140,7 @@ fn check_kafka(config: &Config, refusals: &mut Refusals) {
     }
 }
 
-fn check_engine(section: &str, engine: &Engine, refusals: &mut Refusals) {
+fn check_engine(section: &str, engine: &Engine, connect_timeout_ms: u64, refusals: &mut Refusals) {
     let path = |key: &str| format!("{section}.{key}");
     refusals.at_least(engine.attempts_max.into(), 1, path("attempts_max"));
     refusals.at_least(engine.wait_first_ms, 1, path("wait_first_ms"));
@@ -174,6 +176,23 @@ fn check_engine(section: &str, engine: &Engine, refusals: &mut Refusals) {
         "it must lie between 10 and 60,000",
     );
     check_lease(engine.attempt_timeout_ms, engine, path("attempt_timeout_ms"), refusals);
+    check_outage(
+        engine.attempt_timeout_ms,
+        connect_timeout_ms,
+        path("attempt_timeout_ms"),
+        refusals,
+    );
+}
+
+fn check_outage(attempt_timeout_ms: u64, connect_timeout_ms: u64, path: String, refusals: &mut Refusals) {
+    refusals.unless(
+        attempt_timeout_ms > connect_timeout_ms,
+        path,
+        format!(
+            "it is not longer than postgres.connect_timeout_ms ({connect_timeout_ms} ms): attempts would run out of time \
+             before they know that the database is away, and be counted"
+        ),
+    );
 }
 
 fn check_lease(attempt_timeout_ms: u64, engine: &Engine, path: String, refusals: &mut Refusals) {
@@ -194,6 +213,8 @@ fn check_handlers(config: &Config, refusals: &mut Refusals) {
         if let Some(timeout) = handler.attempt_timeout_ms {
             refusals.at_least(timeout, 1, path("attempt_timeout_ms"));
             check_lease(timeout, &config.engine, path("attempt_timeout_ms"), refusals);
+            let connect_timeout_ms = config.postgres.connect_timeout_ms;
+            check_outage(timeout, connect_timeout_ms, path("attempt_timeout_ms"), refusals);
         }
         if let Some(events) = handler.coalesce_max {
             refusals.at_least(events as u64, 1, path("coalesce_max"));

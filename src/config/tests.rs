@@ -240,6 +240,18 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
 }
 
 #[test]
+fn an_attempt_outlasts_the_discovery_that_the_database_is_away() {
+    let reason = "attempt_timeout_ms: it is not longer than postgres.connect_timeout_ms (10000 ms): attempts would run out \
+                  of time before they know that the database is away, and be counted";
+    for section in ["engine", "groups.email", "handlers.email"] {
+        let file = format!("[{section}]\nattempt_timeout_ms = 10000");
+        let message = loaded(&file, &[], &[]).map(|_| ()).unwrap_err();
+        assert!(message.contains(&format!("{section}.{reason}")), "{message}");
+        assert!(loaded(&format!("{file}1"), &[], &[]).is_ok());
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once() {
     let message = loaded("[kafka]\na = 1\nb = 2", &[], &["x=1"]).map(|_| ()).unwrap_err();
     assert_eq!(message.lines().count(), 4, "{message}");
@@ -280,12 +292,12 @@ fn groups_are_called_by_both_names() {
 #[test]
 fn the_time_out_of_the_handler_beats_the_groups_and_both_beat_the_default() {
     for (file, expected) in [
-        ("[engine]\nattempt_timeout_ms = 7", None),
-        ("[groups.email]\nattempt_timeout_ms = 8", Some(8)),
-        ("[handlers.email]\nattempt_timeout_ms = 9", Some(9)),
+        ("[engine]\nattempt_timeout_ms = 70000", None),
+        ("[groups.email]\nattempt_timeout_ms = 80000", Some(80_000)),
+        ("[handlers.email]\nattempt_timeout_ms = 90000", Some(90_000)),
         (
-            "[groups.email]\nattempt_timeout_ms = 8\n[handlers.email]\nattempt_timeout_ms = 9",
-            Some(9),
+            "[groups.email]\nattempt_timeout_ms = 80000\n[handlers.email]\nattempt_timeout_ms = 90000",
+            Some(90_000),
         ),
     ] {
         let chosen = loaded(file, &[], &[])

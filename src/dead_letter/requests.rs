@@ -83,14 +83,20 @@ pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str
     Ok(Some(id))
 }
 
-/// Takes the open requests of the owned partitions, oldest first, at most `limit`.
+/// Takes the open requests of the owned partitions, oldest first, at most `limit`, and none of those in `open`.
 ///
-/// The claims' epochs fence: an owner that lost a partition takes nothing of it, and a request is given out once per
-/// epoch.
+/// The claims' epochs fence: an owner that lost a partition takes nothing of it. A request taken under the same epoch that
+/// the caller does not know of was given out by an answer that never arrived, and is given out again.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn take(pool: &PgPool, group: &str, owned: &Owned, limit: i64) -> Result<Vec<Request>, sqlx::Error> {
+pub async fn take(
+    pool: &PgPool,
+    group: &str,
+    owned: &Owned,
+    open: &[i64],
+    limit: i64,
+) -> Result<Vec<Request>, sqlx::Error> {
     let mut topics = Vec::with_capacity(owned.len());
     let mut partitions = Vec::with_capacity(owned.len());
     let mut epochs = Vec::with_capacity(owned.len());
@@ -109,7 +115,8 @@ pub async fn take(pool: &PgPool, group: &str, owned: &Owned, limit: i64) -> Resu
                ON claim.group_name = $1 AND claim.topic = owned.topic AND claim.partition = owned.partition
               AND claim.epoch = owned.epoch
              WHERE request.group_name = $1
-               AND (request.state = 'requested' OR request.state = 'taken' AND request.epoch < claim.epoch)
+               AND (request.state = 'requested' OR request.state = 'taken' AND request.epoch <= claim.epoch)
+               AND request.id <> ALL ($6)
              ORDER BY request.id LIMIT $5 FOR UPDATE OF request SKIP LOCKED) AS chosen
          WHERE taken.id = chosen.id
          RETURNING taken.id, letter_id, handler, replays, source_topic, source_partition, source_offset, taken.epoch,
@@ -120,6 +127,7 @@ pub async fn take(pool: &PgPool, group: &str, owned: &Owned, limit: i64) -> Resu
     .bind(partitions)
     .bind(epochs)
     .bind(limit)
+    .bind(open)
     .fetch_all(pool)
     .await?;
     rows.sort_unstable_by_key(|row| row.id);
@@ -164,19 +172,22 @@ impl From<RequestRow> for Request {
     }
 }
 
-/// Records the end of a request. The letter is `replayed` either way: one that failed again has a new letter.
+/// Records the end of a request that was taken under `epoch`; the end of an owner that was deposed meanwhile means nothing.
+/// The letter is `replayed` either way: one that failed again has a new letter.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn finish(pool: &PgPool, id: i64, healed: bool) -> Result<(), sqlx::Error> {
+pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<(), sqlx::Error> {
     sqlx::query(
         "WITH request AS (
-             UPDATE afterwrite.replay_requests SET state = $2, finished_at = now() WHERE id = $1 RETURNING letter_id)
+             UPDATE afterwrite.replay_requests SET state = $2, finished_at = now() WHERE id = $1 AND epoch = $3
+             RETURNING letter_id)
          UPDATE afterwrite.letters SET state = 'replayed', state_at = now()
          WHERE letter_id = (SELECT letter_id FROM request)",
     )
     .bind(id)
     .bind(if healed { "done" } else { "failed" })
+    .bind(i64::try_from(epoch).unwrap_or(i64::MAX))
     .execute(pool)
     .await?;
     Ok(())

@@ -1,11 +1,16 @@
 //! Taking replay requests for the partitions this process owns, and recording how they ended.
+//!
+//! What was taken and has not ended is bounded: each such request holds its record in memory. A letter whose schema the
+//! registry does not answer for waits by itself; the others go on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::dead_letter::requests::{self, Request};
@@ -14,13 +19,13 @@ use crate::decode::registry::Registry;
 use crate::decode::resolve;
 use crate::engine::core::messages::RequestId;
 use crate::engine::driver::{Owned, Replay, ReplayEnd};
-use crate::event::delivery::{Delivery, Position};
+use crate::event::delivery::{Delivery, Position, SourcePartition};
 
 /// How often requests are looked for, where no notification came.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Requests taken at once: replays share the lanes with what arrives.
-const TAKEN_MAX: i64 = 32;
+/// Requests that are open at once: replays share the lanes with what arrives.
+pub const OPEN_MAX: usize = 32;
 
 /// What taking needs.
 pub struct Taker {
@@ -42,52 +47,70 @@ pub struct Taker {
     pub ends: mpsc::UnboundedReceiver<ReplayEnd>,
 }
 
+/// Requests that were taken, under which epoch of which partition. One stays here until its end is recorded.
+type Open = HashMap<i64, (SourcePartition, u64)>;
+
 impl Taker {
     /// Takes requests until the engine ends.
     pub async fn run(mut self) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut open = Open::new();
+        let mut decoding = JoinSet::new();
         let mut unrecorded: Vec<ReplayEnd> = Vec::new();
         loop {
             tokio::select! {
                 ended = self.ends.recv() => match ended {
                     Some(end) => {
                         unrecorded.push(end);
-                        self.record(&mut unrecorded).await;
+                        self.record(&mut unrecorded, &mut open).await;
                     }
                     None => break,
                 },
+                Some(decoded) = decoding.join_next(), if !decoding.is_empty() => self.decoded(decoded).await,
                 _ = looks.tick() => {
-                    self.record(&mut unrecorded).await;
-                    self.take().await;
+                    self.record(&mut unrecorded, &mut open).await;
+                    self.take(&mut open, &mut decoding).await;
                 }
-                () = woken(&mut self.wakeups, &self.group) => self.take().await,
+                () = woken(&mut self.wakeups, &self.group) => self.take(&mut open, &mut decoding).await,
             }
         }
-        self.record(&mut unrecorded).await;
+        // What was not handed over is taken again by the next owner.
+        decoding.shutdown().await;
+        self.record(&mut unrecorded, &mut open).await;
     }
 
     /// Records ends; those that cannot be recorded now stay for the next look.
-    async fn record(&self, unrecorded: &mut Vec<ReplayEnd>) {
+    async fn record(&self, unrecorded: &mut Vec<ReplayEnd>, open: &mut Open) {
         while let Some(end) = unrecorded.first() {
-            if let Err(error) = requests::finish(&self.pool, end.request.0, end.healed).await {
-                tracing::warn!(request = end.request.0, error = %error, "end of a replay could not be recorded yet");
-                return;
+            let request = end.request.0;
+            // One that is not open any more belongs to the partition's next owner.
+            if let Some((_, epoch)) = open.get(&request) {
+                if let Err(error) = requests::finish(&self.pool, request, *epoch, end.healed).await {
+                    tracing::warn!(request, error = %error, "end of a replay could not be recorded yet");
+                    return;
+                }
+                tracing::info!(group = %self.group, request, healed = end.healed, "replay ended");
+                open.remove(&request);
             }
-            tracing::info!(group = %self.group, request = end.request.0, healed = end.healed, "replay ended");
             unrecorded.remove(0);
         }
     }
 
-    async fn take(&self) {
+    async fn take(&self, open: &mut Open, decoding: &mut JoinSet<Replay>) {
         let owned = self.owned.borrow().clone();
-        if owned.is_empty() {
+        open.retain(|_, (partition, epoch)| owned.get(partition) == Some(epoch));
+        let room = OPEN_MAX.saturating_sub(open.len());
+        if owned.is_empty() || room == 0 {
             return;
         }
-        match requests::take(&self.pool, &self.group, &owned, TAKEN_MAX).await {
+        let known: Vec<i64> = open.keys().copied().collect();
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
+        match requests::take(&self.pool, &self.group, &owned, &known, limit).await {
             Ok(taken) => {
                 for request in taken {
-                    self.hand_over(request).await;
+                    open.insert(request.id, (request.partition.clone(), request.epoch));
+                    self.decode(request, decoding);
                 }
             }
             Err(error) => {
@@ -96,30 +119,38 @@ impl Taker {
         }
     }
 
-    async fn hand_over(&self, request: Request) {
+    /// Starts decoding a letter's record again. Its schema may have to be waited for as long as the registry is away.
+    fn decode(&self, request: Request, decoding: &mut JoinSet<Replay>) {
         tracing::info!(group = %self.group, request = request.id, letter = request.letter_id, "replaying dead letter");
-        let content = resolve::content(
-            &self.decoder,
-            self.registry.as_deref(),
-            &request.partition.topic,
-            &request.record,
-        )
-        .await;
-        let replay = Replay {
-            request: RequestId(request.id),
-            letter_id: request.letter_id,
-            epoch: request.epoch,
-            handler: request.handler,
-            replays: request.replays,
-            delivery: Delivery {
-                partition: request.partition,
-                position: Position(request.offset),
-                raw: request.record,
-                content,
-            },
-        };
-        if self.replays.send(replay).await.is_err() {
-            tracing::debug!(group = %self.group, "the engine ended; the next owner takes the request again");
+        let (decoder, registry) = (Arc::clone(&self.decoder), self.registry.clone());
+        decoding.spawn(async move {
+            let topic = Arc::clone(&request.partition.topic);
+            let content = resolve::content(&decoder, registry.as_deref(), &topic, &request.record).await;
+            Replay {
+                request: RequestId(request.id),
+                letter_id: request.letter_id,
+                epoch: request.epoch,
+                handler: request.handler,
+                replays: request.replays,
+                delivery: Delivery {
+                    partition: request.partition,
+                    position: Position(request.offset),
+                    raw: request.record,
+                    content,
+                },
+            }
+        });
+    }
+
+    /// Hands a replay over. There is room for all that are open, so this never waits for the engine.
+    async fn decoded(&self, decoded: Result<Replay, tokio::task::JoinError>) {
+        match decoded {
+            Ok(replay) => {
+                if self.replays.send(replay).await.is_err() {
+                    tracing::debug!(group = %self.group, "the engine ended; the next owner takes the request again");
+                }
+            }
+            Err(error) => tracing::error!(group = %self.group, error = %error, "decoding a letter ended abnormally"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The ledger's partitions: one per UTC day of commit.
 //!
-//! They are made ahead of time, and on demand for any other day, never inside a handler's transaction: attaching a
-//! partition takes a lock that a long handler would hold.
+//! They are made ahead of time, and on demand for any other day, never inside a handler's transaction. A day is made as a
+//! table of its own and then attached: making it as a partition at once would lock the whole ledger, and every group
+//! would wait behind the longest handler that has written to it.
 
 use chrono::{Days, NaiveDate, Utc};
 use sqlx::postgres::PgPool;
@@ -27,17 +28,25 @@ pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
 /// Whatever Postgres answered.
 pub async fn make(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    // CREATE TABLE IF NOT EXISTS is not safe against itself: two sessions can both find the table missing.
+    // Two sessions could both find the table missing.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.ledger.days', 0))")
         .execute(&mut *transaction)
         .await?;
-    let next = day + Days::new(1);
-    let statement = format!(
-        "CREATE TABLE IF NOT EXISTS afterwrite.ledger_{} PARTITION OF afterwrite.ledger FOR VALUES FROM ('{day}') TO ('{next}')",
-        day.format("%Y%m%d"),
-    );
-    sqlx::query(sqlx::AssertSqlSafe(statement))
-        .execute(&mut *transaction)
+    let table = format!("afterwrite.ledger_{}", day.format("%Y%m%d"));
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(&table)
+        .fetch_one(&mut *transaction)
         .await?;
+    if !exists {
+        let next = day + Days::new(1);
+        for statement in [
+            format!("CREATE TABLE {table} (LIKE afterwrite.ledger INCLUDING ALL)"),
+            format!("ALTER TABLE afterwrite.ledger ATTACH PARTITION {table} FOR VALUES FROM ('{day}') TO ('{next}')"),
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .execute(&mut *transaction)
+                .await?;
+        }
+    }
     transaction.commit().await
 }

@@ -11,6 +11,7 @@ const SHORT_WAITS: &[(&str, &str)] = &[
     ("AFTERWRITE__ENGINE__WAIT_FIRST_MS", "400"),
     ("AFTERWRITE__ENGINE__WAIT_MS_MAX", "1000"),
     ("AFTERWRITE__ENGINE__ATTEMPT_TIMEOUT_MS", "1500"),
+    ("AFTERWRITE__POSTGRES__CONNECT_TIMEOUT_MS", "1000"),
 ];
 
 async fn insert(world: &World, key: i32, behaviour: &str) {

@@ -41,3 +41,7 @@ mod connectors;
 mod ownership;
 
 mod outage;
+
+mod ledger;
+
+mod replays;

@@ -15,11 +15,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 async fn write(world: &World, keys: std::ops::RangeInclusive<i64>) {
     for k in keys {
-        let change = format!(
-            r#"{{"before":null,"after":{{"k":{k},"seq":1,"behaviour":"ok"}},"op":"c","source":{{"connector":"postgresql",
-            "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{k},"lsn":{k}}}}}"#
-        );
-        producer::write(&world.topic(), format!("{{\"k\":{k}}}").as_bytes(), change.as_bytes()).await;
+        producer::write_change(&world.topic(), k, "ok").await;
     }
 }
 

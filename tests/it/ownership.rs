@@ -1,27 +1,11 @@
-//! Names and positions belong to somebody: a second group is refused a handler's name, a lost offset is never reset.
+//! Names, positions and partitions belong to somebody: a second group is refused a handler's name, a lost offset is never
+//! reset, and whoever takes a partition over is hindered neither by its last owner nor by what that one wanted of it.
 
 use std::time::Duration;
 
 use crate::producer;
 use crate::stack::{self, until};
 use crate::world::World;
-
-/// A change of `work` as the connector would print it.
-fn change(k: i64) -> String {
-    format!(
-        r#"{{"before":null,"after":{{"k":{k},"seq":1,"behaviour":"ok"}},"op":"c","source":{{"connector":"postgresql",
-        "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{k},"lsn":{k}}}}}"#
-    )
-}
-
-async fn write(world: &World, k: i64) {
-    producer::write(
-        &world.topic(),
-        format!("{{\"k\":{k}}}").as_bytes(),
-        change(k).as_bytes(),
-    )
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_group_is_refused_the_name_of_a_handler() {
@@ -51,7 +35,7 @@ async fn a_lost_offset_stops_its_partition_and_is_named() {
     let world = World::bare("lost").await;
     producer::make_topic(&world.topic()).await;
     let worker = world.worker("before", &[]);
-    write(&world, 1).await;
+    producer::write_change(&world.topic(), 1, "ok").await;
     until("the first effect", Duration::from_secs(60), async || {
         (world.count("SELECT count(*) FROM effects").await == 1).then_some(())
     })
@@ -59,7 +43,7 @@ async fn a_lost_offset_stops_its_partition_and_is_named() {
     worker.stop().await;
 
     producer::forget_group(&world.group()).await;
-    write(&world, 2).await;
+    producer::write_change(&world.topic(), 2, "ok").await;
     let worker = world.worker("after", &[]);
     until("the loss to be named", Duration::from_secs(60), async || {
         worker
@@ -83,5 +67,82 @@ async fn a_lost_offset_stops_its_partition_and_is_named() {
         "{}: committed offset deleted: the partition was stopped and named, nothing was reset",
         world.name
     );
+    world.remove().await;
+}
+
+/// Attempts that are short, a revocation that waits for none of them, and a window that one event fills.
+const IMPATIENT: &[(&str, &str)] = &[
+    ("AFTERWRITE__ENGINE__ATTEMPTS_MAX", "2"),
+    ("AFTERWRITE__ENGINE__ATTEMPT_TIMEOUT_MS", "2500"),
+    ("AFTERWRITE__POSTGRES__CONNECT_TIMEOUT_MS", "1000"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_owner_makes_its_successor_bury_nothing() {
+    let _stack = stack::shared().await;
+    let world = World::bare("frozen").await;
+    producer::make_topic(&world.topic()).await;
+    let frozen = world.worker("frozen", IMPATIENT);
+    producer::write_change(&world.topic(), 1, "hold:frozen").await;
+    // Its ledger row is written and not committed: whoever works on the same event waits for it.
+    until("the open transaction", Duration::from_secs(60), async || {
+        let open = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE 'INSERT INTO effects%'";
+        (world.count(open).await == 1).then_some(())
+    })
+    .await;
+    frozen.freeze();
+    let successor = world.worker("successor", IMPATIENT);
+    until("the successor's effect", Duration::from_secs(60), async || {
+        (world
+            .count("SELECT count(*) FROM effects WHERE worker = 'successor'")
+            .await
+            == 1)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(world.count("SELECT count(*) FROM effects").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM afterwrite.letters").await, 0);
+    successor.stop().await;
+    frozen.kill();
+    world.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_went_away_while_it_was_paused_is_fetched_again_when_it_comes_back() {
+    let _stack = stack::shared().await;
+    let world = World::bare("paused").await;
+    let settings: Vec<(&str, &str)> = vec![
+        ("AFTERWRITE__ENGINE__WINDOW_EVENTS_MAX", "4"),
+        ("AFTERWRITE__ENGINE__REVOKE_GRACE_MS", "200"),
+        ("RUST_LOG", "warn,afterwrite=debug"),
+    ];
+    producer::make_topic_of(&world.topic(), 2).await;
+    let host = world.worker("host", &settings);
+    // Two keys for each partition: the first hangs in the host alone, those behind it fill the window.
+    for k in 1..=24 {
+        let behaviour = if k <= 2 { "hold:host" } else { "ok" };
+        producer::write_change_to(&world.topic(), (k % 2) as i32, k, behaviour).await;
+    }
+    until("both partitions to be paused", Duration::from_secs(60), async || {
+        let said = host.said();
+        (said.matches("partition paused").count() == 2).then_some(())
+    })
+    .await;
+    let guest = world.worker("guest", &settings);
+    until("the guest to have done its half", Duration::from_secs(60), async || {
+        (world.count("SELECT count(*) FROM effects WHERE worker = 'guest'").await >= 8).then_some(())
+    })
+    .await;
+    guest.stop().await;
+    let went = world.count("SELECT count(*) FROM effects WHERE k % 2 = 0").await;
+    let side = i64::from(went < 8);
+    producer::write_change_to(&world.topic(), side as i32, 100 + side, "ok").await;
+    until("what came after the guest", Duration::from_secs(60), async || {
+        let sql = "SELECT count(*) FROM effects WHERE worker = 'host' AND k >= 100";
+        (world.count(sql).await == 1).then_some(())
+    })
+    .await;
+    host.kill();
     world.remove().await;
 }

@@ -49,7 +49,12 @@ fn admin() -> AdminClient<DefaultClientContext> {
 
 /// Makes a topic of one partition.
 pub(crate) async fn make_topic(topic: &str) {
-    let wanted = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    make_topic_of(topic, 1).await;
+}
+
+/// Makes a topic of some partitions.
+pub(crate) async fn make_topic_of(topic: &str, partitions: i32) {
+    let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     for made in admin().create_topics([&wanted], &AdminOptions::new()).await.unwrap() {
         made.unwrap();
     }
@@ -85,6 +90,23 @@ pub(crate) async fn write(topic: &str, key: &[u8], value: &[u8]) {
         .send(FutureRecord::to(topic).key(key).payload(value), Duration::from_secs(10))
         .await
         .unwrap();
+}
+
+/// Writes a change of `work` as the connector would print it, to partition 0.
+pub(crate) async fn write_change(topic: &str, k: i64, behaviour: &str) {
+    write_change_to(topic, 0, k, behaviour).await;
+}
+
+/// The same, to another partition.
+pub(crate) async fn write_change_to(topic: &str, partition: i32, k: i64, behaviour: &str) {
+    let key = format!("{{\"k\":{k}}}");
+    let change = format!(
+        r#"{{"before":null,"after":{{"k":{k},"seq":1,"behaviour":"{behaviour}"}},"op":"c","source":{{"connector":"postgresql",
+        "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{k},"lsn":{k}}}}}"#
+    );
+    let producer: FutureProducer = config().create().unwrap();
+    let record = FutureRecord::to(topic).partition(partition).key(&key).payload(&change);
+    producer.send(record, Duration::from_secs(10)).await.unwrap();
 }
 
 /// The committed offset of a group on partition 0 of a topic.

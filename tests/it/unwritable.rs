@@ -21,16 +21,7 @@ async fn an_unwritable_dead_letter_topic_blocks_the_commit_and_heals() {
     producer::limit_records(&letters, "10").await;
     producer::write(&world.topic(), b"{\"k\":1}", b"neither json nor avro").await;
     for offset in 1..=20 {
-        let change = format!(
-            r#"{{"before":null,"after":{{"k":{offset},"seq":1,"behaviour":"ok"}},"op":"c","source":{{"connector":"postgresql",
-            "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{offset},"lsn":{offset}}}}}"#
-        );
-        producer::write(
-            &world.topic(),
-            format!("{{\"k\":{offset}}}").as_bytes(),
-            change.as_bytes(),
-        )
-        .await;
+        producer::write_change(&world.topic(), offset, "ok").await;
     }
     until("the neighbours' effects", Duration::from_secs(60), async || {
         (world.count("SELECT count(*) FROM effects").await == 20).then_some(())

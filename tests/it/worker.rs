@@ -72,10 +72,19 @@ impl Worker {
         self.child.wait().unwrap();
     }
 
+    /// Freezes the process: it keeps its connections and does nothing any more.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Asks the process to stop with SIGTERM and waits until it has.
     pub(crate) async fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         let status = stack::until("the worker to stop", Duration::from_secs(40), async || {
             self.child.try_wait().unwrap()
         })
@@ -117,7 +126,8 @@ fn works_when_started_as_a_worker() {
 }
 
 /// Records each event in `effects`, in its once-only transaction, and behaves as the row's `behaviour` says:
-/// `ok`, `fail:N` (transient until the N-th attempt), `permanent` (until the key is in `mended`), `panic`, `hang`.
+/// `ok`, `fail:N` (transient until the N-th attempt), `permanent` (until the key is in `mended`), `panic`, `hang`,
+/// `hold:NAME` (never ends in the worker of that name, its transaction open).
 struct Recorder {
     worker: String,
 }
@@ -163,6 +173,13 @@ impl Handler for Recorder {
             .bind(replayed)
             .execute(once.connection)
             .await?;
+        if row
+            .text("behaviour")
+            .and_then(|behaviour| behaviour.strip_prefix("hold:"))
+            == Some(&*self.worker)
+        {
+            std::future::pending::<()>().await;
+        }
         Ok(Outcome::Done)
     }
 }
