@@ -48,7 +48,7 @@ const COORDINATION_STATEMENT_MAX: Duration = Duration::from_secs(30);
 /// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// How much longer than the longest attempt an effect is leased.
+/// How much longer than an attempt an effect is leased whose handler asks for attempts longer than the configured lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// Pause before a dead-letter topic that could not be made is tried again.
@@ -164,8 +164,11 @@ impl Group {
         let longest = router.timeout(0).unwrap_or(attempt);
         let connect = bounded(&shared.connect, longest);
         let pool = pool(&connect, settings.connections(), connect_timeout(config));
-        // A handler may ask for more time than the configuration knows of.
-        let lease = Duration::from_millis(settings.effect_lease_ms).max(longest + LEASE_MARGIN);
+        let lease = match Duration::from_millis(settings.effect_lease_ms) {
+            lease if lease > longest => lease,
+            // The handler itself asks for more time than the configuration knows of.
+            _ => longest + LEASE_MARGIN,
+        };
         let effects = Effects::new(pool.clone(), shared.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
