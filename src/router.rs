@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::change::ChangeEvent;
-use crate::event::row::{Cell, Row, Value};
+use crate::event::row::{Cell, Row, ValueRef};
 use crate::handler::{Handler, Ordering};
 
 /// The routing table of one group.
@@ -137,7 +137,10 @@ fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
     match ordering {
         Ordering::PrimaryKey => {
             if let Some(key) = &event.key {
-                hash_columns(key, key.columns().map(|(name, _)| name), &mut hasher);
+                // Connectors and encodings may order the key's columns differently.
+                let mut names: Vec<&str> = key.columns().map(|(name, _)| name).collect();
+                names.sort_unstable();
+                hash_columns(key, names.into_iter(), &mut hasher);
             }
         }
         Ordering::Columns(columns) => {
@@ -160,12 +163,12 @@ fn hash_columns<'a>(row: &Row, columns: impl Iterator<Item = &'a str>, hasher: &
     }
 }
 
-fn hash_value(value: &Value, hasher: &mut DefaultHasher) {
+fn hash_value(value: ValueRef<'_>, hasher: &mut DefaultHasher) {
     match value {
-        Value::Bool(bool) => (3_u8, bool).hash(hasher),
-        Value::Int(int) => (4_u8, int).hash(hasher),
-        Value::Float(float) => (5_u8, float.to_bits()).hash(hasher),
-        Value::Text(text) => (6_u8, text).hash(hasher),
-        Value::List(_) | Value::Struct(_) => (7_u8, format!("{value:?}")).hash(hasher),
+        ValueRef::Bool(bool) => (3_u8, bool).hash(hasher),
+        ValueRef::Int(int) => (4_u8, int).hash(hasher),
+        ValueRef::Float(float) => (5_u8, float.to_bits()).hash(hasher),
+        ValueRef::Text(text) => (6_u8, text).hash(hasher),
+        ValueRef::List(_) | ValueRef::Struct(_) => (7_u8, format!("{value:?}")).hash(hasher),
     }
 }

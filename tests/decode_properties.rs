@@ -12,11 +12,11 @@ use afterwrite::decode::schema::SchemaDocument;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::change::Change;
 use afterwrite::event::delivery::{Content, RawRecord};
-use afterwrite::event::row::{Cell, Row, Value};
+use afterwrite::event::row::{Row, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -188,15 +188,9 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    let cell = prop_oneof![4 => value().prop_map(Cell::Value), 1 => Just(Cell::Null)];
-    vec((any::<String>(), cell), 0..12).prop_map(|columns| {
-        Row::new(
-            columns
-                .into_iter()
-                .map(|(name, cell)| (Arc::from(name), cell))
-                .collect(),
-        )
-    })
+    let cell = prop_oneof![4 => value().prop_map(Some), 1 => Just(None)];
+    btree_map(any::<String>(), cell, 0..12)
+        .prop_map(|columns| Row::of(columns.iter().map(|(name, value)| (name.as_str(), value.clone()))))
 }
 
 fn record(key: &Json, value: &Json) -> RawRecord {

@@ -17,7 +17,7 @@ use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::event::delivery::{
     Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
 };
-use afterwrite::event::row::{Cell, Row, Value};
+use afterwrite::event::row::{Row, Value};
 use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Resources, Route, Spec};
 use afterwrite::ledger::effects::Effects;
 use afterwrite::router::Router;
@@ -199,7 +199,7 @@ fn partition() -> SourcePartition {
 }
 
 fn delivery(position: i64, k: i64) -> Delivery {
-    let row = || Row::new(vec![("k".into(), Cell::Value(Value::Int(k)))]);
+    let row = || Row::of([("k", Some(Value::Int(k)))]);
     let origin = Origin {
         name: "s".into(),
         db: "d".into(),

@@ -8,14 +8,18 @@ use std::sync::Arc;
 
 use crate::decode::placeholder::{self, Placeholder};
 use crate::decode::schema::{Node, Record, Typed, WriterSchema};
-use crate::decode::types::{self, Meaning};
-use crate::event::row::{Cell, Row, Value};
+use crate::decode::types::{self, Budget, Meaning, Sent};
+use crate::event::row::{Row, RowBuilder, Value};
 
 /// Types nest at most this deep; a schema that refers to itself could otherwise nest without end.
 const DEPTH_MAX: u32 = 48;
 
 const TRUNCATED: &str = "the Avro body ends too early";
 const TOO_DEEP: &str = "the Avro body is nested too deeply";
+const TOO_MANY_FIELDS: &str = "the Avro schema has more fields than so many bytes can fill";
+
+/// Fields that records inside a row may have beside those that the body's bytes pay for.
+const FIELDS_FREE: usize = 100_000;
 
 /// A place in a body, with the schema it was written by.
 #[derive(Debug, Clone)]
@@ -24,6 +28,8 @@ pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     /// How many more elements of arrays and maps may be read: none takes less than a byte in what Connect writes.
     elements_left: usize,
+    /// How many more fields of records may be read or stepped over: nulls and empty records take no byte.
+    fields_left: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -32,6 +38,7 @@ impl<'a> Reader<'a> {
             schema,
             rest: body,
             elements_left: body.len(),
+            fields_left: FIELDS_FREE.saturating_add(body.len()),
         }
     }
 
@@ -77,43 +84,47 @@ impl<'a> Reader<'a> {
 
     /// Reads a row; the reader stands before its first field. With a placeholder, columns that carry it are
     /// unavailable.
-    pub(crate) fn row(&mut self, record: &'a Record, placeholder: Option<&Placeholder>) -> Result<Row, String> {
-        let mut cells: Vec<(Arc<str>, Cell)> = Vec::with_capacity(record.fields.len());
+    pub(crate) fn row(
+        &mut self,
+        record: &'a Record,
+        placeholder: Option<&Placeholder>,
+        budget: &mut Budget,
+    ) -> Result<Row, String> {
+        let mut row = RowBuilder::like(&record.names, self.rest.len() / 2);
         for field in &record.fields {
-            let read = self.value(&field.ty, 0);
-            let value = read.map_err(|problem| format!("column {} {problem}", field.name))?;
-            cells.push((
-                Arc::clone(&field.name),
-                placeholder::cell(value, field.toast, placeholder),
-            ));
+            if !row.name(&field.name) {
+                return Err(format!("the schema has column {} twice", field.name));
+            }
+            let read = self.value(&field.ty, 0, budget);
+            let sent = read.map_err(|problem| format!("column {} {problem}", field.name))?;
+            placeholder::push(&mut row, sent, field.toast, placeholder);
         }
-        Ok(Row::new(cells))
+        Ok(row.finish())
     }
 
-    /// Reads a value of any type; `None` is null.
-    pub(crate) fn value(&mut self, ty: &'a Typed, depth: u32) -> Result<Option<Value>, &'static str> {
+    /// Reads a value of any type.
+    pub(crate) fn value(&mut self, ty: &'a Typed, depth: u32, budget: &mut Budget) -> Result<Sent<'a>, &'static str> {
         if depth > DEPTH_MAX {
             return Err(TOO_DEEP);
         }
-        let value = match &ty.node {
-            Node::Null => return Ok(None),
+        Ok(match &ty.node {
+            Node::Null => Sent::Null,
             Node::Union(_) => {
                 let variant = self.variant(ty)?;
-                return self.value(variant, depth + 1);
+                self.value(variant, depth + 1, budget)?
             }
-            Node::Bool => Value::Bool(self.read_bool()?),
+            Node::Bool => Sent::Bool(self.read_bool()?),
             Node::Int => types::integer(ty.meaning, self.read_integer()?),
             Node::Single => types::single(f32::from_le_bytes(self.read_array()?)),
             Node::Double => types::float(f64::from_le_bytes(self.read_array()?)),
-            Node::Bytes => types::bytes(ty.meaning, self.read_bytes()?)?,
-            Node::Fixed(size) => types::bytes(ty.meaning, self.take(*size)?)?,
+            Node::Bytes => types::bytes(ty.meaning, self.read_bytes()?, budget)?,
+            Node::Fixed(size) => types::bytes(ty.meaning, self.take(*size)?, budget)?,
             Node::Text => types::text(self.read_text()?),
             Node::Enum(symbols) => self.read_symbol(symbols)?,
-            Node::List(items) => self.read_list(items, depth)?,
-            Node::Map(values) => self.read_map(values, depth)?,
-            Node::Record(place) => self.read_record(*place, ty.meaning, depth)?,
-        };
-        Ok(Some(value))
+            Node::List(items) => self.read_list(items, depth, budget)?,
+            Node::Map(values) => self.read_map(values, depth, budget)?,
+            Node::Record(place) => self.read_record(*place, ty.meaning, depth, budget)?,
+        })
     }
 
     /// Steps over a value.
@@ -141,6 +152,7 @@ impl<'a> Reader<'a> {
             Node::Record(place) => {
                 let schema = self.schema;
                 let record = schema.records.get(*place).ok_or(TRUNCATED)?;
+                self.spend_fields(record)?;
                 record
                     .fields
                     .iter()
@@ -160,36 +172,55 @@ impl<'a> Reader<'a> {
             .ok_or("the Avro body names a variant that its schema does not have")
     }
 
-    fn read_list(&mut self, items: &'a Typed, depth: u32) -> Result<Value, &'static str> {
+    fn read_list(&mut self, items: &'a Typed, depth: u32, budget: &mut Budget) -> Result<Sent<'a>, &'static str> {
         let mut values = Vec::new();
         self.each(|reader| {
-            values.push(reader.value(items, depth + 1)?);
+            values.push(reader.value(items, depth + 1, budget)?.into_value());
             Ok(())
         })?;
-        Ok(Value::List(values))
+        Ok(Sent::Nested(Value::List(values)))
     }
 
-    fn read_map(&mut self, values: &'a Typed, depth: u32) -> Result<Value, &'static str> {
+    fn read_map(&mut self, values: &'a Typed, depth: u32, budget: &mut Budget) -> Result<Sent<'a>, &'static str> {
         let mut members: Vec<(Arc<str>, Option<Value>)> = Vec::new();
         self.each(|reader| {
             let key = Arc::from(reader.read_text()?);
-            members.push((key, reader.value(values, depth + 1)?));
+            members.push((key, reader.value(values, depth + 1, budget)?.into_value()));
             Ok(())
         })?;
-        Ok(Value::Struct(members))
+        Ok(Sent::Nested(Value::Struct(members)))
     }
 
-    fn read_record(&mut self, place: usize, meaning: Meaning, depth: u32) -> Result<Value, &'static str> {
+    fn read_record(
+        &mut self,
+        place: usize,
+        meaning: Meaning,
+        depth: u32,
+        budget: &mut Budget,
+    ) -> Result<Sent<'a>, &'static str> {
         let schema = self.schema;
         let record = schema.records.get(place).ok_or(TRUNCATED)?;
+        self.spend_fields(record)?;
         let mut members = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
-            members.push((Arc::clone(&field.name), self.value(&field.ty, depth + 1)?));
+            let value = self.value(&field.ty, depth + 1, budget)?.into_value();
+            members.push((Arc::clone(&field.name), value));
         }
         if record.is_entry {
-            return Ok(Value::List(members.into_iter().map(|(_, value)| value).collect()));
+            let pair = members.into_iter().map(|(_, value)| value).collect();
+            return Ok(Sent::Nested(Value::List(pair)));
         }
-        types::structure(meaning, members)
+        types::structure(meaning, members, budget)
+    }
+
+    /// Counts the fields of a record inside a row: records of records without a byte between them could otherwise take
+    /// steps without end.
+    fn spend_fields(&mut self, record: &Record) -> Result<(), &'static str> {
+        self.fields_left = self
+            .fields_left
+            .checked_sub(record.fields.len())
+            .ok_or(TOO_MANY_FIELDS)?;
+        Ok(())
     }
 
     /// Runs `read` for each element of an array or map.
@@ -248,11 +279,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.read_bytes()?).map_err(|_| "the Avro body has text that is not UTF-8")
     }
 
-    fn read_symbol(&mut self, symbols: &[Box<str>]) -> Result<Value, &'static str> {
+    fn read_symbol(&mut self, symbols: &'a [Box<str>]) -> Result<Sent<'a>, &'static str> {
         let place = usize::try_from(self.read_integer()?).ok();
         let symbol = place.and_then(|place| symbols.get(place));
         symbol
-            .map(|symbol| types::text(symbol.clone()))
+            .map(|symbol| types::text(&**symbol))
             .ok_or("the Avro body names a symbol that its schema does not have")
     }
 
@@ -280,10 +311,14 @@ mod tests {
         WriterSchema::parse(&document).unwrap()
     }
 
+    fn text(value: &str) -> Option<Value> {
+        Some(Value::Text(value.into()))
+    }
+
     fn read(text: &str, body: &[u8]) -> Result<Option<Value>, &'static str> {
         let parsed = schema(text);
         let mut reader = Reader::new(&parsed, body);
-        let value = reader.value(&parsed.root, 0)?;
+        let value = reader.value(&parsed.root, 0, &mut Budget::of(body.len()))?.into_value();
         let mut skipper = Reader::new(&parsed, body);
         skipper.skip(&parsed.root, 0).unwrap();
         assert_eq!(reader.rest, skipper.rest, "reading and skipping differ");
@@ -324,18 +359,31 @@ mod tests {
     #[test]
     fn unions_in_either_order_arrays_in_blocks_and_entries_read() {
         assert_eq!(read(r#"["string","null"]"#, &[0x02]), Ok(None));
-        assert_eq!(
-            read(r#"["null","string"]"#, &[0x02, 0x02, b'x']),
-            Ok(Some(types::text("x")))
-        );
+        assert_eq!(read(r#"["null","string"]"#, &[0x02, 0x02, b'x']), Ok(text("x")));
         let array = r#"{"type":"array","items":"int"}"#;
         let both = Value::List(vec![Some(Value::Int(1)), Some(Value::Int(2))]);
         assert_eq!(read(array, &[0x02, 0x02, 0x01, 0x02, 0x04, 0x00]), Ok(Some(both)));
         let map = r#"{"type":"array","items":{"type":"record","name":"MapEntry","fields":[
             {"name":"key","type":"int"},{"name":"value","type":"string"}]}}"#;
-        let pair = Value::List(vec![Some(Value::Int(1)), Some(types::text("x"))]);
+        let pair = Value::List(vec![Some(Value::Int(1)), text("x")]);
         let entries = Value::List(vec![Some(pair)]);
         assert_eq!(read(map, &[0x02, 0x02, 0x02, b'x', 0x00]), Ok(Some(entries)));
+    }
+
+    #[test]
+    fn records_without_a_byte_between_them_end() {
+        let mut schema = r#"{"type":"record","name":"R0","fields":[]}"#.to_owned();
+        for level in 1..40 {
+            let below = level - 1;
+            schema = format!(
+                r#"{{"type":"record","name":"R{level}","fields":[{{"name":"a","type":{schema}}},{{"name":"b","type":"R{below}"}}]}}"#
+            );
+        }
+        let parsed = self::schema(&schema);
+        let mut reader = Reader::new(&parsed, &[]);
+        let read = reader.clone().value(&parsed.root, 0, &mut Budget::of(0));
+        assert_eq!(read, Err(TOO_MANY_FIELDS));
+        assert_eq!(reader.skip(&parsed.root, 0), Err(TOO_MANY_FIELDS));
     }
 
     #[test]
@@ -355,10 +403,13 @@ mod tests {
             (Theirs::Long(one), Some(Value::Int(other))) => one == other,
             // Dates, times and timestamps: their texts are compared elsewhere.
             (Theirs::Int(_) | Theirs::Long(_), Some(Value::Text(text))) => text.ends_with('Z'),
-            (Theirs::Float(one), Some(ours)) => types::single(*one) == *ours,
-            (Theirs::Double(one), Some(ours)) => types::float(*one) == *ours,
+            (Theirs::Float(one), ours) => types::single(*one).into_value().as_ref() == ours,
+            (Theirs::Double(one), ours) => types::float(*one).into_value().as_ref() == ours,
             (Theirs::String(one), Some(Value::Text(other))) => **one == **other,
-            (Theirs::Bytes(one), Some(ours)) => types::bytes(Meaning::Plain, one).as_ref() == Ok(ours),
+            (Theirs::Bytes(one), ours) => {
+                let read = types::bytes(Meaning::Plain, one, &mut Budget::of(0)).unwrap();
+                read.into_value().as_ref() == ours
+            }
             (Theirs::Array(ones), Some(Value::List(others))) => {
                 ones.len() == others.len() && ones.iter().zip(others).all(|(one, other)| agrees(one, other.as_ref()))
             }

@@ -66,7 +66,7 @@ impl Serialize for CanonicalRow<'_> {
         let mut map = out.serialize_map(None)?;
         for (name, cell) in self.0.columns() {
             match cell {
-                Cell::Value(value) => map.serialize_entry(name, value)?,
+                Cell::Value(value) => map.serialize_entry(name, &value)?,
                 Cell::Null => map.serialize_entry(name, &())?,
                 Cell::Unavailable => {}
             }
@@ -77,8 +77,6 @@ impl Serialize for CanonicalRow<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::event::change::Origin;
     use crate::event::row::Value;
@@ -99,15 +97,12 @@ mod tests {
             key: None,
             change: Change::Update {
                 before: None,
-                after: Row::new(vec![
-                    (Arc::from("b"), Cell::Value(Value::Float(1.0))),
-                    (Arc::from("a"), Cell::Unavailable),
-                    (Arc::from("n"), Cell::Null),
-                    (
-                        Arc::from("l"),
-                        Cell::Value(Value::List(vec![None, Some(Value::Bool(true))])),
-                    ),
-                ]),
+                after: Row::builder()
+                    .value("b", Value::Float(1.0))
+                    .unavailable("a")
+                    .null("n")
+                    .value("l", Value::List(vec![None, Some(Value::Bool(true))]))
+                    .finish(),
             },
         };
         assert_eq!(

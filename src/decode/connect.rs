@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::decode::placeholder::Toast;
-use crate::decode::types::Meaning;
+use crate::decode::types::{self, Meaning};
 
 /// A type, with what its name means.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) enum Kind {
 pub(crate) struct Struct {
     pub(crate) name: Option<Box<str>>,
     pub(crate) fields: Vec<Field>,
+    /// The names of the fields, shared by all rows that are read with them.
+    pub(crate) names: Arc<[Arc<str>]>,
 }
 
 /// A member of a struct.
@@ -94,6 +96,9 @@ fn compile(declared: Declared) -> Result<Type, String> {
         .name
         .as_deref()
         .map_or(Meaning::Plain, |name| Meaning::of_name(name, scale));
+    if scale.is_none() && declared.name.as_deref() == Some(types::DECIMAL) {
+        return Err("the schema has a decimal without a scale".to_owned());
+    }
     let part = |part: Option<Box<Declared>>| match part {
         Some(inner) => compile(*inner).map(Box::new),
         None => Err("the schema has an array or map without a type of its members".to_owned()),
@@ -110,15 +115,18 @@ fn compile(declared: Declared) -> Result<Type, String> {
             key: part(declared.keys)?,
             value: part(declared.values)?,
         },
-        "struct" => Kind::Struct(Struct {
-            name: declared.name.map(String::into_boxed_str),
-            fields: declared
-                .fields
-                .unwrap_or_default()
+        "struct" => {
+            let declared_fields = declared.fields.unwrap_or_default();
+            let fields: Vec<Field> = declared_fields
                 .into_iter()
                 .map(compile_field)
-                .collect::<Result<_, _>>()?,
-        }),
+                .collect::<Result<_, _>>()?;
+            Kind::Struct(Struct {
+                name: declared.name.map(String::into_boxed_str),
+                names: fields.iter().map(|field| Arc::clone(&field.name)).collect(),
+                fields,
+            })
+        }
         other => return Err(format!("the schema has the unknown type {other}")),
     };
     Ok(Type { kind, meaning })
@@ -176,6 +184,7 @@ mod tests {
             "{}",
             r#"{"type":"array"}"#,
             r#"{"type":"int128"}"#,
+            r#"{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal"}"#,
             r#"{"type":"struct","fields":[{"type":"int32"}]}"#,
         ] {
             assert!(parse(text).is_err(), "{text}");

@@ -10,6 +10,7 @@ use crate::decode::identity;
 use crate::decode::memo::Topic;
 use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
+use crate::decode::types::Budget;
 use crate::event::change::{Change, ChangeEvent};
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
@@ -36,28 +37,29 @@ impl Kind {
     /// The kind of a record whose schema has this name; `None` when the name says nothing. Adjustment of names may
     /// have touched the namespace, so only the end counts.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        let last = name.rsplit('.').next().unwrap_or(name);
+        let (space, last) = name.rsplit_once('.').unwrap_or(("", name));
+        let of_debezium = space.ends_with("connector.common");
         match last {
-            _ if name.ends_with("CloudEvents.Envelope") => Some(Self::CloudEvents),
-            "Envelope" | "MessageValue" => Some(Self::Change),
-            "Heartbeat" => Some(Self::Skip(SkipReason::Heartbeat)),
-            "TransactionMetadataValue" => Some(Self::Skip(SkipReason::Transaction)),
-            "Notification" => Some(Self::Skip(SkipReason::Notification)),
+            "Envelope" => Some(Self::Change),
+            "MessageValue" if space.ends_with("postgresql") => Some(Self::Change),
+            "Heartbeat" if of_debezium => Some(Self::Skip(SkipReason::Heartbeat)),
+            "TransactionMetadataValue" if of_debezium => Some(Self::Skip(SkipReason::Transaction)),
+            "Notification" if of_debezium => Some(Self::Skip(SkipReason::Notification)),
             "Value" => Some(Self::Flattened),
             _ => None,
         }
     }
 
-    /// The kind of a JSON object without schema.
+    /// The kind of a JSON object without schema. What is skipped must have no member that Debezium does not put there: a
+    /// flattened row of a user's table may look much like a marker or a notification, and would be lost.
     pub(crate) fn of_shape(shape: &Shape<'_>) -> Option<Self> {
-        let is_marker = matches!(shape.status, Some("\"BEGIN\"" | "\"END\""));
-        if shape.has_specversion {
+        if shape.has_specversion && shape.op.is_none() {
             Some(Self::CloudEvents)
         } else if shape.op.is_some() && shape.source.is_some() {
             Some(Self::Change)
-        } else if shape.op.is_none() && is_marker && shape.has_id {
+        } else if is_marker(shape) {
             Some(Self::Skip(SkipReason::Transaction))
-        } else if shape.has_aggregate_type && shape.has_id {
+        } else if is_notification(shape) {
             Some(Self::Skip(SkipReason::Notification))
         } else if shape.members == 1 && shape.has_ts_ms {
             Some(Self::Beat)
@@ -65,6 +67,30 @@ impl Kind {
             None
         }
     }
+}
+
+/// `{"status", "id", "event_count", "data_collections", "ts_ms"}`; the id is that of a transaction, with the LSN behind it
+/// in newer versions.
+fn is_marker(shape: &Shape<'_>) -> bool {
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let is_id = |id: &str| {
+        let inner = id.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inner.is_some_and(|id| id.splitn(2, ':').all(is_number))
+    };
+    let others = [shape.has_event_count, shape.has_data_collections, shape.has_ts_ms];
+    matches!(shape.status, Some("\"BEGIN\"" | "\"END\""))
+        && shape.id.is_some_and(is_id)
+        && shape.members == 2 + count(&others)
+}
+
+/// `{"id", "type", "aggregate_type", "additional_data", "timestamp"}`.
+fn is_notification(shape: &Shape<'_>) -> bool {
+    let others = [shape.has_additional_data, shape.has_timestamp];
+    shape.id.is_some() && shape.has_type && shape.has_aggregate_type && shape.members == 3 + count(&others)
+}
+
+fn count(members: &[bool]) -> usize {
+    members.iter().filter(|is_there| **is_there).count()
 }
 
 /// Why a flattened row is refused.
@@ -130,16 +156,29 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
     let placeholder = may_be_unavailable.then_some(surroundings.placeholder);
     let source = &envelope.source;
     let in_table = |problem: String| format!("table {}.{}: {problem}", source.schema, source.table);
-    let row = |image: Image<'_>, placeholder: Option<&Placeholder>| {
+    let mut budget = Budget::of(surroundings.raw.weight());
+    let mut row = |image: Image<'_>, placeholder: Option<&Placeholder>| {
         let known = surroundings.topic.values.names();
         let untyped = matches!(image, Image::Json { columns: None, .. });
-        let row = image.read(&known, placeholder);
+        let row = image.read(&known, placeholder, &mut budget);
         let row = row.map_err(in_table)?;
         if untyped {
             surroundings.topic.values.remember_names(&known, &row);
         }
         Ok::<Row, String>(row)
     };
+    let is_contradiction = match &*envelope.op {
+        "c" | "r" => envelope.before.is_some(),
+        "d" => envelope.after.is_some(),
+        "t" | "m" => envelope.before.is_some() || envelope.after.is_some(),
+        _ => false,
+    };
+    if is_contradiction {
+        return Err(in_table(format!(
+            "op {} came with a row that it cannot have",
+            envelope.op
+        )));
+    }
     let before = envelope.before.map(|image| row(image, None)).transpose()?;
     let after = envelope.after.map(|image| row(image, placeholder)).transpose()?;
     let required = |row: Option<Row>| row.ok_or_else(|| in_table(format!("op {} came without after", envelope.op)));
@@ -180,7 +219,10 @@ mod tests {
                 "io.debezium.connector.common.Heartbeat",
                 Some(Kind::Skip(SkipReason::Heartbeat)),
             ),
-            ("a.CloudEvents.Envelope", Some(Kind::CloudEvents)),
+            // A table may be called so.
+            ("waitlist.public.CloudEvents.Envelope", Some(Kind::Change)),
+            ("com.shop.Notification", None),
+            ("com.shop.Heartbeat", None),
             ("waitlist.public.users.Value", Some(Kind::Flattened)),
             ("com.example.Order", None),
         ] {
@@ -196,17 +238,23 @@ mod tests {
                 r#"{"status":"BEGIN","id":"1:2","ts_ms":1}"#,
                 Some(Kind::Skip(SkipReason::Transaction)),
             ),
-            (r#"{"status":"waiting","id":1}"#, None),
             (
-                r#"{"id":"x","type":"t","aggregate_type":"a"}"#,
+                r#"{"status":"END","id":"1","event_count":2,"data_collections":[],"ts_ms":1}"#,
+                Some(Kind::Skip(SkipReason::Transaction)),
+            ),
+            (r#"{"status":"waiting","id":1}"#, None),
+            (r#"{"status":"BEGIN","id":5,"name":"x"}"#, None),
+            (r#"{"status":"BEGIN","id":"1:2","name":"x"}"#, None),
+            (r#"{"status":"BEGIN","id":"five"}"#, None),
+            (
+                r#"{"id":"x","type":"t","aggregate_type":"a","additional_data":{},"timestamp":1}"#,
                 Some(Kind::Skip(SkipReason::Notification)),
             ),
+            (r#"{"id":"x","aggregate_type":"order","type":"t","payload":"{}"}"#, None),
+            (r#"{"id":1,"aggregate_type":"order","payload":"{}"}"#, None),
             (r#"{"ts_ms":1}"#, Some(Kind::Beat)),
             (r#"{"ts_ms":1,"id":2}"#, None),
-            (
-                r#"{"specversion":"1.0","op":"c","source":"x"}"#,
-                Some(Kind::CloudEvents),
-            ),
+            (r#"{"specversion":"1.0","source":"x"}"#, Some(Kind::CloudEvents)),
             (r#"{"id":1,"op":"c"}"#, None),
         ] {
             assert_eq!(Kind::of_shape(&Shape::of(text).unwrap()), expected, "{text}");

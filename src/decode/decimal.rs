@@ -3,22 +3,26 @@
 //! Sizes are checked before anything is allocated: Postgres allows 131,072 digits before the point and 16,383 after
 //! it, and nothing larger is a decimal of Postgres.
 
+use crate::decode::types::Budget;
+
 /// 147,455 digits need fewer bytes than this.
-const UNSCALED_BYTES_MAX: usize = 64 * 1024;
-const SCALE_MAX: i32 = 32 * 1024;
+const UNSCALED_BYTES_MAX: usize = 62 * 1024;
+/// Digits before the point, where a negative scale puts zeros, and digits after it.
+const SCALES: std::ops::RangeInclusive<i32> = -131_072..=16_383;
 pub(crate) const WRONG_SCALE: &str = "holds a decimal with a scale that Postgres does not allow";
 /// The largest power of ten in 32 bits, and its digits.
 const CHUNK: u64 = 1_000_000_000;
 const CHUNK_DIGITS: usize = 9;
 
 /// The plain text of a decimal, or why there is none.
-pub(crate) fn print(unscaled: &[u8], scale: i32) -> Result<String, &'static str> {
+pub(crate) fn print(unscaled: &[u8], scale: i32, budget: &mut Budget) -> Result<String, &'static str> {
     if unscaled.len() > UNSCALED_BYTES_MAX {
         return Err("holds a decimal with more digits than Postgres allows");
     }
-    if !(-SCALE_MAX..=SCALE_MAX).contains(&scale) {
+    if !SCALES.contains(&scale) {
         return Err(WRONG_SCALE);
     }
+    budget.spend(scale.unsigned_abs() as usize)?;
     let negative = unscaled.first().is_some_and(|byte| byte & 0x80 != 0);
     let digits = magnitude(unscaled, negative);
     let mut text = String::with_capacity(digits.len() + scale.unsigned_abs() as usize + 3);
@@ -30,7 +34,7 @@ pub(crate) fn print(unscaled: &[u8], scale: i32) -> Result<String, &'static str>
 }
 
 /// The plain text of a decimal that was written as a JSON number, which may have an exponent.
-pub(crate) fn print_literal(literal: &str) -> Result<String, &'static str> {
+pub(crate) fn print_literal(literal: &str, budget: &mut Budget) -> Result<String, &'static str> {
     let (mantissa, exponent) = literal.split_once(['e', 'E']).unwrap_or((literal, "0"));
     let exponent: i32 = exponent.parse().map_err(|_| WRONG_SCALE)?;
     let (sign, digits) = match mantissa.strip_prefix('-') {
@@ -40,9 +44,10 @@ pub(crate) fn print_literal(literal: &str) -> Result<String, &'static str> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let places = i32::try_from(fraction.len()).map_err(|_| WRONG_SCALE)?;
     let scale = places.checked_sub(exponent).ok_or(WRONG_SCALE)?;
-    if !(-SCALE_MAX..=SCALE_MAX).contains(&scale) {
+    if !SCALES.contains(&scale) {
         return Err(WRONG_SCALE);
     }
+    budget.spend(scale.unsigned_abs() as usize)?;
     let joined = format!("{whole}{fraction}");
     let significant = joined.trim_start_matches('0');
     let mut text = sign.to_owned();
@@ -140,7 +145,7 @@ mod tests {
             (&[0x03, 0x66, 0x2e][..], 4, "22.2766"),
             (&[0x80][..], 0, "-128"),
         ] {
-            assert_eq!(print(bytes, scale).as_deref(), Ok(expected));
+            assert_eq!(print(bytes, scale, &mut Budget::of(0)).as_deref(), Ok(expected));
         }
     }
 
@@ -154,10 +159,10 @@ mod tests {
             ("1E+3", "1000"),
             ("12345678901234567890123.5", "12345678901234567890123.5"),
         ] {
-            assert_eq!(print_literal(literal).as_deref(), Ok(expected));
+            assert_eq!(print_literal(literal, &mut Budget::of(0)).as_deref(), Ok(expected));
         }
-        assert!(print_literal("1E-2147483648").is_err());
-        assert!(print_literal("1E999999").is_err());
+        assert!(print_literal("1E-2147483648", &mut Budget::of(0)).is_err());
+        assert!(print_literal("1E999999", &mut Budget::of(0)).is_err());
     }
 
     #[test]
@@ -167,7 +172,8 @@ mod tests {
             let fill = if value < 0 { 0xff } else { 0 };
             let mut long = vec![fill; 5];
             long.extend_from_slice(&short);
-            assert_eq!(print(&short, 3), print(&long, 3));
+            let mut budget = Budget::of(0);
+            assert_eq!(print(&short, 3, &mut budget), print(&long, 3, &mut budget));
         }
     }
 
@@ -175,14 +181,29 @@ mod tests {
     fn the_most_negative_value_of_a_width_prints() {
         let mut bytes = vec![0; 20];
         bytes[0] = 0x80;
-        let text = print(&bytes, 0).unwrap();
+        let text = print(&bytes, 0, &mut Budget::of(0)).unwrap();
         assert_eq!(text, "-730750818665451459101842416358141509827966271488");
     }
 
     #[test]
     fn absurd_sizes_are_refused_before_they_cost_memory() {
-        assert!(print(&[1], i32::MAX).is_err());
-        assert!(print(&[1], i32::MIN).is_err());
-        assert!(print(&vec![1; UNSCALED_BYTES_MAX + 1], 0).is_err());
+        let refused = |unscaled: &[u8], scale| print(unscaled, scale, &mut Budget::of(0)).is_err();
+        assert!(refused(&[1], i32::MAX));
+        assert!(refused(&[1], i32::MIN));
+        assert!(refused(&vec![1; UNSCALED_BYTES_MAX + 1], 0));
+    }
+
+    #[test]
+    fn many_small_scales_do_not_add_up_to_much_memory() {
+        let mut budget = Budget::of(1_000);
+        let printed = std::iter::repeat_with(|| print(&[1], 16_383, &mut budget))
+            .take_while(Result::is_ok)
+            .count();
+        assert!(
+            printed < 20,
+            "{printed} decimals of 16 KiB each came out of one small record"
+        );
+        assert!(print_literal("1E-16383", &mut budget).is_err());
+        assert!(print_literal("1.5", &mut budget).is_ok());
     }
 }

@@ -3,19 +3,18 @@
 //! Rows stay unread here ([`Image`]), so a record that nobody wants costs no row.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use crate::decode::avro::Reader;
 use crate::decode::connect::Struct;
-use crate::decode::json::{self, Columns, Name};
+use crate::decode::json::{self, Columns};
 use crate::decode::placeholder::Placeholder;
+use crate::decode::scan::{Broken, Scanner};
 use crate::decode::schema::{Record, WriterSchema};
-use crate::event::row::{Row, Value};
+use crate::decode::types::{Budget, Sent};
+use crate::event::row::Row;
 
 /// A change, its rows unread.
 #[derive(Debug, Default)]
@@ -28,20 +27,13 @@ pub(crate) struct Envelope<'a> {
 }
 
 /// The parts of the `source` block that an event keeps.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(crate) struct Source<'a> {
-    #[serde(borrow)]
     pub(crate) connector: Cow<'a, str>,
-    #[serde(borrow)]
     pub(crate) name: Cow<'a, str>,
-    #[serde(borrow)]
     pub(crate) db: Cow<'a, str>,
-    #[serde(borrow)]
     pub(crate) schema: Cow<'a, str>,
-    #[serde(borrow)]
     pub(crate) table: Cow<'a, str>,
-    #[serde(rename = "txId")]
     pub(crate) tx: Option<i64>,
     pub(crate) lsn: Option<i64>,
     pub(crate) ts_ms: Option<i64>,
@@ -64,13 +56,18 @@ pub(crate) enum Image<'a> {
 
 impl Image<'_> {
     /// Reads the row; `names` are those of the last row of the topic.
-    pub(crate) fn read(self, names: &[Arc<str>], placeholder: Option<&Placeholder>) -> Result<Row, String> {
+    pub(crate) fn read(
+        self,
+        names: &Arc<[Arc<str>]>,
+        placeholder: Option<&Placeholder>,
+        budget: &mut Budget,
+    ) -> Result<Row, String> {
         match self {
             Self::Json { text, columns } => {
                 let columns = columns.map_or(Columns::Named(names), Columns::Typed);
-                json::row(text, columns, placeholder)
+                json::row(text, columns, placeholder, budget)
             }
-            Self::Avro { mut reader, record } => reader.row(record, placeholder),
+            Self::Avro { mut reader, record } => reader.row(record, placeholder, budget),
         }
     }
 }
@@ -84,9 +81,14 @@ pub(crate) struct Shape<'a> {
     pub(crate) before: Option<&'a str>,
     pub(crate) after: Option<&'a str>,
     pub(crate) message: Option<&'a str>,
-    pub(crate) has_id: bool,
+    pub(crate) id: Option<&'a str>,
     pub(crate) has_ts_ms: bool,
+    pub(crate) has_type: bool,
     pub(crate) has_aggregate_type: bool,
+    pub(crate) has_additional_data: bool,
+    pub(crate) has_event_count: bool,
+    pub(crate) has_data_collections: bool,
+    pub(crate) has_timestamp: bool,
     pub(crate) has_specversion: bool,
     pub(crate) has_server_name: bool,
     pub(crate) members: usize,
@@ -98,16 +100,54 @@ impl<'a> Shape<'a> {
         if !text.starts_with('{') {
             return Err("the value is JSON but not an object".to_owned());
         }
-        serde_json::from_str(text).map_err(|error| json::broken("the value", &error))
+        Self::scan(Scanner::new(text)).map_err(|problem| format!("the value is {problem}"))
+    }
+
+    fn scan(mut scanner: Scanner<'a>) -> Result<Self, Broken> {
+        let mut shape = Self::default();
+        scanner.open(b'{')?;
+        let mut is_first = true;
+        while let Some(name) = scanner.member(&mut is_first)? {
+            let text = scanner.skip()?;
+            shape.members += 1;
+            // A name that is written with escapes is none of Debezium's.
+            let slot = match name.inner {
+                _ if name.is_escaped => continue,
+                "op" => &mut shape.op,
+                "source" => &mut shape.source,
+                "status" => &mut shape.status,
+                "before" => &mut shape.before,
+                "after" => &mut shape.after,
+                "message" => &mut shape.message,
+                "id" => &mut shape.id,
+                other => {
+                    match other {
+                        "ts_ms" => shape.has_ts_ms = true,
+                        "type" => shape.has_type = true,
+                        "aggregate_type" => shape.has_aggregate_type = true,
+                        "additional_data" => shape.has_additional_data = true,
+                        "event_count" => shape.has_event_count = true,
+                        "data_collections" => shape.has_data_collections = true,
+                        "specversion" => shape.has_specversion = true,
+                        "serverName" => shape.has_server_name = true,
+                        "timestamp" => shape.has_timestamp = true,
+                        _ => {}
+                    }
+                    continue;
+                }
+            };
+            *slot = Some(text).filter(|text| *text != "null");
+        }
+        scanner.end()?;
+        Ok(shape)
     }
 
     /// The change that the object is. `schema` is the type of the envelope, where one was sent.
     pub(crate) fn envelope(&self, schema: Option<&'a Struct>) -> Result<Envelope<'a>, String> {
         let op = self.op.ok_or("the value has no op")?;
-        let op: Name<'a> = serde_json::from_str(op).map_err(|_| "op is not text")?;
+        let op = text_of(op).ok_or("op is not text")?;
         let source = self.source.ok_or("the value has no source")?;
-        let source: Source<'a> =
-            serde_json::from_str(source).map_err(|_| "source is not the source block of a Debezium connector")?;
+        let source = Source::of_json(source).ok_or("source is not the source block of a Debezium connector")?;
         let image = |text: Option<&'a str>, name| {
             text.map(|text| Image::Json {
                 text,
@@ -115,13 +155,19 @@ impl<'a> Shape<'a> {
             })
         };
         Ok(Envelope {
-            op: op.0,
+            op,
             source,
             before: image(self.before, "before"),
             after: image(self.after, "after"),
             message: self.message.map(message).transpose()?,
         })
     }
+}
+
+/// The text that a JSON string stands for.
+fn text_of(string: &str) -> Option<Cow<'_, str>> {
+    let quoted = Scanner::new(string).string().ok()?;
+    json::plain(quoted).ok()
 }
 
 fn message(text: &str) -> Result<Message, String> {
@@ -136,51 +182,6 @@ fn message(text: &str) -> Result<Message, String> {
         prefix: parts.prefix.unwrap_or_default(),
         content: parts.content.unwrap_or_default(),
     })
-}
-
-impl<'de> Deserialize<'de> for Shape<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(ShapeVisitor)
-    }
-}
-
-struct ShapeVisitor;
-
-impl<'de> Visitor<'de> for ShapeVisitor {
-    type Value = Shape<'de>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Shape<'de>, A::Error> {
-        let mut shape = Shape::default();
-        while let Some(Name(name)) = access.next_key::<Name<'de>>()? {
-            shape.members += 1;
-            let slot = match &*name {
-                "op" => &mut shape.op,
-                "source" => &mut shape.source,
-                "status" => &mut shape.status,
-                "before" => &mut shape.before,
-                "after" => &mut shape.after,
-                "message" => &mut shape.message,
-                other => {
-                    match other {
-                        "id" => shape.has_id = true,
-                        "ts_ms" => shape.has_ts_ms = true,
-                        "aggregate_type" => shape.has_aggregate_type = true,
-                        "specversion" => shape.has_specversion = true,
-                        "serverName" => shape.has_server_name = true,
-                        _ => {}
-                    }
-                    access.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            *slot = Some(access.next_value::<&'de RawValue>()?.get()).filter(|text| *text != "null");
-        }
-        Ok(shape)
-    }
 }
 
 impl<'a> Envelope<'a> {
@@ -223,6 +224,39 @@ impl<'a> Envelope<'a> {
 }
 
 impl<'a> Source<'a> {
+    /// Reads the block; `None` when a part of it is of another type.
+    fn of_json(text: &'a str) -> Option<Self> {
+        let mut scanner = Scanner::new(text);
+        scanner.open(b'{').ok()?;
+        let mut source = Self::default();
+        let mut is_first = true;
+        while let Some(name) = scanner.member(&mut is_first).ok()? {
+            let value = scanner.skip().ok()?;
+            let number = |value: &str| match value {
+                "null" => Some(None),
+                _ => value.parse().ok().map(Some),
+            };
+            let slot = match name.inner {
+                "connector" => &mut source.connector,
+                "name" => &mut source.name,
+                "db" => &mut source.db,
+                "schema" => &mut source.schema,
+                "table" => &mut source.table,
+                other => {
+                    match other {
+                        "txId" => source.tx = number(value)?,
+                        "lsn" => source.lsn = number(value)?,
+                        "ts_ms" => source.ts_ms = number(value)?,
+                        _ => {}
+                    }
+                    continue;
+                }
+            };
+            *slot = text_of(value)?;
+        }
+        Some(source)
+    }
+
     fn of_avro(reader: &mut Reader<'a>, record: &'a Record) -> Result<Self, &'static str> {
         let mut source = Self::default();
         for field in &record.fields {
@@ -252,12 +286,12 @@ impl Message {
     fn of_avro<'a>(reader: &mut Reader<'a>, record: &'a Record) -> Result<Self, &'static str> {
         let mut message = Self::default();
         for field in &record.fields {
-            let Some(Value::Text(value)) = reader.value(&field.ty, 0)? else {
+            let Sent::Text(value) = reader.value(&field.ty, 0, &mut Budget::of(0))? else {
                 continue;
             };
             match &*field.name {
-                "prefix" => message.prefix = value.into_string(),
-                "content" => message.content = value.into_string(),
+                "prefix" => message.prefix = value.into_owned(),
+                "content" => message.content = value.into_owned(),
                 _ => {}
             }
         }

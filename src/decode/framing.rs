@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::decode::connect::{self, Type};
-use crate::decode::json::Wrapper;
 use crate::decode::memo::Side;
 use crate::decode::options::Format;
+use crate::decode::wrapper::Wrapper;
 
 /// Magic byte and id of the Confluent wire format.
 const HEADER_BYTES: usize = 5;
@@ -21,10 +21,30 @@ pub(crate) enum Framing<'a> {
     Json,
 }
 
+/// Which half of a record some bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Key,
+    Value,
+}
+
+impl Part {
+    /// Whether a header of this name carries the schema id of the part: Apicurio's and Confluent's converters can put it
+    /// there, and then the bytes begin with the body.
+    fn has_id_in(self, header: &str) -> bool {
+        let (apicurio, confluent) = match self {
+            Self::Key => ("apicurio.key.", "__key_schema_id"),
+            Self::Value => ("apicurio.value.", "__value_schema_id"),
+        };
+        header == confluent || header.strip_prefix(apicurio).is_some_and(|rest| rest.ends_with("Id"))
+    }
+}
+
 /// Tells the encoding by the first byte, or takes the configured one at its word.
 pub(crate) fn of<'a>(
     bytes: &'a [u8],
     format: Format,
+    part: Part,
     headers: &[(String, Option<Bytes>)],
 ) -> Result<Framing<'a>, &'static str> {
     let is_avro = match format {
@@ -32,7 +52,7 @@ pub(crate) fn of<'a>(
         Format::Json | Format::JsonSchema => false,
         Format::Auto => bytes.first() == Some(&0),
     };
-    let has_header_id = || headers.iter().any(|(name, _)| name.starts_with("apicurio.value."));
+    let has_header_id = || headers.iter().any(|(name, _)| part.has_id_in(name));
     if is_avro {
         return match bytes {
             _ if has_header_id() => Err(ID_IN_HEADERS),
@@ -56,8 +76,8 @@ pub(crate) fn of<'a>(
     }
 }
 
-const ID_IN_HEADERS: &str =
-    "the schema id is in the headers: set apicurio.registry.headers.enabled=false on the converter";
+const ID_IN_HEADERS: &str = "the schema id is in the headers: set apicurio.registry.headers.enabled=false (Confluent: the default serializer of \
+     schema ids) on the converter";
 const WIDE_ID: &str =
     "the schema id has eight bytes: set apicurio.registry.as-confluent=true and use-id=contentId on the converter";
 
@@ -135,15 +155,29 @@ mod tests {
     #[test]
     fn the_first_byte_tells_the_encoding() {
         let avro = [0, 0, 0, 1, 2, 9];
-        assert_eq!(of(&avro, Format::Auto, &[]), Ok(Framing::Avro { id: 258, body: &[9] }));
-        assert_eq!(of(b" {}", Format::Auto, &[]), Ok(Framing::Json));
-        assert!(of(&[1, 0, 0, 0, 1], Format::Auto, &[]).is_err());
-        assert!(of(&[0, 0, 0], Format::Auto, &[]).is_err());
-        assert!(of(&[0, 0, 0, 0, 0, 0, 0, 0, 7, 1], Format::Auto, &[]).is_err());
-        assert!(of(b"{}", Format::Avro, &[]).is_err());
-        assert!(of(b"", Format::Auto, &[]).is_err());
+        assert_eq!(
+            of(&avro, Format::Auto, Part::Value, &[]),
+            Ok(Framing::Avro { id: 258, body: &[9] })
+        );
+        assert_eq!(of(b" {}", Format::Auto, Part::Value, &[]), Ok(Framing::Json));
+        assert!(of(&[1, 0, 0, 0, 1], Format::Auto, Part::Value, &[]).is_err());
+        assert!(of(&[0, 0, 0], Format::Auto, Part::Value, &[]).is_err());
+        assert!(of(&[0, 0, 0, 0, 0, 0, 0, 0, 7, 1], Format::Auto, Part::Value, &[]).is_err());
+        assert!(of(b"{}", Format::Avro, Part::Value, &[]).is_err());
+        assert!(of(b"", Format::Auto, Part::Value, &[]).is_err());
+        for (header, part) in [
+            ("apicurio.value.globalId", Part::Value),
+            ("apicurio.key.contentId", Part::Key),
+            ("__value_schema_id", Part::Value),
+            ("__key_schema_id", Part::Key),
+        ] {
+            let headers = vec![(header.to_owned(), None)];
+            let other = if part == Part::Key { Part::Value } else { Part::Key };
+            assert_eq!(of(&avro, Format::Auto, part, &headers), Err(ID_IN_HEADERS), "{header}");
+            assert!(of(&avro, Format::Auto, other, &headers).is_ok(), "{header}");
+        }
         let headers = vec![("apicurio.value.globalId".to_owned(), None)];
-        assert_eq!(of(&[2, 2], Format::Auto, &headers), Err(ID_IN_HEADERS));
+        assert_eq!(of(&[2, 2], Format::Auto, Part::Value, &headers), Err(ID_IN_HEADERS));
     }
 
     #[test]

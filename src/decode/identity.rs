@@ -15,8 +15,8 @@ const VERSION: &str = "v1";
 /// First part of every identity of a logical message.
 const MESSAGE_VERSION: &str = "m";
 
-/// The id of a change, or `None` where nothing tells two changes apart: rows read by a snapshot, rows without a key,
-/// and records whose place in the log is not known.
+/// The id of a change, or `None` where nothing tells two changes apart: rows read by a snapshot, rows without a key or with
+/// null in it, and records whose place in the log is not known.
 pub fn event_id(origin: &Origin, key: Option<&Row>, change: &Change) -> Option<EventId> {
     let lsn = origin.lsn?;
     let op = match change {
@@ -37,14 +37,17 @@ pub fn event_id(origin: &Origin, key: Option<&Row>, change: &Change) -> Option<E
     parts.number(origin.commit_ts_ms);
     parts.text(op);
     if !matches!(change, Change::Truncate) {
-        let mut columns: Vec<(&str, &Cell)> = key?.columns().collect();
+        let mut columns: Vec<(&str, Cell<'_>)> = key?.columns().collect();
         columns.sort_unstable_by_key(|(name, _)| *name);
+        if columns.is_empty() {
+            return None;
+        }
         for (name, cell) in columns {
             parts.text(name);
             match cell {
-                Cell::Value(value) => parts.text(&serde_json::to_string(value).ok()?),
-                Cell::Null => parts.absent(),
-                Cell::Unavailable => return None,
+                Cell::Value(value) => parts.text(&serde_json::to_string(&value).ok()?),
+                // Two rows may both have null there: the key does not tell them apart.
+                Cell::Null | Cell::Unavailable => return None,
             }
         }
     }
@@ -97,8 +100,6 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::event::row::Value;
 
@@ -115,10 +116,10 @@ mod tests {
     }
 
     fn key(columns: &[(&str, i64)]) -> Row {
-        let cells = columns
+        let filled = columns
             .iter()
-            .map(|(name, value)| (Arc::from(*name), Cell::Value(Value::Int(*value))));
-        Row::new(cells.collect())
+            .fold(Row::builder(), |row, (name, value)| row.value(name, Value::Int(*value)));
+        filled.finish()
     }
 
     fn insert() -> Change {
@@ -172,6 +173,13 @@ mod tests {
     fn what_cannot_be_told_apart_has_no_identity() {
         let row = key(&[("id", 1)]);
         assert_eq!(event_id(&origin(), None, &insert()), None);
+        for keyless in [
+            Row::default(),
+            Row::builder().null("id").finish(),
+            Row::builder().unavailable("id").finish(),
+        ] {
+            assert_eq!(event_id(&origin(), Some(&keyless), &insert()), None, "{keyless:?}");
+        }
         assert_eq!(
             event_id(&origin(), Some(&row), &Change::Read { after: Row::default() }),
             None

@@ -1,23 +1,18 @@
 //! JSON of Kafka's converter, with and without schema.
 //!
-//! No tree of the document is built: an object is split into the raw text of its members, and each member is read by
-//! its own first byte, and by its type where a schema gives one. Numbers are never forced through a double: what does
-//! not fit an integer, or has more digits than a double keeps, stays the text it was sent as. Texts of errors name
-//! columns and never quote what they hold.
+//! No tree of the document is built: one walk over the text gives each column its cell, by its own first byte, and by its
+//! type where a schema gives one. Numbers are never forced through a double: what does not fit an integer, or has more
+//! digits than a double keeps, stays the text it was sent as. Texts of errors name columns and never quote what they hold.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
-
-use serde::Deserialize;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use crate::decode::connect::{Field, Kind, Struct, Type};
 use crate::decode::decimal;
 use crate::decode::placeholder::{self, Placeholder, Toast};
-use crate::decode::types::{self, Meaning};
-use crate::event::row::{Cell, Row, Value};
+use crate::decode::scan::{Broken, Quoted, Scanner};
+use crate::decode::types::{self, Budget, Meaning, Sent};
+use crate::event::row::{Row, RowBuilder, Value};
 
 /// Arrays and objects inside a column nest at most this deep; Debezium's own nest three deep.
 const DEPTH_MAX: u32 = 16;
@@ -28,129 +23,214 @@ const DOUBLE_DIGITS_MAX: usize = 17;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Columns<'s> {
     /// Nothing but how they were called last time, so that names are shared between rows.
-    Named(&'s [Arc<str>]),
+    Named(&'s Arc<[Arc<str>]>),
     /// Everything.
     Typed(&'s Struct),
 }
 
-/// A member's name; borrowed unless it is escaped.
-#[derive(Deserialize)]
-pub(crate) struct Name<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
-
-/// The error text of the parser, which tells a place and never a value for the documents split here.
-pub(crate) fn broken(what: &str, error: &serde_json::Error) -> String {
-    format!("{what} is not valid JSON: {error}")
-}
-
 /// Reads a row. With a placeholder, columns that carry it are unavailable.
-pub(crate) fn row(text: &str, columns: Columns<'_>, placeholder: Option<&Placeholder>) -> Result<Row, String> {
-    if !text.starts_with('{') {
+pub(crate) fn row(
+    text: &str,
+    columns: Columns<'_>,
+    placeholder: Option<&Placeholder>,
+    budget: &mut Budget,
+) -> Result<Row, String> {
+    let mut reader = Reader {
+        scanner: Scanner::new(text),
+        budget,
+    };
+    if reader.scanner.peek() != Some(b'{') {
         return Err("a row is not a JSON object".to_owned());
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let visitor = RowVisitor { columns, placeholder };
-    let read = serde::Deserializer::deserialize_map(&mut reader, visitor);
-    let row = read.map_err(|error| broken("a row", &error))?;
-    reader.end().map_err(|error| broken("a row", &error))?;
+    let row = reader.row(columns, placeholder, text.len() / 2)?;
+    reader.scanner.end().map_err(broken)?;
     Ok(row)
 }
 
-struct RowVisitor<'s> {
-    columns: Columns<'s>,
-    placeholder: Option<&'s Placeholder>,
+fn broken(problem: Broken) -> String {
+    format!("a row is {problem}")
 }
 
-impl<'de> Visitor<'de> for RowVisitor<'_> {
-    type Value = Row;
+/// Why a value could not be read.
+#[derive(Debug, PartialEq, Eq)]
+enum Problem {
+    /// The text is not JSON.
+    Broken(Broken),
+    /// It is, and is not what the column may hold.
+    Wrong(&'static str),
+}
 
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a row")
+impl From<Broken> for Problem {
+    fn from(problem: Broken) -> Self {
+        Self::Broken(problem)
     }
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Row, A::Error> {
-        let expected = match self.columns {
-            Columns::Named(names) => names.len(),
-            Columns::Typed(row) => row.fields.len(),
+impl From<&'static str> for Problem {
+    fn from(problem: &'static str) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
+/// Reads values where the scanner stands.
+struct Reader<'a, 'b> {
+    scanner: Scanner<'a>,
+    budget: &'b mut Budget,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn row(
+        &mut self,
+        columns: Columns<'_>,
+        placeholder: Option<&Placeholder>,
+        text_bytes: usize,
+    ) -> Result<Row, String> {
+        let (known, typed) = match columns {
+            Columns::Named(names) => (names, None),
+            Columns::Typed(row) => (&row.names, Some(row)),
         };
-        let mut cells: Vec<(Arc<str>, Cell)> = Vec::with_capacity(expected);
-        while let Some((Name(name), raw)) = members.next_entry::<Name<'de>, &'de RawValue>()? {
-            let (shared, field) = self.column(&name, cells.len());
-            let (ty, toast) = field.map_or((None, Toast::Any), |field| (Some(&field.ty), field.toast));
-            let read = value(raw.get(), ty, 0);
-            let value = read.map_err(|problem| A::Error::custom(format_args!("column {shared} {problem}")))?;
-            cells.push((shared, placeholder::cell(value, toast, self.placeholder)));
+        let mut row = RowBuilder::like(known, text_bytes);
+        self.scanner.open(b'{').map_err(broken)?;
+        let mut is_first = true;
+        let mut place = 0;
+        while let Some(quoted) = self.scanner.member(&mut is_first).map_err(broken)? {
+            let name = plain(quoted).map_err(|problem| format!("a column's name {problem}"))?;
+            let field = match typed.map(|row| row.field(&name, place)) {
+                Some(None) => return Err(format!("column {name} is not in the schema that came with it")),
+                Some(found) => found,
+                None => None,
+            };
+            if !row.name(&name) {
+                return Err(format!("column {name} is there twice"));
+            }
+            let (ty, toast) = field.map_or((None, Toast::Any), |field: &Field| (Some(&field.ty), field.toast));
+            let sent = self.value(ty, 0).map_err(|problem| match problem {
+                Problem::Broken(problem) => broken(problem),
+                Problem::Wrong(problem) => format!("column {name} {problem}"),
+            })?;
+            placeholder::push(&mut row, sent, toast, placeholder);
+            place += 1;
         }
-        Ok(Row::new(cells))
+        Ok(row.finish())
     }
-}
 
-impl RowVisitor<'_> {
-    /// The shared name of the next column, and its type where there is one.
-    fn column(&self, name: &str, position: usize) -> (Arc<str>, Option<&Field>) {
-        match self.columns {
-            Columns::Named(names) => match names.get(position) {
-                Some(known) if &**known == name => (Arc::clone(known), None),
-                _ => (Arc::from(name), None),
-            },
-            Columns::Typed(row) => match row.field(name, position) {
-                Some(field) => (Arc::clone(&field.name), Some(field)),
-                None => (Arc::from(name), None),
-            },
+    /// Reads one value.
+    fn value(&mut self, ty: Option<&Type>, depth: u32) -> Result<Sent<'a>, Problem> {
+        if depth > DEPTH_MAX {
+            return Err("is nested too deeply".into());
+        }
+        match self.scanner.peek() {
+            Some(b'n') => self.scanner.literal("null").map(|()| Sent::Null).map_err(Problem::from),
+            Some(b't') => self.boolean("true", true, ty),
+            Some(b'f') => self.boolean("false", false, ty),
+            Some(b'"') => {
+                let quoted = self.scanner.string()?;
+                Ok(string(quoted, ty, self.budget)?)
+            }
+            Some(b'[') => self.list(ty, depth),
+            Some(b'{') => self.object(ty, depth),
+            _ => {
+                let text = self.scanner.number()?;
+                Ok(number(text, ty, self.budget)?)
+            }
+        }
+    }
+
+    fn boolean(&mut self, literal: &'static str, value: bool, ty: Option<&Type>) -> Result<Sent<'a>, Problem> {
+        self.scanner.literal(literal)?;
+        match ty.map(|ty| &ty.kind) {
+            None | Some(Kind::Bool) => Ok(Sent::Bool(value)),
+            Some(_) => Err("holds a boolean where its schema has another type".into()),
+        }
+    }
+
+    fn list(&mut self, ty: Option<&Type>, depth: u32) -> Result<Sent<'a>, Problem> {
+        let mut values = Vec::new();
+        self.scanner.open(b'[')?;
+        let mut is_first = true;
+        while self.scanner.element(&mut is_first)? {
+            values.push(match ty.map(|ty| &ty.kind) {
+                None => self.value(None, depth + 1)?.into_value(),
+                Some(Kind::List(items)) => self.value(Some(items), depth + 1)?.into_value(),
+                Some(Kind::Map { key, value }) => Some(self.entry(key, value, depth + 1)?),
+                Some(_) => return Err("holds an array where its schema has another type".into()),
+            });
+        }
+        match ty.map(|ty| &ty.kind) {
+            None | Some(Kind::List(_) | Kind::Map { .. }) => Ok(Sent::Nested(Value::List(values))),
+            Some(_) => Err("holds an array where its schema has another type".into()),
+        }
+    }
+
+    /// One entry of a map whose keys are not text: an array of two.
+    fn entry(&mut self, key: &Type, item: &Type, depth: u32) -> Result<Value, Problem> {
+        const NO_PAIR: &str = "holds a map entry that is not a pair";
+        if self.scanner.peek() != Some(b'[') {
+            return Err(NO_PAIR.into());
+        }
+        self.scanner.open(b'[')?;
+        let mut is_first = true;
+        let mut pair = Vec::with_capacity(2);
+        for ty in [key, item] {
+            if !self.scanner.element(&mut is_first)? {
+                return Err(NO_PAIR.into());
+            }
+            pair.push(self.value(Some(ty), depth + 1)?.into_value());
+        }
+        if self.scanner.element(&mut is_first)? {
+            return Err(NO_PAIR.into());
+        }
+        Ok(Value::List(pair))
+    }
+
+    fn object(&mut self, ty: Option<&Type>, depth: u32) -> Result<Sent<'a>, Problem> {
+        let meaning = ty.map_or(Meaning::Plain, |ty| ty.meaning);
+        let mut members: Vec<(Arc<str>, Option<Value>)> = Vec::new();
+        self.scanner.open(b'{')?;
+        let mut is_first = true;
+        while let Some(quoted) = self.scanner.member(&mut is_first)? {
+            let name = plain(quoted)?;
+            let (shared, inner) = match ty.map(|ty| &ty.kind) {
+                None => (Arc::from(&*name), None),
+                Some(Kind::Map { value, .. }) => (Arc::from(&*name), Some(&**value)),
+                Some(Kind::Struct(known)) => match known.field(&name, members.len()) {
+                    Some(field) => (Arc::clone(&field.name), Some(&field.ty)),
+                    None => return Err("holds a member that is not in its schema".into()),
+                },
+                Some(_) => return Err("holds an object where its schema has another type".into()),
+            };
+            members.push((shared, self.value(inner, depth + 1)?.into_value()));
+        }
+        match ty.map(|ty| &ty.kind) {
+            None | Some(Kind::Map { .. } | Kind::Struct(_)) => Ok(types::structure(meaning, members, self.budget)?),
+            Some(_) => Err("holds an object where its schema has another type".into()),
         }
     }
 }
 
-/// Reads one value; `None` is null. The text is one complete JSON value.
-fn value(text: &str, ty: Option<&Type>, depth: u32) -> Result<Option<Value>, &'static str> {
-    if depth > DEPTH_MAX {
-        return Err("is nested too deeply");
-    }
-    let found = match text.as_bytes().first() {
-        Some(b'n') => return Ok(None),
-        Some(b't') => boolean(true, ty),
-        Some(b'f') => boolean(false, ty),
-        Some(b'"') => string(text, ty),
-        Some(b'[') => list(text, ty, depth),
-        Some(b'{') => object(text, ty, depth),
-        Some(_) => number(text, ty),
-        None => Err("is empty"),
-    };
-    found.map(Some)
-}
-
-fn boolean(value: bool, ty: Option<&Type>) -> Result<Value, &'static str> {
-    match ty.map(|ty| &ty.kind) {
-        None | Some(Kind::Bool) => Ok(Value::Bool(value)),
-        Some(_) => Err("holds a boolean where its schema has another type"),
-    }
-}
-
-fn string(text: &str, ty: Option<&Type>) -> Result<Value, &'static str> {
-    let content = unescape(text)?;
+fn string<'a>(quoted: Quoted<'a>, ty: Option<&Type>, budget: &mut Budget) -> Result<Sent<'a>, &'static str> {
+    let content = plain(quoted)?;
     let Some(ty) = ty else {
-        return Ok(types::text(content));
+        return Ok(Sent::Text(content));
     };
     match (&ty.kind, ty.meaning) {
         (Kind::Bytes, Meaning::Decimal { scale }) => {
-            decimal::print(&types::from_base64(&content)?, scale).map(types::text)
+            decimal::print(&types::from_base64(&content)?, scale, budget).map(types::text)
         }
-        (Kind::Text | Kind::Bytes, _) => Ok(types::text(content)),
+        (Kind::Text | Kind::Bytes, _) => Ok(Sent::Text(content)),
         (Kind::Single | Kind::Double, _) if ["NaN", "Infinity", "-Infinity"].contains(&&*content) => {
-            Ok(types::text(content))
+            Ok(Sent::Text(content))
         }
         _ => Err("holds text where its schema has another type"),
     }
 }
 
-fn unescape(text: &str) -> Result<Cow<'_, str>, &'static str> {
-    let inner = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .ok_or("holds a broken string")?;
-    if !inner.contains('\\') {
-        return Ok(Cow::Borrowed(inner));
+/// The text that a string stands for.
+pub(crate) fn plain(quoted: Quoted<'_>) -> Result<Cow<'_, str>, &'static str> {
+    if !quoted.is_escaped {
+        return Ok(Cow::Borrowed(quoted.inner));
     }
-    resolve_escapes(inner)
+    resolve_escapes(quoted.inner)
         .map(Cow::Owned)
         .ok_or("holds text that is not Unicode")
 }
@@ -198,7 +278,7 @@ fn unicode_escape(rest: &mut &str) -> Option<char> {
     char::decode_utf16([first, second]).next()?.ok()
 }
 
-fn number(text: &str, ty: Option<&Type>) -> Result<Value, &'static str> {
+fn number<'a>(text: &'a str, ty: Option<&Type>, budget: &mut Budget) -> Result<Sent<'a>, &'static str> {
     let Some(ty) = ty else {
         return untyped_number(text);
     };
@@ -207,19 +287,23 @@ fn number(text: &str, ty: Option<&Type>) -> Result<Value, &'static str> {
             .parse()
             .map(|value| types::integer(meaning, value))
             .map_err(|_| "holds a number that is no 64-bit integer"),
-        (Kind::Single | Kind::Double, _) => text
+        (Kind::Single, _) => text
+            .parse()
+            .map(types::single)
+            .map_err(|_| "holds a number that is no single"),
+        (Kind::Double, _) => text
             .parse()
             .map(types::float)
             .map_err(|_| "holds a number that is no double"),
         // decimal.format=NUMERIC writes decimals as literals. Their digits are kept.
-        (Kind::Bytes, Meaning::Decimal { .. }) => decimal::print_literal(text).map(types::text),
+        (Kind::Bytes, Meaning::Decimal { .. }) => decimal::print_literal(text, budget).map(types::text),
         _ => Err("holds a number where its schema has another type"),
     }
 }
 
-fn untyped_number(text: &str) -> Result<Value, &'static str> {
+fn untyped_number(text: &str) -> Result<Sent<'_>, &'static str> {
     if let Ok(integer) = text.parse() {
-        return Ok(Value::Int(integer));
+        return Ok(Sent::Int(integer));
     }
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     let digits = mantissa.bytes().filter(u8::is_ascii_digit);
@@ -229,172 +313,51 @@ fn untyped_number(text: &str) -> Result<Value, &'static str> {
         return Ok(types::text(text));
     }
     match text.parse::<f64>() {
-        Ok(double) if double.is_finite() => Ok(Value::Float(double)),
+        Ok(double) if double.is_finite() => Ok(Sent::Float(double)),
         Ok(_) => Ok(types::text(text)),
         Err(_) => Err("holds a broken number"),
     }
-}
-
-fn list(text: &str, ty: Option<&Type>, depth: u32) -> Result<Value, &'static str> {
-    let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| "holds a broken array")?;
-    let read = |element: &&RawValue, ty| value(element.get(), ty, depth + 1);
-    match ty.map(|ty| &ty.kind) {
-        None => elements
-            .iter()
-            .map(|element| read(element, None))
-            .collect::<Result<_, _>>(),
-        Some(Kind::List(items)) => elements.iter().map(|element| read(element, Some(items))).collect(),
-        Some(Kind::Map { key, value }) => elements.iter().map(|pair| entry(pair, key, value, depth + 1)).collect(),
-        Some(_) => return Err("holds an array where its schema has another type"),
-    }
-    .map(Value::List)
-}
-
-/// One entry of a map whose keys are not text: an array of two.
-fn entry(pair: &RawValue, key: &Type, item: &Type, depth: u32) -> Result<Option<Value>, &'static str> {
-    let [first, second]: [&RawValue; 2] =
-        serde_json::from_str(pair.get()).map_err(|_| "holds a map entry that is not a pair")?;
-    let read = vec![
-        value(first.get(), Some(key), depth + 1)?,
-        value(second.get(), Some(item), depth + 1)?,
-    ];
-    Ok(Some(Value::List(read)))
-}
-
-fn object(text: &str, ty: Option<&Type>, depth: u32) -> Result<Value, &'static str> {
-    let Members(members) = serde_json::from_str(text).map_err(|_| "holds a broken object")?;
-    let meaning = ty.map_or(Meaning::Plain, |ty| ty.meaning);
-    let mut read = Vec::with_capacity(members.len());
-    for (position, (name, raw)) in members.iter().enumerate() {
-        let (shared, inner) = match ty.map(|ty| &ty.kind) {
-            None => (Arc::from(&**name), None),
-            Some(Kind::Map { value, .. }) => (Arc::from(&**name), Some(&**value)),
-            Some(Kind::Struct(members)) => match members.field(name, position) {
-                Some(field) => (Arc::clone(&field.name), Some(&field.ty)),
-                None => (Arc::from(&**name), None),
-            },
-            Some(_) => return Err("holds an object where its schema has another type"),
-        };
-        read.push((shared, value(raw.get(), inner, depth + 1)?));
-    }
-    types::structure(meaning, read)
-}
-
-/// The members of an object in order, unread.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some((Name(name), raw)) = access.next_entry::<Name<'de>, &'de RawValue>()? {
-                    members.push((name, raw));
-                }
-                Ok(Members(members))
-            }
-        }
-        input.deserialize_map(MembersVisitor)
-    }
-}
-
-/// `{"schema":…,"payload":…}`, unread. Anything else, also with a third member, is not a wrapper: a flattened row may
-/// well have columns of these names.
-pub(crate) struct Wrapper<'a> {
-    pub(crate) schema: &'a str,
-    pub(crate) payload: &'a str,
-}
-
-impl<'a> Wrapper<'a> {
-    /// `None` when the text is something else, or not JSON. A text that begins otherwise is not parsed for it.
-    pub(crate) fn of(text: &'a str) -> Option<Self> {
-        let members = text.strip_prefix('{')?.trim_ascii_start();
-        if !(members.starts_with("\"schema\"") || members.starts_with("\"payload\"")) {
-            return None;
-        }
-        serde_json::from_str::<WrapperParts<'a>>(text).ok()?.0
-    }
-}
-
-struct WrapperParts<'a>(Option<Wrapper<'a>>);
-
-impl<'de> Deserialize<'de> for WrapperParts<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct WrapperVisitor;
-        impl<'de> Visitor<'de> for WrapperVisitor {
-            type Value = WrapperParts<'de>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<WrapperParts<'de>, A::Error> {
-                let (mut schema, mut payload) = (None, None);
-                while let Some(Name(name)) = access.next_key::<Name<'de>>()? {
-                    match &*name {
-                        "schema" if schema.is_none() => schema = Some(access.next_value::<&'de RawValue>()?.get()),
-                        "payload" if payload.is_none() => payload = Some(access.next_value::<&'de RawValue>()?.get()),
-                        _ => return Err(A::Error::custom("a third member")),
-                    }
-                }
-                let wrapper = match (schema, payload) {
-                    (Some(schema), Some(payload)) if schema == "null" || is_schema(schema) => {
-                        Some(Wrapper { schema, payload })
-                    }
-                    _ => None,
-                };
-                Ok(WrapperParts(wrapper))
-            }
-        }
-        input.deserialize_map(WrapperVisitor)
-    }
-}
-
-/// Whether the text is an object with a `type`.
-fn is_schema(text: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Typed {
-        #[serde(rename = "type")]
-        _kind: IgnoredAny,
-    }
-    text.starts_with('{') && serde_json::from_str::<Typed>(text).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decode::connect;
+    use crate::event::row::Cell;
 
-    fn untyped(text: &str) -> Result<Option<Value>, &'static str> {
-        value(text, None, 0)
+    fn untyped(text: &str) -> Result<Sent<'_>, Problem> {
+        let mut reader = Reader {
+            scanner: Scanner::new(text),
+            budget: &mut Budget::of(0),
+        };
+        let sent = reader.value(None, 0)?;
+        reader.scanner.end()?;
+        Ok(sent)
+    }
+
+    fn read(text: &str, columns: Columns<'_>) -> Result<Row, String> {
+        row(text, columns, None, &mut Budget::of(text.len()))
     }
 
     #[test]
     fn numbers_without_schema_keep_every_digit() {
         for (text, expected) in [
-            ("9007199254740993", Value::Int(9_007_199_254_740_993)),
-            ("-9223372036854775808", Value::Int(i64::MIN)),
+            ("9007199254740993", Sent::Int(9_007_199_254_740_993)),
+            ("-9223372036854775808", Sent::Int(i64::MIN)),
             ("12345678901234567890123", types::text("12345678901234567890123")),
-            ("1.5", Value::Float(1.5)),
-            ("-0.0", Value::Float(-0.0)),
-            ("4.9E-324", Value::Float(5e-324)),
+            ("1.5", Sent::Float(1.5)),
+            ("-0.0", Sent::Float(-0.0)),
+            ("4.9E-324", Sent::Float(5e-324)),
             ("1.234567890123456789", types::text("1.234567890123456789")),
             ("1e999", types::text("1e999")),
         ] {
-            assert_eq!(untyped(text), Ok(Some(expected)), "{text}");
+            assert_eq!(untyped(text), Ok(expected), "{text}");
         }
     }
 
     #[test]
     fn text_is_unescaped_and_lone_surrogates_are_refused() {
-        assert_eq!(untyped(r#""a\n\ud83d\ude80""#), Ok(Some(types::text("a\n🚀"))));
+        assert_eq!(untyped(r#""a\n\ud83d\ude80""#), Ok(types::text("a\n🚀")));
         assert!(untyped(r#""\ud83d""#).is_err());
     }
 
@@ -427,20 +390,22 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused_and_does_not_overflow_the_stack() {
         let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
-        assert_eq!(untyped(&deep), Err("is nested too deeply"));
+        assert_eq!(untyped(&deep), Err(Problem::Wrong("is nested too deeply")));
         let deeper = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(untyped(&deeper).is_err());
     }
 
     #[test]
     fn a_row_keeps_null_and_absent_apart_and_names_the_column_in_errors() {
-        let read = row(r#"{"id":1,"note":null}"#, Columns::Named(&[]), None).unwrap();
-        assert_eq!(read.get("note"), Some(&Cell::Null));
-        assert_eq!(read.get("other"), None);
-        let problem = row(r#"{"id":1,"note":"\ud83d secret"}"#, Columns::Named(&[]), None).unwrap_err();
+        let names = Arc::default();
+        let untyped = Columns::Named(&names);
+        let found = read(r#"{"id":1,"note":null}"#, untyped).unwrap();
+        assert_eq!(found.get("note"), Some(Cell::Null));
+        assert_eq!(found.get("other"), None);
+        let problem = read(r#"{"id":1,"note":"\ud83d secret"}"#, untyped).unwrap_err();
         assert!(problem.contains("column note"), "{problem}");
         assert!(!problem.contains("secret"), "{problem}");
-        let scalar = row("\"secret\"", Columns::Named(&[]), None).unwrap_err();
+        let scalar = read("\"secret\"", untyped).unwrap_err();
         assert!(!scalar.contains("secret"), "{scalar}");
     }
 
@@ -454,33 +419,27 @@ mod tests {
         let Kind::Struct(fields) = &parsed.kind else {
             panic!("not a struct")
         };
-        let read = row(
+        let found = read(
             r#"{"at":500000,"sum":"MDk=","sparse":[[1,1.5]]}"#,
             Columns::Typed(fields),
-            None,
         )
         .unwrap();
-        assert_eq!(read.text("at"), Some("1970-01-01T00:00:00.5Z"));
-        assert_eq!(read.text("sum"), Some("123.45"));
+        assert_eq!(found.text("at"), Some("1970-01-01T00:00:00.5Z"));
+        assert_eq!(found.text("sum"), Some("123.45"));
         let pair = Value::List(vec![Some(Value::Int(1)), Some(Value::Float(1.5))]);
-        assert_eq!(read.get("sparse"), Some(&Cell::Value(Value::List(vec![Some(pair)]))));
-        assert!(row(r#"{"at":"soon"}"#, Columns::Typed(fields), None).is_err());
-    }
-
-    #[test]
-    fn a_wrapper_has_exactly_two_members_and_a_schema() {
-        for (text, expected) in [
-            (r#"{"schema":{"type":"struct"},"payload":{}}"#, true),
-            (r#"{"payload":{},"schema":{"type":"struct"}}"#, true),
-            (r#"{"schema":null,"payload":null}"#, true),
-            (r#"{"schema":"public","payload":{}}"#, false),
-            (r#"{"schema":{"type":"struct"},"payload":{},"id":1}"#, false),
-            (r#"{"schema":{"kind":"struct"},"payload":{}}"#, false),
-            (r#"{"schema":null}"#, false),
-            ("[]", false),
-            ("{", false),
+        assert_eq!(
+            found.get("sparse"),
+            Some(Cell::Value(Value::List(vec![Some(pair)]).borrowed()))
+        );
+        for (wrong, problem) in [
+            (
+                r#"{"at":"soon"}"#,
+                "column at holds text where its schema has another type",
+            ),
+            (r#"{"other":1}"#, "column other is not in the schema that came with it"),
+            (r#"{"at":1,"at":2}"#, "column at is there twice"),
         ] {
-            assert_eq!(Wrapper::of(text).is_some(), expected, "{text}");
+            assert_eq!(read(wrong, Columns::Typed(fields)).unwrap_err(), problem);
         }
     }
 }

@@ -106,9 +106,9 @@ impl Side {
     }
 
     /// Remembers the names of a row, where they differ from `known`.
-    pub(crate) fn remember_names(&self, known: &[Arc<str>], row: &Row) {
-        if !row.names().map(|name| &**name).eq(known.iter().map(|name| &**name)) {
-            *write(&self.names) = row.names().map(Arc::clone).collect();
+    pub(crate) fn remember_names(&self, known: &Arc<[Arc<str>]>, row: &Row) {
+        if !Arc::ptr_eq(known, row.names()) {
+            *write(&self.names) = Arc::clone(row.names());
         }
     }
 

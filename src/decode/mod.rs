@@ -25,10 +25,12 @@ pub mod options;
 mod debezium;
 mod envelope;
 mod framing;
+mod wrapper;
 
 mod avro;
 mod connect;
 mod json;
+mod scan;
 pub mod schema;
 
 pub mod calendar;
@@ -54,12 +56,13 @@ use crate::decode::avro::Reader;
 use crate::decode::connect::{Kind as ConnectKind, Struct, Type};
 use crate::decode::debezium::{CLOUD_EVENTS, FLATTENED, Kind, Surroundings, UNKNOWN};
 use crate::decode::envelope::{Envelope, Shape};
-use crate::decode::framing::{Framing, Payload};
+use crate::decode::framing::{Framing, Part, Payload};
 use crate::decode::json::Columns;
 use crate::decode::memo::{Topic, Topics};
 use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
 use crate::decode::schema::{SchemaDocument, SchemaError, WriterSchema};
+use crate::decode::types::Budget;
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
 
@@ -107,9 +110,6 @@ impl From<&str> for Stop {
         Self::Undecodable(reason.to_owned())
     }
 }
-
-/// The bytes of a record's key.
-type Key<'a> = Option<&'a [u8]>;
 
 impl Decoder {
     /// A decoder that knows no schema yet.
@@ -182,8 +182,8 @@ impl Decoder {
             topic: &memo,
             raw: record,
         };
-        let key = || self.key(&memo, record.key.as_deref(), unknown);
-        match framing::of(value, self.options.format, &record.headers)? {
+        let key = || self.key(&memo, record, unknown);
+        match framing::of(value, self.options.format, Part::Value, &record.headers)? {
             Framing::Avro { id, body } => {
                 let schema = self.schema(id, unknown)?;
                 match of_avro(&schema, body)? {
@@ -193,7 +193,7 @@ impl Decoder {
             }
             Framing::Json => {
                 let payload = Payload::of(value, self.options.format, &memo.values)?;
-                match of_json(&payload, || self.is_server_name(&memo, record.key.as_deref()))? {
+                match of_json(&payload, || self.is_server_name(&memo, record, unknown))? {
                     Found::Envelope(envelope) => debezium::content(envelope, surroundings, key),
                     Found::Content(content) => Ok(content),
                 }
@@ -202,16 +202,16 @@ impl Decoder {
     }
 
     /// Reads a record's key as a row; a null key is none.
-    fn key(&self, topic: &Topic, key: Key<'_>, unknown: &[u32]) -> Result<Option<Row>, Stop> {
-        let Some(bytes) = key else {
+    fn key(&self, topic: &Topic, record: &RawRecord, unknown: &[u32]) -> Result<Option<Row>, Stop> {
+        let Some(bytes) = record.key.as_deref() else {
             return Ok(None);
         };
-        match framing::of(bytes, self.options.format, &[]).map_err(of_key)? {
+        match framing::of(bytes, self.options.format, Part::Key, &record.headers).map_err(of_key)? {
             Framing::Avro { id, body } => {
                 let schema = self.schema(id, unknown)?;
                 let mut reader = Reader::new(&schema, body);
                 let record = reader.root().ok_or("the key is Avro but not a record")?;
-                let row = reader.row(record, None).map_err(of_key)?;
+                let row = reader.row(record, None, &mut Budget::of(bytes.len())).map_err(of_key)?;
                 if !reader.is_at_end() {
                     return Err("the key is longer than its schema says: it was written with another schema".into());
                 }
@@ -225,7 +225,8 @@ impl Decoder {
                 let known = topic.keys.names();
                 let columns = payload.schema.as_deref().and_then(as_struct);
                 let columns_or_names = columns.map_or(Columns::Named(&known), Columns::Typed);
-                let row = json::row(payload.text, columns_or_names, None).map_err(of_key)?;
+                let row =
+                    json::row(payload.text, columns_or_names, None, &mut Budget::of(bytes.len())).map_err(of_key)?;
                 if columns.is_none() {
                     topic.keys.remember_names(&known, &row);
                 }
@@ -235,10 +236,12 @@ impl Decoder {
     }
 
     /// Whether a key is `{"serverName":…}` and nothing else.
-    fn is_server_name(&self, topic: &Topic, key: Key<'_>) -> bool {
-        let payload = key.and_then(|bytes| Payload::of(bytes, self.options.format, &topic.keys).ok());
-        let shape = payload.as_ref().and_then(|payload| Shape::of(payload.text).ok());
-        shape.is_some_and(|shape| shape.members == 1 && shape.has_server_name)
+    fn is_server_name(&self, topic: &Topic, record: &RawRecord, unknown: &[u32]) -> Result<bool, Stop> {
+        match self.key(topic, record, unknown) {
+            Ok(key) => Ok(key.is_some_and(|key| key.columns().map(|(name, _)| name).eq(["serverName"]))),
+            Err(Stop::Undecodable(_)) => Ok(false),
+            Err(missing) => Err(missing),
+        }
     }
 }
 
@@ -258,6 +261,9 @@ enum Found<'a> {
 
 fn of_avro<'a>(schema: &'a WriterSchema, body: &'a [u8]) -> Result<Found<'a>, Stop> {
     let record = Reader::new(schema, body).root().ok_or(UNKNOWN)?;
+    if record.names.iter().any(|name| **name == *"specversion") {
+        return Err(CLOUD_EVENTS.into());
+    }
     match Kind::of_name(&record.name) {
         Some(Kind::Change) => Ok(Found::Envelope(Envelope::of_avro(schema, body, record)?)),
         Some(Kind::Skip(reason)) => Ok(Found::Content(Content::Skip(reason))),
@@ -267,7 +273,10 @@ fn of_avro<'a>(schema: &'a WriterSchema, body: &'a [u8]) -> Result<Found<'a>, St
     }
 }
 
-fn of_json<'a>(payload: &'a Payload<'a>, key_is_server_name: impl FnOnce() -> bool) -> Result<Found<'a>, Stop> {
+fn of_json<'a>(
+    payload: &'a Payload<'a>,
+    key_is_server_name: impl FnOnce() -> Result<bool, Stop>,
+) -> Result<Found<'a>, Stop> {
     if payload.text == "null" {
         return Ok(Found::Content(Content::Skip(SkipReason::Tombstone)));
     }
@@ -278,10 +287,11 @@ fn of_json<'a>(payload: &'a Payload<'a>, key_is_server_name: impl FnOnce() -> bo
     if let Some(Kind::Skip(reason)) = named {
         return Ok(Found::Content(Content::Skip(reason)));
     }
-    match named.or_else(|| Kind::of_shape(&shape)) {
+    let by_shape = Kind::of_shape(&shape);
+    match named.filter(|_| by_shape != Some(Kind::CloudEvents)).or(by_shape) {
         Some(Kind::Change) => Ok(Found::Envelope(shape.envelope(schema)?)),
         Some(Kind::Skip(reason)) => Ok(Found::Content(Content::Skip(reason))),
-        Some(Kind::Beat) if key_is_server_name() => Ok(Found::Content(Content::Skip(SkipReason::Heartbeat))),
+        Some(Kind::Beat) if key_is_server_name()? => Ok(Found::Content(Content::Skip(SkipReason::Heartbeat))),
         Some(Kind::Flattened) => Err(FLATTENED.into()),
         Some(Kind::CloudEvents) => Err(CLOUD_EVENTS.into()),
         Some(Kind::Beat) | None => Err(UNKNOWN.into()),
@@ -301,12 +311,14 @@ mod tests {
 
     #[test]
     fn a_damaged_record_that_nobody_reads_is_undecodable_also_behind_a_known_schema() {
-        let record = |payload: &str| RawRecord {
+        let record = |payload: &str| {
+            RawRecord {
             value: Some(
-                format!(r#"{{"schema":{{"type":"struct","fields":[],"name":"a.Heartbeat"}},"payload":{payload}}}"#)
+                format!(r#"{{"schema":{{"type":"struct","fields":[],"name":"io.debezium.connector.common.Heartbeat"}},"payload":{payload}}}"#)
                     .into(),
             ),
             ..RawRecord::default()
+        }
         };
         let decoder = Decoder::new(Options::default());
         let damaged = record("{\"ts_ms\":1\u{0}}");

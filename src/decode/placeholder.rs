@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::decode::calendar;
-use crate::decode::types::Meaning;
-use crate::event::row::{Cell, Value};
+use crate::decode::types::{Meaning, Sent};
+use crate::event::row::{RowBuilder, Value};
 
 /// `UUID.nameUUIDFromBytes` of the default placeholder, which is what arrays of uuid carry.
 const DEFAULT_TEXT: &str = "__debezium_unavailable_value";
@@ -87,13 +87,21 @@ impl Placeholder {
         }
     }
 
-    fn stands_in(&self, toast: Toast, value: &Value) -> bool {
+    fn stands_in_text(&self, toast: Toast, text: &str) -> bool {
+        match toast {
+            Toast::Text => *text == *self.text,
+            Toast::Json => *text == *self.text || *text == *self.document,
+            Toast::Bytes => *text == *self.base64,
+            Toast::Any => [&self.text, &self.document, &self.base64]
+                .iter()
+                .any(|form| ***form == *text),
+            _ => false,
+        }
+    }
+
+    fn stands_in_nested(&self, toast: Toast, value: &Value) -> bool {
         match (value, toast) {
             (_, Toast::Never) => false,
-            (Value::Text(text), Toast::Text) => *text == self.text,
-            (Value::Text(text), Toast::Json) => *text == self.text || *text == self.document,
-            (Value::Text(text), Toast::Bytes) => *text == self.base64,
-            (Value::Text(text), Toast::Any) => [&self.text, &self.document, &self.base64].contains(&text),
             (Value::List(items), Toast::Any) => [Toast::Texts, Toast::ByteStrings, Toast::Uuids, Toast::Ints]
                 .into_iter()
                 .any(|form| self.stands_in_list(form, items)),
@@ -123,13 +131,22 @@ impl Placeholder {
     }
 }
 
-/// The cell of a column that was sent as `value`. The placeholder is looked for only where one is given.
-pub(crate) fn cell(value: Option<Value>, toast: Toast, placeholder: Option<&Placeholder>) -> Cell {
-    match value {
-        None => Cell::Null,
-        Some(value) if placeholder.is_some_and(|placeholder| placeholder.stands_in(toast, &value)) => Cell::Unavailable,
-        Some(Value::List(items)) if items.iter().any(is_java_object) => Cell::Unavailable,
-        Some(value) => Cell::Value(value),
+/// Gives the column that was named last the cell that was sent. The placeholder is looked for only where one is given.
+pub(crate) fn push(row: &mut RowBuilder, sent: Sent<'_>, toast: Toast, placeholder: Option<&Placeholder>) {
+    match sent {
+        Sent::Null => row.push_null(),
+        Sent::Bool(value) => row.push_bool(value),
+        Sent::Int(value) => row.push_int(value),
+        Sent::Float(value) => row.push_float(value),
+        Sent::Text(text) if placeholder.is_some_and(|placeholder| placeholder.stands_in_text(toast, &text)) => {
+            row.push_unavailable();
+        }
+        Sent::Text(text) => row.push_text(&text),
+        Sent::Nested(value) if placeholder.is_some_and(|placeholder| placeholder.stands_in_nested(toast, &value)) => {
+            row.push_unavailable();
+        }
+        Sent::Nested(Value::List(items)) if items.iter().any(is_java_object) => row.push_unavailable(),
+        Sent::Nested(value) => row.push_value(value),
     }
 }
 
@@ -160,7 +177,23 @@ fn is_java_object(item: &Option<Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::types::text;
+    use crate::event::row::{Cell, Row};
+
+    fn text(value: &str) -> Value {
+        Value::Text(value.into())
+    }
+
+    /// Whether a column that was sent as this value is unavailable.
+    fn is_unavailable(value: Value, toast: Toast, placeholder: Option<&Placeholder>) -> bool {
+        let sent = match value {
+            Value::Text(text) => Sent::Text(text.into_string().into()),
+            nested => Sent::Nested(nested),
+        };
+        let mut row = Row::builder();
+        assert!(row.name("a"));
+        push(&mut row, sent, toast, placeholder);
+        row.finish().get("a") == Some(Cell::Unavailable)
+    }
 
     fn form(toast: Toast) -> Value {
         let sent = DEFAULT_TEXT;
@@ -188,22 +221,13 @@ mod tests {
             Toast::Uuids,
             Toast::Map,
         ] {
-            assert_eq!(
-                cell(Some(form(toast)), toast, Some(&placeholder)),
-                Cell::Unavailable,
+            assert!(is_unavailable(form(toast), toast, Some(&placeholder)), "{toast:?}");
+            assert!(is_unavailable(form(toast), Toast::Any, Some(&placeholder)), "{toast:?}");
+            assert!(
+                !is_unavailable(form(toast), Toast::Never, Some(&placeholder)),
                 "{toast:?}"
             );
-            assert_eq!(
-                cell(Some(form(toast)), Toast::Any, Some(&placeholder)),
-                Cell::Unavailable,
-                "{toast:?}"
-            );
-            assert_ne!(
-                cell(Some(form(toast)), Toast::Never, Some(&placeholder)),
-                Cell::Unavailable,
-                "{toast:?}"
-            );
-            assert_ne!(cell(Some(form(toast)), toast, None), Cell::Unavailable, "{toast:?}");
+            assert!(!is_unavailable(form(toast), toast, None), "{toast:?}");
         }
     }
 
@@ -211,7 +235,7 @@ mod tests {
     fn a_typed_column_is_not_unavailable_because_of_another_types_form() {
         let placeholder = Placeholder::new(DEFAULT_TEXT);
         let encoded = form(Toast::Bytes);
-        assert_ne!(cell(Some(encoded), Toast::Text, Some(&placeholder)), Cell::Unavailable);
+        assert!(!is_unavailable(encoded, Toast::Text, Some(&placeholder)));
     }
 
     #[test]
@@ -226,11 +250,7 @@ mod tests {
             ("[Ljava.lang.String;@nothex", false),
         ] {
             let list = Value::List(vec![None, Some(text(element))]);
-            assert_eq!(
-                cell(Some(list), Toast::Texts, None).is_unavailable(),
-                expected,
-                "{element}"
-            );
+            assert_eq!(is_unavailable(list, Toast::Texts, None), expected, "{element}");
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
 use crate::decode::placeholder::Toast;
-use crate::decode::types::Meaning;
+use crate::decode::types::{self, Meaning};
 
 /// A schema as the registry keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,6 +76,8 @@ pub(crate) struct Record {
     /// The Connect name, or the full Avro name where there is none.
     pub(crate) name: Box<str>,
     pub(crate) fields: Vec<Field>,
+    /// The names of the fields, shared by all rows that are read with them.
+    pub(crate) names: Arc<[Arc<str>]>,
     /// Whether it stands for one entry of a map whose keys are not text.
     pub(crate) is_entry: bool,
 }
@@ -222,7 +224,7 @@ impl Compiler {
             Some("map") => plain(Node::Map(self.member(object, "values", namespace)?)),
             _ => self.compile(inner, namespace)?,
         };
-        if let Some(meaning) = meaning(object) {
+        if let Some(meaning) = meaning(object)? {
             typed.meaning = meaning;
         }
         Ok(typed)
@@ -234,7 +236,7 @@ impl Compiler {
     }
 
     fn name(&mut self, object: &Map<String, Json>, namespace: &str, mut typed: Typed) -> Result<Typed, SchemaError> {
-        if let Some(meaning) = meaning(object) {
+        if let Some(meaning) = meaning(object)? {
             typed.meaning = meaning;
         }
         let (full, _) = names(object, namespace)?;
@@ -248,7 +250,7 @@ impl Compiler {
         self.records.push(None);
         let typed = Typed {
             node: Node::Record(place),
-            meaning: meaning(object).unwrap_or(Meaning::Plain),
+            meaning: meaning(object)?.unwrap_or(Meaning::Plain),
         };
         self.named.insert(full.clone(), typed.clone());
         let mut fields = Vec::new();
@@ -264,6 +266,7 @@ impl Compiler {
         self.records[place] = Some(Record {
             is_entry: is_pair && full.ends_with("MapEntry"),
             name: text(object, "connect.name").unwrap_or(&full).into(),
+            names: fields.iter().map(|field| Arc::clone(&field.name)).collect(),
             fields,
         });
         Ok(typed)
@@ -300,7 +303,7 @@ fn full_name(name: &str, namespace: &str) -> String {
 }
 
 /// What the attributes of a type say; the Connect name wins over Avro's logical type.
-fn meaning(object: &Map<String, Json>) -> Option<Meaning> {
+fn meaning(object: &Map<String, Json>) -> Result<Option<Meaning>, SchemaError> {
     let parameter = object
         .get("connect.parameters")
         .and_then(|parameters| parameters.get("scale"));
@@ -310,9 +313,13 @@ fn meaning(object: &Map<String, Json>) -> Option<Meaning> {
         None => None,
     };
     match (text(object, "connect.name"), text(object, "logicalType")) {
-        (Some(name), _) => Some(Meaning::of_name(name, scale)),
-        (None, Some(logical)) => Some(Meaning::of_logical(logical, scale)),
-        (None, None) => None,
+        (Some(types::DECIMAL), _) if scale.is_none() => {
+            Err(SchemaError::Unsupported("it has a decimal without a scale".to_owned()))
+        }
+        (Some(name), _) => Ok(Some(Meaning::of_name(name, scale))),
+        // Avro itself takes 0 for a scale that is not there.
+        (None, Some(logical)) => Ok(Some(Meaning::of_logical(logical, scale))),
+        (None, None) => Ok(None),
     }
 }
 
@@ -388,6 +395,7 @@ mod tests {
             "{",
             r#""nothing""#,
             r#"{"type":"record","fields":[]}"#,
+            r#"{"type":"bytes","connect.name":"org.apache.kafka.connect.data.Decimal"}"#,
         ] {
             assert!(WriterSchema::parse(&document(text, &[])).is_err(), "{text}");
         }

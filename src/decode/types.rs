@@ -3,13 +3,64 @@
 //! Both typed encodings (JSON with schema, Avro) carry the same Connect names and differ only in how they write the
 //! primitive below. They read the primitive and come here. Nothing here panics on any value of any type.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use std::sync::Arc;
 
 use crate::decode::calendar::{self, Unit};
 use crate::decode::decimal;
 use crate::event::row::Value;
+
+/// The Connect name of a decimal whose scale is a parameter of its schema.
+pub(crate) const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
+
+/// What a column was sent as, in canonical form.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Sent<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    /// A list or a struct.
+    Nested(Value),
+}
+
+impl Sent<'_> {
+    /// The value on its own; `None` is null.
+    pub(crate) fn into_value(self) -> Option<Value> {
+        match self {
+            Self::Null => None,
+            Self::Bool(value) => Some(Value::Bool(value)),
+            Self::Int(value) => Some(Value::Int(value)),
+            Self::Float(value) => Some(Value::Float(value)),
+            Self::Text(text) => Some(Value::Text(text.into())),
+            Self::Nested(value) => Some(value),
+        }
+    }
+}
+
+/// How many digits the decimals of one record may still be printed with. A scale or an exponent of a few bytes stands for
+/// thousands of zeros, so without a limit a record would grow a thousandfold.
+#[derive(Debug)]
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    /// The budget of a record of so many bytes: ample for what Postgres holds.
+    pub(crate) fn of(record_bytes: usize) -> Self {
+        Self((256 * 1024_usize).saturating_add(record_bytes.saturating_mul(16)))
+    }
+
+    pub(crate) fn spend(&mut self, digits: usize) -> Result<(), &'static str> {
+        self.0 = self
+            .0
+            .checked_sub(digits)
+            .ok_or("holds a decimal that takes the record past the digits that so many bytes may be printed with")?;
+        Ok(())
+    }
+}
 
 /// What a Connect schema says about the primitive it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +94,8 @@ impl Meaning {
     /// What a Connect schema name means; `scale` is the parameter of decimals.
     pub(crate) fn of_name(name: &str, scale: Option<i32>) -> Self {
         match name {
-            "org.apache.kafka.connect.data.Decimal" => Self::Decimal {
+            // Without a scale the schema is refused before.
+            DECIMAL => Self::Decimal {
                 scale: scale.unwrap_or(0),
             },
             "io.debezium.data.VariableScaleDecimal" => Self::VariableScaleDecimal,
@@ -80,43 +132,47 @@ impl Meaning {
 }
 
 /// An integer of any width.
-pub(crate) fn integer(meaning: Meaning, value: i64) -> Value {
+pub(crate) fn integer(meaning: Meaning, value: i64) -> Sent<'static> {
     match meaning {
         Meaning::Date => text(calendar::date(value)),
         Meaning::Time(unit) => text(calendar::time_of_day(value, unit)),
         Meaning::Timestamp(unit) => text(calendar::timestamp(value, unit)),
-        _ => Value::Int(value),
+        _ => Sent::Int(value),
     }
 }
 
 /// A floating point number. JSON has no way to print those that are not finite, so they are text.
-pub(crate) fn float(value: f64) -> Value {
+pub(crate) fn float(value: f64) -> Sent<'static> {
     if value.is_nan() {
         text("NaN")
     } else if value.is_infinite() {
         text(if value > 0.0 { "Infinity" } else { "-Infinity" })
     } else {
-        Value::Float(value)
+        Sent::Float(value)
     }
 }
 
 /// A number of single precision: the double that prints with the same digits, not the one with the same bits.
-pub(crate) fn single(value: f32) -> Value {
+pub(crate) fn single(value: f32) -> Sent<'static> {
     float(value.to_string().parse().unwrap_or(f64::from(value)))
 }
 
 /// Bytes of any length.
-pub(crate) fn bytes(meaning: Meaning, value: &[u8]) -> Result<Value, &'static str> {
+pub(crate) fn bytes(meaning: Meaning, value: &[u8], budget: &mut Budget) -> Result<Sent<'static>, &'static str> {
     match meaning {
-        Meaning::Decimal { scale } => decimal::print(value, scale).map(text),
+        Meaning::Decimal { scale } => decimal::print(value, scale, budget).map(text),
         _ => Ok(text(BASE64.encode(value))),
     }
 }
 
 /// The members of a struct.
-pub(crate) fn structure(meaning: Meaning, members: Vec<(Arc<str>, Option<Value>)>) -> Result<Value, &'static str> {
+pub(crate) fn structure(
+    meaning: Meaning,
+    members: Vec<(Arc<str>, Option<Value>)>,
+    budget: &mut Budget,
+) -> Result<Sent<'static>, &'static str> {
     if meaning != Meaning::VariableScaleDecimal {
-        return Ok(Value::Struct(members));
+        return Ok(Sent::Nested(Value::Struct(members)));
     }
     let member = |name: &str| {
         let found = members.iter().find(|(member, _)| &**member == name);
@@ -125,7 +181,7 @@ pub(crate) fn structure(meaning: Meaning, members: Vec<(Arc<str>, Option<Value>)
     match (member("scale"), member("value")) {
         (Some(Value::Int(scale)), Some(Value::Text(unscaled))) => {
             let narrow = i32::try_from(*scale).map_err(|_| decimal::WRONG_SCALE)?;
-            decimal::print(&from_base64(unscaled)?, narrow).map(text)
+            decimal::print(&from_base64(unscaled)?, narrow, budget).map(text)
         }
         _ => Err("holds a decimal without scale and value"),
     }
@@ -137,8 +193,8 @@ pub(crate) fn from_base64(value: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 /// A text value.
-pub(crate) fn text(value: impl Into<Box<str>>) -> Value {
-    Value::Text(value.into())
+pub(crate) fn text<'a>(value: impl Into<Cow<'a, str>>) -> Sent<'a> {
+    Sent::Text(value.into())
 }
 
 #[cfg(test)]
@@ -147,7 +203,7 @@ mod tests {
 
     #[test]
     fn single_precision_prints_its_own_digits() {
-        assert_eq!(single(3.3), Value::Float(3.3));
+        assert_eq!(single(3.3), Sent::Float(3.3));
         assert_eq!(single(f32::NAN), text("NaN"));
         assert_eq!(float(f64::NEG_INFINITY), text("-Infinity"));
     }
@@ -156,11 +212,13 @@ mod tests {
     fn a_variable_scale_decimal_is_one_text() {
         let members = vec![
             (Arc::from("scale"), Some(Value::Int(4))),
-            (Arc::from("value"), Some(text("A2Yu"))),
+            (Arc::from("value"), Some(Value::Text("A2Yu".into()))),
         ];
-        assert_eq!(structure(Meaning::VariableScaleDecimal, members), Ok(text("22.2766")));
+        let mut budget = Budget::of(0);
+        let read = structure(Meaning::VariableScaleDecimal, members, &mut budget);
+        assert_eq!(read, Ok(text("22.2766")));
         let broken = vec![(Arc::from("scale"), Some(Value::Int(4)))];
-        assert!(structure(Meaning::VariableScaleDecimal, broken).is_err());
+        assert!(structure(Meaning::VariableScaleDecimal, broken, &mut budget).is_err());
     }
 
     #[test]
@@ -168,6 +226,6 @@ mod tests {
         let micro = Meaning::of_name("io.debezium.time.MicroTimestamp", None);
         assert_eq!(integer(micro, 500_000), text("1970-01-01T00:00:00.5Z"));
         let duration = Meaning::of_name("io.debezium.time.MicroDuration", None);
-        assert_eq!(integer(duration, 500_000), Value::Int(500_000));
+        assert_eq!(integer(duration, 500_000), Sent::Int(500_000));
     }
 }

@@ -2,32 +2,38 @@
 //!
 //! Canonical means: the JSON that Debezium itself prints with decimals, times and intervals as strings and binary as
 //! base64. Decoders of every encoding convert to it, so an event compares and prints the same whatever carried it.
+//!
+//! A row costs few allocations whatever the number of its columns: names are shared between the rows of a table, and
+//! all texts of a row stand in one buffer.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// One row: its columns in the order the source sent them. A column that was not sent is absent, which is neither
 /// null nor unavailable.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Clone, Default)]
 pub struct Row {
-    columns: Vec<(Arc<str>, Cell)>,
+    names: Arc<[Arc<str>]>,
+    slots: Vec<Slot>,
+    texts: String,
 }
 
 /// What a present column holds.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Cell {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell<'r> {
     /// A value.
-    Value(Value),
+    Value(ValueRef<'r>),
     /// SQL null.
     Null,
     /// Postgres did not send it: a toasted value that did not change.
     Unavailable,
 }
 
-/// A value in canonical form.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+/// A value in canonical form, inside its row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ValueRef<'r> {
     /// `boolean`, `bit(1)`.
     Bool(bool),
     /// Every integer type, and `oid`.
@@ -35,41 +41,87 @@ pub enum Value {
     /// `real` and `double precision`, finite. NaN and infinities are text, as JSON has no other way to print them.
     Float(f64),
     /// Text, and every type whose canonical form is text: decimals, times, uuids, binary as base64, json as its text.
-    Text(Box<str>),
+    Text(&'r str),
     /// Arrays; `None` is a null element.
-    List(Vec<Option<Value>>),
+    List(&'r [Option<Value>]),
     /// Structured types such as points, and maps; `None` is a null member.
+    Struct(&'r [(Arc<str>, Option<Value>)]),
+}
+
+/// A value in canonical form, on its own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// As [`ValueRef::Bool`].
+    Bool(bool),
+    /// As [`ValueRef::Int`].
+    Int(i64),
+    /// As [`ValueRef::Float`].
+    Float(f64),
+    /// As [`ValueRef::Text`].
+    Text(Box<str>),
+    /// As [`ValueRef::List`].
+    List(Vec<Option<Value>>),
+    /// As [`ValueRef::Struct`].
     Struct(Vec<(Arc<str>, Option<Value>)>),
 }
 
+/// How a cell is kept.
+#[derive(Debug, Clone)]
+enum Slot {
+    Null,
+    Unavailable,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    /// A part of the row's texts.
+    Text {
+        start: u32,
+        end: u32,
+    },
+    Nested(Box<Value>),
+}
+
 impl Row {
-    /// A row of these columns, in this order.
-    pub fn new(columns: Vec<(Arc<str>, Cell)>) -> Self {
-        Self { columns }
+    /// A row of these columns; `None` is SQL null.
+    ///
+    /// # Panics
+    /// When a column is there twice.
+    pub fn of<'n>(columns: impl IntoIterator<Item = (&'n str, Option<Value>)>) -> Self {
+        let row = columns
+            .into_iter()
+            .fold(Self::builder(), |row, (name, value)| match value {
+                Some(value) => row.value(name, value),
+                None => row.null(name),
+            });
+        row.finish()
+    }
+
+    /// A row to be filled, column after column.
+    pub fn builder() -> RowBuilder {
+        RowBuilder::like(&Arc::default(), 0)
     }
 
     /// The cell of a column, or `None` when the column is absent.
-    pub fn get(&self, column: &str) -> Option<&Cell> {
-        self.columns
-            .iter()
-            .find(|(name, _)| &**name == column)
-            .map(|(_, cell)| cell)
+    pub fn get(&self, column: &str) -> Option<Cell<'_>> {
+        let place = self.names.iter().position(|name| &**name == column)?;
+        Some(self.cell(&self.slots[place]))
     }
 
     /// All columns in the source's order.
-    pub fn columns(&self) -> impl Iterator<Item = (&str, &Cell)> {
-        self.columns.iter().map(|(name, cell)| (&**name, cell))
+    pub fn columns(&self) -> impl Iterator<Item = (&str, Cell<'_>)> {
+        let named = self.names.iter().zip(&self.slots);
+        named.map(|(name, slot)| (&**name, self.cell(slot)))
     }
 
     /// The names of all columns in the source's order, as they are shared between rows.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.columns.iter().map(|(name, _)| name)
+    pub fn names(&self) -> &Arc<[Arc<str>]> {
+        &self.names
     }
 
     /// The text of a column; `None` when it is absent, null, unavailable or not text.
     pub fn text(&self, column: &str) -> Option<&str> {
         match self.get(column)? {
-            Cell::Value(Value::Text(text)) => Some(text),
+            Cell::Value(ValueRef::Text(text)) => Some(text),
             Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
         }
     }
@@ -77,7 +129,7 @@ impl Row {
     /// The boolean of a column; `None` when it is absent, null, unavailable or not a boolean.
     pub fn bool(&self, column: &str) -> Option<bool> {
         match self.get(column)? {
-            Cell::Value(Value::Bool(value)) => Some(*value),
+            Cell::Value(ValueRef::Bool(value)) => Some(value),
             Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
         }
     }
@@ -85,25 +137,212 @@ impl Row {
     /// The integer of a column; `None` when it is absent, null, unavailable or not an integer.
     pub fn int(&self, column: &str) -> Option<i64> {
         match self.get(column)? {
-            Cell::Value(Value::Int(value)) => Some(*value),
+            Cell::Value(ValueRef::Int(value)) => Some(value),
             Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
+        }
+    }
+
+    fn cell<'r>(&'r self, slot: &'r Slot) -> Cell<'r> {
+        Cell::Value(match slot {
+            Slot::Null => return Cell::Null,
+            Slot::Unavailable => return Cell::Unavailable,
+            Slot::Bool(value) => ValueRef::Bool(*value),
+            Slot::Int(value) => ValueRef::Int(*value),
+            Slot::Float(value) => ValueRef::Float(*value),
+            Slot::Text { start, end } => ValueRef::Text(&self.texts[*start as usize..*end as usize]),
+            Slot::Nested(value) => value.borrowed(),
+        })
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        self.columns().eq(other.columns())
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_map().entries(self.columns()).finish()
+    }
+}
+
+/// A row being filled. Each column is named, then given its cell.
+#[derive(Debug)]
+pub struct RowBuilder {
+    /// The names of an earlier row, shared as long as this one has the same.
+    known: Arc<[Arc<str>]>,
+    /// This row's own names, from the first that differs on.
+    own: Option<Vec<Arc<str>>>,
+    slots: Vec<Slot>,
+    texts: String,
+}
+
+impl RowBuilder {
+    /// A row that probably has the columns of an earlier one, and about so many bytes of text.
+    pub fn like(known: &Arc<[Arc<str>]>, text_bytes: usize) -> Self {
+        Self {
+            known: Arc::clone(known),
+            own: None,
+            slots: Vec::with_capacity(known.len()),
+            texts: String::with_capacity(text_bytes),
+        }
+    }
+
+    /// Adds a column with a value.
+    ///
+    /// # Panics
+    /// When the row has the column already; so do the two below.
+    #[must_use]
+    pub fn value(mut self, column: &str, value: Value) -> Self {
+        assert!(self.name(column), "column {column} was added twice");
+        self.push_value(value);
+        self
+    }
+
+    /// Adds a column with SQL null.
+    #[must_use]
+    pub fn null(mut self, column: &str) -> Self {
+        assert!(self.name(column), "column {column} was added twice");
+        self.push_null();
+        self
+    }
+
+    /// Adds a column that Postgres did not send.
+    #[must_use]
+    pub fn unavailable(mut self, column: &str) -> Self {
+        assert!(self.name(column), "column {column} was added twice");
+        self.push_unavailable();
+        self
+    }
+
+    /// The row.
+    ///
+    /// # Panics
+    /// When a column was named and not given a cell.
+    pub fn finish(self) -> Row {
+        let named = self.own.as_ref().map_or(self.slots.len(), Vec::len);
+        assert_eq!(named, self.slots.len(), "a column was named without a cell");
+        let names = match self.own {
+            Some(own) => own.into(),
+            None if self.slots.len() == self.known.len() => self.known,
+            None => self.known[..self.slots.len()].into(),
+        };
+        Row {
+            names,
+            slots: self.slots,
+            texts: self.texts,
+        }
+    }
+
+    /// Names the next column; `false` when the row has a column of this name already, which is then not named anew.
+    ///
+    /// The names of an earlier row are known to differ, so a row like it is not searched.
+    pub(crate) fn name(&mut self, name: &str) -> bool {
+        let place = self.slots.len();
+        if self.own.is_none() && self.known.get(place).is_some_and(|known| **known == *name) {
+            return true;
+        }
+        let known = &self.known[..place.min(self.known.len())];
+        let own = self.own.get_or_insert_with(|| known.to_vec());
+        if own.iter().any(|own| **own == *name) {
+            return false;
+        }
+        own.push(name.into());
+        true
+    }
+
+    pub(crate) fn push_null(&mut self) {
+        self.slots.push(Slot::Null);
+    }
+
+    pub(crate) fn push_unavailable(&mut self) {
+        self.slots.push(Slot::Unavailable);
+    }
+
+    pub(crate) fn push_bool(&mut self, value: bool) {
+        self.slots.push(Slot::Bool(value));
+    }
+
+    pub(crate) fn push_int(&mut self, value: i64) {
+        self.slots.push(Slot::Int(value));
+    }
+
+    pub(crate) fn push_float(&mut self, value: f64) {
+        self.slots.push(Slot::Float(value));
+    }
+
+    pub(crate) fn push_text(&mut self, text: &str) {
+        let start = self.texts.len();
+        let end = start + text.len();
+        // No record is that long; what does not fit the short places stands on its own.
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => {
+                self.texts.push_str(text);
+                self.slots.push(Slot::Text { start, end });
+            }
+            _ => self.slots.push(Slot::Nested(Box::new(Value::Text(text.into())))),
+        }
+    }
+
+    pub(crate) fn push_value(&mut self, value: Value) {
+        match value {
+            Value::Bool(value) => self.push_bool(value),
+            Value::Int(value) => self.push_int(value),
+            Value::Float(value) => self.push_float(value),
+            Value::Text(text) => self.push_text(&text),
+            Value::List(_) | Value::Struct(_) => self.slots.push(Slot::Nested(Box::new(value))),
         }
     }
 }
 
-impl Cell {
+impl Cell<'_> {
     /// Whether this is an unchanged toasted value that Postgres did not send.
-    pub fn is_unavailable(&self) -> bool {
+    pub fn is_unavailable(self) -> bool {
         matches!(self, Self::Unavailable)
     }
 
     /// Whether this is SQL null.
-    pub fn is_null(&self) -> bool {
+    pub fn is_null(self) -> bool {
         matches!(self, Self::Null)
     }
 }
 
+impl Value {
+    /// The value as it is seen inside a row.
+    pub fn borrowed(&self) -> ValueRef<'_> {
+        match self {
+            Self::Bool(value) => ValueRef::Bool(*value),
+            Self::Int(value) => ValueRef::Int(*value),
+            Self::Float(value) => ValueRef::Float(*value),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::List(items) => ValueRef::List(items),
+            Self::Struct(members) => ValueRef::Struct(members),
+        }
+    }
+}
+
+impl ValueRef<'_> {
+    /// The value on its own.
+    pub fn to_owned(self) -> Value {
+        match self {
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(value) => Value::Int(value),
+            Self::Float(value) => Value::Float(value),
+            Self::Text(text) => Value::Text(text.into()),
+            Self::List(items) => Value::List(items.to_vec()),
+            Self::Struct(members) => Value::Struct(members.to_vec()),
+        }
+    }
+}
+
 impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        self.borrowed().serialize(out)
+    }
+}
+
+impl Serialize for ValueRef<'_> {
     /// Prints the value as Debezium's JSON has it.
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -114,11 +353,65 @@ impl Serialize for Value {
             Self::List(items) => items.serialize(out),
             Self::Struct(members) => {
                 let mut map = out.serialize_map(Some(members.len()))?;
-                for (name, value) in members {
+                for (name, value) in *members {
                     map.serialize_entry(name, value)?;
                 }
                 map.end()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> Value {
+        Value::Text(value.into())
+    }
+
+    #[test]
+    fn names_are_shared_as_long_as_they_are_the_same() {
+        let first = Row::builder().value("a", text("x")).null("b").finish();
+        let fill = |columns: &[&str]| {
+            let mut builder = RowBuilder::like(first.names(), 0);
+            for column in columns {
+                builder = builder.null(column);
+            }
+            builder.finish()
+        };
+        assert!(Arc::ptr_eq(fill(&["a", "b"]).names(), first.names()));
+        for columns in [&["a"][..], &["a", "c"], &["a", "b", "c"], &["b", "a"], &[]] {
+            let row = fill(columns);
+            assert!(
+                row.columns().map(|(name, _)| name).eq(columns.iter().copied()),
+                "{columns:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_are_equal_when_their_columns_are_wherever_their_texts_stand() {
+        let one = Row::builder().value("a", text("x")).value("b", text("y")).finish();
+        let mut other = RowBuilder::like(&Arc::default(), 100);
+        other.push_text("unseen");
+        other.slots.clear();
+        let same = other.value("a", text("x")).value("b", text("y")).finish();
+        assert_eq!(one, same);
+        assert_ne!(one, Row::builder().value("b", text("y")).value("a", text("x")).finish());
+        assert_ne!(one, Row::builder().value("a", text("x")).finish());
+    }
+
+    #[test]
+    fn absent_null_and_unavailable_are_three_things() {
+        let row = Row::builder()
+            .null("n")
+            .unavailable("u")
+            .value("i", Value::Int(1))
+            .finish();
+        assert_eq!(row.get("absent"), None);
+        assert_eq!(row.get("n"), Some(Cell::Null));
+        assert_eq!(row.get("u"), Some(Cell::Unavailable));
+        assert_eq!((row.int("i"), row.text("i")), (Some(1), None));
     }
 }

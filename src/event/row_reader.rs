@@ -12,7 +12,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::event::row::{Cell, Row, Value};
+use crate::event::row::{Cell, Row, Value, ValueRef};
 
 /// The name under which [`crate::event::typed::Known`] is asked for.
 const KNOWN: &str = "afterwrite::Known";
@@ -103,10 +103,10 @@ impl<'de> Deserializer<'de> for RowReader<'_> {
 
 struct Columns<'r, I> {
     rest: I,
-    current: Option<(&'r str, &'r Cell)>,
+    current: Option<(&'r str, Cell<'r>)>,
 }
 
-impl<'de, 'r, I: Iterator<Item = (&'r str, &'r Cell)>> MapAccess<'de> for Columns<'r, I> {
+impl<'de, 'r, I: Iterator<Item = (&'r str, Cell<'r>)>> MapAccess<'de> for Columns<'r, I> {
     type Error = Mismatch;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
@@ -132,7 +132,7 @@ fn name_reader(name: &str) -> StrDeserializer<'_, Mismatch> {
 }
 
 /// One cell.
-struct CellReader<'r>(&'r Cell);
+struct CellReader<'r>(Cell<'r>);
 
 impl<'r> CellReader<'r> {
     fn value(&self) -> Result<ValueReader<'r>, Mismatch> {
@@ -233,7 +233,7 @@ impl<'de> VariantAccess<'de> for CellReader<'_> {
 }
 
 /// A value, or null.
-struct ValueReader<'r>(Option<&'r Value>);
+struct ValueReader<'r>(Option<ValueRef<'r>>);
 
 impl<'de> Deserializer<'de> for ValueReader<'_> {
     type Error = Mismatch;
@@ -241,12 +241,12 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.0 {
             None => visitor.visit_unit(),
-            Some(Value::Bool(value)) => visitor.visit_bool(*value),
-            Some(Value::Int(value)) => visitor.visit_i64(*value),
-            Some(Value::Float(value)) => visitor.visit_f64(*value),
-            Some(Value::Text(value)) => visitor.visit_str(value),
-            Some(Value::List(items)) => visitor.visit_seq(Items(items.iter())),
-            Some(Value::Struct(members)) => visitor.visit_map(MemberReader {
+            Some(ValueRef::Bool(value)) => visitor.visit_bool(value),
+            Some(ValueRef::Int(value)) => visitor.visit_i64(value),
+            Some(ValueRef::Float(value)) => visitor.visit_f64(value),
+            Some(ValueRef::Text(value)) => visitor.visit_str(value),
+            Some(ValueRef::List(items)) => visitor.visit_seq(Items(items.iter())),
+            Some(ValueRef::Struct(members)) => visitor.visit_map(MemberReader {
                 rest: members.iter(),
                 current: None,
             }),
@@ -271,7 +271,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     /// Floating point columns hold text where they are not finite.
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.0 {
-            Some(Value::Text(text)) => match &**text {
+            Some(ValueRef::Text(text)) => match text {
                 "NaN" => visitor.visit_f64(f64::NAN),
                 "Infinity" => visitor.visit_f64(f64::INFINITY),
                 "-Infinity" => visitor.visit_f64(f64::NEG_INFINITY),
@@ -292,7 +292,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         match self.0 {
-            Some(Value::Text(label)) => visitor.visit_enum(name_reader(label)),
+            Some(ValueRef::Text(label)) => visitor.visit_enum(name_reader(label)),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -310,7 +310,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
         let next = self.0.next();
-        next.map(|item| seed.deserialize(ValueReader(item.as_ref())))
+        next.map(|item| seed.deserialize(ValueReader(item.as_ref().map(Value::borrowed))))
             .transpose()
     }
 }
@@ -333,6 +333,6 @@ impl<'de> MapAccess<'de> for MemberReader<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
         let value = self.current.take().and_then(Option::as_ref);
-        seed.deserialize(ValueReader(value))
+        seed.deserialize(ValueReader(value.map(Value::borrowed)))
     }
 }

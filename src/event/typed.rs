@@ -203,17 +203,28 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Document<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::event::row::{Cell, Value};
+    use crate::event::row::Value;
 
-    fn row(cells: Vec<(&str, Cell)>) -> Row {
-        Row::new(cells.into_iter().map(|(name, cell)| (Arc::from(name), cell)).collect())
+    /// What a column of a test holds.
+    #[derive(Clone)]
+    enum Held {
+        Value(Value),
+        Null,
+        Unavailable,
     }
 
-    fn text(value: &str) -> Cell {
-        Cell::Value(Value::Text(value.into()))
+    fn row(cells: Vec<(&str, Held)>) -> Row {
+        let filled = cells.into_iter().fold(Row::builder(), |row, (name, held)| match held {
+            Held::Value(value) => row.value(name, value),
+            Held::Null => row.null(name),
+            Held::Unavailable => row.unavailable(name),
+        });
+        filled.finish()
+    }
+
+    fn text(value: &str) -> Held {
+        Held::Value(Value::Text(value.into()))
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -240,24 +251,24 @@ mod tests {
         ext: uuid::Uuid,
     }
 
-    fn user() -> Vec<(&'static str, Cell)> {
+    fn user() -> Vec<(&'static str, Held)> {
         vec![
-            ("id", Cell::Value(Value::Int(7))),
+            ("id", Held::Value(Value::Int(7))),
             ("status", text("invited")),
-            ("note", Cell::Null),
+            ("note", Held::Null),
             ("born", text("1999-12-31Z")),
             ("seen", text("+292278994-08-16T23:00:00Z")),
             ("joined", text("2026-07-01T12:00:00.5Z")),
             ("avatar", text("AQID")),
             ("metadata", text("[1, 2]")),
-            ("bio", Cell::Unavailable),
+            ("bio", Held::Unavailable),
             ("rate", text("Infinity")),
             (
                 "tags",
-                Cell::Value(Value::List(vec![None, Some(Value::Text("x".into()))])),
+                Held::Value(Value::List(vec![None, Some(Value::Text("x".into()))])),
             ),
             ("ext", text("11111111-2222-3333-4444-555555555555")),
-            ("other", Cell::Unavailable),
+            ("other", Held::Unavailable),
         ]
     }
 
@@ -281,11 +292,11 @@ mod tests {
     fn errors_name_the_column_and_never_the_value() {
         for (column, cell, expected) in [
             ("id", text("secret"), "column id holds text where i64 was expected"),
-            ("id", Cell::Null, "column id holds null where i64 was expected"),
+            ("id", Held::Null, "column id holds null where i64 was expected"),
             ("status", text("secret"), "column status holds none of waiting, invited"),
             (
                 "born",
-                Cell::Value(Value::Int(4242)),
+                Held::Value(Value::Int(4242)),
                 "column born holds an integer where a date was expected",
             ),
             ("born", text("secret"), "column born holds something that is not a date"),
@@ -310,13 +321,13 @@ mod tests {
     #[test]
     fn unavailable_is_neither_null_nor_absent() {
         let mut cells = user();
-        cells[2].1 = Cell::Unavailable;
+        cells[2].1 = Held::Unavailable;
         let problem = row(cells).to::<User>().unwrap_err();
         assert_eq!(problem.column.as_deref(), Some("note"));
         assert!(problem.to_string().contains("unavailable"), "{problem}");
         let absent = row(user().into_iter().skip(1).collect()).to::<User>().unwrap_err();
         assert_eq!(absent.to_string(), "column id is absent");
-        let known = row(vec![("bio", Cell::Null)]);
+        let known = row(vec![("bio", Held::Null)]);
         #[derive(Debug, PartialEq, Deserialize)]
         struct Bio {
             bio: Known<Option<String>>,

@@ -1,22 +1,17 @@
 //! Small events for the tables of cases beside the handlers' rules.
 
 use crate::event::change::{Change, ChangeEvent, Origin};
-use crate::event::row::{Cell, Row, Value};
+use crate::event::row::{Row, Value};
 
 /// A row of text columns; `true`, `false` and the empty text stand for booleans and null.
 pub(crate) fn row(columns: &[(&str, &str)]) -> Row {
-    let cell = |text: &str| match text {
-        "" => Cell::Null,
-        "true" => Cell::Value(Value::Bool(true)),
-        "false" => Cell::Value(Value::Bool(false)),
-        _ => Cell::Value(Value::Text(text.into())),
+    let value = |text: &str| match text {
+        "" => None,
+        "true" => Some(Value::Bool(true)),
+        "false" => Some(Value::Bool(false)),
+        _ => Some(Value::Text(text.into())),
     };
-    Row::new(
-        columns
-            .iter()
-            .map(|(name, text)| ((*name).into(), cell(text)))
-            .collect(),
-    )
+    Row::of(columns.iter().map(|(name, text)| (*name, value(text))))
 }
 
 pub(crate) fn inserted(table: &str, after: &[(&str, &str)]) -> ChangeEvent {

@@ -131,7 +131,10 @@ fn event(recorded: &Recorded, columns: &[Column], key: &[String]) -> ChangeEvent
     let newest = after.as_ref().or(before.as_ref());
     let key = newest.map(|row| {
         let of_key = row.columns().filter(|(name, _)| key.iter().any(|part| part == name));
-        Row::new(of_key.map(|(name, cell)| (name.into(), cell.clone())).collect())
+        Row::of(of_key.map(|(name, cell)| match cell {
+            Cell::Value(value) => (name, Some(value.to_owned())),
+            Cell::Null | Cell::Unavailable => (name, None),
+        }))
     });
     let change = match (recorded.op.as_str(), after) {
         ("INSERT", Some(after)) => Change::Insert { after },
@@ -158,12 +161,10 @@ fn event(recorded: &Recorded, columns: &[Column], key: &[String]) -> ChangeEvent
 }
 
 fn row(json: &Json, columns: &[Column]) -> Row {
-    let cells = columns.iter().map(|column| {
+    Row::of(columns.iter().map(|column| {
         let printed = json.get(&*column.name).unwrap_or(&Json::Null);
-        let value = value(printed, &column.type_name);
-        (Arc::clone(&column.name), value.map_or(Cell::Null, Cell::Value))
-    });
-    Row::new(cells.collect())
+        (&*column.name, value(printed, &column.type_name))
+    }))
 }
 
 /// A value as `to_jsonb` prints it, in canonical form. `None` is null.

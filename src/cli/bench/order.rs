@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::event::change::ChangeEvent;
-use crate::event::row::{Cell, Row, Value};
+use crate::event::row::{Cell, Row, ValueRef};
 
 /// What is known about each row, by table and primary key.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ impl Order {
 
 fn number(row: Option<&Row>, column: &str) -> Option<i64> {
     match row?.get(column)? {
-        Cell::Value(Value::Int(number)) => Some(*number),
-        Cell::Value(Value::Text(text)) => text.parse().ok(),
+        Cell::Value(ValueRef::Int(number)) => Some(number),
+        Cell::Value(ValueRef::Text(text)) => text.parse().ok(),
         Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
     }
 }
@@ -78,8 +78,8 @@ fn row_of(event: &ChangeEvent) -> Option<u64> {
     for (name, cell) in key.columns() {
         name.hash(&mut hasher);
         match cell {
-            Cell::Value(Value::Int(number)) => number.hash(&mut hasher),
-            Cell::Value(Value::Text(text)) => text.hash(&mut hasher),
+            Cell::Value(ValueRef::Int(number)) => number.hash(&mut hasher),
+            Cell::Value(ValueRef::Text(text)) => text.hash(&mut hasher),
             other => format!("{other:?}").hash(&mut hasher),
         }
     }
@@ -90,9 +90,10 @@ fn row_of(event: &ChangeEvent) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::event::change::{Change, Origin};
+    use crate::event::row::Value;
 
     fn update(id: i64, number: i64) -> ChangeEvent {
-        let cell = |number| Cell::Value(Value::Int(number));
+        let row = |name, number| Row::of([(name, Some(Value::Int(number)))]);
         ChangeEvent {
             id: None,
             origin: Origin {
@@ -104,9 +105,9 @@ mod tests {
                 lsn: None,
                 commit_ts_ms: None,
             },
-            key: Some(Row::new(vec![("id".into(), cell(id))])),
+            key: Some(row("id", id)),
             change: Change::Insert {
-                after: Row::new(vec![("seq".into(), cell(number))]),
+                after: row("seq", number),
             },
         }
     }
