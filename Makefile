@@ -59,6 +59,10 @@ bench: setup ## Measure the worker against a raw poll loop on this machine (a re
 	AFTERWRITE_BIN=$(TARGET_DIR)/release/afterwrite infra/native/stack start kafka
 	$(TARGET_DIR)/release/afterwrite bench compare --brokers "$$(infra/native/stack env | sed -n 's/^KAFKA_BROKERS=//p')" $(ARGS)
 
+.PHONY: bench-decode
+bench-decode: ## Measure decoding alone beside serde_json and apache-avro (a release build: minutes)
+	cargo bench --locked --bench decode -- $(ARGS)
+
 .PHONY: stack-up
 stack-up: setup build ## Start Postgres, Kafka, Connect, registry and mail catcher
 	infra/native/stack up

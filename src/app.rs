@@ -25,6 +25,7 @@ use crate::dead_letter::wakeups::Wakeups;
 use crate::decode::Decoder;
 use crate::decode::options::Options;
 use crate::decode::registry::{Registry, RegistrySettings};
+use crate::decode::wanted::Wanted;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
@@ -363,6 +364,7 @@ fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSe
     kafka::Options {
         brokers: config.kafka.brokers.clone(),
         group: group.to_owned(),
+        wanted: Wanted::tables(spec.routes.iter().map(|route| (&*route.schema, &*route.table))),
         topics,
         start: match config.kafka.start {
             crate::config::kafka::Start::Earliest => kafka::Start::Earliest,

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use afterwrite::decode::canonical::CanonicalRow;
 use afterwrite::decode::options::{Format, Options};
 use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::change::Change;
 use afterwrite::event::delivery::{Content, RawRecord};
@@ -89,7 +90,7 @@ fn decoder(format: Format) -> Decoder {
 fn content(decoder: &Decoder, topic: &str, record: &RawRecord) -> Content {
     let mut unknown = Vec::new();
     loop {
-        match decoder.decode_despite(topic, record, &unknown) {
+        match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match SCHEMAS.get(&id) {
                 Some(document) => decoder.learn(id, document).unwrap(),

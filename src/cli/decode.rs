@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::decode::canonical::Canonical;
 use crate::decode::options::Options;
 use crate::decode::schema::SchemaDocument;
+use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
 use crate::event::change::Change;
 use crate::event::delivery::{Content, RawRecord, SkipReason};
@@ -115,7 +116,7 @@ fn open(path: &PathBuf) -> Result<Box<dyn BufRead>, Error> {
 fn decode(decoder: &Decoder, schemas: &SchemaFile, topic: &str, record: &RawRecord) -> Content {
     let mut unknown = Vec::new();
     loop {
-        match decoder.decode_despite(topic, record, &unknown) {
+        match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match schemas.document(id) {
                 // A schema that cannot be used is the reason of the next round.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::decode::placeholder::{self, Placeholder};
+use crate::decode::placeholder;
 use crate::decode::schema::{Node, Record, Typed, WriterSchema};
 use crate::decode::types::{self, Budget, Meaning, Sent};
 use crate::event::row::{Row, RowBuilder, Value};
@@ -82,22 +82,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a row; the reader stands before its first field. With a placeholder, columns that carry it are
-    /// unavailable.
-    pub(crate) fn row(
-        &mut self,
-        record: &'a Record,
-        placeholder: Option<&Placeholder>,
-        budget: &mut Budget,
-    ) -> Result<Row, String> {
+    /// Reads a row; the reader stands before its first field.
+    pub(crate) fn row(&mut self, record: &'a Record, budget: &mut Budget) -> Result<Row, String> {
         let mut row = RowBuilder::like(&record.names, self.rest.len() / 2);
         for field in &record.fields {
-            if !row.name(&field.name) {
-                return Err(format!("the schema has column {} twice", field.name));
-            }
+            row.next_is_known();
             let read = self.value(&field.ty, 0, budget);
             let sent = read.map_err(|problem| format!("column {} {problem}", field.name))?;
-            placeholder::push(&mut row, sent, field.toast, placeholder);
+            placeholder::push(&mut row, sent);
         }
         Ok(row.finish())
     }

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use crate::decode::envelope::{Envelope, Image, Shape};
+use crate::decode::envelope::{Envelope, Image, Shape, Toasts};
 use crate::decode::identity;
 use crate::decode::memo::Topic;
 use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
 use crate::decode::types::Budget;
+use crate::decode::wanted::Wanted;
 use crate::event::change::{Change, ChangeEvent};
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
@@ -109,6 +110,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) placeholder: &'a Placeholder,
     pub(crate) topic: &'a Topic,
     pub(crate) raw: &'a RawRecord,
+    pub(crate) wanted: &'a Wanted,
 }
 
 /// Turns an envelope into an event, or into the reason why it wakes nobody. The key is read only when it is needed.
@@ -129,6 +131,9 @@ pub(crate) fn content<E: From<String>>(
     }
     if envelope.op != "m" && source.table.is_empty() {
         return Err("source.table is empty".to_owned().into());
+    }
+    if !surroundings.wanted.takes(&source.schema, &source.table) {
+        return Ok(Content::Skip(SkipReason::Unrouted));
     }
     let origin = surroundings.topic.origin(source);
     let change = change(envelope, surroundings)?;
@@ -153,17 +158,20 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
         "c" => surroundings.raw.headers.iter().any(|(name, _)| name == OLD_KEY_HEADER),
         _ => false,
     };
-    let placeholder = may_be_unavailable.then_some(surroundings.placeholder);
     let source = &envelope.source;
     let in_table = |problem: String| format!("table {}.{}: {problem}", source.schema, source.table);
     let mut budget = Budget::of(surroundings.raw.weight());
-    let mut row = |image: Image<'_>, placeholder: Option<&Placeholder>| {
+    let mut row = |image: Image<'_>, may_be_unavailable: bool| {
         let known = surroundings.topic.values.names();
-        let untyped = matches!(image, Image::Json { columns: None, .. });
-        let row = image.read(&known, placeholder, &mut budget);
-        let row = row.map_err(in_table)?;
-        if untyped {
+        let toasts = image.toasts();
+        let mut row = image.read(&known, &mut budget).map_err(in_table)?;
+        if matches!(toasts, Toasts::Unknown) {
             surroundings.topic.values.remember_names(&known, &row);
+        }
+        if may_be_unavailable {
+            let names = Arc::clone(row.names());
+            let toast = |place: usize| toasts.of(&names[place], place);
+            surroundings.placeholder.mark(&mut row, toast);
         }
         Ok::<Row, String>(row)
     };
@@ -179,8 +187,8 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
             envelope.op
         )));
     }
-    let before = envelope.before.map(|image| row(image, None)).transpose()?;
-    let after = envelope.after.map(|image| row(image, placeholder)).transpose()?;
+    let before = envelope.before.map(|image| row(image, false)).transpose()?;
+    let after = envelope.after.map(|image| row(image, may_be_unavailable)).transpose()?;
     let required = |row: Option<Row>| row.ok_or_else(|| in_table(format!("op {} came without after", envelope.op)));
     match &*envelope.op {
         "c" => Ok(Change::Insert {
@@ -257,7 +265,11 @@ mod tests {
             (r#"{"specversion":"1.0","source":"x"}"#, Some(Kind::CloudEvents)),
             (r#"{"id":1,"op":"c"}"#, None),
         ] {
-            assert_eq!(Kind::of_shape(&Shape::of(text).unwrap()), expected, "{text}");
+            assert_eq!(
+                Kind::of_shape(&Shape::of(text, None, None).unwrap()),
+                expected,
+                "{text}"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::decode::avro::Reader;
 use crate::decode::connect::Struct;
 use crate::decode::json::{self, Columns};
-use crate::decode::placeholder::Placeholder;
+use crate::decode::placeholder::Toast;
 use crate::decode::scan::{Broken, Scanner};
 use crate::decode::schema::{Record, WriterSchema};
 use crate::decode::types::{Budget, Sent};
@@ -47,39 +47,78 @@ pub(crate) struct Message {
     pub(crate) content: String,
 }
 
-/// A row that was not read yet.
-#[derive(Debug, Clone)]
+/// A row, read or not.
+#[derive(Debug)]
 pub(crate) enum Image<'a> {
+    /// The text of a row, with its columns where there is a schema.
     Json { text: &'a str, columns: Option<&'a Struct> },
+    /// A row that was read while the walk over the record passed it.
+    Read {
+        row: Result<Row, String>,
+        columns: Option<&'a Struct>,
+    },
+    /// The place of a row in a body.
     Avro { reader: Reader<'a>, record: &'a Record },
 }
 
-impl Image<'_> {
+/// Which form of the placeholder the columns of a row can carry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Toasts<'a> {
+    Unknown,
+    Json(&'a Struct),
+    Avro(&'a Record),
+}
+
+impl<'a> Image<'a> {
     /// Reads the row; `names` are those of the last row of the topic.
-    pub(crate) fn read(
-        self,
-        names: &Arc<[Arc<str>]>,
-        placeholder: Option<&Placeholder>,
-        budget: &mut Budget,
-    ) -> Result<Row, String> {
+    pub(crate) fn read(self, names: &Arc<[Arc<str>]>, budget: &mut Budget) -> Result<Row, String> {
         match self {
-            Self::Json { text, columns } => {
-                let columns = columns.map_or(Columns::Named(names), Columns::Typed);
-                json::row(text, columns, placeholder, budget)
-            }
-            Self::Avro { mut reader, record } => reader.row(record, placeholder, budget),
+            Self::Json { text, columns } => json::row(text, known(columns, names), budget),
+            Self::Read { row, .. } => row,
+            Self::Avro { mut reader, record } => reader.row(record, budget),
+        }
+    }
+
+    /// Which form of the placeholder its columns can carry.
+    pub(crate) fn toasts(&self) -> Toasts<'a> {
+        match self {
+            Self::Json { columns, .. } | Self::Read { columns, .. } => columns.map_or(Toasts::Unknown, Toasts::Json),
+            Self::Avro { record, .. } => Toasts::Avro(record),
         }
     }
 }
 
-/// The members of a JSON value by which its kind is known; none is read.
+impl Toasts<'_> {
+    /// The form for the column of this name at this place of the row.
+    pub(crate) fn of(&self, name: &str, place: usize) -> Toast {
+        match self {
+            Self::Unknown => Toast::Any,
+            Self::Json(columns) => columns.field(name, place).map_or(Toast::Any, |field| field.toast),
+            Self::Avro(record) => record.fields.get(place).map_or(Toast::Any, |field| field.toast),
+        }
+    }
+}
+
+fn known<'s>(columns: Option<&'s Struct>, names: &'s Arc<[Arc<str>]>) -> Columns<'s> {
+    columns.map_or(Columns::Named(names), Columns::Typed)
+}
+
+/// How rows are read while a record is walked over, rather than later: somebody wants them, so the record is passed once.
+#[derive(Debug)]
+pub(crate) struct Reading<'r> {
+    /// The names of the last row of the topic.
+    pub(crate) names: &'r Arc<[Arc<str>]>,
+    pub(crate) budget: &'r mut Budget,
+}
+
+/// The members of a JSON value by which its kind is known; rows are read only where that is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Shape<'a> {
     pub(crate) op: Option<&'a str>,
     pub(crate) source: Option<&'a str>,
     pub(crate) status: Option<&'a str>,
-    pub(crate) before: Option<&'a str>,
-    pub(crate) after: Option<&'a str>,
+    pub(crate) before: Option<Image<'a>>,
+    pub(crate) after: Option<Image<'a>>,
     pub(crate) message: Option<&'a str>,
     pub(crate) id: Option<&'a str>,
     pub(crate) has_ts_ms: bool,
@@ -95,29 +134,40 @@ pub(crate) struct Shape<'a> {
 }
 
 impl<'a> Shape<'a> {
-    /// The shape of a JSON object.
-    pub(crate) fn of(text: &'a str) -> Result<Self, String> {
+    /// The shape of a JSON object. `schema` is the type of the envelope, where one was sent.
+    pub(crate) fn of(text: &'a str, schema: Option<&'a Struct>, reading: Option<Reading<'_>>) -> Result<Self, String> {
         if !text.starts_with('{') {
             return Err("the value is JSON but not an object".to_owned());
         }
-        Self::scan(Scanner::new(text)).map_err(|problem| format!("the value is {problem}"))
+        Self::scan(Scanner::new(text), schema, reading).map_err(|problem| format!("the value is {problem}"))
     }
 
-    fn scan(mut scanner: Scanner<'a>) -> Result<Self, Broken> {
+    fn scan(
+        mut scanner: Scanner<'a>,
+        schema: Option<&'a Struct>,
+        mut reading: Option<Reading<'_>>,
+    ) -> Result<Self, Broken> {
         let mut shape = Self::default();
         scanner.open(b'{')?;
         let mut is_first = true;
         while let Some(name) = scanner.member(&mut is_first)? {
-            let text = scanner.skip()?;
             shape.members += 1;
+            if let ("before" | "after", false) = (name.inner, name.is_escaped) {
+                let columns = schema.and_then(|envelope| envelope.member(name.inner));
+                let image = image(&mut scanner, columns, reading.as_mut())?;
+                match name.inner {
+                    "before" => shape.before = image,
+                    _ => shape.after = image,
+                }
+                continue;
+            }
+            let text = scanner.skip()?;
             // A name that is written with escapes is none of Debezium's.
             let slot = match name.inner {
                 _ if name.is_escaped => continue,
                 "op" => &mut shape.op,
                 "source" => &mut shape.source,
                 "status" => &mut shape.status,
-                "before" => &mut shape.before,
-                "after" => &mut shape.after,
                 "message" => &mut shape.message,
                 "id" => &mut shape.id,
                 other => {
@@ -142,27 +192,45 @@ impl<'a> Shape<'a> {
         Ok(shape)
     }
 
-    /// The change that the object is. `schema` is the type of the envelope, where one was sent.
-    pub(crate) fn envelope(&self, schema: Option<&'a Struct>) -> Result<Envelope<'a>, String> {
+    /// The change that the object is.
+    pub(crate) fn envelope(self) -> Result<Envelope<'a>, String> {
         let op = self.op.ok_or("the value has no op")?;
         let op = text_of(op).ok_or("op is not text")?;
         let source = self.source.ok_or("the value has no source")?;
         let source = Source::of_json(source).ok_or("source is not the source block of a Debezium connector")?;
-        let image = |text: Option<&'a str>, name| {
-            text.map(|text| Image::Json {
-                text,
-                columns: schema.and_then(|envelope| envelope.member(name)),
-            })
-        };
         Ok(Envelope {
             op,
             source,
-            before: image(self.before, "before"),
-            after: image(self.after, "after"),
+            before: self.before,
+            after: self.after,
             message: self.message.map(message).transpose()?,
         })
     }
 }
+
+/// Passes a row, reading it where that is asked for; `None` is null.
+fn image<'a>(
+    scanner: &mut Scanner<'a>,
+    columns: Option<&'a Struct>,
+    reading: Option<&mut Reading<'_>>,
+) -> Result<Option<Image<'a>>, Broken> {
+    let is_row = scanner.peek() == Some(b'{');
+    let start = *scanner;
+    if let Some(reading) = reading.filter(|_| is_row) {
+        let row = json::row_at(scanner, known(columns, reading.names), ROW_TEXT_BYTES, reading.budget);
+        if row.is_err() {
+            // It may be the column of a row without an envelope: what it is worth is decided when the kind is known.
+            *scanner = start;
+            scanner.skip()?;
+        }
+        return Ok(Some(Image::Read { row, columns }));
+    }
+    let text = scanner.skip()?;
+    Ok((text != "null").then_some(Image::Json { text, columns }))
+}
+
+/// About how much text the columns of a row hold, before anything is known about it.
+const ROW_TEXT_BYTES: usize = 512;
 
 /// The text that a JSON string stands for.
 fn text_of(string: &str) -> Option<Cow<'_, str>> {
@@ -305,20 +373,41 @@ mod tests {
 
     #[test]
     fn a_shape_knows_its_members_without_reading_them() {
-        let shape = Shape::of(r#"{"op":"c","before":null,"after":{"a":1},"source":{},"extra":[1]}"#).unwrap();
-        assert_eq!(
-            (shape.op, shape.before, shape.after),
-            (Some("\"c\""), None, Some("{\"a\":1}"))
-        );
-        assert_eq!(shape.members, 5);
-        assert!(Shape::of("[1]").is_err());
-        assert!(Shape::of("{").is_err());
+        let of = |text| Shape::of(text, None, None);
+        let shape = of(r#"{"op":"c","before":null,"after":{"a":1},"source":{},"extra":[1]}"#).unwrap();
+        assert_eq!((shape.op, shape.source, shape.members), (Some("\"c\""), Some("{}"), 5));
+        assert!(shape.before.is_none());
+        assert!(matches!(shape.after, Some(Image::Json { text: "{\"a\":1}", .. })));
+        assert!(of("[1]").is_err());
+        assert!(of("{").is_err());
+    }
+
+    #[test]
+    fn a_row_that_is_read_on_the_way_is_the_one_that_is_read_later() {
+        let read = |text: &'static str, on_the_way: bool| {
+            let mut budget = Budget::of(text.len());
+            let names = Arc::default();
+            let reading = on_the_way.then_some(Reading {
+                names: &names,
+                budget: &mut budget,
+            });
+            let image = Shape::of(text, None, reading).unwrap().after.unwrap();
+            image.read(&names, &mut Budget::of(text.len()))
+        };
+        for text in [
+            r#"{"after":{"a":1,"b":"x\ny","c":[1,{"d":null}]}}"#,
+            r#"{"after":{"a":1,"a":2},"more":1}"#,
+            r#"{"after":{"a":"\ud83d"}}"#,
+            r#"{"after":"text"}"#,
+        ] {
+            assert_eq!(read(text, true), read(text, false), "{text}");
+        }
     }
 
     #[test]
     fn errors_of_the_source_block_quote_nothing() {
-        let shape = Shape::of(r#"{"op":"c","source":{"lsn":"secret"}}"#).unwrap();
-        let problem = shape.envelope(None).unwrap_err();
+        let shape = Shape::of(r#"{"op":"c","source":{"lsn":"secret"}}"#, None, None).unwrap();
+        let problem = shape.envelope().unwrap_err();
         assert!(!problem.contains("secret"), "{problem}");
     }
 }

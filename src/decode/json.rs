@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::decode::connect::{Field, Kind, Struct, Type};
+use crate::decode::connect::{Kind, Struct, Type};
 use crate::decode::decimal;
-use crate::decode::placeholder::{self, Placeholder, Toast};
+use crate::decode::placeholder;
 use crate::decode::scan::{Broken, Quoted, Scanner};
 use crate::decode::types::{self, Budget, Meaning, Sent};
 use crate::event::row::{Row, RowBuilder, Value};
@@ -28,23 +28,32 @@ pub(crate) enum Columns<'s> {
     Typed(&'s Struct),
 }
 
-/// Reads a row. With a placeholder, columns that carry it are unavailable.
-pub(crate) fn row(
-    text: &str,
+/// Reads a row.
+pub(crate) fn row(text: &str, columns: Columns<'_>, budget: &mut Budget) -> Result<Row, String> {
+    let mut scanner = Scanner::new(text);
+    let row = row_at(&mut scanner, columns, text.len() / 2, budget)?;
+    scanner.end().map_err(broken)?;
+    Ok(row)
+}
+
+/// Reads the row that begins where the scanner stands, and passes it. A row that cannot be read leaves the scanner
+/// somewhere inside.
+pub(crate) fn row_at(
+    scanner: &mut Scanner<'_>,
     columns: Columns<'_>,
-    placeholder: Option<&Placeholder>,
+    text_bytes: usize,
     budget: &mut Budget,
 ) -> Result<Row, String> {
-    let mut reader = Reader {
-        scanner: Scanner::new(text),
-        budget,
-    };
-    if reader.scanner.peek() != Some(b'{') {
+    if scanner.peek() != Some(b'{') {
         return Err("a row is not a JSON object".to_owned());
     }
-    let row = reader.row(columns, placeholder, text.len() / 2)?;
-    reader.scanner.end().map_err(broken)?;
-    Ok(row)
+    let mut reader = Reader {
+        scanner: *scanner,
+        budget,
+    };
+    let row = reader.row(columns, text_bytes);
+    *scanner = reader.scanner;
+    row
 }
 
 fn broken(problem: Broken) -> String {
@@ -79,12 +88,7 @@ struct Reader<'a, 'b> {
 }
 
 impl<'a> Reader<'a, '_> {
-    fn row(
-        &mut self,
-        columns: Columns<'_>,
-        placeholder: Option<&Placeholder>,
-        text_bytes: usize,
-    ) -> Result<Row, String> {
+    fn row(&mut self, columns: Columns<'_>, text_bytes: usize) -> Result<Row, String> {
         let (known, typed) = match columns {
             Columns::Named(names) => (names, None),
             Columns::Typed(row) => (&row.names, Some(row)),
@@ -92,26 +96,48 @@ impl<'a> Reader<'a, '_> {
         let mut row = RowBuilder::like(known, text_bytes);
         self.scanner.open(b'{').map_err(broken)?;
         let mut is_first = true;
-        let mut place = 0;
-        while let Some(quoted) = self.scanner.member(&mut is_first).map_err(broken)? {
-            let name = plain(quoted).map_err(|problem| format!("a column's name {problem}"))?;
-            let field = match typed.map(|row| row.field(&name, place)) {
-                Some(None) => return Err(format!("column {name} is not in the schema that came with it")),
-                Some(found) => found,
+        for place in 0.. {
+            let column = match known.get(place) {
+                Some(name) if row.is_like() && self.scanner.member_is(name, &mut is_first) => {
+                    row.next_is_known();
+                    Cow::Borrowed(&**name)
+                }
+                _ => match self.scanner.member(&mut is_first).map_err(broken)? {
+                    Some(quoted) => {
+                        let name = plain(quoted).map_err(|problem| format!("a column's name {problem}"))?;
+                        if !row.name(&name) {
+                            return Err(format!("column {name} is there twice"));
+                        }
+                        name
+                    }
+                    None => break,
+                },
+            };
+            let ty = match typed.map(|row| row.field(&column, place)) {
+                Some(None) => return Err(format!("column {column} is not in the schema that came with it")),
+                Some(Some(field)) => Some(&field.ty),
                 None => None,
             };
-            if !row.name(&name) {
-                return Err(format!("column {name} is there twice"));
-            }
-            let (ty, toast) = field.map_or((None, Toast::Any), |field: &Field| (Some(&field.ty), field.toast));
-            let sent = self.value(ty, 0).map_err(|problem| match problem {
+            self.cell(&mut row, ty).map_err(|problem| match problem {
                 Problem::Broken(problem) => broken(problem),
-                Problem::Wrong(problem) => format!("column {name} {problem}"),
+                Problem::Wrong(problem) => format!("column {column} {problem}"),
             })?;
-            placeholder::push(&mut row, sent, toast, placeholder);
-            place += 1;
         }
         Ok(row.finish())
+    }
+
+    /// Gives the column that was named last its cell. Plain texts go straight into the row; they are most of all cells.
+    fn cell(&mut self, row: &mut RowBuilder, ty: Option<&Type>) -> Result<(), Problem> {
+        let is_plain = ty.is_none_or(|ty| matches!(ty.kind, Kind::Text));
+        if !is_plain || self.scanner.peek() != Some(b'"') {
+            let sent = self.value(ty, 0)?;
+            placeholder::push(row, sent);
+            return Ok(());
+        }
+        match row.push_text_by(|texts| self.scanner.append_string(texts))? {
+            true => Ok(()),
+            false => Err(NOT_UNICODE.into()),
+        }
     }
 
     /// Reads one value.
@@ -230,53 +256,14 @@ pub(crate) fn plain(quoted: Quoted<'_>) -> Result<Cow<'_, str>, &'static str> {
     if !quoted.is_escaped {
         return Ok(Cow::Borrowed(quoted.inner));
     }
-    resolve_escapes(quoted.inner)
-        .map(Cow::Owned)
-        .ok_or("holds text that is not Unicode")
+    let mut text = String::with_capacity(quoted.inner.len());
+    match quoted.append_to(&mut text) {
+        true => Ok(Cow::Owned(text)),
+        false => Err(NOT_UNICODE),
+    }
 }
 
-/// The text that escapes stand for; `None` when they stand for none, such as half of a surrogate pair. It is never longer
-/// than what it is made of, so one allocation is enough; a parser of documents grows its buffer anew for each text.
-fn resolve_escapes(inner: &str) -> Option<String> {
-    let mut text = String::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let escape = *rest.as_bytes().get(at + 1)?;
-        rest = rest.get(at + 2..)?;
-        text.push(match escape {
-            b'"' | b'\\' | b'/' => char::from(escape),
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => unicode_escape(&mut rest)?,
-            _ => return None,
-        });
-    }
-    text.push_str(rest);
-    Some(text)
-}
-
-/// Takes the digits after `\u`, and a whole second escape where the first is half of a pair.
-fn unicode_escape(rest: &mut &str) -> Option<char> {
-    let mut take = |count: usize| {
-        let (taken, behind) = rest.split_at_checked(count)?;
-        *rest = behind;
-        Some(taken)
-    };
-    let unit = |hex: &str| {
-        let is_hex = hex.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_hex.then(|| u16::from_str_radix(hex, 16).ok()).flatten()
-    };
-    let first = unit(take(4)?)?;
-    if !(0xd800..0xdc00).contains(&first) {
-        return char::from_u32(u32::from(first));
-    }
-    let second = unit(take(6)?.strip_prefix("\\u")?)?;
-    char::decode_utf16([first, second]).next()?.ok()
-}
+const NOT_UNICODE: &str = "holds text that is not Unicode";
 
 fn number<'a>(text: &'a str, ty: Option<&Type>, budget: &mut Budget) -> Result<Sent<'a>, &'static str> {
     let Some(ty) = ty else {
@@ -336,7 +323,7 @@ mod tests {
     }
 
     fn read(text: &str, columns: Columns<'_>) -> Result<Row, String> {
-        row(text, columns, None, &mut Budget::of(text.len()))
+        row(text, columns, &mut Budget::of(text.len()))
     }
 
     #[test]
@@ -359,32 +346,6 @@ mod tests {
     fn text_is_unescaped_and_lone_surrogates_are_refused() {
         assert_eq!(untyped(r#""a\n\ud83d\ude80""#), Ok(types::text("a\n🚀")));
         assert!(untyped(r#""\ud83d""#).is_err());
-    }
-
-    #[test]
-    fn escapes_are_resolved_as_a_parser_of_documents_does() {
-        for inner in [
-            r#"\" \\ \/ \b\f\n\r\t"#,
-            r"line\nend\\",
-            r"\u00e4\u20AC\u0000",
-            r"\ud83d\ude80 and \uD83D\uDE80",
-            r"\ud83d",
-            r"\ud83dx",
-            r"\ud83d\n",
-            r"\ud83d\u0041",
-            r"\ude80\ud83d",
-            r"\u12",
-            r"\u+123",
-            r"\u12ä",
-            r"\u12ä4",
-            r"\x",
-            r"\ä",
-            "ä\\n🚀",
-        ] {
-            let document = serde_json::from_str::<String>(&format!("\"{inner}\"")).ok();
-            assert_eq!(resolve_escapes(inner), document, "{inner}");
-        }
-        assert_eq!(resolve_escapes("\\"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::decode::connect::Type;
 use crate::decode::envelope::Source;
+use crate::decode::wanted::Wanted;
 use crate::event::change::Origin;
 use crate::event::row::Row;
 
@@ -66,6 +67,14 @@ impl Topics {
 }
 
 impl Topic {
+    /// Whether changes of the table that the topic's last record was of are wanted; a topic holds one table, mostly.
+    pub(crate) fn is_wanted(&self, wanted: &Wanted) -> bool {
+        let origin = read(&self.origin);
+        origin
+            .as_ref()
+            .is_some_and(|origin| wanted.takes(&origin.schema, &origin.table))
+    }
+
     /// The origin of a record, sharing its names with the last one of the topic.
     pub(crate) fn origin(&self, source: &Source<'_>) -> Origin {
         let moment = |known: &Origin| Origin {

@@ -29,6 +29,7 @@ mod wrapper;
 
 mod avro;
 mod connect;
+mod escape;
 mod json;
 mod scan;
 pub mod schema;
@@ -41,6 +42,7 @@ mod types;
 pub mod canonical;
 pub mod identity;
 mod memo;
+pub mod wanted;
 
 pub mod registry;
 
@@ -55,7 +57,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::decode::avro::Reader;
 use crate::decode::connect::{Kind as ConnectKind, Struct, Type};
 use crate::decode::debezium::{CLOUD_EVENTS, FLATTENED, Kind, Surroundings, UNKNOWN};
-use crate::decode::envelope::{Envelope, Shape};
+use crate::decode::envelope::{Envelope, Reading, Shape};
 use crate::decode::framing::{Framing, Part, Payload};
 use crate::decode::json::Columns;
 use crate::decode::memo::{Topic, Topics};
@@ -63,6 +65,7 @@ use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
 use crate::decode::schema::{SchemaDocument, SchemaError, WriterSchema};
 use crate::decode::types::Budget;
+use crate::decode::wanted::Wanted;
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
 
@@ -122,15 +125,16 @@ impl Decoder {
         }
     }
 
-    /// Decodes one record.
+    /// Decodes one record, whatever table it is of.
     pub fn decode(&self, topic: &str, record: &RawRecord) -> Decoded {
-        self.decode_despite(topic, record, &[])
+        self.decode_despite(topic, record, &Wanted::everything(), &[])
     }
 
-    /// Decodes one record although the schemas of these ids do not exist: a record that needs one of them cannot be
-    /// decoded. Nothing is remembered; an id that is unknown now may be registered later.
-    pub fn decode_despite(&self, topic: &str, record: &RawRecord, unknown: &[u32]) -> Decoded {
-        match self.content(topic, record, unknown) {
+    /// Decodes one record of a wanted table although the schemas of these ids do not exist: a record that needs one of them
+    /// cannot be decoded. Nothing is remembered; an id that is unknown now may be registered later. Records of other tables
+    /// are [`SkipReason::Unrouted`], and their rows are not read.
+    pub fn decode_despite(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[u32]) -> Decoded {
+        match self.content(topic, record, wanted, unknown) {
             Ok(content) => Decoded::Content(content),
             Err(Stop::Missing(id)) => Decoded::MissingSchema(id),
             Err(Stop::Undecodable(reason)) => Decoded::Content(Content::Undecodable(reason)),
@@ -167,7 +171,7 @@ impl Decoder {
         }
     }
 
-    fn content(&self, topic: &str, record: &RawRecord, unknown: &[u32]) -> Result<Content, Stop> {
+    fn content(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[u32]) -> Result<Content, Stop> {
         let value = match &record.value {
             Some(value) if !value.is_empty() => value,
             _ => return Ok(Content::Skip(SkipReason::Tombstone)),
@@ -181,6 +185,7 @@ impl Decoder {
             placeholder: &self.placeholder,
             topic: &memo,
             raw: record,
+            wanted,
         };
         let key = || self.key(&memo, record, unknown);
         match framing::of(value, self.options.format, Part::Value, &record.headers)? {
@@ -193,7 +198,13 @@ impl Decoder {
             }
             Framing::Json => {
                 let payload = Payload::of(value, self.options.format, &memo.values)?;
-                match of_json(&payload, || self.is_server_name(&memo, record, unknown))? {
+                let names = memo.values.names();
+                let mut budget = Budget::of(value.len());
+                let reading = memo.is_wanted(wanted).then_some(Reading {
+                    names: &names,
+                    budget: &mut budget,
+                });
+                match of_json(&payload, reading, || self.is_server_name(&memo, record, unknown))? {
                     Found::Envelope(envelope) => debezium::content(envelope, surroundings, key),
                     Found::Content(content) => Ok(content),
                 }
@@ -211,7 +222,7 @@ impl Decoder {
                 let schema = self.schema(id, unknown)?;
                 let mut reader = Reader::new(&schema, body);
                 let record = reader.root().ok_or("the key is Avro but not a record")?;
-                let row = reader.row(record, None, &mut Budget::of(bytes.len())).map_err(of_key)?;
+                let row = reader.row(record, &mut Budget::of(bytes.len())).map_err(of_key)?;
                 if !reader.is_at_end() {
                     return Err("the key is longer than its schema says: it was written with another schema".into());
                 }
@@ -225,8 +236,7 @@ impl Decoder {
                 let known = topic.keys.names();
                 let columns = payload.schema.as_deref().and_then(as_struct);
                 let columns_or_names = columns.map_or(Columns::Named(&known), Columns::Typed);
-                let row =
-                    json::row(payload.text, columns_or_names, None, &mut Budget::of(bytes.len())).map_err(of_key)?;
+                let row = json::row(payload.text, columns_or_names, &mut Budget::of(bytes.len())).map_err(of_key)?;
                 if columns.is_none() {
                     topic.keys.remember_names(&known, &row);
                 }
@@ -275,6 +285,7 @@ fn of_avro<'a>(schema: &'a WriterSchema, body: &'a [u8]) -> Result<Found<'a>, St
 
 fn of_json<'a>(
     payload: &'a Payload<'a>,
+    reading: Option<Reading<'_>>,
     key_is_server_name: impl FnOnce() -> Result<bool, Stop>,
 ) -> Result<Found<'a>, Stop> {
     if payload.text == "null" {
@@ -283,13 +294,13 @@ fn of_json<'a>(
     let schema = payload.schema.as_deref().and_then(as_struct);
     let named = schema.and_then(|schema| schema.name.as_deref()).and_then(Kind::of_name);
     // A payload behind a remembered schema is not parsed yet: also what nobody reads must be JSON, as at first sight.
-    let shape = Shape::of(payload.text)?;
+    let shape = Shape::of(payload.text, schema, reading)?;
     if let Some(Kind::Skip(reason)) = named {
         return Ok(Found::Content(Content::Skip(reason)));
     }
     let by_shape = Kind::of_shape(&shape);
     match named.filter(|_| by_shape != Some(Kind::CloudEvents)).or(by_shape) {
-        Some(Kind::Change) => Ok(Found::Envelope(shape.envelope(schema)?)),
+        Some(Kind::Change) => Ok(Found::Envelope(shape.envelope()?)),
         Some(Kind::Skip(reason)) => Ok(Found::Content(Content::Skip(reason))),
         Some(Kind::Beat) if key_is_server_name()? => Ok(Found::Content(Content::Skip(SkipReason::Heartbeat))),
         Some(Kind::Flattened) => Err(FLATTENED.into()),

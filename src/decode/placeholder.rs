@@ -4,12 +4,14 @@
 //! A user's own text may equal the placeholder. It is taken for one only where the connector can have put it: in the
 //! new row of an update, and of the insert half of a changed primary key. Garbage is garbage anywhere.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::decode::calendar;
 use crate::decode::types::{Meaning, Sent};
-use crate::event::row::{RowBuilder, Value};
+use crate::event::row::{Row, RowBuilder, Value, ValueRef};
 
 /// `UUID.nameUUIDFromBytes` of the default placeholder, which is what arrays of uuid carry.
 const DEFAULT_TEXT: &str = "__debezium_unavailable_value";
@@ -87,6 +89,16 @@ impl Placeholder {
         }
     }
 
+    /// Makes the columns of a row unavailable that carry the placeholder; `toast` says which form a column can carry.
+    pub(crate) fn mark(&self, row: &mut Row, toast: impl Fn(usize) -> Toast) {
+        row.make_unavailable(|place, value| match value {
+            ValueRef::Text(text) => self.stands_in_text(toast(place), text),
+            ValueRef::List(items) => self.stands_in_list_of(toast(place), items),
+            ValueRef::Struct(members) => self.stands_in_map(toast(place), members),
+            ValueRef::Bool(_) | ValueRef::Int(_) | ValueRef::Float(_) => false,
+        });
+    }
+
     fn stands_in_text(&self, toast: Toast, text: &str) -> bool {
         match toast {
             Toast::Text => *text == *self.text,
@@ -99,17 +111,18 @@ impl Placeholder {
         }
     }
 
-    fn stands_in_nested(&self, toast: Toast, value: &Value) -> bool {
-        match (value, toast) {
-            (_, Toast::Never) => false,
-            (Value::List(items), Toast::Any) => [Toast::Texts, Toast::ByteStrings, Toast::Uuids, Toast::Ints]
+    fn stands_in_list_of(&self, toast: Toast, items: &[Option<Value>]) -> bool {
+        match toast {
+            Toast::Any => [Toast::Texts, Toast::ByteStrings, Toast::Uuids, Toast::Ints]
                 .into_iter()
                 .any(|form| self.stands_in_list(form, items)),
-            (Value::List(items), form) => self.stands_in_list(form, items),
-            (Value::Struct(members), Toast::Map | Toast::Any) => match members.as_slice() {
-                [(key, Some(Value::Text(value)))] => **key == *self.text && *value == self.text,
-                _ => false,
-            },
+            form => self.stands_in_list(form, items),
+        }
+    }
+
+    fn stands_in_map(&self, toast: Toast, members: &[(Arc<str>, Option<Value>)]) -> bool {
+        match (toast, members) {
+            (Toast::Map | Toast::Any, [(key, Some(Value::Text(value)))]) => **key == *self.text && *value == self.text,
             _ => false,
         }
     }
@@ -131,20 +144,14 @@ impl Placeholder {
     }
 }
 
-/// Gives the column that was named last the cell that was sent. The placeholder is looked for only where one is given.
-pub(crate) fn push(row: &mut RowBuilder, sent: Sent<'_>, toast: Toast, placeholder: Option<&Placeholder>) {
+/// Gives the column that was named last the cell that was sent.
+pub(crate) fn push(row: &mut RowBuilder, sent: Sent<'_>) {
     match sent {
         Sent::Null => row.push_null(),
         Sent::Bool(value) => row.push_bool(value),
         Sent::Int(value) => row.push_int(value),
         Sent::Float(value) => row.push_float(value),
-        Sent::Text(text) if placeholder.is_some_and(|placeholder| placeholder.stands_in_text(toast, &text)) => {
-            row.push_unavailable();
-        }
         Sent::Text(text) => row.push_text(&text),
-        Sent::Nested(value) if placeholder.is_some_and(|placeholder| placeholder.stands_in_nested(toast, &value)) => {
-            row.push_unavailable();
-        }
         Sent::Nested(Value::List(items)) if items.iter().any(is_java_object) => row.push_unavailable(),
         Sent::Nested(value) => row.push_value(value),
     }
@@ -177,7 +184,7 @@ fn is_java_object(item: &Option<Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::row::{Cell, Row};
+    use crate::event::row::Cell;
 
     fn text(value: &str) -> Value {
         Value::Text(value.into())
@@ -189,10 +196,14 @@ mod tests {
             Value::Text(text) => Sent::Text(text.into_string().into()),
             nested => Sent::Nested(nested),
         };
-        let mut row = Row::builder();
-        assert!(row.name("a"));
-        push(&mut row, sent, toast, placeholder);
-        row.finish().get("a") == Some(Cell::Unavailable)
+        let mut builder = Row::builder();
+        assert!(builder.name("a"));
+        push(&mut builder, sent);
+        let mut row = builder.finish();
+        if let Some(placeholder) = placeholder {
+            placeholder.mark(&mut row, |_| toast);
+        }
+        row.get("a") == Some(Cell::Unavailable)
     }
 
     fn form(toast: Toast) -> Value {

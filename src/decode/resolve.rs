@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::decode::registry::{Fetched, Registry, RegistryError};
 use crate::decode::schema::SchemaDocument;
+use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
 use crate::event::delivery::{Content, RawRecord};
 
@@ -52,7 +53,7 @@ pub async fn schema(registry: &Registry, id: u32) -> Option<Arc<SchemaDocument>>
 pub async fn content(decoder: &Decoder, registry: Option<&Registry>, topic: &str, record: &RawRecord) -> Content {
     let mut unknown: Vec<u32> = Vec::new();
     loop {
-        let id = match decoder.decode_despite(topic, record, &unknown) {
+        let id = match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => id,
         };

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use crate::decode::canonical::Canonical;
 use crate::decode::options::{Format, Options};
 use crate::decode::schema::SchemaDocument;
+use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
 use crate::event::delivery::{Content, RawRecord};
 
@@ -331,7 +332,7 @@ fn a_schema_that_appears_late_is_used_and_one_that_never_does_is_said() {
     let decoder = auto();
     let raw = avro(7, &[2]);
     assert_eq!(outcome(&decoder, TOPIC, &raw), "missing 7");
-    let despite = decoder.decode_despite(TOPIC, &raw, &[7]);
+    let despite = decoder.decode_despite(TOPIC, &raw, &Wanted::everything(), &[7]);
     assert!(matches!(&despite, Decoded::Content(Content::Undecodable(reason)) if reason.contains("no schema 7")));
     assert_eq!(outcome(&decoder, TOPIC, &raw), "missing 7");
     decoder

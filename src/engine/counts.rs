@@ -10,7 +10,7 @@ use crate::event::delivery::SkipReason;
 pub struct Counts {
     /// Records that arrived.
     pub delivered: u64,
-    /// Records that woke nobody, by reason; `unrouted` are changes no handler wanted.
+    /// Records that woke nobody, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
     /// Attempts that ended well; one may have taken several events of its lane.
     pub done: u64,
@@ -26,11 +26,6 @@ impl Counts {
     /// Counts a record that woke nobody.
     pub fn skip(&mut self, reason: SkipReason) {
         *self.skipped.entry(reason.as_str()).or_default() += 1;
-    }
-
-    /// Counts a change that no handler wanted.
-    pub fn unrouted(&mut self) {
-        *self.skipped.entry("unrouted").or_default() += 1;
     }
 }
 

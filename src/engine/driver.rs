@@ -22,7 +22,7 @@ use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::letter::Letters;
 use crate::engine::ownership::Ownership;
 use crate::engine::retry::Finish;
-use crate::event::delivery::{Content, Delivery, Settled, SourceCommand, SourceEvent};
+use crate::event::delivery::{Content, Delivery, Settled, SkipReason, SourceCommand, SourceEvent};
 use crate::handler::Resources;
 use crate::router::Router;
 
@@ -295,7 +295,7 @@ impl Driver {
             });
         }
         if jobs.is_empty() {
-            self.counts.unrouted();
+            self.counts.skip(SkipReason::Unrouted);
             return Work::Nothing;
         }
         Work::Jobs(jobs)

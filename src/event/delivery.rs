@@ -82,6 +82,8 @@ pub enum SkipReason {
     Notification,
     /// A row of a signal table.
     Signal,
+    /// A change that no handler wants.
+    Unrouted,
 }
 
 impl SkipReason {
@@ -94,6 +96,7 @@ impl SkipReason {
             Self::Transaction => "transaction",
             Self::Notification => "notification",
             Self::Signal => "signal",
+            Self::Unrouted => "unrouted",
         }
     }
 }

@@ -155,6 +155,21 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Makes those columns unavailable of which `is_so` holds, asked with their place.
+    pub(crate) fn make_unavailable(&mut self, is_so: impl Fn(usize, ValueRef<'_>) -> bool) {
+        for place in 0..self.slots.len() {
+            let is_unavailable = match self.cell(&self.slots[place]) {
+                Cell::Value(value) => is_so(place, value),
+                Cell::Null | Cell::Unavailable => false,
+            };
+            if is_unavailable {
+                self.slots[place] = Slot::Unavailable;
+            }
+        }
+    }
+}
+
 impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
         self.columns().eq(other.columns())
@@ -252,6 +267,19 @@ impl RowBuilder {
         true
     }
 
+    /// Whether all columns so far are those of the earlier row.
+    pub(crate) fn is_like(&self) -> bool {
+        self.own.is_none()
+    }
+
+    /// Names the next column as the earlier row has it; only while the row [`RowBuilder::is_like`] that one.
+    pub(crate) fn next_is_known(&mut self) {
+        debug_assert!(
+            self.is_like() && self.slots.len() < self.known.len(),
+            "the row is another one"
+        );
+    }
+
     pub(crate) fn push_null(&mut self) {
         self.slots.push(Slot::Null);
     }
@@ -274,15 +302,25 @@ impl RowBuilder {
 
     pub(crate) fn push_text(&mut self, text: &str) {
         let start = self.texts.len();
-        let end = start + text.len();
+        self.texts.push_str(text);
+        self.keep_text(start);
+    }
+
+    /// Pushes the text that `write` appends, and answers what it answers.
+    pub(crate) fn push_text_by<T>(&mut self, write: impl FnOnce(&mut String) -> T) -> T {
+        let start = self.texts.len();
+        let answer = write(&mut self.texts);
+        self.keep_text(start);
+        answer
+    }
+
+    fn keep_text(&mut self, start: usize) {
         // No record is that long; what does not fit the short places stands on its own.
-        match (u32::try_from(start), u32::try_from(end)) {
-            (Ok(start), Ok(end)) => {
-                self.texts.push_str(text);
-                self.slots.push(Slot::Text { start, end });
-            }
-            _ => self.slots.push(Slot::Nested(Box::new(Value::Text(text.into())))),
-        }
+        let slot = match (u32::try_from(start), u32::try_from(self.texts.len())) {
+            (Ok(start), Ok(end)) => Slot::Text { start, end },
+            _ => Slot::Nested(Box::new(Value::Text(self.texts.split_off(start).into()))),
+        };
+        self.slots.push(slot);
     }
 
     pub(crate) fn push_value(&mut self, value: Value) {

@@ -24,6 +24,7 @@ use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::decode::Decoder;
 use crate::decode::registry::{Registry, RegistrySettings};
+use crate::decode::wanted::Wanted;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::engine::retry::Policy;
@@ -345,6 +346,7 @@ fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &
     kafka::Options {
         brokers: cluster.brokers.clone(),
         group: group.to_owned(),
+        wanted: Wanted::everything(),
         topics: args.topics.clone(),
         start: kafka::Start::Earliest,
         properties: cluster.properties.clone(),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 const FIRST_COMMIT_MS: u64 = 1_795_407_747_945;
 
 /// Headers that Debezium puts on every record.
-pub(super) const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 4] = [
     ("__debezium.context.connectorLogicalName", "bench"),
     ("__debezium.context.taskId", "0"),
     ("__debezium.context.connectorName", "postgresql"),
@@ -16,17 +16,20 @@ pub(super) const HEADERS: [(&str, &str); 4] = [
 ];
 
 /// The primary key of a row.
-pub(super) fn id(row: usize) -> Uuid {
+pub fn id(row: usize) -> Uuid {
     Uuid::from_u128(0x5b1f_0000_0000_4000_8000_0000_0000_0000 | row as u128)
 }
 
 /// The key of a record.
-pub(super) fn key(row: usize) -> String {
+pub fn key(row: usize) -> String {
     format!(r#"{{"id":"{}"}}"#, id(row))
 }
 
 /// The value of the `number`-th record of a topic: an update that makes the row's `seq` rise from `seq - 1` to `seq`.
-pub(super) fn update(out: &mut String, number: u64, row: usize, seq: u64, columns: usize) -> std::fmt::Result {
+///
+/// # Errors
+/// Never: a `String` takes any text.
+pub fn update(out: &mut String, number: u64, row: usize, seq: u64, columns: usize) -> std::fmt::Result {
     let ms = FIRST_COMMIT_MS + number;
     let lsn = 37_900_528 + number * 312;
     out.push_str(r#"{"before":"#);

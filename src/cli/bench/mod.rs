@@ -17,7 +17,7 @@ mod raw;
 
 mod fill;
 
-mod envelope;
+pub mod envelope;
 
 mod topic;
 

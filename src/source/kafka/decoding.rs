@@ -4,16 +4,17 @@
 //! asked to pause it, and the other partitions go on. A registry that does not answer is waited for; an id that it does
 //! not know is asked for a few times, because a schema can become visible later than its first record, and is final then.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::decode::registry::Registry;
 use crate::decode::schema::SchemaDocument;
+use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder, resolve};
 use crate::event::delivery::{Content, Delivery, Position, RawRecord, SourceCommand, SourceEvent, SourcePartition};
 use crate::source::kafka::client::Polled;
@@ -21,9 +22,13 @@ use crate::source::kafka::client::Polled;
 /// How long the answer "unknown" stands.
 const UNKNOWN_STANDS: Duration = Duration::from_secs(30);
 
+/// Ids that are known to be unknown at once. Bytes that only look like Avro have a new one in each record.
+const UNKNOWN_MAX: usize = 1_024;
+
 /// The task's state.
 pub(super) struct Decoding {
     decoder: Arc<Decoder>,
+    wanted: Wanted,
     registry: Option<Arc<Registry>>,
     polled: mpsc::Receiver<Vec<Polled>>,
     events: mpsc::Sender<SourceEvent>,
@@ -32,7 +37,7 @@ pub(super) struct Decoding {
     untold: Vec<SourceEvent>,
     stalled: HashMap<SourcePartition, Stall>,
     fetches: JoinSet<(u32, Option<Arc<SchemaDocument>>)>,
-    fetching: HashSet<u32>,
+    fetching: HashMap<u32, Id>,
     unknown: HashMap<u32, Instant>,
 }
 
@@ -46,6 +51,7 @@ struct Stall {
 impl Decoding {
     pub(super) fn new(
         decoder: Arc<Decoder>,
+        wanted: Wanted,
         registry: Option<Arc<Registry>>,
         polled: mpsc::Receiver<Vec<Polled>>,
         events: mpsc::Sender<SourceEvent>,
@@ -53,6 +59,7 @@ impl Decoding {
     ) -> Self {
         Self {
             decoder,
+            wanted,
             registry,
             polled,
             events,
@@ -60,7 +67,7 @@ impl Decoding {
             untold: Vec::new(),
             stalled: HashMap::new(),
             fetches: JoinSet::new(),
-            fetching: HashSet::new(),
+            fetching: HashMap::new(),
             unknown: HashMap::new(),
         }
     }
@@ -75,7 +82,7 @@ impl Decoding {
                 },
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {
                     Ok((id, document)) => self.fetched(id, document),
-                    Err(error) => tracing::error!(error = %error, "a schema fetch ended abnormally"),
+                    Err(error) => self.fetch_again(&error),
                 },
             }
             self.tell_all().await;
@@ -138,7 +145,7 @@ impl Decoding {
     fn content(&self, topic: &str, raw: &RawRecord) -> Result<Content, u32> {
         let mut without: Vec<u32> = Vec::new();
         loop {
-            match self.decoder.decode_despite(topic, raw, &without) {
+            match self.decoder.decode_despite(topic, raw, &self.wanted, &without) {
                 Decoded::Content(content) => return Ok(content),
                 Decoded::MissingSchema(id) => {
                     let gone = self.unknown.get(&id).is_some_and(|until| Instant::now() < *until);
@@ -153,9 +160,21 @@ impl Decoding {
 
     fn fetch(&mut self, id: u32) {
         let Some(registry) = self.registry.clone() else { return };
-        if self.fetching.insert(id) {
-            self.fetches
+        if !self.fetching.contains_key(&id) {
+            let task = self
+                .fetches
                 .spawn(async move { (id, resolve::schema(&registry, id).await) });
+            self.fetching.insert(id, task.id());
+        }
+    }
+
+    /// A fetch that ended abnormally brought nothing, and a partition waits for it.
+    fn fetch_again(&mut self, error: &JoinError) {
+        tracing::error!(error = %error, "a schema fetch ended abnormally and is repeated");
+        let failed = self.fetching.iter().find(|(_, task)| **task == error.id());
+        if let Some(id) = failed.map(|(id, _)| *id) {
+            self.fetching.remove(&id);
+            self.fetch(id);
         }
     }
 
@@ -168,7 +187,12 @@ impl Decoding {
                 }
             }
             None => {
-                self.unknown.insert(id, Instant::now() + UNKNOWN_STANDS);
+                let now = Instant::now();
+                self.unknown.retain(|_, until| *until > now);
+                if self.unknown.len() >= UNKNOWN_MAX {
+                    self.unknown.clear();
+                }
+                self.unknown.insert(id, now + UNKNOWN_STANDS);
             }
         }
         let waiting = self.stalled.iter().filter(|(_, stall)| stall.schema == id);

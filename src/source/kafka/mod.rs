@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
+use crate::decode::wanted::Wanted;
 use crate::event::delivery::{SourceCommand, SourceEvent};
 use crate::ledger::claims::Claims;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub brokers: String,
     /// The consumer group.
     pub group: String,
+    /// The tables whose changes are read; those of others are skipped.
+    pub wanted: Wanted,
     /// The topics; those that do not exist yet are picked up when they appear.
     pub topics: Vec<String>,
     /// Where a group that never ran starts.
@@ -122,6 +125,7 @@ pub fn start(
 ) -> Result<Running, Error> {
     let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX / client::BATCH_MAX);
     let group = options.group.clone();
+    let wanted = options.wanted.clone();
     let (pauses, paused_by_decoding) = mpsc::channel();
     let poller = poll::Poller::new(
         options,
@@ -134,7 +138,7 @@ pub fn start(
         group: group.clone(),
         source,
     })?;
-    let decoding = decoding::Decoding::new(decoder, registry, undecoded, events, pauses);
+    let decoding = decoding::Decoding::new(decoder, wanted, registry, undecoded, events, pauses);
     let decoding = tokio::spawn(decoding.run());
     let thread = std::thread::Builder::new()
         .name(format!("poll {group}"))
