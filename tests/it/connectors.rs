@@ -58,6 +58,25 @@ async fn a_campaign_stays_in_one_partition_and_secrets_stay_in_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_right_after_a_connector_was_applied_is_captured() {
+    let _stack = stack::shared().await;
+    let world = World::captured("apply_then_write").await;
+    sqlx::query("INSERT INTO work (k, seq) VALUES (1, 1)")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    until("the topic", Duration::from_secs(60), async || {
+        producer::exists(&world.topic()).then_some(())
+    })
+    .await;
+    until("the row", Duration::from_secs(60), async || {
+        (producer::read_all(&world.topic()).await.len() == 1).then_some(())
+    })
+    .await;
+    world.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn applying_again_changes_nothing_and_a_task_that_fails_is_explained() {
     let _stack = stack::shared().await;
     let world = World::captured("apply").await;
@@ -75,6 +94,8 @@ async fn applying_again_changes_nothing_and_a_task_that_fails_is_explained() {
     let (code, said) = world.deploy_connector(config.clone()).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("unchanged"), "{said}");
+    let active = format!("its slot {} is active", world.name);
+    assert!(said.contains(&active), "rows written now are captured: {said}");
 
     // Nobody sets this variable, so Connect takes the text itself for a number.
     config.insert(

@@ -128,27 +128,8 @@ impl World {
         }
         let file = std::env::temp_dir().join(format!("{}.json", self.name));
         std::fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
-        let answer = self
-            .afterwrite(&["connector", "apply", file.to_str().unwrap(), "--wait-s", "60"])
-            .await;
-        if answer.0 == 0 {
-            self.await_slot().await;
-        }
-        answer
-    }
-
-    /// The task runs before its slot exists: only what is written after the slot was made is captured.
-    async fn await_slot(&self) {
-        let sql = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
-        until("the replication slot", Duration::from_secs(60), async || {
-            let active: Option<bool> = sqlx::query_scalar(sql)
-                .bind(&self.name)
-                .fetch_optional(&self.pool)
-                .await
-                .unwrap();
-            active.filter(|active| *active).map(|_| ())
-        })
-        .await;
+        self.afterwrite(&["connector", "apply", file.to_str().unwrap(), "--wait-s", "60"])
+            .await
     }
 
     /// Starts a worker with the recording handler.

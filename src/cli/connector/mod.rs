@@ -4,6 +4,8 @@ mod file;
 
 mod patience;
 
+mod slot;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use serde::Serialize;
 
 use self::file::{FOLDER, Wanted, differing, read};
 use self::patience::Patience;
+use self::slot::Slot;
 use crate::cli::Failure;
 use crate::cli::output::{Output, table};
 use crate::clients::connect::{ConnectClient, ConnectError, ConnectorStatus, Objection, Part};
@@ -41,7 +44,7 @@ pub struct ConnectorArgs {
 pub enum Action {
     /// Show what apply would change; changes nothing
     Plan(FileArgs),
-    /// Make a connector, or change it to what its file says, and wait until it runs that way
+    /// Make a connector, or change it to what its file says, and wait until it runs that way and captures
     Apply(ApplyArgs),
     /// Show the state of one connector or of all, with the trace of what failed
     Status {
@@ -103,6 +106,12 @@ enum ConnectorFailure {
         wait_s: u64,
         state: String,
     },
+    #[error(
+        "the connector runs, and its replication slot {name} was not active within {wait_s} s in the database of \
+         postgres.url (DATABASE_URL): is that the one it captures? Look at the log of kafka connect, or give it more \
+         time with --wait-s"
+    )]
+    NoSlot { name: String, wait_s: u64 },
     #[error("connector {name} failed: {trace}")]
     Failed { name: String, trace: String },
     #[error("there is no connector {0}")]
@@ -135,7 +144,7 @@ pub async fn run(args: &ConnectorArgs, config: &Config, output: Output) -> Resul
     match &args.action {
         Action::Plan(args) => plan(&client, &args.file, output).await,
         Action::Apply(args) => {
-            let report = Box::pin(apply(&client, &args.file.file, args.wait.wait_s)).await?;
+            let report = Box::pin(apply(&client, config, &args.file.file, args.wait.wait_s)).await?;
             output.print(&report, Report::in_words)
         }
         Action::Status { name } => status(&client, name.as_deref(), output).await,
@@ -154,6 +163,9 @@ struct Report {
     changed: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<ConnectorStatus>,
+    /// Whether what is written now is captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<Slot>,
 }
 
 impl Report {
@@ -166,6 +178,9 @@ impl Report {
             let places: BTreeSet<&str> = status.tasks.iter().map(|task| task.worker_id.as_str()).collect();
             let places: Vec<&str> = places.into_iter().collect();
             text.push_str(&format!("; it runs on {}", places.join(", ")));
+        }
+        if let Some(slot) = &self.slot {
+            text.push_str(&format!("; {}", slot.in_words()));
         }
         text
     }
@@ -187,6 +202,7 @@ async fn plan(client: &ConnectClient, file: &str, output: Output) -> Result<(), 
         connector: wanted.name,
         changed,
         status: None,
+        slot: None,
     };
     output.print(&report, Report::in_words)
 }
@@ -198,7 +214,9 @@ async fn plan(client: &ConnectClient, file: &str, output: Output) -> Result<(), 
 /// stopped first, until its last task is gone: whatever runs afterwards runs with the new configuration. The position is
 /// kept. The configuration is checked before, so that a mistake stops nothing; and whoever is cut off in the middle
 /// leaves a stopped connector, which the next apply resumes.
-async fn apply(client: &ConnectClient, file: &str, wait_s: u64) -> Result<Report, Failure> {
+///
+/// A task that runs does not capture yet: that begins with its replication slot, which is waited for last.
+async fn apply(client: &ConnectClient, config: &Config, file: &str, wait_s: u64) -> Result<Report, Failure> {
     let wanted = read(file)?;
     let name = wanted.name.clone();
     let patience = Patience::new(wait_s);
@@ -243,11 +261,13 @@ async fn apply(client: &ConnectClient, file: &str, wait_s: u64) -> Result<Report
     }
     let runs = |status: Option<&ConnectorStatus>| status.is_some_and(ConnectorStatus::runs);
     let status = patience.until(client, &name, "running", runs).await?;
+    let slot = slot::await_active(config, &wanted.config, &patience).await?;
     Ok(Report {
         connector: name,
         result,
         changed,
         status,
+        slot,
     })
 }
 
@@ -315,6 +335,7 @@ async fn delete(client: &ConnectClient, name: &str, wait_s: u64, output: Output)
         result: "deleted",
         changed: Vec::new(),
         status: None,
+        slot: None,
     };
     output.print(&report, |report| {
         format!("{}; its replication slot and stored position remain", report.in_words())

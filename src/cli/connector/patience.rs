@@ -9,7 +9,7 @@ use crate::cli::Failure;
 use crate::clients::connect::{ConnectClient, ConnectError, ConnectorStatus};
 
 /// How often the state is asked for while waiting.
-const POLL_EVERY: Duration = Duration::from_millis(200);
+pub(super) const POLL_EVERY: Duration = Duration::from_millis(200);
 
 /// Longest wait before a busy cluster is asked again.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ const FAILED_FOR: Duration = Duration::from_secs(3);
 /// A deadline, and what is done until then.
 #[derive(Debug)]
 pub(super) struct Patience {
-    wait_s: u64,
+    pub(super) wait_s: u64,
     deadline: Instant,
 }
 
@@ -33,7 +33,7 @@ impl Patience {
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 

@@ -1,7 +1,7 @@
 //! From an empty database to a worker that reacts, each step proved before the next one begins.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
@@ -21,7 +21,7 @@ use crate::config::Config;
 /// How often a state is asked for that nobody announces.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The connector's slot, and the worker's partitions, must be there by then.
+/// Every handler must have reacted by then.
 const READY_MAX: Duration = Duration::from_secs(90);
 
 /// What the rehearsal has to bring about: every handler did something, and so did every way between them.
@@ -61,21 +61,8 @@ pub(super) async fn install(
     let applied = stack
         .afterwrite(&["connector", "apply", &connector.display().to_string()], settings)
         .await?;
-    // The task runs before its slot exists: only what is written after the slot was made is captured.
-    let slot = slot_of(&connector)?;
-    let deadline = Instant::now() + READY_MAX;
-    while !is_active(&pool, &slot).await? {
-        if Instant::now() >= deadline {
-            return Err(DemoFailure::Late {
-                what: format!("the replication slot {slot} to be used by the connector"),
-                seconds: READY_MAX.as_secs(),
-                log: place.log("connect"),
-            });
-        }
-        sleep(LOOK_EVERY).await;
-    }
     drop(waiting);
-    screen.note(&format!("{applied}; its slot {slot} is active"));
+    screen.note(&applied);
     Ok(pool)
 }
 
@@ -95,27 +82,6 @@ async fn make_tables(pool: &PgPool, place: &Place) -> Result<bool, DemoFailure> 
         .await
         .map_err(DemoFailure::Write)?;
     Ok(true)
-}
-
-fn slot_of(connector: &Path) -> Result<String, DemoFailure> {
-    let text = std::fs::read_to_string(connector).map_err(|source| DemoFailure::Log {
-        path: connector.to_owned(),
-        source,
-    })?;
-    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    config["slot.name"]
-        .as_str()
-        .map(str::to_owned)
-        .ok_or(DemoFailure::Wrong("connectors/waitlist.json names no slot.name"))
-}
-
-async fn is_active(pool: &PgPool, slot: &str) -> Result<bool, DemoFailure> {
-    let active: Option<bool> = sqlx::query_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1")
-        .bind(slot)
-        .fetch_optional(pool)
-        .await
-        .map_err(DemoFailure::Watch)?;
-    Ok(active == Some(true))
 }
 
 /// Rows that wake every handler.
