@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
+use crate::dead_letter::reader;
 use crate::dead_letter::state::{self, LetterRow};
 
 /// Longest error text in a table; `dlq show` has all of it.
@@ -102,7 +103,7 @@ fn letters_table(letters: &[LetterRow]) -> String {
     ];
     let rows = letters.iter().map(|letter| {
         [
-            letter.letter_id.chars().take(12).collect(),
+            letter.short_id().to_owned(),
             letter.failed_at.format("%Y-%m-%d %H:%M:%S").to_string(),
             letter.handler.clone(),
             letter.table_name.clone().unwrap_or_else(|| "-".to_owned()),
@@ -132,6 +133,14 @@ enum FindFailed {
     None(String),
     #[error("{0} is the beginning of more than one dead letter's id: give more of it")]
     Several(String),
+}
+
+/// Exit code 3 when the broker was away, 1 when the letter is.
+fn unreadable(error: reader::Error) -> Failure {
+    match error.is_unreachable() {
+        true => Failure::unreachable(error),
+        false => Failure::failed(error),
+    }
 }
 
 /// The letter whose id begins so.

@@ -2,6 +2,8 @@
 //!
 //! Readers assign partitions themselves and never join a group, so reading disturbs nobody.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bytes::Bytes;
@@ -23,6 +26,25 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a partition that has no leader is asked again.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
+/// Letters that are read ahead of whoever asked for them.
+const AHEAD_MAX: usize = 16;
+
+/// What librdkafka says of brokers that do not answer.
+const AWAY: [RDKafkaErrorCode; 5] = [
+    RDKafkaErrorCode::BrokerTransportFailure,
+    RDKafkaErrorCode::AllBrokersDown,
+    RDKafkaErrorCode::Resolve,
+    RDKafkaErrorCode::OperationTimedOut,
+    RDKafkaErrorCode::RequestTimedOut,
+];
+
+/// What is said of a topic or a partition that does not exist.
+const UNKNOWN: [RDKafkaErrorCode; 3] = [
+    RDKafkaErrorCode::UnknownTopic,
+    RDKafkaErrorCode::UnknownPartition,
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+];
+
 /// A dead letter could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,15 +58,36 @@ pub enum Error {
         source: KafkaError,
     },
     /// The letter's bytes are no longer there.
-    #[error("no record at {topic}[{partition}] offset {offset}: retention removed it, or the topic was made anew")]
-    Gone {
+    #[error("no record at {0}: retention removed it, or the topic was deleted or made anew")]
+    Gone(Place),
+    /// The record should be there, and did not come. Whether it is there is not known.
+    #[error("the record at {place} did not arrive within {} s; is the broker there?", within.as_secs())]
+    Silent {
+        /// Where it should be.
+        place: Place,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// There is no such topic.
+    #[error("there is no dead-letter topic {topic}")]
+    Missing {
         /// The topic.
         topic: String,
-        /// The partition.
-        partition: i32,
-        /// The offset.
-        offset: i64,
     },
+    /// The reading thread ended before it had read everything.
+    #[error("reading dead letters ended abnormally")]
+    Abandoned,
+}
+
+impl Error {
+    /// Whether the broker was away: asking again later may help, and nothing is known about the letter.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Read { source, .. } => source.rdkafka_error_code().is_some_and(|code| AWAY.contains(&code)),
+            Self::Silent { .. } => true,
+            Self::Gone(_) | Self::Missing { .. } | Self::Abandoned => false,
+        }
+    }
 }
 
 /// A letter as it stands in its topic.
@@ -54,6 +97,37 @@ pub struct Stored {
     pub place: Place,
     /// Its record, with all headers.
     pub record: RawRecord,
+}
+
+/// Reads letters one after the other, with one client a topic; the answers come in the same order. Dropping the receiver
+/// ends it.
+pub fn read_all(options: Options, places: Vec<Place>) -> mpsc::Receiver<Result<RawRecord, Error>> {
+    let (answers, receiver) = mpsc::channel(AHEAD_MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut readers = HashMap::new();
+        for place in &places {
+            let reader = match readers.entry(place.topic.clone()) {
+                Entry::Occupied(known) => Ok(known.into_mut()),
+                Entry::Vacant(missing) => Reader::new(&options, &place.topic).map(|reader| missing.insert(reader)),
+            };
+            let answer = reader.and_then(|reader: &mut Reader| reader.read(place));
+            if answers.blocking_send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Reads one letter.
+///
+/// # Errors
+/// When the broker does not answer, or nothing stands there any more.
+pub async fn read(options: Options, place: Place) -> Result<RawRecord, Error> {
+    read_all(options, vec![place])
+        .recv()
+        .await
+        .unwrap_or(Err(Error::Abandoned))
 }
 
 /// Reads dead-letter topics.
@@ -97,12 +171,11 @@ impl Reader {
     /// # Errors
     /// When the broker does not answer, or nothing stands there any more.
     pub fn read(&self, place: &Place) -> Result<RawRecord, Error> {
-        let gone = || Error::Gone {
-            topic: place.topic.clone(),
-            partition: place.partition,
-            offset: place.offset,
+        let gone = || Error::Gone(place.clone());
+        let (low, high) = match self.bounds(place.partition) {
+            Err(Error::Read { source, .. }) if is_unknown(&source) => return Err(gone()),
+            answer => answer?,
         };
-        let (low, high) = self.bounds(&place.topic, place.partition)?;
         if place.offset < low || place.offset >= high {
             return Err(gone());
         }
@@ -110,12 +183,17 @@ impl Reader {
         let deadline = Instant::now() + QUESTION_TIMEOUT;
         while Instant::now() < deadline {
             match self.next(Duration::from_millis(100))? {
-                Some(stored) if stored.place.offset == place.offset => return Ok(stored.record),
-                Some(stored) if stored.place.offset > place.offset => return Err(gone()),
+                Some(stored) if stored.place == *place => return Ok(stored.record),
+                Some(stored) if stored.place.partition == place.partition && stored.place.offset > place.offset => {
+                    return Err(gone());
+                }
                 Some(_) | None => {}
             }
         }
-        Err(gone())
+        Err(Error::Silent {
+            place: place.clone(),
+            within: QUESTION_TIMEOUT,
+        })
     }
 
     /// Starts following the topic: from its beginning, or from its end.
@@ -127,14 +205,21 @@ impl Reader {
             .consumer
             .fetch_metadata(Some(&self.topic), QUESTION_TIMEOUT)
             .map_err(|source| self.failed(source))?;
+        let refused = metadata.topics().iter().find_map(|topic| topic.error());
+        match refused.map(|error| KafkaError::MetadataFetch(error.into())) {
+            Some(error) if !is_unknown(&error) && !is_between_leaders(&error) => return Err(self.failed(error)),
+            _ => {}
+        }
         let mut partitions = Vec::new();
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
             // An explicit end: "end" would be resolved at the first fetch, and letters written before it be missed.
-            let (low, high) = self.bounds(&self.topic, partition.id())?;
+            let (low, high) = self.bounds(partition.id())?;
             partitions.push((partition.id(), Offset::Offset(if from_beginning { low } else { high })));
         }
         if partitions.is_empty() {
-            return Err(self.failed(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)));
+            return Err(Error::Missing {
+                topic: self.topic.clone(),
+            });
         }
         self.assign(&partitions)
     }
@@ -157,7 +242,8 @@ impl Reader {
 
     /// The first offset of a partition and the one after its last. A partition whose leader is being chosen, as in the
     /// moments after its topic was made, is asked again.
-    fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+    fn bounds(&self, partition: i32) -> Result<(i64, i64), Error> {
+        let topic = self.topic.as_str();
         let deadline = Instant::now() + QUESTION_TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -187,6 +273,10 @@ fn is_between_leaders(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
     )
+}
+
+fn is_unknown(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| UNKNOWN.contains(&code))
 }
 
 fn stored(message: &BorrowedMessage<'_>) -> Stored {
@@ -224,6 +314,33 @@ mod tests {
             (RDKafkaErrorCode::TopicAuthorizationFailed, false),
         ] {
             assert_eq!(is_between_leaders(&KafkaError::MetadataFetch(code)), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_is_away_is_not_taken_for_a_letter_that_is_gone() {
+        let place = Place {
+            topic: "g.dlq".to_owned(),
+            partition: 2,
+            offset: 7,
+        };
+        let read = |code| Error::Read {
+            topic: "g.dlq".to_owned(),
+            source: KafkaError::MetadataFetch(code),
+        };
+        let silent = Error::Silent {
+            place: place.clone(),
+            within: QUESTION_TIMEOUT,
+        };
+        assert!(!silent.to_string().contains("retention"), "{silent}");
+        for (error, expected) in [
+            (read(RDKafkaErrorCode::BrokerTransportFailure), true),
+            (read(RDKafkaErrorCode::OperationTimedOut), true),
+            (read(RDKafkaErrorCode::TopicAuthorizationFailed), false),
+            (silent, true),
+            (Error::Gone(place), false),
+        ] {
+            assert_eq!(error.is_unreachable(), expected, "{error:?}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The state of dead letters in Postgres: one row a letter.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 
@@ -15,6 +17,12 @@ pub struct Place {
     pub partition: i32,
     /// The offset in it.
     pub offset: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}[{}] offset {}", self.topic, self.partition, self.offset)
+    }
 }
 
 /// A letter as `dlq list` shows it.
@@ -65,6 +73,39 @@ pub struct LetterRow {
     /// `open`, `parked`, `replaying`, `replayed` or `discarded`.
     pub state: String,
 }
+
+impl LetterRow {
+    /// Where the letter's bytes are.
+    pub fn stored(&self) -> Place {
+        Place {
+            topic: self.dlq_topic.clone(),
+            partition: self.dlq_partition,
+            offset: self.dlq_offset,
+        }
+    }
+
+    /// Where the original record came from.
+    pub fn source(&self) -> Place {
+        Place {
+            topic: self.source_topic.clone(),
+            partition: self.source_partition,
+            offset: self.source_offset,
+        }
+    }
+
+    /// The beginning of the id, which is enough for people and for `dlq show`.
+    pub fn short_id(&self) -> &str {
+        short_id(&self.letter_id)
+    }
+}
+
+/// The beginning of a letter's id.
+pub fn short_id(id: &str) -> &str {
+    id.get(..SHORT_ID_BYTES).unwrap_or(id)
+}
+
+/// Ids are hexadecimal.
+const SHORT_ID_BYTES: usize = 12;
 
 const COLUMNS: &str = "letter_id, group_name, handler, encode(event_id, 'hex') AS event_id, table_name, class, error, \
      attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic, \

@@ -8,9 +8,8 @@ use super::stage::Stage;
 use super::story::LINUS;
 use crate::app;
 use crate::config::Config;
-use crate::dead_letter::reader::Reader;
-use crate::dead_letter::state::{self, LetterRow, Place};
-use crate::dead_letter::{headers, requests, topic};
+use crate::dead_letter::state::{self, LetterRow};
+use crate::dead_letter::{headers, reader, requests};
 use crate::event::delivery::RawRecord;
 
 /// Who asks for the replay.
@@ -34,7 +33,10 @@ pub(super) async fn play(
     stage.expect(&["letter open", "place linus 7"]).await?;
 
     let letter = open_letter(pool, config).await?;
-    let record = read(config, &letter).await?;
+    let options = app::dead_letter_topics(config);
+    let record = reader::read(options, letter.stored())
+        .await
+        .map_err(DemoFailure::Letter)?;
     show(stage, &letter, &record);
 
     let rows = campaign.mend_template().await.map_err(DemoFailure::Write)?;
@@ -45,7 +47,7 @@ pub(super) async fn play(
         .ok_or(DemoFailure::Wrong(
             "the dead letter was not open when its replay was asked for",
         ))?;
-    let command = format!("afterwrite dlq replay {}", short(&letter));
+    let command = format!("afterwrite dlq replay {}", letter.short_id());
     stage.did("the letter is sent back to the handler that failed", &command, 0);
     stage.expect(&["mail verification linus", "letter replayed"]).await
 }
@@ -60,21 +62,6 @@ async fn open_letter(pool: &PgPool, config: &Config) -> Result<LetterRow, DemoFa
         .ok_or(DemoFailure::Wrong("the dead letter is gone from the list of open ones"))
 }
 
-/// The letter's bytes, from its topic.
-async fn read(config: &Config, letter: &LetterRow) -> Result<RawRecord, DemoFailure> {
-    let options: topic::Options = app::dead_letter_topics(config);
-    let place = Place {
-        topic: letter.dlq_topic.clone(),
-        partition: letter.dlq_partition,
-        offset: letter.dlq_offset,
-    };
-    let reading = tokio::task::spawn_blocking(move || Reader::new(&options, &place.topic)?.read(&place));
-    match reading.await {
-        Ok(record) => record.map_err(DemoFailure::Letter),
-        Err(_) => Err(DemoFailure::Wrong("reading the dead letter ended abnormally")),
-    }
-}
-
 fn show(stage: &Stage<'_>, letter: &LetterRow, record: &RawRecord) {
     let key = record
         .key
@@ -82,16 +69,9 @@ fn show(stage: &Stage<'_>, letter: &LetterRow, record: &RawRecord) {
         .map(|key| String::from_utf8_lossy(key).into_owned())
         .unwrap_or_default();
     let attempts = headers::text(&record.headers, "afterwrite.attempts").unwrap_or("?");
-    let source = format!(
-        "{}[{}] offset {}",
-        letter.source_topic, letter.source_partition, letter.source_offset
-    );
-    let stored = format!(
-        "{}[{}] offset {}",
-        letter.dlq_topic, letter.dlq_partition, letter.dlq_offset
-    );
+    let (source, stored) = (letter.source().to_string(), letter.stored().to_string());
     for (name, value) in [
-        ("letter", short(letter)),
+        ("letter", letter.short_id()),
         ("class", &letter.class),
         ("handler", &letter.handler),
         ("table", letter.table_name.as_deref().unwrap_or("-")),
@@ -103,8 +83,4 @@ fn show(stage: &Stage<'_>, letter: &LetterRow, record: &RawRecord) {
     ] {
         stage.screen.line(&format!("         {name:<10} {value}"));
     }
-}
-
-fn short(letter: &LetterRow) -> &str {
-    letter.letter_id.get(..12).unwrap_or(&letter.letter_id)
 }

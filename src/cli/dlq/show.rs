@@ -5,12 +5,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::app;
-use crate::cli::dlq::find;
+use crate::cli::dlq::{find, unreadable};
 use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
-use crate::dead_letter::reader::Reader;
-use crate::dead_letter::state::{LetterRow, Place};
+use crate::dead_letter::reader;
+use crate::dead_letter::state::LetterRow;
 use crate::decode::canonical::Canonical;
 use crate::decode::registry::Registry;
 use crate::decode::{Decoder, resolve};
@@ -37,21 +37,10 @@ struct Shown {
 pub(super) async fn run(args: &ShowArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let pool = database::connect(config).await?;
     let letter = find(&pool, &args.letter).await?;
-    let record = read(config, &letter).await?;
+    let options = app::dead_letter_topics(config);
+    let record = reader::read(options, letter.stored()).await.map_err(unreadable)?;
     let shown = shown(config, letter, record).await?;
     output.print(&shown, in_words)
-}
-
-/// Reads a letter's bytes from its topic.
-pub(super) async fn read(config: &Config, letter: &LetterRow) -> Result<RawRecord, Failure> {
-    let options = app::dead_letter_topics(config);
-    let place = Place {
-        topic: letter.dlq_topic.clone(),
-        partition: letter.dlq_partition,
-        offset: letter.dlq_offset,
-    };
-    let reading = tokio::task::spawn_blocking(move || Reader::new(&options, &place.topic)?.read(&place));
-    reading.await.map_err(Failure::failed)?.map_err(Failure::failed)
 }
 
 async fn shown(config: &Config, letter: LetterRow, record: RawRecord) -> Result<Shown, Failure> {
@@ -83,14 +72,6 @@ async fn shown(config: &Config, letter: LetterRow, record: RawRecord) -> Result<
 
 fn in_words(shown: &Shown) -> String {
     let letter = &shown.letter;
-    let source = format!(
-        "{}[{}] offset {}",
-        letter.source_topic, letter.source_partition, letter.source_offset
-    );
-    let stored = format!(
-        "{}[{}] offset {}",
-        letter.dlq_topic, letter.dlq_partition, letter.dlq_offset
-    );
     let size = shown
         .value_bytes
         .map_or_else(|| "null".to_owned(), |bytes| format!("{bytes} bytes"));
@@ -106,8 +87,8 @@ fn in_words(shown: &Shown) -> String {
         ("first failed", letter.first_failed_at.to_rfc3339()),
         ("failed", letter.failed_at.to_rfc3339()),
         ("table", letter.table_name.clone().unwrap_or_else(|| "-".to_owned())),
-        ("source", source),
-        ("stored", stored),
+        ("source", letter.source().to_string()),
+        ("stored", letter.stored().to_string()),
         ("key", shown.key.clone().unwrap_or_else(|| "null".to_owned())),
         ("value", size),
     ];
