@@ -67,11 +67,18 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
-/// Decodes the file and prints to `out`.
+/// Decodes the file and prints to `out`, until its end or until nobody reads any more (`| head`).
 ///
 /// # Errors
 /// When a file is not what it should be, or the output cannot be written.
-pub fn run(args: &DecodeArgs, mut options: Options, mut out: impl Write) -> Result<(), Error> {
+pub fn run(args: &DecodeArgs, options: Options, out: impl Write) -> Result<(), Error> {
+    match decode_all(args, options, out) {
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        ended => ended,
+    }
+}
+
+fn decode_all(args: &DecodeArgs, mut options: Options, mut out: impl Write) -> Result<(), Error> {
     // Reads are decoded to be shown; they stay skipped.
     options.reads = true;
     let decoder = Decoder::new(options);
@@ -268,15 +275,41 @@ mod tests {
     use super::*;
 
     fn run_on(text: &str) -> Result<String, Error> {
+        let mut out = Vec::new();
+        run_into(text, &mut out).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    fn run_into(text: &str, out: impl Write) -> Result<(), Error> {
         let folder = std::env::temp_dir().join(format!("afterwrite-decode-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("records.jsonl");
         std::fs::write(&file, text).unwrap();
         let args = DecodeArgs { file, schemas: None };
-        let mut out = Vec::new();
-        let answer = run(&args, Options::default(), &mut out);
+        let answer = run(&args, Options::default(), out);
         std::fs::remove_dir_all(&folder).unwrap();
-        answer.map(|()| String::from_utf8(out).unwrap())
+        answer
+    }
+
+    /// Takes so many bytes, and then fails.
+    struct Full(usize, io::ErrorKind);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(self.1)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_left_ends_the_command_well() {
+        let text = format!("{}\n", r#"{"topic":"t","value":null}"#).repeat(3);
+        assert!(run_into(&text, Full(150, io::ErrorKind::BrokenPipe)).is_ok());
+        let failed = run_into(&text, Full(150, io::ErrorKind::StorageFull));
+        assert!(matches!(failed, Err(Error::Write(_))));
     }
 
     #[test]

@@ -63,10 +63,22 @@ fn arrangement(width: Option<u16>) -> ContentArrangement {
 /// # Errors
 /// When standard output cannot be written for another reason.
 pub fn print_line(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    write_line(&mut io::stdout().lock(), text).map(|_| ())
+}
+
+/// The same for a command without an end of its own; answers whether somebody still reads.
+///
+/// # Errors
+/// When standard output cannot be written for another reason.
+pub fn print_next_line(text: &str) -> Result<bool, Failure> {
+    write_line(&mut io::stdout().lock(), text)
+}
+
+fn write_line(out: &mut impl Write, text: &str) -> Result<bool, Failure> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::failed),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed(error)),
     }
 }
 
@@ -79,5 +91,21 @@ mod tests {
         assert!(matches!(arrangement(Some(0)), ContentArrangement::Disabled));
         assert!(matches!(arrangement(Some(80)), ContentArrangement::Dynamic));
         assert!(matches!(arrangement(None), ContentArrangement::Dynamic));
+    }
+
+    #[test]
+    fn a_reader_that_has_left_is_no_error_and_everything_else_is() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(write_line(&mut Vec::new(), "x").unwrap());
+        assert!(!write_line(&mut Broken(io::ErrorKind::BrokenPipe), "x").unwrap());
+        assert!(write_line(&mut Broken(io::ErrorKind::StorageFull), "x").is_err());
     }
 }

@@ -1,17 +1,25 @@
 //! `afterwrite dlq tail`: dead letters as they are written.
 
+use std::pin::pin;
+use std::str::FromStr;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
+use tokio::sync::mpsc;
 
 use crate::app;
-use crate::cli::output::Output;
+use crate::cli::dlq::unreadable;
+use crate::cli::output::{Output, print_next_line};
 use crate::cli::{Failure, stop_signal};
 use crate::config::Config;
-use crate::dead_letter::headers;
-use crate::dead_letter::reader::{Reader, Stored};
-use crate::dead_letter::topic;
+use crate::dead_letter::reader::{self, Reader, Stored};
+use crate::dead_letter::state::short_id;
+use crate::dead_letter::{headers, topic};
+
+/// Letters that are read ahead of the terminal.
+const AHEAD_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {
@@ -26,10 +34,22 @@ pub(super) struct TailArgs {
     limit: Option<u64>,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no dead-letter topic {topic}: the first `afterwrite run` of a group makes it. Is {group} meant? The groups \
+     of this configuration are {known}"
+)]
+struct Missing {
+    topic: String,
+    group: String,
+    known: String,
+}
+
 pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let options = app::dead_letter_topics(config);
-    let name = topic::name(&config.group_name(&args.group));
-    let (letters, mut following) = tokio::sync::mpsc::channel(64);
+    let group = config.group_name(&args.group);
+    let name = topic::name(&group);
+    let (letters, following) = mpsc::channel(AHEAD_MAX);
     let from_beginning = args.from_beginning;
     let topic = name.clone();
     let reading = tokio::task::spawn_blocking(move || {
@@ -47,55 +67,241 @@ pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Res
     if output == Output::Table {
         eprintln!("following {name}; Ctrl-C ends");
     }
-    let mut left = args.limit.unwrap_or(u64::MAX);
-    while left > 0 {
-        tokio::select! {
-            stored = following.recv() => match stored {
-                Some(stored) => {
-                    print(&stored, output);
-                    left -= 1;
-                }
-                None => break,
-            },
-            stopped = stop_signal() => {
-                stopped?;
-                break;
-            }
-        }
-    }
-    drop(following);
-    reading
-        .await
-        .map_err(Failure::failed)?
-        .map_err(|error: crate::dead_letter::reader::Error| Failure::unreachable(error))
+    follow(following, stop_signal(), args.limit, |stored| {
+        print_next_line(&line(&group, stored, output)?)
+    })
+    .await?;
+    reading.await.map_err(Failure::failed)?.map_err(|error| match error {
+        reader::Error::Missing { topic } => Failure::failed(Missing {
+            topic,
+            group: args.group.clone(),
+            known: known_groups(config),
+        }),
+        error => unreadable(error),
+    })
 }
 
-/// Prints one letter in one line; JSON carries the header names without their prefix.
-fn print(stored: &Stored, output: Output) {
-    let header = |name: &str| headers::text(&stored.record.headers, name).unwrap_or("-").to_owned();
-    let ours = |name: &str| header(&format!("{}{name}", headers::PREFIX));
-    let source = |name: &str| header(&format!("{}{name}", headers::CONNECT_PREFIX));
-    match output {
-        Output::Table => println!(
+/// Hands letters on until there are no more, `limit` is reached, nobody wants more, or `stop` completes; whoever stops is
+/// heard between any two letters.
+async fn follow(
+    mut following: mpsc::Receiver<Stored>,
+    stop: impl Future<Output = Result<(), Failure>>,
+    limit: Option<u64>,
+    mut print: impl FnMut(&Stored) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut stop = pin!(stop);
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        tokio::select! {
+            biased;
+            stopped = &mut stop => return stopped,
+            stored = following.recv() => match stored {
+                Some(stored) if print(&stored)? => left -= 1,
+                Some(_) | None => return Ok(()),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn known_groups(config: &Config) -> String {
+    match app::waitlist::handlers(config) {
+        Ok(handlers) => {
+            let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
+            names.join(", ")
+        }
+        Err(error) => format!("not known ({error:#})"),
+    }
+}
+
+/// A letter as `dlq list` prints it, as far as its headers tell.
+#[derive(Debug, Serialize)]
+struct Letter<'a> {
+    letter_id: Option<&'a str>,
+    group: &'a str,
+    handler: Option<&'a str>,
+    event_id: Option<&'a str>,
+    table: Option<&'a str>,
+    class: Option<&'a str>,
+    error: Option<&'a str>,
+    attempts: Option<u32>,
+    first_failed_at: Option<DateTime<Utc>>,
+    failed_at: Option<DateTime<Utc>>,
+    replays: Option<u32>,
+    topic: Option<&'a str>,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    /// Known to the database only.
+    state: Option<&'a str>,
+}
+
+impl<'a> Letter<'a> {
+    fn of(group: &'a str, stored: &'a Stored) -> Self {
+        let headers = &stored.record.headers;
+        let ours = |name: &str| headers::text(headers, &format!("{}{name}", headers::PREFIX));
+        let source = |name: &str| headers::text(headers, &format!("{}{name}", headers::CONNECT_PREFIX));
+        Self {
+            letter_id: ours("letter_id"),
+            group,
+            handler: ours("handler"),
+            event_id: ours("event_id"),
+            table: ours("table"),
+            class: ours("class"),
+            error: ours("error"),
+            attempts: parsed(ours("attempts")),
+            first_failed_at: parsed(ours("first_failed_at")),
+            failed_at: parsed(ours("failed_at")),
+            replays: parsed(ours("replays")),
+            topic: source("topic"),
+            partition: parsed(source("partition")),
+            offset: parsed(source("offset")),
+            state: None,
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let or_dash = |text: Option<&'a str>| text.unwrap_or("-");
+        let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        format!(
             "{}  {:<12}  {:<9}  {}  {:<24}  {}[{}] offset {}  {}",
-            ours("failed_at"),
-            ours("class"),
-            ours("handler"),
-            &ours("letter_id").chars().take(12).collect::<String>(),
-            ours("table"),
-            source("topic"),
-            source("partition"),
-            source("offset"),
-            ours("error")
-        ),
-        Output::Json => println!(
-            "{}",
-            json!({
-                "letter_id": ours("letter_id"), "handler": ours("handler"), "event_id": ours("event_id"),
-                "table": ours("table"), "class": ours("class"), "error": ours("error"), "attempts": ours("attempts"),
-                "first_failed_at": ours("first_failed_at"), "failed_at": ours("failed_at"), "replays": ours("replays"),
-                "topic": source("topic"), "partition": source("partition"), "offset": source("offset"),
-            })
-        ),
+            self.failed_at.map_or_else(|| "-".to_owned(), |at| at.to_rfc3339()),
+            or_dash(self.class),
+            or_dash(self.handler),
+            short_id(or_dash(self.letter_id)),
+            or_dash(self.table),
+            or_dash(self.topic),
+            number(self.partition.map(i64::from)),
+            number(self.offset),
+            or_dash(self.error)
+        )
+    }
+}
+
+fn parsed<T: FromStr>(text: Option<&str>) -> Option<T> {
+    text?.parse().ok()
+}
+
+/// One letter in one line.
+fn line(group: &str, stored: &Stored, output: Output) -> Result<String, Failure> {
+    let letter = Letter::of(group, stored);
+    match output {
+        Output::Table => Ok(letter.in_words()),
+        Output::Json => serde_json::to_string(&letter).map_err(Failure::failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::dead_letter::state::{LetterRow, Place};
+    use crate::event::delivery::RawRecord;
+
+    fn stored(headers: &[(&str, &str)]) -> Stored {
+        let header = |(name, value): &(&str, &str)| ((*name).to_owned(), Some(Bytes::from((*value).to_owned())));
+        Stored {
+            place: Place {
+                topic: "g.dlq".to_owned(),
+                partition: 0,
+                offset: 0,
+            },
+            record: RawRecord {
+                key: None,
+                value: None,
+                headers: headers.iter().map(header).collect(),
+                timestamp_ms: None,
+            },
+        }
+    }
+
+    #[test]
+    fn json_has_the_shape_of_the_list() {
+        let at: DateTime<Utc> = "2026-01-02T03:04:05.678Z".parse().unwrap();
+        let listed = LetterRow {
+            letter_id: "3f2a".to_owned(),
+            group_name: "g".to_owned(),
+            handler: "email".to_owned(),
+            event_id: None,
+            table_name: None,
+            class: "undecodable".to_owned(),
+            error: "no schema".to_owned(),
+            attempts: 1,
+            first_failed_at: at,
+            failed_at: at,
+            replays: 2,
+            source_topic: "t".to_owned(),
+            source_partition: 3,
+            source_offset: 4,
+            dlq_topic: String::new(),
+            dlq_partition: 0,
+            dlq_offset: 0,
+            state: "open".to_owned(),
+        };
+        let mut expected = serde_json::to_value(&listed).unwrap();
+        expected["state"] = Value::Null;
+        let written = stored(&[
+            ("afterwrite.letter_id", "3f2a"),
+            ("afterwrite.handler", "email"),
+            ("afterwrite.class", "undecodable"),
+            ("afterwrite.error", "no schema"),
+            ("afterwrite.attempts", "1"),
+            ("afterwrite.first_failed_at", &at.to_rfc3339()),
+            ("afterwrite.failed_at", &at.to_rfc3339()),
+            ("afterwrite.replays", "2"),
+            ("__connect.errors.topic", "t"),
+            ("__connect.errors.partition", "3"),
+            ("__connect.errors.offset", "4"),
+        ]);
+        let printed: Value = serde_json::from_str(&line("g", &written, Output::Json).unwrap()).unwrap();
+        assert_eq!(printed, expected);
+        let bare: Value = serde_json::from_str(&line("g", &stored(&[]), Output::Json).unwrap()).unwrap();
+        assert_eq!((&bare["error"], &bare["offset"]), (&json!(null), &json!(null)));
+        assert!(
+            line("g", &stored(&[]), Output::Table)
+                .unwrap()
+                .contains("-[-] offset -")
+        );
+    }
+
+    /// An endless stream of letters.
+    fn endless() -> mpsc::Receiver<Stored> {
+        let (letters, following) = mpsc::channel(1);
+        tokio::spawn(async move { while letters.send(stored(&[])).await.is_ok() {} });
+        following
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_heard_while_letters_stream() {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let mut stop = Some(stop);
+        let mut printed = 0;
+        let stopping = async {
+            stopped.await.unwrap();
+            Ok(())
+        };
+        follow(endless(), stopping, None, |_| {
+            printed += 1;
+            // The signal comes while a letter is printed, and is heard before the next one.
+            stop.take().unwrap().send(()).unwrap();
+            Ok(true)
+        })
+        .await
+        .unwrap();
+        assert_eq!(printed, 1);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_left_and_the_limit_end_it() {
+        for (limit, wants_more, expected) in [(Some(3), true, 3), (None, false, 1)] {
+            let mut printed = 0;
+            let ended = follow(endless(), std::future::pending(), limit, |_| {
+                printed += 1;
+                Ok(wants_more)
+            });
+            ended.await.unwrap();
+            assert_eq!(printed, expected);
+        }
     }
 }
