@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::sync::watch;
 
 use crate::app;
-use crate::cli::{Failure, stop_signal};
+use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::topic;
 
@@ -33,7 +33,7 @@ struct UnknownGroup {
 /// Runs the waitlist worker until it is told to stop.
 ///
 /// # Errors
-/// When the configuration or the database is not as it must be.
+/// Exit code 2 when the configuration is not as it must be, 3 when Postgres cannot be reached, 1 when a group fails.
 pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
     let mut handlers = app::waitlist::handlers(config).map_err(Failure::usage)?;
     let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
@@ -46,6 +46,8 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
         }));
     }
     warn_of_schedule(config);
+    // A worker waits for a database that goes away; one that never had it says so, and whoever restarts it sees why.
+    database::connect(config).await?.close().await;
     handlers.retain(|handler| only.is_empty() || only.contains(&handler.spec().name.as_str()));
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(async move {
@@ -84,6 +86,29 @@ fn warn_of_schedule(config: &Config) {
         tracing::warn!(
             settings = set.join(", "),
             "this version has no scheduled work yet: these settings do nothing"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Inputs, load};
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_reached_is_exit_code_3_and_says_so() {
+        let inputs = Inputs {
+            // Nobody listens there.
+            set: vec!["postgres.url=postgres://127.0.0.1:1/none".to_owned()],
+            ..Inputs::default()
+        };
+        let config = load(&inputs).unwrap();
+        let failure = Box::pin(run(&RunArgs { only: Vec::new() }, &config)).await.unwrap_err();
+        assert_eq!(failure.exit_code(), 3);
+        let said = failure.chain();
+        assert!(
+            said.starts_with("postgres at 127.0.0.1:1/none could not be reached"),
+            "{said}"
         );
     }
 }
