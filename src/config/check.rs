@@ -6,8 +6,8 @@ use super::Config;
 use super::engine::Engine;
 use super::waitlist::FraudCheck;
 
-/// librdkafka properties that this program sets itself, and why nobody else may.
-const OWN_PROPERTIES: [(&str, &str); 9] = [
+/// librdkafka properties that this program sets itself, also by their other names, and why nobody else may.
+const OWN_PROPERTIES: [(&str, &str); 20] = [
     ("bootstrap.servers", "set kafka.brokers instead"),
     ("metadata.broker.list", "set kafka.brokers instead"),
     ("group.id", "set kafka.group_prefix instead"),
@@ -29,7 +29,31 @@ const OWN_PROPERTIES: [(&str, &str); 9] = [
         "topic.metadata.refresh.interval.ms",
         "set kafka.metadata_refresh_ms instead",
     ),
+    (
+        "isolation.level",
+        "what a transaction wrote that was aborted never happened, and is never read",
+    ),
+    (
+        "enable.partition.eof",
+        "a worker waits for the next record, and ends of partitions tell it nothing",
+    ),
+    (
+        "allow.auto.create.topics",
+        "topics are made by the connector, and those of dead letters by the worker",
+    ),
+    ("acks", ALL_REPLICAS),
+    ("request.required.acks", ALL_REPLICAS),
+    ("enable.idempotence", "a letter that is sent again is not written again"),
+    ("delivery.timeout.ms", "set dead_letters.write_timeout_ms instead"),
+    ("message.timeout.ms", "set dead_letters.write_timeout_ms instead"),
+    ("message.max.bytes", "set dead_letters.message_bytes_max instead"),
+    ("linger.ms", AT_ONCE),
+    ("queue.buffering.max.ms", AT_ONCE),
 ];
+
+const ALL_REPLICAS: &str = "a job counts as buried when all in-sync replicas have its letter";
+
+const AT_ONCE: &str = "the lane of a letter waits for it, so it is written at once";
 
 /// New partitions must be found before a user starts to wonder.
 const METADATA_REFRESH_MS_MAX: u32 = 5_000;
