@@ -65,10 +65,14 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<HashMap<String, Counts>> {
     let shared = Shared::new(config).await?;
-    let mut groups = JoinSet::new();
-    let halt = Arc::new(watch::Sender::new(false));
+    // All are prepared before the first one runs: a group that runs already would be cut off by an error, and not leave.
+    let mut prepared = Vec::with_capacity(handlers.len());
     for handler in handlers {
-        let group = Group::prepare(config, &shared, handler).await?;
+        prepared.push(Group::prepare(config, &shared, handler).await?);
+    }
+    let halt = Arc::new(watch::Sender::new(false));
+    let mut groups = JoinSet::new();
+    for group in prepared {
         groups.spawn(group.run(halt.subscribe()));
     }
     let background = [
