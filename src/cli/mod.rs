@@ -17,6 +17,7 @@ pub mod output;
 pub mod database;
 
 use std::error::Error;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -51,7 +52,7 @@ pub struct Global {
         long,
         value_name = "FILE",
         global = true,
-        env = "AFTERWRITE_CONFIG",
+        env = CONFIG_VARIABLE,
         help_heading = "Global options"
     )]
     pub config: Option<PathBuf>,
@@ -67,6 +68,33 @@ pub struct Global {
     )]
     pub set: Vec<String>,
 }
+
+/// The variable that stands for `--config`.
+const CONFIG_VARIABLE: &str = "AFTERWRITE_CONFIG";
+
+impl Global {
+    /// The same settings as words of a command line, for a process that is started to work under them.
+    pub fn words(&self) -> Vec<OsString> {
+        let file = self.config.iter().flat_map(|file| ["--config".into(), file.into()]);
+        let set = self.set.iter().flat_map(|argument| ["--set".into(), argument.into()]);
+        file.chain(set).collect()
+    }
+
+    /// What of this was typed for a command that reads no configuration; the variable is no such word, because it is
+    /// meant for all the others.
+    fn typed_in_vain(&self, variable: Option<&OsStr>) -> Option<&'static str> {
+        let is_variable = self.config.as_ref().map(|file| file.as_os_str()) == variable;
+        match self {
+            _ if !self.set.is_empty() => Some("--set"),
+            _ if self.config.is_some() && !is_variable => Some("--config"),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} would do nothing: this command reads no configuration, and the demo makes its own. See its --help")]
+struct InVain(&'static str);
 
 /// Every command.
 #[derive(Debug, Subcommand)]
@@ -96,7 +124,13 @@ impl Cli {
     /// Everything that is wrong with it.
     pub fn configuration(&self) -> Result<Config, Failure> {
         match self.command {
-            Command::MailCatcher(_) | Command::Demo(_) => Ok(Config::default()),
+            Command::MailCatcher(_) | Command::Demo(_) => {
+                let variable = std::env::var_os(CONFIG_VARIABLE);
+                match self.global.typed_in_vain(variable.as_deref()) {
+                    Some(word) => Err(Failure::usage(InVain(word))),
+                    None => Ok(Config::default()),
+                }
+            }
             _ => {
                 let inputs = Inputs::of_process(self.global.config.as_deref(), &self.global.set);
                 load(&inputs).map_err(Failure::usage)
@@ -122,7 +156,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
             decode::run(&args, app::decode_options(&config), out).map_err(Failure::failed)
         }
         Command::Connector(args) => connector::run(&args, &config, output).await,
-        Command::Bench(args) => Box::pin(bench::run(&args, &config)).await,
+        Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words())).await,
     }
 }
 
@@ -198,13 +232,53 @@ pub async fn stop_signal() -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::{Cli, Failure};
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_for_a_command_without_any_are_refused() {
+        let refused = |words: &[&[&str]]| {
+            let cli = Cli::try_parse_from(words.concat()).unwrap();
+            cli.configuration()
+                .map(|_| ())
+                .err()
+                .map(|failure| (failure.exit_code(), failure.chain()))
+        };
+        for command in [&["demo"][..], &["mail-catcher", "--dir", "x"]] {
+            assert_eq!(refused(&[&["afterwrite"], command]), None);
+            for word in [["--set", "engine.lanes_max=5"], ["--config", "mine.toml"]] {
+                let (code, said) = refused(&[&["afterwrite"], &word, command]).unwrap();
+                assert!(code == 2 && said.starts_with(word[0]), "{code} {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_variable_is_not_taken_for_a_word_that_was_typed() {
+        let cli = Cli::try_parse_from(["afterwrite", "--config", "a.toml", "demo"]).unwrap();
+        assert_eq!(cli.global.typed_in_vain(Some("a.toml".as_ref())), None);
+        assert_eq!(cli.global.typed_in_vain(Some("b.toml".as_ref())), Some("--config"));
+    }
+
+    #[test]
+    fn a_process_that_is_started_is_given_the_same_settings() {
+        let given = [
+            "--config",
+            "a.toml",
+            "--set",
+            "engine.lanes_max=5",
+            "--set",
+            "log.format=json",
+        ];
+        let words = [&["afterwrite"], &given[..], &["run"]].concat();
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert_eq!(cli.global.words(), given);
     }
 
     #[test]

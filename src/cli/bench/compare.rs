@@ -3,6 +3,7 @@
 //! Every measurement is a process of its own, so that memory and processor time are its own too. Rounds alternate, so
 //! that whatever else the machine does falls on all of them.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 
 use clap::Args;
@@ -46,7 +47,7 @@ enum CompareError {
 }
 
 /// Fills, measures alternately, prints the table.
-pub(super) async fn run(args: &CompareArgs, config: &Config) -> Result<(), Failure> {
+pub(super) async fn run(args: &CompareArgs, config: &Config, settings: &[OsString]) -> Result<(), Failure> {
     let cluster = Cluster::of(&args.brokers, config);
     let topic = format!("afterwrite.bench.{}", Uuid::new_v4().simple());
     let filled = fill::fill(&cluster, &topic, &args.shape).await?;
@@ -56,14 +57,14 @@ pub(super) async fn run(args: &CompareArgs, config: &Config) -> Result<(), Failu
         seconds = filled.seconds,
         "topic filled"
     );
-    let compared = rounds(args, &cluster, &topic).await;
+    let compared = rounds(args, &cluster.brokers, &topic, settings).await;
     if !args.keep {
         cluster.delete_topic(&topic).await?;
     }
     print_line(&Comparison::new(filled, args.lanes, compared?).text())
 }
 
-async fn rounds(args: &CompareArgs, cluster: &Cluster, topic: &str) -> Result<Vec<Run>, Failure> {
+async fn rounds(args: &CompareArgs, brokers: &str, topic: &str, settings: &[OsString]) -> Result<Vec<Run>, Failure> {
     let records = args.shape.records.to_string();
     let lanes = args.lanes.to_string();
     let raw = |flags: &[&str]| words(&["raw", "--topic", topic, "--records", &records], flags);
@@ -89,7 +90,7 @@ async fn rounds(args: &CompareArgs, cluster: &Cluster, topic: &str) -> Result<Ve
     let mut runs = Vec::new();
     for round in 1..=args.rounds {
         for (name, action) in &actions {
-            let report = measure(action, &cluster.brokers).await?;
+            let report = measure(action, brokers, settings).await?;
             tracing::info!(
                 round,
                 name,
@@ -109,14 +110,16 @@ fn words(fixed: &[&str], more: &[&str]) -> Vec<String> {
     fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
 }
 
-/// Runs one measurement in a process of its own. Its configuration is this one's: same directory, same environment.
-async fn measure(action: &[String], brokers: &str) -> Result<Value, Failure> {
+/// Runs one measurement in a process of its own. Its configuration is this one's: same directory, same
+/// environment, same words.
+async fn measure(action: &[String], brokers: &str, settings: &[OsString]) -> Result<Value, Failure> {
     let said = || action.join(" ");
     let program = std::env::current_exe().map_err(Failure::failed)?;
     let output = tokio::process::Command::new(program)
         .arg("bench")
         .args(action)
         .args(["--brokers", brokers])
+        .args(settings)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)

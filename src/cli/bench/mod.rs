@@ -27,6 +27,8 @@ mod compare;
 
 mod table;
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -100,16 +102,16 @@ impl Cluster {
     }
 }
 
-/// Runs one action.
+/// Runs one action. `settings` are the words that made this configuration, for processes that work under it.
 ///
 /// # Errors
 /// When the broker cannot be reached, the arguments do not fit the topic, or a measurement disproves a promise.
-pub async fn run(args: &BenchArgs, config: &Config) -> Result<(), Failure> {
+pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString]) -> Result<(), Failure> {
     match &args.action {
         Action::Drain(args) => Box::pin(drain::run(args, config)).await,
         Action::Raw(args) => raw::run(args, config).await,
         Action::Fill(args) => fill::run(args, config).await,
-        Action::Compare(args) => compare::run(args, config).await,
+        Action::Compare(args) => compare::run(args, config, settings).await,
     }
 }
 
