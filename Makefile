@@ -56,7 +56,10 @@ it: ## Tests against the real stack, on ports of their own
 .PHONY: bench
 bench: setup ## Measure the worker against a raw poll loop on this machine (a release build: minutes)
 	cargo build --locked --release
-	AFTERWRITE_BIN=$(TARGET_DIR)/release/afterwrite infra/native/stack start kafka
+	@# A broker that ran before goes on running; one that was started for this does not.
+	status="$$(infra/native/stack status || true)"; \
+	if ! grep -q '^kafka .* pid [0-9]' <<<"$$status"; then trap 'infra/native/stack stop kafka' EXIT; fi; \
+	infra/native/stack start kafka; \
 	$(TARGET_DIR)/release/afterwrite bench compare --brokers "$$(infra/native/stack env | sed -n 's/^KAFKA_BROKERS=//p')" $(ARGS)
 
 .PHONY: bench-decode

@@ -80,7 +80,8 @@ The demo starts a stack of its own (target/demo, free ports), plays, and takes e
 
 With --stay it uses the clone's ordinary stack instead: the directory .stack and the fixed ports, or what STACK_DIR,
 PG_PORT, KAFKA_PORT, CONNECT_PORT, REGISTRY_PORT and SMTP_PORT say. It then keeps running until Ctrl-C, shows what
-happens to rows you write, and leaves the stack as it found it: running if it ran, deleted if it was not there.
+happens to rows you write, and leaves the stack as it found it: what ran runs, what did not is stopped, and what was
+not there is deleted.
 
 Examples:
   afterwrite demo
@@ -164,8 +165,8 @@ fn quoted(said: &str) -> String {
 #[derive(Debug, Default)]
 struct Running {
     worker: Option<Worker>,
-    /// Whether services ran before, so that they are left alone.
-    stack_was_up: bool,
+    /// Services that ran before, so that they are left alone.
+    ran_before: Vec<String>,
     stack_was_touched: bool,
 }
 
@@ -286,7 +287,7 @@ async fn prepare_place(
     if place.existed {
         worker::stop_leftover(place).await;
         if place.is_shared {
-            running.stack_was_up = stack.runs().await?;
+            running.ran_before = stack.running().await?;
         } else {
             screen.note("a demo that was killed left its stack behind: taking it down");
             stack.down(true).await?;
@@ -399,19 +400,34 @@ async fn clean_up(screen: &Screen, stack: &Stack<'_>, place: &Place, running: Ru
             })
         }
     };
-    let is_ours = !running.stack_was_up && running.stack_was_touched;
-    let down = if is_ours {
-        let _waiting = screen.waiting("taking the stack down");
-        let began = Instant::now();
-        let wipe = !place.existed || !place.is_shared;
-        stack.down(wipe).await.map(|()| {
-            let what = if wipe { "down and deleted" } else { "down" };
-            screen.note(&format!("stack {what} in {}", in_seconds(began.elapsed())));
-        })
-    } else {
-        Ok(())
+    let down = match running.stack_was_touched {
+        true => take_down(screen, stack, place, &running.ran_before).await,
+        false => Ok(()),
     };
     stopped.and(down)
+}
+
+/// Leaves the stack as it was found: deleted, down, or with the services that ran before and no others.
+async fn take_down(
+    screen: &Screen,
+    stack: &Stack<'_>,
+    place: &Place,
+    ran_before: &[String],
+) -> Result<(), DemoFailure> {
+    let _waiting = screen.waiting("taking the stack down");
+    let began = Instant::now();
+    let what = if !ran_before.is_empty() {
+        stack.stop_others(ran_before).await?;
+        "as it was found"
+    } else if place.existed && place.is_shared {
+        stack.down(false).await?;
+        "down"
+    } else {
+        stack.down(true).await?;
+        "down and deleted"
+    };
+    screen.note(&format!("stack {what} in {}", in_seconds(began.elapsed())));
+    Ok(())
 }
 
 fn in_seconds(duration: Duration) -> String {

@@ -45,25 +45,22 @@ impl<'a> Stack<'a> {
         }
     }
 
-    /// Whether something of it runs.
-    pub(super) async fn runs(&self) -> Result<bool, DemoFailure> {
+    /// The services that run.
+    pub(super) async fn running(&self) -> Result<Vec<String>, DemoFailure> {
         if !self.place.existed {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let status = self.script(&["status"], COMMAND_MAX).await?;
-        let said = String::from_utf8_lossy(&status.stdout).into_owned();
-        Ok(said.lines().any(|line| !line.ends_with("pid -")))
+        Ok(services(&String::from_utf8_lossy(&status.stdout), true))
     }
 
     /// The services that were started and have ended; none when that cannot be found out.
     pub(super) async fn dead_services(&self) -> Vec<String> {
-        let Ok(status) = self.script(&["status"], COMMAND_MAX).await else {
-            return Vec::new();
-        };
-        let said = String::from_utf8_lossy(&status.stdout).into_owned();
-        let dead = said.lines().filter(|line| line.ends_with("pid -"));
-        dead.filter_map(|line| line.split(' ').next().map(str::to_owned))
-            .collect()
+        let status = self.script(&["status"], COMMAND_MAX).await;
+        status.map_or_else(
+            |_| Vec::new(),
+            |status| services(&String::from_utf8_lossy(&status.stdout), false),
+        )
     }
 
     /// Starts what is down, showing the script's progress.
@@ -102,12 +99,30 @@ impl<'a> Stack<'a> {
         }
     }
 
-    /// Stops everything, and deletes its files when it may; ends a script that was cut off first.
-    pub(super) async fn down(&self, wipe: bool) -> Result<(), DemoFailure> {
+    /// Ends a script that was cut off.
+    async fn end_script(&self) {
         let cut_off = self.running.swap(0, Ordering::Relaxed);
         if cut_off != 0 {
             super::worker::signal("-TERM", &format!("-{cut_off}")).await;
         }
+    }
+
+    /// Stops all services but these, those that others need last.
+    pub(super) async fn stop_others(&self, kept: &[String]) -> Result<(), DemoFailure> {
+        self.end_script().await;
+        let mut others = self.running().await?;
+        others.retain(|service| !kept.contains(service));
+        for service in others.iter().rev() {
+            let ended = self.script(&["stop", service], DOWN_MAX).await?;
+            let what = format!("infra/native/stack stop {service}");
+            success(ended.status, &what, &String::from_utf8_lossy(&ended.stderr))?;
+        }
+        Ok(())
+    }
+
+    /// Stops everything, and deletes its files when it may; ends a script that was cut off first.
+    pub(super) async fn down(&self, wipe: bool) -> Result<(), DemoFailure> {
+        self.end_script().await;
         let arguments: &[&str] = if wipe { &["down", "--wipe"] } else { &["down"] };
         let ended = self.script(arguments, DOWN_MAX).await?;
         success(
@@ -194,6 +209,13 @@ pub(super) fn own_program(place: &Place, settings: &BTreeMap<String, String>) ->
     Ok(command)
 }
 
+/// The services that run, or those that do not, by what `stack status` prints.
+fn services(status: &str, running: bool) -> Vec<String> {
+    let lines = status.lines().filter(|line| line.ends_with(" pid -") != running);
+    let names = lines.filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
 async fn show<R: AsyncRead + Unpin>(lines: BufReader<R>, screen: &Screen) {
     let mut lines = lines.lines();
     loop {
@@ -221,4 +243,17 @@ fn success(status: ExitStatus, what: &str, said: &str) -> Result<(), DemoFailure
         status,
         said: said.trim().to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_that_run_are_told_from_those_that_do_not() {
+        let status = "postgres  up        port 25432  pid 71\nkafka     starting  port 29092  pid 72\n\
+                      connect   down      port 28083  pid -\n";
+        assert_eq!(services(status, true), ["postgres", "kafka"]);
+        assert_eq!(services(status, false), ["connect"]);
+    }
 }
