@@ -259,12 +259,13 @@ async fn perform(
     )
     .await?;
     print(screen, &summary)?;
+    let binary = std::env::current_exe().map_err(DemoFailure::OwnProgram)?;
+    let binary = binary.display().to_string();
     if args.stay {
         staying.set(true);
-        return Err(stay(&mut stage, place, campaign.id).await);
-    } else {
-        screen.line(&format!("\n{}", summary::NEXT));
+        return Err(stay(&mut stage, place, &binary, campaign.id).await);
     }
+    screen.line(&format!("\n{}", summary::where_next(&binary)));
     pool.close().await;
     Ok(())
 }
@@ -320,12 +321,8 @@ fn print(screen: &Screen, summary: &Summary) -> Result<(), DemoFailure> {
 }
 
 /// Says how to go on, and shows what happens for as long as nothing fails.
-async fn stay(stage: &mut Stage<'_>, place: &Place, campaign: uuid::Uuid) -> DemoFailure {
-    let binary = match std::env::current_exe() {
-        Ok(binary) => binary.display().to_string(),
-        Err(error) => return DemoFailure::OwnProgram(error),
-    };
-    let words = summary::how_to_go_on(place, &binary, campaign, stage.worker.pid());
+async fn stay(stage: &mut Stage<'_>, place: &Place, binary: &str, campaign: uuid::Uuid) -> DemoFailure {
+    let words = summary::how_to_go_on(place, binary, campaign, stage.worker.pid());
     stage.screen.line(&format!("\n{words}\n"));
     stage.follow().await
 }

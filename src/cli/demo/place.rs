@@ -11,7 +11,7 @@ use super::DemoFailure;
 /// What makes a directory a clone of this repository.
 const MARK: &str = "infra/native/stack";
 
-/// The variables of a stack that name its ports, and the one of the worker's own endpoint.
+/// The variables of a stack that name its ports.
 const PORT_NAMES: [&str; 6] = [
     "PG_PORT",
     "KAFKA_PORT",

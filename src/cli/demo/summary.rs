@@ -151,13 +151,18 @@ impl Summary {
 }
 
 /// Where to look after a demo that took everything down again.
-pub(super) const NEXT: &str = "\
+pub(super) fn where_next(binary: &str) -> String {
+    format!(
+        "\
 Where to look next:
-  afterwrite demo --stay               the same, and everything keeps running: write rows yourself
+  make demo STAY=1                     the same, and everything keeps running: write rows yourself
   src/handlers/mod.rs                  the routing table: which row wakes which handler
   infra/postgres/waitlist.sql          the application's tables
   connectors/waitlist.json             what Debezium captures
-  afterwrite run --help                the worker; afterwrite dlq --help for dead letters";
+  {binary} run --help
+                                       the worker; `dlq --help` for dead letters"
+    )
+}
 
 /// How to go on with a demo that stays.
 pub(super) fn how_to_go_on(place: &Place, binary: &str, campaign: Uuid, pid: Option<u32>) -> String {
