@@ -2,39 +2,10 @@
 //! has a campaign. These tests read the files and start nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
-const CONNECTORS: [&str; 2] = ["connectors/waitlist.json", "connectors/waitlist-avro.json"];
-
-fn read(path: &str) -> String {
-    let absolute = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&absolute).unwrap_or_else(|error| panic!("{}: {error}", absolute.display()))
-}
-
-fn json(path: &str) -> Value {
-    serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
-}
-
-fn names(words: &[&str]) -> BTreeSet<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// The text between two marks, without them.
-fn between<'a>(haystack: &'a str, start: &str, end: &str) -> &'a str {
-    let (_, rest) = haystack
-        .split_once(start)
-        .unwrap_or_else(|| panic!("{start:?} is missing"));
-    rest.split_once(end)
-        .unwrap_or_else(|| panic!("nothing ends {start:?} with {end:?}"))
-        .0
-}
+use crate::reading::{CONNECTORS, between, json, names, read, text};
 
 /// `schema.table` names of the publication.
 fn published_tables() -> BTreeSet<String> {
