@@ -297,6 +297,15 @@ fn both_registries_keep_their_schemas_in_a_file() {
     let native = between(&script, "REGISTRY_DATASOURCE_URL=", "\"");
     assert_eq!(settings(text(&url)), settings(native));
     assert_eq!(settings(native), (true, Some("WRITE_DELAY=0".to_owned())));
+
+    // The records in Kafka's volume name the ids, so the registry must keep them as long.
+    let volumes = texts(&service("registry")["volumes"]);
+    let (volume, folder) = volumes[0].split_once(':').expect("a named volume");
+    assert!(text(&url).starts_with(&format!("jdbc:h2:file:{folder}/")), "{url}");
+    for kept in [volume, "kafka"] {
+        assert!(compose()["volumes"].get(kept).is_some(), "{kept} is no volume");
+    }
+    assert_eq!(text(&service("registry")["user"]), "0:0", "a new volume belongs to root");
 }
 
 #[test]
