@@ -141,7 +141,15 @@ postgres_sweep() {
     rm -f -- "$(postgres_dir)"/sockets/.s.PGSQL.*
 }
 
-# Every process of a cluster works in its data directory.
+# Every process of a cluster works in its data directory; so may the shell of somebody who looks around there, which
+# runs another program.
 postgres_children() {
-    find /proc -maxdepth 2 -path '/proc/[0-9]*/cwd' -lname "$1" 2>/dev/null | cut -d/ -f3 | tr '\n' ' ' || true
+    local cwd program
+    find /proc -maxdepth 2 -path '/proc/[0-9]*/cwd' -lname "$1" 2>/dev/null | while read -r cwd; do
+        program="$(readlink -- "${cwd%/cwd}/exe")" || continue
+        # A server whose package was updated meanwhile runs a program that was deleted.
+        if [[ ${program% (deleted)} == */postgres ]]; then
+            printf '%s ' "$(basename -- "${cwd%/cwd}")"
+        fi
+    done || true
 }
