@@ -58,10 +58,14 @@ place_create() {
     printf '%s' "$lines" >"$STACK_DIR/ports"
 }
 
-# Deletes the stack's files. A directory that no stack was ever started in is left alone.
+# Deletes the stack's files. A directory that no stack was ever started in is left alone. The file that tells goes last:
+# whoever is cut off in the middle can begin again.
 place_wipe() {
+    if rmdir -- "$STACK_DIR" 2>/dev/null; then return 0; fi
     [[ -f $STACK_DIR/ports ]] || fail "$STACK_DIR was not made by this script: not deleted"
-    rm -rf -- "$(postgres_dir)" "$STACK_DIR"
+    rm -rf -- "$(postgres_dir)"
+    find "$STACK_DIR" -mindepth 1 -maxdepth 1 ! -name ports -exec rm -rf -- {} +
+    rm -rf -- "$STACK_DIR"
 }
 
 service_port() {
