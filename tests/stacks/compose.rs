@@ -305,7 +305,11 @@ fn both_registries_keep_their_schemas_in_a_file() {
     for kept in [volume, "kafka"] {
         assert!(compose()["volumes"].get(kept).is_some(), "{kept} is no volume");
     }
-    assert_eq!(text(&service("registry")["user"]), "0:0", "a new volume belongs to root");
+    assert_eq!(
+        text(&service("registry")["user"]),
+        "0:0",
+        "a new volume belongs to root"
+    );
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod rules;
 
 mod settings;
 
+mod documents;
+
 mod reading;
 
 mod proofs;
@@ -14,8 +16,11 @@ mod proofs;
 use std::fs;
 use std::path::Path;
 
-use self::reading::{documents, links, root, rust_files};
-use self::rules::{RULES, dead_files};
+use self::documents::{
+    COMMANDS, OPERATIONS, absent_commands, absent_files, broken_links, commands, unexplained_errors,
+};
+use self::reading::{documents, root, rust_files};
+use self::rules::{RULES, dead_files, rules_about_nothing};
 use self::settings::unread_settings;
 
 #[test]
@@ -28,20 +33,25 @@ fn every_source_file_is_tidy() {
         .collect();
     offences.extend(dead_files(&files));
     offences.extend(unread_settings(&files));
+    offences.extend(rules_about_nothing(&files));
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 
 #[test]
-fn every_link_in_the_documents_leads_somewhere() {
+fn what_the_documents_name_is_there() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("a listed file can be read");
+    let exists = |path: &Path| root().join(path).exists();
+    let commands = commands(&read(COMMANDS));
+    assert!(commands.len() > 5, "only {commands:?} were found");
     let mut offences = Vec::new();
     for path in documents() {
-        let text = fs::read_to_string(root().join(&path)).unwrap();
-        let folder = Path::new(&path).parent().unwrap().to_owned();
-        for link in links(&text) {
-            if !root().join(&folder).join(link).exists() {
-                offences.push(format!("{path}: the link to {link} leads nowhere"));
-            }
-        }
+        let text = read(&path);
+        offences.extend(broken_links(&path, &text, exists));
+        offences.extend(absent_files(&path, &text, exists));
+        offences.extend(absent_commands(&path, &text, &commands));
     }
+    let operations = read(OPERATIONS);
+    let sources = rust_files(&["src"]);
+    offences.extend(sources.iter().flat_map(|file| unexplained_errors(file, &operations)));
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }

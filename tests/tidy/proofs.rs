@@ -1,9 +1,13 @@
 //! Each rule fails on a small text that breaks it, and on nothing else.
 
-use crate::reading::{File, code, declared, links};
+use std::path::Path;
+
+use crate::documents::{absent_commands, absent_files, broken_links, commands, unexplained_errors};
+use crate::reading::{File, code, code_of_tests, code_without_tests, declared, links};
 use crate::rules::{
     LINES_MAX, NAMED_TYPES, Rule, banned_words_are_absent, dead_files, files_are_short, files_say_what_they_are_for,
-    imports_go_one_way, names_say_something, nothing_is_left_behind, only_commands_print, tests_never_sleep,
+    imports_go_one_way, names_say_something, nothing_is_left_behind, only_commands_print, rules_about_nothing,
+    tests_never_sleep,
 };
 
 /// Checks how many offences a rule finds.
@@ -98,7 +102,15 @@ fn printing_and_sleeping_are_found() {
         "use std::thread::sleep; fn x() { sleep(y); }",
         1,
     );
-    check(tests_never_sleep, "src/a/tests.rs", "std::thread::sleep(x);", 1);
+    for pause in [
+        "std::thread::sleep(x);",
+        "tokio::time::sleep_until(x).await;",
+        "std::thread::park_timeout(x);",
+        "use tokio::time::sleep as rest;",
+    ] {
+        check(tests_never_sleep, "src/a/tests.rs", pause, 1);
+    }
+    check(tests_never_sleep, "src/a/tests.rs", "let sleeper = asleep(x);", 0);
     check(
         tests_never_sleep,
         "src/a.rs",
@@ -106,6 +118,83 @@ fn printing_and_sleeping_are_found() {
         1,
     );
     check(tests_never_sleep, "src/a.rs", "sleep(x).await;", 0);
+}
+
+#[test]
+fn code_below_inline_tests_keeps_to_the_rules_too() {
+    let text = "fn a() {}\n#[cfg(test)]\nmod proofs {\n fn b() { let c = \"}\"; { c() } }\n}\nfn d() { e().unwrap(); }";
+    assert_eq!(code_without_tests(text), "fn a() {}\n\nfn d() { e().unwrap(); }");
+    let tests = code_of_tests(text);
+    assert!(tests.ends_with("{ c() } }\n}"), "{tests}");
+    check(nothing_is_left_behind, "src/a.rs", text, 1);
+    check(
+        tests_never_sleep,
+        "src/a.rs",
+        &format!("{text}\nfn f() {{ sleep(x); }}"),
+        0,
+    );
+    let unclosed = "#[cfg(test)]\nmod tests {\n fn a() {";
+    assert_eq!(code_without_tests(unclosed), "");
+}
+
+#[test]
+fn rules_about_nothing_are_found() {
+    let file = File {
+        path: "src/event/mod.rs".to_owned(),
+        text: String::new(),
+        is_test: false,
+    };
+    let found = rules_about_nothing(&[file]);
+    let speaks_of = |place: &str| {
+        found
+            .iter()
+            .any(|offence| offence.contains(&format!("speaks of {place},")))
+    };
+    assert!(speaks_of("src/engine") && speaks_of("src/engine/core") && speaks_of(NAMED_TYPES));
+    assert!(!speaks_of("src/event") && !speaks_of("src/event/"));
+}
+
+#[test]
+fn what_documents_name_in_vain_is_found() {
+    let exists = |path: &Path| path == Path::new("src/a.rs") || path == Path::new("docs/b.md");
+    let text = "`src/a.rs` and `infra/native/stack env`, [b](b.md), [c](c.md), `tests/*`\n```sh\nsrc/d.rs\n```\n";
+    assert_eq!(
+        absent_files("docs/x.md", text, exists),
+        ["docs/x.md: there is no infra/native/stack"]
+    );
+    assert_eq!(
+        broken_links("docs/x.md", text, exists),
+        ["docs/x.md: the link to c.md leads nowhere"]
+    );
+
+    let known = commands("pub enum Command {\n    /// Is (x).\n    MailCatcher(A),\n    Run(run::Args),\n}\nOther(x)");
+    assert_eq!(known, ["mail-catcher", "run"]);
+    let text =
+        "`afterwrite run --only x`, `afterwrite reconcile`, `afterwrite.letters`\n```sh\nafterwrite walk | x\n```\n";
+    let found = absent_commands("x.md", text, &known);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("reconcile") && found[1].contains("walk"), "{found:?}");
+}
+
+#[test]
+fn an_error_that_nobody_explains_is_found() {
+    let file = File {
+        path: "src/a.rs".to_owned(),
+        text: "tracing::error!(%partition, \"it was lost (expired): stop\");\nx => error!(\"the {thing} broke\"),\n\
+               error!(error = %\"e\", \"it is away; it waits\")"
+            .to_owned(),
+        is_test: false,
+    };
+    assert_eq!(
+        unexplained_errors(&file, "| `it was lost (expired)` | `the core broke` | it is away"),
+        [""; 0]
+    );
+    let found = unexplained_errors(&file, "the core broke");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].contains("it was lost (expired)") && found[1].contains("it is away"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-/// Where the tests at the end of a file begin.
-pub(crate) const INLINE_TESTS: &str = "#[cfg(test)]\nmod tests {";
 
 /// One file of the repository.
 pub(crate) struct File {
@@ -231,13 +229,51 @@ pub(crate) fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// The code above the tests at the end of a file.
+/// The code without the modules for tests in it; what stands below them counts like what stands above.
 pub(crate) fn code_without_tests(text: &str) -> String {
     let mut code = code(text);
-    if let Some(start) = code.find(INLINE_TESTS) {
-        code.truncate(start);
+    for block in inline_tests(&code).into_iter().rev() {
+        code.replace_range(block, "");
     }
     code
+}
+
+/// The modules for tests in the code of a file.
+pub(crate) fn code_of_tests(text: &str) -> String {
+    let code = code(text);
+    inline_tests(&code).into_iter().map(|block| &code[block]).collect()
+}
+
+/// Where `#[cfg(test)] mod name { … }` stands in a code.
+fn inline_tests(code: &str) -> Vec<Range<usize>> {
+    let mut blocks: Vec<Range<usize>> = Vec::new();
+    for (start, mark) in code.match_indices("#[cfg(test)]\nmod ") {
+        let is_within = blocks.last().is_some_and(|block| block.contains(&start));
+        let rest = &code[start + mark.len()..];
+        let name = rest
+            .find(|character| !is_word_character(character))
+            .unwrap_or(rest.len());
+        if !is_within && rest[name..].starts_with(" {") {
+            blocks.push(start..start + mark.len() + end_of(rest, '{', '}'));
+        }
+    }
+    blocks
+}
+
+/// Bytes up to the end of the first pair of brackets; all of it when they do not close.
+pub(crate) fn end_of(text: &str, opening: char, closing: char) -> usize {
+    let mut depth = 0_usize;
+    for (index, character) in text.char_indices() {
+        if character == opening {
+            depth += 1;
+        } else if character == closing {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                return index + closing.len_utf8();
+            }
+        }
+    }
+    text.len()
 }
 
 /// A text without comments and without what is between quotes. Good enough for code that is formatted.

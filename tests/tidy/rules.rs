@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::reading::{File, INLINE_TESTS, code, code_without_tests, declared, has_word, imported, is_root, top_module};
+use crate::reading::{
+    File, code, code_of_tests, code_without_tests, declared, has_word, imported, is_root, top_module,
+};
 
 /// Longer files have more than one reason to change: split by responsibility.
 pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 16] = [
     ("event", &[]),
     ("ledger", &["event"]),
     ("handler", &["event", "ledger"]),
@@ -23,23 +25,10 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
     ("clients", &[]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
-    ("schedule", &["event", "ledger", "handler", "clients", "handlers"]),
     ("telemetry", &[]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),
-    (
-        "admin",
-        &[
-            "config",
-            "event",
-            "ledger",
-            "handlers",
-            "clients",
-            "telemetry",
-            "engine",
-        ],
-    ),
     (
         "testkit",
         &[
@@ -68,10 +57,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
             "dead_letter",
             "clients",
             "handlers",
-            "schedule",
             "telemetry",
             "config",
-            "admin",
         ],
     ),
     (
@@ -87,10 +74,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
             "dead_letter",
             "clients",
             "handlers",
-            "schedule",
             "telemetry",
             "config",
-            "admin",
             "app",
             "mail_catcher",
         ],
@@ -115,7 +100,6 @@ pub(crate) const BANNED: [(&[&str], &[&str], &str); 4] = [
             "src/engine/lanes",
             "src/engine/offsets",
             "src/engine/retry",
-            "src/engine/suspend",
         ],
         &[
             "tokio::",
@@ -153,9 +137,6 @@ pub(crate) const EMPTY_NAMES: [&str; 11] = [
 
 /// The types of columns are what this file is about.
 pub(crate) const NAMED_TYPES: &str = "src/decode/types.rs";
-
-/// A test that polls a foreign process has to pause somewhere: here, with a deadline, and nowhere else.
-pub(crate) const MAY_PAUSE: &str = "tests/it/wait.rs";
 
 /// The files of this test quote what they forbid.
 pub(crate) const THIS: &str = "tests/tidy/";
@@ -283,26 +264,42 @@ pub(crate) fn only_commands_print(file: &File) -> Vec<String> {
     vec![format!("{}: only commands print; log with tracing", file.path)]
 }
 
+/// Words that let time pass; the loop that asks a foreign process again and again ticks with an interval.
+const PAUSES: [&str; 4] = ["sleep", "sleep_ms", "sleep_until", "park_timeout"];
+
 /// A pause is too short on a busy machine and too long on every other: wait for a signal or pause tokio's clock.
 pub(crate) fn tests_never_sleep(file: &File) -> Vec<String> {
-    if file.path == MAY_PAUSE || file.path.starts_with(THIS) {
+    if file.path.starts_with(THIS) {
         return Vec::new();
     }
-    let whole = code(&file.text);
     let tests = match file.is_test {
-        true => whole.as_str(),
-        false => whole.find(INLINE_TESTS).map_or("", |start| &whole[start..]),
+        true => code(&file.text),
+        false => code_of_tests(&file.text),
     };
-    let sleeps = ["thread::sleep", "time::sleep", "sleep"]
-        .iter()
-        .any(|name| has_word(tests, &format!("{name}(")));
-    if !sleeps {
-        return Vec::new();
+    let pauses = |name: &&&str| has_word(&tests, &format!("{name}(")) || has_word(&tests, &format!("{name} as"));
+    match PAUSES.iter().find(pauses) {
+        None => Vec::new(),
+        Some(name) => vec![format!(
+            "{}: a test sleeps ({name}): wait for a signal or pause tokio's clock",
+            file.path
+        )],
     }
-    vec![format!(
-        "{}: a test sleeps: wait for a signal or pause tokio's clock",
-        file.path
-    )]
+}
+
+/// Places that a rule speaks of and that are not there: it would hold for ever and protect nothing.
+pub(crate) fn rules_about_nothing(files: &[File]) -> Vec<String> {
+    let is_there = |prefix: &str| files.iter().any(|file| file.path.starts_with(prefix));
+    let modules = LAYERS.iter().filter(|(layer, _)| {
+        let is_of = |file: &File| top_module(&file.path).as_deref() == Some(*layer);
+        !files.iter().any(is_of)
+    });
+    let modules = modules.map(|(layer, _)| format!("src/{layer}"));
+    let banned = BANNED.iter().flat_map(|(prefixes, _, _)| *prefixes);
+    let places = banned.chain(&[NAMED_TYPES, THIS]).filter(|place| !is_there(place));
+    modules
+        .chain(places.map(|place| (*place).to_owned()))
+        .map(|place| format!("{THIS}: a rule speaks of {place}, which is not there"))
+        .collect()
 }
 
 pub(crate) fn names_say_something(file: &File) -> Vec<String> {

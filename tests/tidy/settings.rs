@@ -31,31 +31,36 @@ const CALLED: [(&str, &[&str]); 16] = [
 /// What one group has instead of `[engine]`: each of its settings is laid over its namesake there.
 const LAID_OVER: (&str, &str) = ("Group", "Engine");
 
-/// Settings that are read through a method of the configuration, which must be called outside of it, and why.
+/// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
 const INDIRECT: [(&str, &str, &str, &str); 5] = [
     (
         "Kafka",
         "group_prefix",
-        "group_name",
+        "config.group_name(",
         "every group's name begins with it",
     ),
     (
         "Engine",
         "connections_max",
-        "connections",
+        "settings.connections(",
         "it follows from lanes_max when absent",
     ),
     (
         "HandlerSettings",
         "attempt_timeout_ms",
-        "attempt_timeout_of",
+        "config.attempt_timeout_of(",
         "it beats its group's",
     ),
-    ("Smtp", "tls", "effective_tls", "auto stands for one of the others"),
+    (
+        "Smtp",
+        "tls",
+        "smtp.effective_tls(",
+        "auto stands for one of the others",
+    ),
     (
         "Waitlist",
         "secret",
-        "hmac_key",
+        "config.hmac_key(",
         "a development key may stand in for it",
     ),
 ];
@@ -88,7 +93,7 @@ pub(crate) fn unread_settings(files: &[File]) -> Vec<String> {
             || LAID_OVER.0 == section && is_setting(LAID_OVER.1, name)
             || INDIRECT
                 .iter()
-                .any(|(of, known, method, _)| of == section && known == name && occurs(method))
+                .any(|(of, known, call, _)| of == section && known == name && occurs(call))
             || UNREAD.iter().any(|(of, known, _)| of == section && known == name);
         if !is_read {
             offences.push(format!(
@@ -152,6 +157,24 @@ fn settings_of(text: &str) -> Vec<(String, String)> {
         }
     }
     settings
+}
+
+#[test]
+fn a_field_that_is_called_like_a_method_reads_no_setting() {
+    let file = |path: &str, text: &str| File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+        is_test: false,
+    };
+    let section = "#[derive(Deserialize)]\npub struct Kafka {\n    pub group_prefix: String,\n}\n";
+    for (reader, expected) in [("letter.group_name", true), ("config\n    .group_name(name)", false)] {
+        let files = [file("src/config/kafka.rs", section), file("src/cli/dlq.rs", reader)];
+        let found = unread_settings(&files);
+        let is_unread = found
+            .iter()
+            .any(|offence| offence.starts_with("Kafka.group_prefix is accepted"));
+        assert_eq!(is_unread, expected, "{reader}: {found:?}");
+    }
 }
 
 #[test]
