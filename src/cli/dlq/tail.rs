@@ -1,5 +1,6 @@
 //! `afterwrite dlq tail`: dead letters as they are written.
 
+use std::io::{self, Write};
 use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
@@ -65,7 +66,8 @@ pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Res
         Ok(())
     });
     if output == Output::Table {
-        eprintln!("following {name}; Ctrl-C ends");
+        // Whoever reads both outputs may have left (`2>&1 | head`): then nobody needs the hint.
+        drop(writeln!(io::stderr(), "following {name}; Ctrl-C ends"));
     }
     follow(following, stop_signal(), args.limit, |stored| {
         print_next_line(&line(&group, stored, output)?)
