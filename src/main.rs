@@ -1,5 +1,6 @@
 //! The process: reads the command line, starts the runtime, and turns what came out into an exit code.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use afterwrite::cli::{self, Cli, Failure};
@@ -10,7 +11,8 @@ fn main() -> ExitCode {
     match start(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("afterwrite: {}", failure.chain());
+            // Also where nobody reads (`2>&1 | head`), the exit code is the failure's and no panic's.
+            drop(writeln!(io::stderr(), "afterwrite: {}", failure.chain()));
             ExitCode::from(failure.exit_code())
         }
     }
