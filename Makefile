@@ -45,6 +45,10 @@ lint: ## Check format and lints
 unit: ## Tests that need no service: unit, property, golden, simulation, tidy
 	tests/run unit
 
+.PHONY: fuzz
+fuzz: ## Damaged records against the decoder; FUZZ_SECONDS=600 for longer, FUZZ_SEED=7 to repeat
+	tests/run fuzz
+
 .PHONY: sim
 sim: ## The simulation of the engine alone
 	cargo test --locked --features testkit --test simulation
