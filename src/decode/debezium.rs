@@ -164,7 +164,9 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
     let mut row = |image: Image<'_>, may_be_unavailable: bool| {
         let known = surroundings.topic.values.names();
         let toasts = image.toasts();
-        let mut row = image.read(&known, &mut budget).map_err(in_table)?;
+        let mut row = image
+            .read(&known, surroundings.options.modes(), &mut budget)
+            .map_err(in_table)?;
         if matches!(toasts, Toasts::Unknown) {
             surroundings.topic.values.remember_names(&known, &row);
         }

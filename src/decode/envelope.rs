@@ -14,6 +14,7 @@ use crate::decode::placeholder::Toast;
 use crate::decode::scan::{Broken, Scanner};
 use crate::decode::schema::{Record, WriterSchema};
 use crate::decode::types::{Budget, Sent};
+use crate::event::modes::Modes;
 use crate::event::row::Row;
 
 /// A change, its rows unread.
@@ -70,10 +71,10 @@ pub(crate) enum Toasts<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// Reads the row; `names` are those of the last row of the topic.
-    pub(crate) fn read(self, names: &Arc<[Arc<str>]>, budget: &mut Budget) -> Result<Row, String> {
+    /// Reads the row; `names` are those of the last row of the topic, `modes` those of rows without a schema.
+    pub(crate) fn read(self, names: &Arc<[Arc<str>]>, modes: Modes, budget: &mut Budget) -> Result<Row, String> {
         match self {
-            Self::Json { text, columns } => json::row(text, known(columns, names), budget),
+            Self::Json { text, columns } => json::row(text, known(columns, names, modes), budget),
             Self::Read { row, .. } => row,
             Self::Avro { mut reader, record } => reader.row(record, budget),
         }
@@ -99,8 +100,8 @@ impl Toasts<'_> {
     }
 }
 
-fn known<'s>(columns: Option<&'s Struct>, names: &'s Arc<[Arc<str>]>) -> Columns<'s> {
-    columns.map_or(Columns::Named(names), Columns::Typed)
+fn known<'s>(columns: Option<&'s Struct>, names: &'s Arc<[Arc<str>]>, modes: Modes) -> Columns<'s> {
+    columns.map_or(Columns::Named(names, modes), Columns::Typed)
 }
 
 /// How rows are read while a record is walked over, rather than later: somebody wants them, so the record is passed once.
@@ -108,6 +109,7 @@ fn known<'s>(columns: Option<&'s Struct>, names: &'s Arc<[Arc<str>]>) -> Columns
 pub(crate) struct Reading<'r> {
     /// The names of the last row of the topic.
     pub(crate) names: &'r Arc<[Arc<str>]>,
+    pub(crate) modes: Modes,
     pub(crate) budget: &'r mut Budget,
 }
 
@@ -217,7 +219,12 @@ fn image<'a>(
     let is_row = scanner.peek() == Some(b'{');
     let start = *scanner;
     if let Some(reading) = reading.filter(|_| is_row) {
-        let row = json::row_at(scanner, known(columns, reading.names), ROW_TEXT_BYTES, reading.budget);
+        let row = json::row_at(
+            scanner,
+            known(columns, reading.names, reading.modes),
+            ROW_TEXT_BYTES,
+            reading.budget,
+        );
         if row.is_err() {
             // It may be the column of a row without an envelope: what it is worth is decided when the kind is known.
             *scanner = start;
@@ -389,10 +396,11 @@ mod tests {
             let names = Arc::default();
             let reading = on_the_way.then_some(Reading {
                 names: &names,
+                modes: Modes::default(),
                 budget: &mut budget,
             });
             let image = Shape::of(text, None, reading).unwrap().after.unwrap();
-            image.read(&names, &mut Budget::of(text.len()))
+            image.read(&names, Modes::default(), &mut Budget::of(text.len()))
         };
         for text in [
             r#"{"after":{"a":1,"b":"x\ny","c":[1,{"d":null}]}}"#,

@@ -12,6 +12,7 @@ use crate::decode::decimal;
 use crate::decode::placeholder;
 use crate::decode::scan::{Broken, Quoted, Scanner};
 use crate::decode::types::{self, Budget, Meaning, Sent};
+use crate::event::modes::Modes;
 use crate::event::row::{Row, RowBuilder, Value};
 
 /// Arrays and objects inside a column nest at most this deep; Debezium's own nest three deep.
@@ -22,8 +23,8 @@ const DOUBLE_DIGITS_MAX: usize = 17;
 /// What is known about the columns of an object before it is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Columns<'s> {
-    /// Nothing but how they were called last time, so that names are shared between rows.
-    Named(&'s Arc<[Arc<str>]>),
+    /// Nothing but how they were called last time, so that names are shared between rows, and the connector's modes.
+    Named(&'s Arc<[Arc<str>]>, Modes),
     /// Everything.
     Typed(&'s Struct),
 }
@@ -89,11 +90,11 @@ struct Reader<'a, 'b> {
 
 impl<'a> Reader<'a, '_> {
     fn row(&mut self, columns: Columns<'_>, text_bytes: usize) -> Result<Row, String> {
-        let (known, typed) = match columns {
-            Columns::Named(names) => (names, None),
-            Columns::Typed(row) => (&row.names, Some(row)),
+        let (known, modes, typed) = match columns {
+            Columns::Named(names, modes) => (names, modes, None),
+            Columns::Typed(row) => (&row.names, Modes::default(), Some(row)),
         };
-        let mut row = RowBuilder::like(known, text_bytes);
+        let mut row = RowBuilder::like(known, text_bytes).read_by(modes);
         self.scanner.open(b'{').map_err(broken)?;
         let mut is_first = true;
         for place in 0.. {
@@ -359,7 +360,7 @@ mod tests {
     #[test]
     fn a_row_keeps_null_and_absent_apart_and_names_the_column_in_errors() {
         let names = Arc::default();
-        let untyped = Columns::Named(&names);
+        let untyped = Columns::Named(&names, Modes::default());
         let found = read(r#"{"id":1,"note":null}"#, untyped).unwrap();
         assert_eq!(found.get("note"), Some(Cell::Null));
         assert_eq!(found.get("other"), None);

@@ -202,6 +202,7 @@ impl Decoder {
                 let mut budget = Budget::of(value.len());
                 let reading = memo.is_wanted(wanted).then_some(Reading {
                     names: &names,
+                    modes: self.options.modes(),
                     budget: &mut budget,
                 });
                 match of_json(&payload, reading, || self.is_server_name(&memo, record, unknown))? {
@@ -235,7 +236,7 @@ impl Decoder {
                 }
                 let known = topic.keys.names();
                 let columns = payload.schema.as_deref().and_then(as_struct);
-                let columns_or_names = columns.map_or(Columns::Named(&known), Columns::Typed);
+                let columns_or_names = columns.map_or(Columns::Named(&known, self.options.modes()), Columns::Typed);
                 let row = json::row(payload.text, columns_or_names, &mut Budget::of(bytes.len())).map_err(of_key)?;
                 if columns.is_none() {
                     topic.keys.remember_names(&known, &row);

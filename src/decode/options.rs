@@ -8,6 +8,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::event::modes::{Bytes, Integers, Modes};
+
 /// How records of one source are to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -103,6 +105,29 @@ impl Options {
             }
         }
         Ok(())
+    }
+
+    /// How the values of rows without a schema are to be read.
+    pub(crate) fn modes(&self) -> Modes {
+        let (timestamps, dates) = match self.time_precision {
+            TimePrecision::IsoString => (Integers::AreNone, Integers::AreNone),
+            TimePrecision::Adaptive | TimePrecision::AdaptiveTimeMicroseconds => {
+                (Integers::DependOnTheColumn, Integers::Days)
+            }
+            TimePrecision::Microseconds => (Integers::Micros, Integers::Days),
+            TimePrecision::Nanoseconds => (Integers::Nanos, Integers::Days),
+            TimePrecision::Connect => (Integers::Millis, Integers::Days),
+        };
+        let bytes = match self.binary {
+            BinaryMode::Base64 | BinaryMode::Bytes => Bytes::Base64,
+            BinaryMode::Base64UrlSafe => Bytes::Base64UrlSafe,
+            BinaryMode::Hex => Bytes::Hex,
+        };
+        Modes {
+            timestamps,
+            dates,
+            bytes,
+        }
     }
 
     /// Whether rows of this table are signals to the connector.

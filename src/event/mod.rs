@@ -4,6 +4,7 @@
 //! higher ones (router, engine, handlers) read them.
 
 pub mod change;
+pub mod modes;
 pub mod row;
 mod row_reader;
 pub mod typed;

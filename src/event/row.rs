@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::event::modes::Modes;
+
 /// One row: its columns in the order the source sent them. A column that was not sent is absent, which is neither
 /// null nor unavailable.
 #[derive(Clone, Default)]
@@ -18,6 +20,7 @@ pub struct Row {
     names: Arc<[Arc<str>]>,
     slots: Vec<Slot>,
     texts: String,
+    modes: Modes,
 }
 
 /// What a present column holds.
@@ -118,6 +121,11 @@ impl Row {
         &self.names
     }
 
+    /// How its values are to be read where a type is asked for.
+    pub(crate) fn modes(&self) -> Modes {
+        self.modes
+    }
+
     /// The text of a column; `None` when it is absent, null, unavailable or not text.
     pub fn text(&self, column: &str) -> Option<&str> {
         match self.get(column)? {
@@ -191,6 +199,7 @@ pub struct RowBuilder {
     own: Option<Vec<Arc<str>>>,
     slots: Vec<Slot>,
     texts: String,
+    modes: Modes,
 }
 
 impl RowBuilder {
@@ -201,7 +210,15 @@ impl RowBuilder {
             own: None,
             slots: Vec::with_capacity(known.len()),
             texts: String::with_capacity(text_bytes),
+            modes: Modes::default(),
         }
+    }
+
+    /// Says how values are to be read where a type is asked for.
+    #[must_use]
+    pub fn read_by(mut self, modes: Modes) -> Self {
+        self.modes = modes;
+        self
     }
 
     /// Adds a column with a value.
@@ -247,6 +264,7 @@ impl RowBuilder {
             names,
             slots: self.slots,
             texts: self.texts,
+            modes: self.modes,
         }
     }
 

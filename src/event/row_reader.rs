@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE};
 use serde::de::value::StrDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
@@ -12,10 +14,15 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
+use crate::event::modes::{Bytes, Integers, Modes};
 use crate::event::row::{Cell, Row, Value, ValueRef};
 
 /// The name under which [`crate::event::typed::Known`] is asked for.
 const KNOWN: &str = "afterwrite::Known";
+/// The names under which [`crate::event::typed`] asks for what the connector's modes decide.
+pub(crate) const DATE: &str = "afterwrite::Date";
+pub(crate) const TIMESTAMP: &str = "afterwrite::Timestamp";
+pub(crate) const BYTES: &str = "afterwrite::Bytes";
 
 /// An error on the way, without the table and without any value.
 #[derive(Debug)]
@@ -92,6 +99,7 @@ impl<'de> Deserializer<'de> for RowReader<'_> {
         visitor.visit_map(Columns {
             rest: self.0.columns(),
             current: None,
+            modes: self.0.modes(),
         })
     }
 
@@ -104,6 +112,7 @@ impl<'de> Deserializer<'de> for RowReader<'_> {
 struct Columns<'r, I> {
     rest: I,
     current: Option<(&'r str, Cell<'r>)>,
+    modes: Modes,
 }
 
 impl<'de, 'r, I: Iterator<Item = (&'r str, Cell<'r>)>> MapAccess<'de> for Columns<'r, I> {
@@ -122,7 +131,7 @@ impl<'de, 'r, I: Iterator<Item = (&'r str, Cell<'r>)>> MapAccess<'de> for Column
             .current
             .take()
             .ok_or_else(|| Mismatch::new("was asked for before its name"))?;
-        seed.deserialize(CellReader(cell))
+        seed.deserialize(CellReader(cell, self.modes))
             .map_err(|error| error.of_column(name))
     }
 }
@@ -132,13 +141,13 @@ fn name_reader(name: &str) -> StrDeserializer<'_, Mismatch> {
 }
 
 /// One cell.
-struct CellReader<'r>(Cell<'r>);
+struct CellReader<'r>(Cell<'r>, Modes);
 
 impl<'r> CellReader<'r> {
     fn value(&self) -> Result<ValueReader<'r>, Mismatch> {
         match self.0 {
-            Cell::Value(value) => Ok(ValueReader(Some(value))),
-            Cell::Null => Ok(ValueReader(None)),
+            Cell::Value(value) => Ok(ValueReader(Some(value), self.1)),
+            Cell::Null => Ok(ValueReader(None, self.1)),
             Cell::Unavailable => Err(Mismatch::new(
                 "is unavailable (toasted and unchanged): read the row from the table, or use Known",
             )),
@@ -157,12 +166,11 @@ impl<'de> Deserializer<'de> for CellReader<'_> {
         self.value()?.deserialize_option(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Mismatch> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
+        match name {
+            DATE | TIMESTAMP | BYTES => self.value()?.deserialize_newtype_struct(name, visitor),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -232,8 +240,43 @@ impl<'de> VariantAccess<'de> for CellReader<'_> {
     }
 }
 
+/// Days and milli-, micro- and nanoseconds with which Debezium stands for the infinite dates and timestamps.
+const INFINITE: [i64; 3] = [2_146_033_979, 9_223_372_036_825_200_000, i64::MAX];
+const NEGATIVE_INFINITE: [i64; 4] = [-2_147_472_691, -2_147_472_692, -9_223_372_036_832_400_000, i64::MIN];
+
+/// Gives the visitor nanoseconds since 1970-01-01, and for the infinities the ends of their range.
+fn moment<'de, V: Visitor<'de>>(value: i64, integers: Integers, visitor: V) -> Result<V::Value, Mismatch> {
+    let Some(nanos) = integers.nanos() else {
+        return Err(Mismatch::new(match integers {
+            Integers::DependOnTheColumn => {
+                "holds an integer whose unit source.time_precision=adaptive leaves open: let the connector send text \
+                 (time.precision.mode=isostring), or one unit for all columns"
+            }
+            _ => {
+                "holds an integer where source.time_precision=isostring promises text: set it to the connector's \
+                 time.precision.mode"
+            }
+        }));
+    };
+    if INFINITE.contains(&value) {
+        return visitor.visit_i128(i128::MAX);
+    }
+    if NEGATIVE_INFINITE.contains(&value) {
+        return visitor.visit_i128(i128::MIN);
+    }
+    visitor.visit_i128(i128::from(value) * nanos)
+}
+
+fn bytes(text: &str, written: Bytes) -> Option<Vec<u8>> {
+    match written {
+        Bytes::Base64 => BASE64.decode(text).ok(),
+        Bytes::Base64UrlSafe => URL_SAFE.decode(text).ok(),
+        Bytes::Hex => hex::decode(text).ok(),
+    }
+}
+
 /// A value, or null.
-struct ValueReader<'r>(Option<ValueRef<'r>>);
+struct ValueReader<'r>(Option<ValueRef<'r>>, Modes);
 
 impl<'de> Deserializer<'de> for ValueReader<'_> {
     type Error = Mismatch;
@@ -245,10 +288,11 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
             Some(ValueRef::Int(value)) => visitor.visit_i64(value),
             Some(ValueRef::Float(value)) => visitor.visit_f64(value),
             Some(ValueRef::Text(value)) => visitor.visit_str(value),
-            Some(ValueRef::List(items)) => visitor.visit_seq(Items(items.iter())),
+            Some(ValueRef::List(items)) => visitor.visit_seq(Items(items.iter(), self.1)),
             Some(ValueRef::Struct(members)) => visitor.visit_map(MemberReader {
                 rest: members.iter(),
                 current: None,
+                modes: self.1,
             }),
         }
     }
@@ -260,12 +304,19 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Mismatch> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
+        match (name, self.0) {
+            (DATE, Some(ValueRef::Int(value))) => moment(value, self.1.dates, visitor),
+            (TIMESTAMP, Some(ValueRef::Int(value))) => moment(value, self.1.timestamps, visitor),
+            (BYTES, Some(ValueRef::Text(text))) => match bytes(text, self.1.bytes) {
+                Some(bytes) => visitor.visit_byte_buf(bytes),
+                None => Err(Mismatch::new(
+                    "does not hold bytes as source.binary says they are written: set it to the connector's \
+                     binary.handling.mode",
+                )),
+            },
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     /// Floating point columns hold text where they are not finite.
@@ -303,14 +354,14 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     }
 }
 
-struct Items<'r>(std::slice::Iter<'r, Option<Value>>);
+struct Items<'r>(std::slice::Iter<'r, Option<Value>>, Modes);
 
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Mismatch;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
         let next = self.0.next();
-        next.map(|item| seed.deserialize(ValueReader(item.as_ref().map(Value::borrowed))))
+        next.map(|item| seed.deserialize(ValueReader(item.as_ref().map(Value::borrowed), self.1)))
             .transpose()
     }
 }
@@ -318,6 +369,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 struct MemberReader<'r> {
     rest: std::slice::Iter<'r, (Arc<str>, Option<Value>)>,
     current: Option<&'r Option<Value>>,
+    modes: Modes,
 }
 
 impl<'de> MapAccess<'de> for MemberReader<'_> {
@@ -333,6 +385,6 @@ impl<'de> MapAccess<'de> for MemberReader<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
         let value = self.current.take().and_then(Option::as_ref);
-        seed.deserialize(ValueReader(value.map(Value::borrowed)))
+        seed.deserialize(ValueReader(value.map(Value::borrowed), self.modes))
     }
 }

@@ -5,8 +5,9 @@
 //! [`Known`], which says so. Errors name the table and the column and never quote what the column holds.
 //!
 //! Canonical texts are read by [`Date`], [`Timestamp`], [`Base64`] and [`Document`]; `chrono::DateTime<Utc>`,
-//! `uuid::Uuid` and `String` read the texts that have their form. An integer is never taken for a date or a time: JSON
-//! without schema does not say its unit, so the connector must send text (`time.precision.mode=isostring`).
+//! `uuid::Uuid` and `String` read the texts that have their form. Where JSON without schema carries integers for dates and
+//! timestamps, or bytes as hexadecimal text, the settings `source.time_precision` and `source.binary` say how they are read;
+//! an integer whose unit they leave open is refused.
 
 use std::fmt;
 
@@ -19,7 +20,7 @@ use thiserror::Error;
 
 use crate::event::change::ChangeEvent;
 use crate::event::row::Row;
-use crate::event::row_reader::RowReader;
+use crate::event::row_reader::{BYTES, DATE, RowReader, TIMESTAMP};
 
 /// A row does not fit the struct. Permanent: the same row never will.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -131,7 +132,7 @@ pub enum Timestamp {
     NegativeInfinity,
 }
 
-/// Bytes of a `bytea` column.
+/// Bytes of a `bytea` column, however the connector writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base64(pub Vec<u8>);
 
@@ -158,38 +159,106 @@ impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for TextOf<F> {
     }
 }
 
+/// Reads a date or a timestamp: a text by a function, or nanoseconds since 1970-01-01 where the connector sends integers.
+struct MomentOf<T> {
+    expected: &'static str,
+    infinities: [T; 2],
+    of_text: fn(&str) -> Option<T>,
+    of_nanos: fn(i128) -> Option<T>,
+}
+
+impl<'de, T: Copy> Visitor<'de> for MomentOf<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.expected)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, input: D) -> Result<T, D::Error> {
+        input.deserialize_str(self)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        let [infinity, negative_infinity] = self.infinities;
+        let found = match text {
+            _ if INFINITIES.contains(&text) => Some(infinity),
+            _ if NEGATIVE_INFINITIES.contains(&text) => Some(negative_infinity),
+            _ => (self.of_text)(text),
+        };
+        found.ok_or_else(|| E::invalid_value(Unexpected::Str(""), &self.expected))
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, nanos: i128) -> Result<T, E> {
+        let [infinity, negative_infinity] = self.infinities;
+        let found = match nanos {
+            i128::MAX => Some(infinity),
+            i128::MIN => Some(negative_infinity),
+            _ => (self.of_nanos)(nanos),
+        };
+        found.ok_or_else(|| E::invalid_value(Unexpected::Str(""), &self.expected))
+    }
+}
+
+/// A moment this many nanoseconds after 1970-01-01.
+fn at(nanos: i128) -> Option<DateTime<Utc>> {
+    const PER_SECOND: i128 = 1_000_000_000;
+    let seconds = i64::try_from(nanos.div_euclid(PER_SECOND)).ok()?;
+    DateTime::from_timestamp(seconds, u32::try_from(nanos.rem_euclid(PER_SECOND)).ok()?)
+}
+
 impl<'de> Deserialize<'de> for Date {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_str(TextOf("a date", |text: &str| {
-            if INFINITIES.contains(&text) {
-                return Some(Self::Infinity);
-            }
-            if NEGATIVE_INFINITIES.contains(&text) {
-                return Some(Self::NegativeInfinity);
-            }
-            let day = text.strip_suffix('Z').unwrap_or(text);
-            day.parse().ok().map(Self::Day)
-        }))
+        let moment = MomentOf {
+            expected: "a date",
+            infinities: [Self::Infinity, Self::NegativeInfinity],
+            of_text: |text| text.strip_suffix('Z').unwrap_or(text).parse().ok().map(Self::Day),
+            of_nanos: |nanos| at(nanos).map(|moment| Self::Day(moment.date_naive())),
+        };
+        input.deserialize_newtype_struct(DATE, moment)
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_str(TextOf("a timestamp", |text: &str| {
-            if INFINITIES.contains(&text) {
-                return Some(Self::Infinity);
-            }
-            if NEGATIVE_INFINITIES.contains(&text) {
-                return Some(Self::NegativeInfinity);
-            }
-            text.parse().ok().map(Self::At)
-        }))
+        let moment = MomentOf {
+            expected: "a timestamp",
+            infinities: [Self::Infinity, Self::NegativeInfinity],
+            of_text: |text| text.parse().ok().map(Self::At),
+            of_nanos: |nanos| at(nanos).map(Self::At),
+        };
+        input.deserialize_newtype_struct(TIMESTAMP, moment)
+    }
+}
+
+/// Reads bytes, which the row has decoded already.
+struct BytesVisitor;
+
+impl<'de> Visitor<'de> for BytesVisitor {
+    type Value = Base64;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("base64")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, input: D) -> Result<Base64, D::Error> {
+        input.deserialize_str(self)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Base64, E> {
+        let decoded = BASE64.decode(text);
+        decoded
+            .map(Base64)
+            .map_err(|_| E::invalid_value(Unexpected::Str(""), &self))
+    }
+
+    fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Base64, E> {
+        Ok(Base64(bytes))
     }
 }
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_str(TextOf("base64", |text: &str| BASE64.decode(text).ok().map(Self)))
+        input.deserialize_newtype_struct(BYTES, BytesVisitor)
     }
 }
 
@@ -204,6 +273,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Document<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::modes::{Bytes, Integers, Modes};
     use crate::event::row::Value;
 
     /// What a column of a test holds.
@@ -297,7 +367,8 @@ mod tests {
             (
                 "born",
                 Held::Value(Value::Int(4242)),
-                "column born holds an integer where a date was expected",
+                "column born holds an integer where source.time_precision=isostring promises text: set it to the \
+                 connector's time.precision.mode",
             ),
             ("born", text("secret"), "column born holds something that is not a date"),
             (
@@ -333,5 +404,87 @@ mod tests {
             bio: Known<Option<String>>,
         }
         assert_eq!(known.to::<Bio>().unwrap().bio, Known::Value(None));
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Sent {
+        day: Date,
+        at: Option<Timestamp>,
+        bytes: Base64,
+    }
+
+    fn sent(modes: Modes, day: i64, at: i64, bytes: &str) -> Result<Sent, RowError> {
+        let row = Row::builder()
+            .read_by(modes)
+            .value("day", Value::Int(day))
+            .value("at", Value::Int(at))
+            .value("bytes", Value::Text(bytes.into()));
+        row.finish().to()
+    }
+
+    #[test]
+    fn the_modes_of_the_connector_say_what_integers_and_hexadecimal_text_are() {
+        let moment = "2026-07-01T12:00:00.5Z".parse().unwrap();
+        for (timestamps, bytes, at, text) in [
+            (Integers::Millis, Bytes::Base64, 1_782_907_200_500, "3q2+7w=="),
+            (
+                Integers::Micros,
+                Bytes::Base64UrlSafe,
+                1_782_907_200_500_000,
+                "3q2-7w==",
+            ),
+            (Integers::Nanos, Bytes::Hex, 1_782_907_200_500_000_000, "deadbeef"),
+        ] {
+            let modes = Modes {
+                timestamps,
+                bytes,
+                dates: Integers::Days,
+            };
+            let expected = Sent {
+                day: Date::Day(NaiveDate::from_ymd_opt(1969, 12, 31).unwrap()),
+                at: Some(Timestamp::At(moment)),
+                bytes: Base64(vec![0xde, 0xad, 0xbe, 0xef]),
+            };
+            assert_eq!(sent(modes, -1, at, text), Ok(expected), "{modes:?}");
+            let infinite = sent(modes, 2_146_033_979, i64::MIN, text).unwrap();
+            assert_eq!(
+                (infinite.day, infinite.at),
+                (Date::Infinity, Some(Timestamp::NegativeInfinity))
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_modes_leave_open_is_refused_and_names_the_setting() {
+        let days = Modes {
+            dates: Integers::Days,
+            ..Modes::default()
+        };
+        let adaptive = Modes {
+            timestamps: Integers::DependOnTheColumn,
+            ..days
+        };
+        let micros = Modes {
+            timestamps: Integers::Micros,
+            bytes: Bytes::Hex,
+            ..days
+        };
+        for (modes, problem) in [
+            (
+                days,
+                "column at holds an integer where source.time_precision=isostring promises text",
+            ),
+            (
+                adaptive,
+                "column at holds an integer whose unit source.time_precision=adaptive leaves open",
+            ),
+            (
+                micros,
+                "column bytes does not hold bytes as source.binary says they are written",
+            ),
+        ] {
+            let said = sent(modes, 0, 4_242, "no hex").unwrap_err().to_string();
+            assert!(said.starts_with(problem) && !said.contains("4242"), "{said}");
+        }
     }
 }

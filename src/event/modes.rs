@@ -1,0 +1,59 @@
+//! What a connector's settings say of values that do not say it themselves.
+//!
+//! JSON without schema carries no types: a timestamp may be an integer of any unit, and bytes may be hexadecimal text. Rows
+//! of the other encodings are canonical whatever the connector's modes, and so are those of a connector with the
+//! recommended ones.
+
+/// How the values of a row are to be read where a type is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Modes {
+    /// What an integer in a timestamp column counts.
+    pub timestamps: Integers,
+    /// Whether an integer in a date column counts days.
+    pub dates: Integers,
+    /// How bytes are written.
+    pub bytes: Bytes,
+}
+
+/// What an integer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Integers {
+    /// Nothing: such columns are text (`time.precision.mode=isostring`).
+    #[default]
+    AreNone,
+    /// It depends on the column's precision, which nobody tells (`adaptive`).
+    DependOnTheColumn,
+    /// Days since 1970-01-01.
+    Days,
+    /// Thousandths of a second since 1970-01-01.
+    Millis,
+    /// Millionths of a second since 1970-01-01.
+    Micros,
+    /// Billionths of a second since 1970-01-01.
+    Nanos,
+}
+
+/// How bytes are written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bytes {
+    /// Base64 with padding (`binary.handling.mode=base64` or `bytes`).
+    #[default]
+    Base64,
+    /// Base64 with the alphabet for URLs.
+    Base64UrlSafe,
+    /// Hexadecimal digits.
+    Hex,
+}
+
+impl Integers {
+    /// Nanoseconds of one of what is counted.
+    pub(crate) fn nanos(self) -> Option<i128> {
+        match self {
+            Self::AreNone | Self::DependOnTheColumn => None,
+            Self::Days => Some(86_400_000_000_000),
+            Self::Millis => Some(1_000_000),
+            Self::Micros => Some(1_000),
+            Self::Nanos => Some(1),
+        }
+    }
+}
