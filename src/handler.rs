@@ -14,6 +14,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::event::change::ChangeEvent;
+use crate::event::id::EventId;
 use crate::ledger::effects::Effects;
 use crate::ledger::transaction::{self, Mode};
 
@@ -181,18 +182,25 @@ impl std::error::Error for HandlerError {
     }
 }
 
+/// SQLSTATE: a foreign key leads nowhere.
+const REFERRED_ROW_GONE: &str = "23503";
+
+/// Beginnings of SQLSTATEs that say something of Postgres and nothing of the job: connection, authorisation, database
+/// missing, read-only (a failover), resources, shutdown, system.
+const AWAY: [&str; 7] = ["08", "28", "3D000", "25006", "53", "57P", "58"];
+
 impl From<sqlx::Error> for HandlerError {
-    /// Data that Postgres refuses (SQLSTATE classes 22 and 23) is permanent, a Postgres that cannot be reached or is
-    /// shutting down counts no attempt, everything else may heal and is bounded by the attempts.
+    /// Data that Postgres refuses (SQLSTATE classes 22 and 23) is permanent, but for a row that is referred to and was deleted
+    /// meanwhile (23503). A Postgres that cannot be reached, lets nobody in, is shutting down or takes no writes counts no
+    /// attempt. Everything else may heal and is bounded by the attempts.
     fn from(error: sqlx::Error) -> Self {
         let code = error
             .as_database_error()
             .and_then(|database| database.code().map(|code| code.into_owned()));
         match (&error, code.as_deref()) {
+            (_, Some(REFERRED_ROW_GONE)) => Self::transient(error),
             (_, Some(code)) if code.starts_with("22") || code.starts_with("23") => Self::permanent(error),
-            (_, Some(code)) if code.starts_with("08") || code.starts_with("57P") || code.starts_with("53") => {
-                Self::unreachable("postgres", error)
-            }
+            (_, Some(code)) if AWAY.iter().any(|away| code.starts_with(away)) => Self::unreachable("postgres", error),
             (_, Some(_)) => Self::transient(error),
             (
                 sqlx::Error::Io(_)
@@ -304,6 +312,23 @@ impl Context {
     pub fn accepted(&mut self, key: &str, reply: &str) {
         self.resources.effects.accepted(key, reply);
         self.accepted.push(key.to_owned());
+    }
+
+    /// The events of this attempt that this handler has neither done nor buried; a replay's own count as such. For handlers
+    /// that call before [`Context::once`]: what is settled must not be called for again.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered, classified.
+    pub async fn unsettled(&self) -> Result<Vec<Arc<ChangeEvent>>, HandlerError> {
+        if self.replayed() {
+            return Ok(self.events.clone());
+        }
+        Ok(transaction::unsettled(&self.resources.pool, &self.handler, &self.events).await?)
+    }
+
+    /// The event of this attempt that was first to come.
+    pub fn first_event(&self) -> Option<EventId> {
+        self.events.first().and_then(|event| event.id)
     }
 
     /// Opens the transaction whose SQL takes effect exactly once: ledger rows first, then the locks of

@@ -19,6 +19,9 @@ use crate::handlers::reward::RewardSettings;
 use crate::handlers::secret::Secret;
 use crate::handlers::{Clients, Settings, build};
 
+/// Webhook calls of one job, where the group makes more attempts than that.
+const WEBHOOK_ATTEMPTS_MAX: u32 = 4;
+
 /// How long an unused connection to the mail server is kept.
 const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -27,6 +30,7 @@ const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// When a setting cannot be true.
 pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
+    let attempts_of_reward = config.engine_of(&config.group_name("reward")).attempts_max;
     let settings = Settings {
         secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
         email: EmailSettings {
@@ -35,10 +39,12 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         },
         reward: RewardSettings {
             delay: config.waitlist.reward_hold.0,
-            ..RewardSettings::default()
+            // The last attempt is left for handing the call over to the schedule.
+            webhook_attempts_max: attempts_of_reward.saturating_sub(1).clamp(1, WEBHOOK_ATTEMPTS_MAX),
         },
         fraud: fraud(&config.fraud),
     };
+    check_mail_time(config)?;
     let clients = Clients {
         mailer: Arc::new(SmtpMailer::new(smtp(&config.smtp))),
         caller: Arc::new(caller(config)?),
@@ -47,6 +53,22 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     check_names(config, &handlers)?;
     handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
     Ok(handlers)
+}
+
+/// Handing over a mail takes at most one and a half steps before the content and one for it. In an attempt that is shorter, a
+/// mail server that hangs would end in failed attempts instead of an outage.
+fn check_mail_time(config: &Config) -> anyhow::Result<()> {
+    let attempt = config.attempt_timeout_of(&config.group_name("email"), "email");
+    let attempt = attempt.unwrap_or(Duration::from_millis(config.engine.attempt_timeout_ms));
+    let mail = Duration::from_millis(config.smtp.step_timeout_ms) * 5 / 2;
+    anyhow::ensure!(
+        mail < attempt,
+        "smtp.step_timeout_ms is too long for the attempts of email: two and a half of it are {} ms, an attempt may take {} \
+         ms; shorten it, or lengthen handlers.email.attempt_timeout_ms",
+        mail.as_millis(),
+        attempt.as_millis()
+    );
+    Ok(())
 }
 
 /// A section that is called after nothing would be read by nobody.
@@ -175,6 +197,22 @@ fn percent(share: f64) -> u8 {
 mod tests {
     use super::*;
     use crate::config::load::{Inputs, load};
+
+    #[tokio::test]
+    async fn a_mail_has_to_fit_into_an_attempt() {
+        for (set, fits) in [
+            ("smtp.step_timeout_ms=11999", true),
+            ("smtp.step_timeout_ms=12000", false),
+            ("handlers.email.attempt_timeout_ms=25000", false),
+            ("groups.email.attempt_timeout_ms=25001", true),
+        ] {
+            let inputs = Inputs {
+                set: vec![set.to_owned()],
+                ..Inputs::default()
+            };
+            assert_eq!(handlers(&load(&inputs).unwrap()).is_ok(), fits, "{set}");
+        }
+    }
 
     #[tokio::test]
     async fn a_section_called_after_nothing_is_refused() {

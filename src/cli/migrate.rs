@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "coordination",
@@ -28,6 +28,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "waitlist_worker",
         include_str!("../../infra/postgres/migrations/0002_waitlist_worker.sql"),
+    ),
+    (
+        3,
+        "effect_failures",
+        include_str!("../../infra/postgres/migrations/0003_effect_failures.sql"),
     ),
 ];
 

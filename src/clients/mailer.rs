@@ -16,7 +16,7 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
 /// Hands finished messages to a mail server.
@@ -244,18 +244,43 @@ impl SmtpMailer {
         }
     }
 
-    async fn hand_over(&self, connection: &mut AsyncSmtpConnection, envelope: &Envelope, message: &[u8]) -> Sent {
+    /// Everything up to the word that the content may come: a connection, the sender, the recipient.
+    async fn offer(&self, envelope: &Envelope, message: &[u8]) -> Result<Offered<'_>, Sent> {
+        let permit = self.open.acquire().await.expect("the semaphore is never closed");
+        let mut connection = match self.connection().await {
+            Ok(connection) => connection,
+            Err(StepError::Refused { code, .. }) => return Err(Sent::Unreachable(NoWelcome(code).into())),
+            Err(StepError::Broken(error)) => return Err(Sent::Unreachable(error)),
+        };
+        match self.announce(&mut connection, envelope, message).await {
+            Ok(()) => Ok(Offered {
+                connection,
+                _permit: permit,
+            }),
+            Err(sent) => {
+                self.keep(connection, &sent);
+                Err(sent)
+            }
+        }
+    }
+
+    async fn announce(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Result<(), Sent> {
         let info = connection.server_info();
         let ascii: &str = envelope.to.as_ref();
         let mut parameters = Vec::new();
         if !ascii.is_ascii() {
             if !info.supports_feature(Extension::SmtpUtfEight) {
                 let enhanced = Some((5, 6, 7));
-                return Sent::Refused(Refusal {
+                return Err(Sent::Refused(Refusal {
                     step: Step::Content,
                     code: 553,
                     enhanced,
-                });
+                }));
             }
             parameters.push(MailParameter::SmtpUtfEight);
         }
@@ -263,43 +288,59 @@ impl SmtpMailer {
             parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
         }
         let sender = Mail::new(Some(envelope.from.clone()), parameters);
-        if let Err(error) = self.step(connection.command(sender)).await {
-            return before_content(Step::Sender, error);
-        }
         let recipient = Rcpt::new(envelope.to.clone(), Vec::new());
-        if let Err(error) = self.step(connection.command(recipient)).await {
-            return before_content(Step::Recipient, error);
-        }
-        if let Err(error) = self.step(connection.command(Data)).await {
-            return before_content(Step::Content, error);
-        }
-        match self.step(connection.message(message)).await {
-            Ok(response) => Sent::Accepted {
-                reply: reply(&response),
-            },
-            Err(StepError::Refused { code, text }) => Sent::Refused(refusal(Step::Content, code, &text)),
-            Err(StepError::Broken(error)) => Sent::Unknown(error),
+        let sender = self.step(connection.command(sender)).await;
+        sender.map_err(|error| before_content(Step::Sender, error))?;
+        let recipient = self.step(connection.command(recipient)).await;
+        recipient.map_err(|error| before_content(Step::Recipient, error))?;
+        let data = self.step(connection.command(Data)).await;
+        data.map_err(|error| before_content(Step::Content, error))?;
+        Ok(())
+    }
+
+    /// Keeps a connection for the next mail. After a refusal the next user's RSET makes it clean again; a broken one is not
+    /// kept.
+    fn keep(&self, connection: AsyncSmtpConnection, sent: &Sent) {
+        if matches!(sent, Sent::Accepted { .. } | Sent::Refused(_)) {
+            let mut idle = self.idle.lock().expect("no panic while held");
+            idle.push((connection, Instant::now()));
         }
     }
+}
+
+/// A connection on which the content may be sent.
+struct Offered<'a> {
+    connection: AsyncSmtpConnection,
+    _permit: SemaphorePermit<'a>,
 }
 
 #[async_trait]
 impl Mailer for SmtpMailer {
     async fn send_raw(&self, envelope: &Envelope, message: &[u8]) -> Sent {
-        let _permit = self.open.acquire().await.expect("the semaphore is never closed");
-        let mut connection = match self.connection().await {
-            Ok(connection) => connection,
-            Err(StepError::Refused { code, .. }) => return Sent::Unreachable(NoWelcome(code).into()),
-            Err(StepError::Broken(error)) => return Sent::Unreachable(error),
+        // One limit for all of it, the wait for a connection included: behind a server that hangs, whoever waits would
+        // outlive its attempt, and the outage would be counted.
+        let before = before_content_max(self.settings.step_timeout);
+        let mut offered = match timeout(before, self.offer(envelope, message)).await {
+            Ok(Ok(offered)) => offered,
+            Ok(Err(sent)) => return sent,
+            Err(_) => return Sent::Unreachable(Late(before).into()),
         };
-        let sent = self.hand_over(&mut connection, envelope, message).await;
-        // After a refusal the next user's RSET makes the connection clean again; a broken one is not kept.
-        if matches!(sent, Sent::Accepted { .. } | Sent::Refused(_)) {
-            let mut idle = self.idle.lock().expect("no panic while held");
-            idle.push((connection, Instant::now()));
-        }
+        let sent = match self.step(offered.connection.message(message)).await {
+            Ok(response) => Sent::Accepted {
+                reply: reply(&response),
+            },
+            Err(StepError::Refused { code, text }) => Sent::Refused(refusal(Step::Content, code, &text)),
+            Err(StepError::Broken(error)) => Sent::Unknown(error),
+        };
+        self.keep(offered.connection, &sent);
         sent
     }
+}
+
+/// How long everything before the content may take. With the content that makes two and a half steps, which the
+/// configuration keeps below the time-out of an attempt.
+fn before_content_max(step_timeout: Duration) -> Duration {
+    step_timeout * 3 / 2
 }
 
 fn before_content(step: Step, error: StepError) -> Sent {

@@ -12,6 +12,8 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
+use crate::event::id::EventId;
+
 /// The store of effects, shared by all handlers of a process.
 #[derive(Debug, Clone)]
 pub struct Effects {
@@ -35,10 +37,15 @@ pub enum Claim {
         /// What the other side answered.
         reply: String,
     },
-    /// It is finished: sent, skipped or failed earlier.
+    /// It is finished: sent or skipped earlier.
     Finished {
-        /// `sent`, `skipped` or `failed`.
+        /// `sent` or `skipped`.
         state: String,
+    },
+    /// It failed for good earlier; only the replay of its dead letter opens it again.
+    Failed {
+        /// The event that was worked on then, whose dead letter may not be written yet.
+        by: Option<EventId>,
     },
     /// Another process holds the lease: come back later.
     Leased {
@@ -89,8 +96,8 @@ impl Effects {
         if let Some((rendered,)) = taken {
             return Ok(Claim::Call { rendered });
         }
-        let (state, remaining_ms): (String, i64) = sqlx::query_as(
-            "SELECT state, greatest(0, extract(epoch FROM lease_until - now()) * 1000)::bigint
+        let (state, remaining_ms, failed_by): (String, i64, Option<Vec<u8>>) = sqlx::query_as(
+            "SELECT state, greatest(0, extract(epoch FROM lease_until - now()) * 1000)::bigint, failed_by
              FROM afterwrite.effects WHERE effect_key = $1",
         )
         .bind(key)
@@ -100,6 +107,10 @@ impl Effects {
             return Ok(Claim::Leased {
                 remaining: Duration::from_millis(remaining_ms.unsigned_abs()),
             });
+        }
+        if state == "failed" {
+            let by = failed_by.and_then(|id| id.try_into().ok()).map(EventId);
+            return Ok(Claim::Failed { by });
         }
         Ok(Claim::Finished { state })
     }
@@ -118,8 +129,29 @@ impl Effects {
     }
 }
 
+/// Records that an effect failed for good while this event was worked on. Its dead letter is still to be written: until the
+/// event is in the ledger, it has to fail again.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn fail(
+    connection: &mut PgConnection,
+    key: &str,
+    handler: &str,
+    event: Option<EventId>,
+    reply: &str,
+) -> Result<(), sqlx::Error> {
+    finish(connection, key, handler, "failed", reply).await?;
+    sqlx::query("UPDATE afterwrite.effects SET failed_by = $2 WHERE effect_key = $1 AND state = 'failed'")
+        .bind(key)
+        .bind(event.map(|event| event.0.to_vec()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Records the end of an effect, in the transaction that also holds the ledger row. `state` is `sent`, `skipped` or
-/// `failed`. An effect that was never claimed (skipped before it was rendered) gets its row here. Answers whether this
+/// `failed` (for which [`fail`] is there). An effect that was never claimed (skipped before it was rendered) gets its row here. Answers whether this
 /// was the end: what was sent stays sent, whatever a later look at the facts would say.
 ///
 /// # Errors

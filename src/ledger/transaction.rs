@@ -58,6 +58,31 @@ pub async fn open(
     Ok(Opened { transaction, pending })
 }
 
+/// The events that are not in the ledger: neither done nor buried by this handler. An event without identity never is.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn unsettled(
+    pool: &PgPool,
+    handler: &str,
+    events: &[Arc<ChangeEvent>],
+) -> Result<Vec<Arc<ChangeEvent>>, sqlx::Error> {
+    let keys: Vec<LedgerKey> = events.iter().filter_map(LedgerKey::of).collect();
+    let days: Vec<chrono::NaiveDate> = keys.iter().map(|key| key.commit_day).collect();
+    let ids: Vec<Vec<u8>> = keys.iter().map(|key| key.event_id.0.to_vec()).collect();
+    let known: Vec<(Vec<u8>,)> = sqlx::query_as(
+        "SELECT event_id FROM afterwrite.ledger
+         WHERE handler = $2 AND (commit_day, event_id) IN (SELECT * FROM unnest($1::date[], $3::bytea[]))",
+    )
+    .bind(&days)
+    .bind(handler)
+    .bind(&ids)
+    .fetch_all(pool)
+    .await?;
+    let is_known = |event: &Arc<ChangeEvent>| event.id.is_some_and(|id| known.iter().any(|(known,)| **known == id.0));
+    Ok(events.iter().filter(|event| !is_known(event)).map(Arc::clone).collect())
+}
+
 async fn write_rows_making_days(
     pool: &PgPool,
     handler: &str,

@@ -19,6 +19,7 @@ use afterwrite::handlers::secret::Secret;
 use afterwrite::handlers::{self, Clients, Settings};
 use afterwrite::ledger::effects::Effects;
 use afterwrite::ledger::transaction::Mode;
+use afterwrite::ledger::{LedgerKey, days};
 use afterwrite::testkit::event::Recorder;
 use futures::FutureExt;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -147,6 +148,7 @@ impl World {
             include_str!("../../infra/postgres/waitlist.sql"),
             include_str!("../../infra/postgres/migrations/0001_coordination.sql"),
             include_str!("../../infra/postgres/migrations/0002_waitlist_worker.sql"),
+            include_str!("../../infra/postgres/migrations/0003_effect_failures.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
             run(&pool, script).await;
@@ -208,6 +210,21 @@ impl World {
             .await
             .unwrap();
         found.flatten().unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// Says in the ledger that the event is in the handler's dead letters.
+    pub(crate) async fn bury(&self, handler: &str, event: &Arc<ChangeEvent>) {
+        let key = LedgerKey::of(event).unwrap();
+        days::make(&self.pool, key.commit_day).await.unwrap();
+        sqlx::query(
+            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state) VALUES ($1, $2, $3, 'buried')",
+        )
+        .bind(key.commit_day)
+        .bind(handler)
+        .bind(&key.event_id.0[..])
+        .execute(&self.pool)
+        .await
+        .unwrap();
     }
 
     pub(crate) fn address(&self, user: &str) -> String {

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::handler::HandlerError;
 use crate::handlers::address;
-use crate::handlers::email::EmailSettings;
 use crate::handlers::email::message::{self, Finished, MessageError, Sender};
 use crate::handlers::email::rules::{self, Facts, Kind, Trigger};
 use crate::handlers::email::sql::{self, RewardFacts, Wanted};
 use crate::handlers::email::templates::{self, Source, Variables};
+use crate::handlers::email::{EmailSettings, FailedBefore};
 use crate::handlers::secret::Secret;
 
 /// What became of a trigger.
@@ -82,7 +82,10 @@ impl Composer<'_> {
         let Some(row) = sql::queued(connection, id).await? else {
             return Ok(Composed::Nothing("row_gone"));
         };
-        let again = self.replayed && row.status == "failed";
+        if row.status == "failed" && !self.replayed {
+            return Err(HandlerError::permanent(FailedBefore));
+        }
+        let again = row.status == "failed";
         if row.status != "queued" && !again {
             return Ok(Composed::Nothing("not_queued"));
         }

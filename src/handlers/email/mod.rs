@@ -44,6 +44,11 @@ pub struct EmailSettings {
     pub links: links::Links,
 }
 
+/// This mail failed for good, and its dead letter was not written then.
+#[derive(Debug, thiserror::Error)]
+#[error("the mail failed for good before; its dead letter is written now")]
+struct FailedBefore;
+
 /// The e-mail handler.
 pub struct Email {
     routes: Vec<Route>,
@@ -77,7 +82,7 @@ enum SendError {
 /// How a mail ended.
 enum End {
     Sent { reply: String },
-    Bounced { reply: String },
+    Bounced { reply: String, recipient: lettre::Address },
 }
 
 impl Email {
@@ -127,6 +132,9 @@ impl Email {
             Claim::Accepted { reply } => return self.end(context, mail, End::Sent { reply }).await,
             Claim::Finished { state } if state == "sent" => return Ok(Outcome::Skipped("already_sent")),
             Claim::Finished { .. } => return Ok(Outcome::Skipped("ended_before")),
+            // Its dead letter is not written yet, or the event would be in the ledger.
+            Claim::Failed { by } if by == context.first_event() => return Err(HandlerError::permanent(FailedBefore)),
+            Claim::Failed { .. } => return Ok(Outcome::Skipped("ended_before")),
             Claim::Leased { remaining } => return Ok(Outcome::Snooze(remaining.max(Duration::from_secs(1)))),
         };
         let stored = Finished::from_stored(&rendered).map_err(HandlerError::permanent)?;
@@ -141,7 +149,9 @@ impl Email {
             AfterRefusal::Outage => Err(HandlerError::unreachable("smtp", SendError::Outage(refusal))),
             AfterRefusal::Bounced => {
                 let reply = refusal.to_string();
-                self.end(context, mail, End::Bounced { reply }).await
+                // Not the address of today: these are the bytes of the first claim.
+                let recipient = stored.envelope.to;
+                self.end(context, mail, End::Bounced { reply, recipient }).await
             }
             AfterRefusal::Failed => {
                 record_failure(context, mail, &refusal.to_string()).await?;
@@ -168,8 +178,8 @@ impl Email {
                 }
                 Ok(Outcome::Done)
             }
-            End::Bounced { reply } => {
-                let key = address::suppression_key(&self.secret, mail.finished.envelope.to.as_ref());
+            End::Bounced { reply, recipient } => {
+                let key = address::suppression_key(&self.secret, recipient.as_ref());
                 sql::suppress(once.connection, &key, "bounced").await?;
                 effects::finish(once.connection, &mail.effect_key, &handler, "skipped", &reply).await?;
                 sql::account(once.connection, &mail.account("skipped", Some("bounced"), Some(&reply))).await?;
@@ -234,7 +244,14 @@ async fn fail_reward(connection: &mut PgConnection, effect_key: &str, reason: &s
 /// replay opens it again.
 async fn record_failure(context: &Context, mail: &Mail, reply: &str) -> Result<(), sqlx::Error> {
     let mut transaction = context.pool().begin().await?;
-    effects::finish(&mut transaction, &mail.effect_key, context.handler(), "failed", reply).await?;
+    effects::fail(
+        &mut transaction,
+        &mail.effect_key,
+        context.handler(),
+        context.first_event(),
+        reply,
+    )
+    .await?;
     sql::account(&mut transaction, &mail.account("failed", Some("refused"), Some(reply))).await?;
     fail_reward(&mut transaction, &mail.effect_key, "mail_refused").await?;
     transaction.commit().await
@@ -262,6 +279,9 @@ impl Handler for Email {
     }
 
     async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        if context.unsettled().await?.is_empty() {
+            return Ok(Outcome::Done);
+        }
         let mut outcome = Outcome::Skipped("not_concerned");
         // One at a time by its spec.
         for event in events.iter().take(1) {

@@ -118,9 +118,11 @@ fn decode(text: &str) -> String {
     while let Some(at) = rest.find('&') {
         out.push_str(&rest[..at]);
         let tail = &rest[at..];
+        // Not searched to the end of the text: a part full of ampersands would take the square of its length.
         let reference = tail
-            .find(';')
-            .filter(|end| *end <= 10)
+            .bytes()
+            .take(11)
+            .position(|byte| byte == b';')
             .and_then(|end| Some((one(&tail[1..end])?, end)));
         match reference {
             Some((letter, end)) => {

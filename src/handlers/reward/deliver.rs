@@ -85,6 +85,13 @@ impl Delivering<'_> {
         let Some(row) = found else {
             return Ok(Prepared::Nothing("reward_gone"));
         };
+        if row.status == "failed" && !context.replayed() && row.delivery_method() == "webhook" {
+            // Its dead letter is not written yet, or the event would be in the ledger.
+            return Err(HandlerError::permanent(Undeliverable {
+                reason: "failed_before",
+                source: None,
+            }));
+        }
         let again = row.status == "failed" && context.replayed();
         if row.status != "earned" && !again {
             return Ok(Prepared::Nothing("not_earned"));
@@ -125,7 +132,7 @@ impl Delivering<'_> {
                 let (reply, answer) = (state, None);
                 return Ok(Prepared::Called { row, reply, answer });
             }
-            Claim::Finished { .. } => return Ok(Prepared::Renumber(row)),
+            Claim::Finished { .. } | Claim::Failed { .. } => return Ok(Prepared::Renumber(row)),
             Claim::Leased { remaining } => return Ok(Prepared::Busy(remaining.max(Duration::from_secs(1)))),
         };
         let call = Call {
@@ -333,7 +340,7 @@ async fn record_failure(
 ) -> Result<(), sqlx::Error> {
     let key = effect_key(row);
     let mut transaction = context.pool().begin().await?;
-    effects::finish(&mut transaction, &key, context.handler(), "failed", reason).await?;
+    effects::fail(&mut transaction, &key, context.handler(), context.first_event(), reason).await?;
     if row.terms_webhook.is_some() {
         sql::report(&mut transaction, &key, row, "failed", report, None).await?;
     }

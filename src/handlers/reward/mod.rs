@@ -243,8 +243,13 @@ impl Handler for Reward {
         concerns(event)
     }
 
-    async fn handle(&self, context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
-        let asked = Tasks::of(events);
+    async fn handle(&self, context: &mut Context, _: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        // What is settled is neither delivered nor granted for once more.
+        let unsettled = context.unsettled().await?;
+        if unsettled.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let asked = Tasks::of(&unsettled);
         let delivering = self.delivering();
         let mut prepared = BTreeMap::new();
         for id in &asked.deliver {
