@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -165,6 +166,27 @@ async fn a_reward_that_was_taken_back_during_the_call_stays_taken_back() {
         world.first_time("reward", &event).await.unwrap();
         assert_eq!(status(world).await, "revoked");
         assert_eq!(receiver.requests().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_whose_reward_is_taken_back_and_given_again_keeps_its_id() {
+    in_world(async |world: &mut World| {
+        let receiver = Receiver::start(&[]).await;
+        let event = earned(world, &receiver.url).await;
+        // The receiver has it; the transaction that would say so was lost.
+        world.die_before_commit("reward", &event).await;
+        for (referral, reward) in [("invalid", "revoked"), ("verified", "earned")] {
+            world.exec(&format!("UPDATE referrals SET status = '{referral}'")).await;
+            world.deliver_to("reward").await.unwrap();
+            assert_eq!(status(world).await, reward);
+        }
+        world.deliver_to("reward").await.unwrap();
+        assert_eq!(status(world).await, "delivered");
+        let requests = receiver.requests();
+        let ids: BTreeSet<String> = requests.iter().map(|request| request.header("webhook-id")).collect();
+        assert_eq!(ids.len(), 1, "{ids:?}");
     })
     .await;
 }

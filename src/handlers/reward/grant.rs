@@ -304,13 +304,17 @@ async fn owned(
 }
 
 /// Moves a row on, if it is still where it was. A row that comes back and was never delivered is announced anew, under
-/// another key: what was queued for it before may have been skipped.
+/// another key: what was queued for it before may have been skipped. A webhook's call that has begun keeps its key: the
+/// receiver may have it, and must recognise it.
 async fn change_state(connection: &mut PgConnection, id: Uuid, from: State, to: State) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE user_rewards
          SET status = $3, cause = CASE WHEN $3 = 'revoked' THEN $4 ELSE $5 END,
              earned_at = CASE WHEN $3 = 'earned' THEN coalesce(earned_at, now()) ELSE earned_at END,
-             resend_no = resend_no + CASE WHEN $2 = 'revoked' AND delivered_at IS NULL THEN 1 ELSE 0 END,
+             resend_no = resend_no + CASE WHEN $2 = 'revoked' AND delivered_at IS NULL AND NOT EXISTS (
+                 SELECT FROM afterwrite.effects
+                 WHERE effect_key = 'reward_webhook:' || id || ':' || resend_no AND state IN ('sending', 'sent')
+             ) THEN 1 ELSE 0 END,
              updated_at = now()
          WHERE id = $1 AND status = $2",
     )
