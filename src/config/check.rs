@@ -64,6 +64,9 @@ const ERROR_BYTES_MAX: usize = 16_384;
 /// A letter that is not acknowledged holds back the commits of its partition; the next try must not be far.
 const WRITE_TIMEOUT_MS_MAX: u64 = 600_000;
 
+/// A consumer that does not poll for five minutes (`max.poll.interval.ms`) loses its partitions.
+const REVOKE_GRACE_MS_MAX: u64 = 120_000;
+
 /// Shorter keys can be tried out one by one.
 const SECRET_BYTES_MIN: usize = 16;
 
@@ -198,6 +201,14 @@ fn check_engine(section: &str, engine: &Engine, connect_timeout_ms: u64, refusal
         (10..=60_000).contains(&engine.commit_interval_ms),
         path("commit_interval_ms"),
         "it must lie between 10 and 60,000",
+    );
+    refusals.unless(
+        engine.revoke_grace_ms <= REVOKE_GRACE_MS_MAX,
+        path("revoke_grace_ms"),
+        format!(
+            "it is longer than {REVOKE_GRACE_MS_MAX}: the consumer would be taken for dead while it waits, and lose all its \
+             partitions"
+        ),
     );
     check_lease(engine.attempt_timeout_ms, engine, path("attempt_timeout_ms"), refusals);
     check_outage(

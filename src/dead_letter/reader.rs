@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use bytes::Bytes;
 
 use crate::dead_letter::state::Place;
-use crate::dead_letter::topic::{Options, client_config};
+use crate::dead_letter::topic::{Options, client_config, hide_value};
 use crate::event::delivery::RawRecord;
 
 /// Longest time for one question to the broker.
@@ -149,9 +149,9 @@ impl Reader {
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "50")
             .create()
-            .map_err(|source| Error::Read {
+            .map_err(|error| Error::Read {
                 topic: topic.to_owned(),
-                source,
+                source: hide_value(error),
             })?;
         Ok(Self {
             consumer,

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
 use sqlx::postgres::PgPool;
 
 use crate::dead_letter::state::{self, Place};
@@ -33,14 +35,17 @@ impl KafkaLetters {
     ///
     /// # Errors
     /// When the properties are refused. An unreachable broker is no error here: writing waits for it.
-    pub fn new(options: topic::Options, writing: Writing, pool: PgPool) -> Result<Self, rdkafka::error::KafkaError> {
+    pub fn new(options: topic::Options, writing: Writing, pool: PgPool) -> Result<Self, KafkaError> {
         let producer = topic::client_config(&options)
             .set("acks", "all")
-            .set("enable.idempotence", "true")
+            // Copies of a letter are known by their id. An idempotent producer would end for good on some errors, and every
+            // letter after it would fail until the process is restarted.
+            .set("enable.idempotence", "false")
             .set("delivery.timeout.ms", writing.acknowledge_max.as_millis().to_string())
             .set("message.max.bytes", options.message_bytes_max.to_string())
             .set("linger.ms", "0")
-            .create()?;
+            .create()
+            .map_err(topic::hide_value)?;
         Ok(Self {
             producer,
             pool,
@@ -49,7 +54,7 @@ impl KafkaLetters {
         })
     }
 
-    async fn produce(&self, letter: &Letter, error: &str, topic: &str) -> Result<Place, rdkafka::error::KafkaError> {
+    async fn produce(&self, letter: &Letter, error: &str, topic: &str) -> Result<Place, KafkaError> {
         let mut added = OwnedHeaders::new();
         for (name, value) in headers::of(letter, error) {
             added = added.insert(Header {
@@ -75,6 +80,14 @@ impl KafkaLetters {
     }
 }
 
+/// Whether the topic does not exist: by the broker's word, or by that of the client, which remembers it.
+fn is_unknown_topic(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+    )
+}
+
 #[async_trait]
 impl Letters for KafkaLetters {
     async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
@@ -84,7 +97,7 @@ impl Letters for KafkaLetters {
             Ok(place) => place,
             Err(source) => {
                 // A topic that somebody deleted is made again, so that the next try can succeed.
-                if source.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition)
+                if is_unknown_topic(&source)
                     && let Err(error) = topic::ensure(&self.options, &topic).await
                 {
                     tracing::warn!(topic, error = %error, "missing dead-letter topic could not be made again");

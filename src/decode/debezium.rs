@@ -16,6 +16,9 @@ use crate::event::change::{Change, ChangeEvent};
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
 
+/// Commit times in milliseconds, from 1970 to 9999: the ledger has a day for each, and no day for anything else.
+const COMMIT_TIMES: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
+
 /// Header on the insert half of a changed primary key.
 const OLD_KEY_HEADER: &str = "__debezium.oldkey";
 
@@ -131,6 +134,13 @@ pub(crate) fn content<E: From<String>>(
     }
     if envelope.op != "m" && source.table.is_empty() {
         return Err("source.table is empty".to_owned().into());
+    }
+    if source.ts_ms.is_some_and(|ms| !COMMIT_TIMES.contains(&ms)) {
+        return Err(
+            "source.ts_ms is no time in milliseconds between the years 1970 and 9999"
+                .to_owned()
+                .into(),
+        );
     }
     if !surroundings.wanted.takes(&source.schema, &source.table) {
         return Ok(Content::Skip(SkipReason::Unrouted));

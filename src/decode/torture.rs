@@ -95,6 +95,16 @@ fn bytes_that_are_no_record_are_undecodable_and_say_why() {
             "came without after",
         ),
         ("", r#"{"op":"x","source":{"schema":"s","table":"t"}}"#, "op is none of"),
+        (
+            "",
+            r#"{"op":"d","source":{"schema":"s","table":"t","ts_ms":1780000000000000}}"#,
+            "source.ts_ms is no time",
+        ),
+        (
+            "",
+            r#"{"op":"c","source":{"schema":"s","table":"t"},"before":{},"after":{}}"#,
+            "op c came with a row that it cannot have",
+        ),
         ("", r#"{"op":7,"source":{}}"#, "op is not text"),
         ("", r#"{"op":"c","source":"app"}"#, "source is not the source block"),
         (

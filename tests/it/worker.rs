@@ -126,7 +126,7 @@ fn works_when_started_as_a_worker() {
 }
 
 /// Records each event in `effects`, in its once-only transaction, and behaves as the row's `behaviour` says:
-/// `ok`, `fail:N` (transient until the N-th attempt), `permanent` (until the key is in `mended`), `panic`, `hang`,
+/// `ok`, `fail:N` (transient until the N-th attempt), `later` (always transient, and not again for a second), `permanent` (until the key is in `mended`), `panic`, `hang`,
 /// `hold:NAME` (never ends in the worker of that name, its transaction open).
 struct Recorder {
     worker: String,
@@ -200,6 +200,7 @@ impl Recorder {
                         .map(|_| ())
                         .ok_or_else(|| HandlerError::permanent("the row says so"))
                 }
+                "later" => Err(HandlerError::retry_after(Duration::from_secs(1), "the row says so")),
                 "panic" => panic!("the row says so"),
                 "hang" => std::future::pending().await,
                 _ => Ok(()),

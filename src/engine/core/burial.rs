@@ -4,7 +4,7 @@ use crate::engine::core::Core;
 use crate::engine::core::messages::{Action, HandlerIndex, JobId};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::lanes::Phase;
-use crate::engine::retry::{Class, Policy, outage_wait};
+use crate::engine::retry::{Class, outage_wait};
 
 impl Core {
     pub(super) fn bury(&mut self, job: JobId, class: Class, actions: &mut Vec<Action>) {
@@ -62,7 +62,8 @@ impl Core {
         state.outages = state.outages.saturating_add(1);
         let outages = state.outages;
         let wait = match key.handler {
-            HandlerIndex::NONE => outage_wait(&Policy::default(), outages),
+            // What cannot be decoded has no handler; the limits of a group's handlers are those of the group.
+            HandlerIndex::NONE => outage_wait(&self.limits.handlers[0].policy, outages),
             handler => outage_wait(&self.limits.handlers[usize::from(handler.0)].policy, outages),
         };
         actions.push(Action::Wait { job, wait });

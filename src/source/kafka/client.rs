@@ -329,5 +329,15 @@ pub(super) fn config(options: &Options) -> ClientConfig {
     config
 }
 
+/// The error without the value of the property that was refused: it may be a password under a mistyped name.
+pub(super) fn hide_value(error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::ClientConfig(result, description, name, _) => {
+            KafkaError::ClientConfig(result, description, name, "(hidden)".to_owned())
+        }
+        other => other,
+    }
+}
+
 /// How long a question to the broker may take inside a callback.
 pub(super) const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);

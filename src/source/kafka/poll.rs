@@ -107,7 +107,9 @@ impl Poller {
             self.records.clone(),
             self.stop.clone(),
         );
-        client::config(&self.options).create_with_context(callbacks)
+        client::config(&self.options)
+            .create_with_context(callbacks)
+            .map_err(client::hide_value)
     }
 
     /// Polls until told to leave. A client that fails for good ends its epochs and is built anew.
@@ -156,7 +158,8 @@ impl Poller {
             if let Some(end) = self.obey(client) {
                 return end;
             }
-            if client.context().lacks_claims() {
+            // A process that stops claims nothing more; what it runs goes on until it has ended.
+            if client.context().lacks_claims() && !*self.stop.borrow() {
                 return End::Failed("partitions were assigned that could not be claimed in postgres".to_owned());
             }
             self.pauses.release(client);
