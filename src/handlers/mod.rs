@@ -54,7 +54,7 @@ struct Wakes {
 }
 
 /// THE ROUTING TABLE. A change of a table that is not here wakes nobody; whether a change of these tables concerns a
-/// handler is said by the handler's own `concerns`, by the columns that changed.
+/// handler is said by the handler's own `wants`, by the columns that changed.
 ///
 /// A campaign is ranked by one at a time, so position is ordered by campaign; a user's referrals are counted together, so
 /// reward and fraud take them by referrer.

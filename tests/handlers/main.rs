@@ -1,8 +1,7 @@
 //! The waitlist's handlers against a real Postgres, a real SMTP server and a real HTTP receiver.
 //!
 //! Every test has a database of its own. Needs `DATABASE_URL`, `SMTP_HOST`, `SMTP_PORT` and `MAILBOX_DIR`.
-// A test that panics says where; the helpers of tests are no exception.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod world;
 

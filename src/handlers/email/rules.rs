@@ -4,7 +4,6 @@ use uuid::Uuid;
 
 use crate::clients::mailer::{Refusal, Step};
 use crate::event::change::ChangeEvent;
-use crate::handlers::address;
 use crate::handlers::columns;
 use crate::handlers::secret::Secret;
 
@@ -189,11 +188,6 @@ pub fn after_refusal(refusal: &Refusal) -> AfterRefusal {
         (_, _) if matches!(refusal.code, 500..=504 | 521 | 530..=538) => AfterRefusal::Outage,
         (Step::Recipient | Step::Content, _) => AfterRefusal::Failed,
     }
-}
-
-/// Whether an address can be written to at all.
-pub fn has_domain(email: &str) -> bool {
-    address::domain(email).is_some()
 }
 
 #[cfg(test)]

@@ -140,6 +140,8 @@ pub fn check_referral(facts: &ReferralFacts, settings: &FraudSettings, secret: &
     if let Some(check) = &settings.velocity {
         found.extend(too_fast(facts, check));
     }
+    // A rule that is switched off has no confidence, and a row without any would bar it when it is switched on again.
+    found.retain(|detection| detection.confidence > 0);
     found
 }
 

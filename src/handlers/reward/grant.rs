@@ -329,7 +329,7 @@ async fn change_state(connection: &mut PgConnection, id: Uuid, from: State, to: 
 }
 
 /// Users of a campaign who are due more than they have of a reward that is open and in stock: at most `limit`, after
-/// `after` in the order of their ids. `reward` narrows it to one.
+/// `after` in the order of their ids. `reward` narrows it to one. A completed campaign gives only while it is `closing`.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -339,6 +339,7 @@ pub async fn waiting_for_grants(
     reward: Option<Uuid>,
     after: Uuid,
     limit: i64,
+    closing: bool,
     hold_at: u8,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar(credit::statement(
@@ -351,7 +352,7 @@ pub async fn waiting_for_grants(
          JOIN waitlist_users u ON u.id = credit.referrer_id AND u.campaign_id = $2
          JOIN campaigns c ON c.id = $2
          JOIN rewards w ON w.campaign_id = $2
-         WHERE c.status IN ('active', 'completed') AND c.deleted_at IS NULL AND {in_standing} AND w.trigger_type = 'referral_count' AND w.status = 'active' AND ($3::uuid IS NULL OR w.id = $3)
+         WHERE (c.status = 'active' OR c.status = 'completed' AND $6) AND c.deleted_at IS NULL AND {in_standing} AND w.trigger_type = 'referral_count' AND w.status = 'active' AND ($3::uuid IS NULL OR w.id = $3)
            AND coalesce(w.starts_at <= now(), true) AND coalesce(w.expires_at > now(), true)
            AND (w.total_available IS NULL OR w.total_available > (
                     SELECT count(*) FROM user_rewards o
@@ -368,6 +369,7 @@ pub async fn waiting_for_grants(
     .bind(reward)
     .bind(after)
     .bind(limit)
+    .bind(closing)
     .fetch_all(connection)
     .await
 }

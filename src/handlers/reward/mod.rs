@@ -98,9 +98,16 @@ impl Reward {
             let mut last = Uuid::nil();
             loop {
                 let mut transaction = context.pool().begin().await?;
-                let page =
-                    grant::waiting_for_grants(&mut transaction, place.campaign, place.reward, last, PAGE, hold_at)
-                        .await?;
+                let page = grant::waiting_for_grants(
+                    &mut transaction,
+                    place.campaign,
+                    place.reward,
+                    last,
+                    PAGE,
+                    *closing,
+                    hold_at,
+                )
+                .await?;
                 let Some(end) = page.last() else {
                     break;
                 };
