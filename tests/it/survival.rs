@@ -14,6 +14,12 @@ const CHANGES: i64 = 20_000;
 /// Rounds of changes; in each every key changes once.
 const ROUNDS: i32 = 40;
 
+/// Guests of a worker that stays that are killed, after one that leaves as asked.
+const VISITS: i32 = 5;
+
+/// Rounds that are written while a guest is there.
+const ROUNDS_A_VISIT: i32 = 5;
+
 /// Inserts every key in round 1, then updates all keys round after round, each round in transactions of 50 rows.
 async fn write_changes(world: &World, rounds: RangeInclusive<i32>) {
     let mut pace = tokio::time::interval(Duration::from_millis(40));
@@ -111,14 +117,20 @@ async fn two_workers_share_the_work_and_lose_nothing() {
     let staying = world.worker("staying", &[]);
     // The topic appears with the first change; before that there is nothing to share.
     write_changes(&world, 1..=1).await;
-    for (visit, service) in [None, Some("kafka"), Some("connect")].into_iter().enumerate() {
+    // One guest leaves as asked, five are killed, two of them behind a service that was killed before.
+    for visit in 0..=VISITS {
+        let service = match visit {
+            2 => Some("kafka"),
+            4 => Some("connect"),
+            _ => None,
+        };
         let name = format!("guest{visit}");
         let guest = world.worker(&name, &[]);
         until("the guest to join", Duration::from_secs(60), async || {
             guest.said().contains("partition assigned").then_some(())
         })
         .await;
-        let quarter = ROUNDS / 4 * i32::try_from(visit).unwrap();
+        let before = ROUNDS_A_VISIT * visit;
         let stay = async {
             until("the guest to work", Duration::from_secs(60), async || {
                 worked(&world, &name).await.then_some(())
@@ -129,16 +141,25 @@ async fn two_workers_share_the_work_and_lose_nothing() {
                 stack::order("kill", service).await;
                 stack::order("start", service).await;
             }
-            println!("{:6.1} s: {name} leaves", began.elapsed().as_secs_f64());
-            if visit == 1 { guest.kill() } else { guest.stop().await }
+            if visit == 0 {
+                println!("{:6.1} s: {name} leaves", began.elapsed().as_secs_f64());
+                guest.stop().await;
+            } else {
+                a_random_moment(Duration::from_secs(1)).await;
+                println!("{:6.1} s: kill -9 of {name}", began.elapsed().as_secs_f64());
+                guest.kill();
+            }
         };
-        tokio::join!(write_changes(&world, (quarter + 1).max(2)..=quarter + ROUNDS / 4), stay);
+        tokio::join!(
+            write_changes(&world, (before + 1).max(2)..=before + ROUNDS_A_VISIT),
+            stay
+        );
     }
-    write_changes(&world, ROUNDS / 4 * 3 + 1..=ROUNDS).await;
+    write_changes(&world, ROUNDS_A_VISIT * (VISITS + 1) + 1..=ROUNDS).await;
     check_effects(&world, began).await;
     let sharers = world.count("SELECT count(DISTINCT worker) FROM effects").await;
     println!("{}: {sharers} workers had a share", world.name);
-    assert_eq!(sharers, 4, "the one that stayed and its three guests");
+    assert_eq!(sharers, i64::from(VISITS) + 2, "the one that stayed and its guests");
     staying.stop().await;
     world.remove().await;
 }
