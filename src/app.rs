@@ -3,6 +3,7 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+mod replica_identity;
 pub mod waitlist;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::dead_letter::wakeups::Wakeups;
 use crate::decode::Decoder;
 use crate::decode::options::Options;
 use crate::decode::registry::{Registry, RegistrySettings};
+use crate::decode::tables::Tables;
 use crate::decode::wanted::Wanted;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
@@ -64,7 +66,7 @@ pub async fn serve(
     handlers: Vec<Arc<dyn Handler>>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<HashMap<String, Counts>> {
-    let shared = Shared::new(config).await?;
+    let shared = Shared::new(config, &handlers).await?;
     // All are prepared before the first one runs: a group that runs already would be cut off by an error, and not leave.
     let mut prepared = Vec::with_capacity(handlers.len());
     for handler in handlers {
@@ -119,7 +121,7 @@ struct Shared {
 }
 
 impl Shared {
-    async fn new(config: &Config) -> anyhow::Result<Self> {
+    async fn new(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result<Self> {
         let connect: PgConnectOptions = config
             .postgres
             .url
@@ -132,16 +134,31 @@ impl Shared {
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
+        let mut options = decode_options(config);
+        if config.source.full_identity.is_none() {
+            options.full_identity = replica_identity::full(&coordination, &routed(handlers))
+                .await
+                .context("the replica identities of the routed tables could not be read")?;
+        }
         let registry = Registry::new(&registry_settings(config)).context("registry.url cannot be used")?;
         Ok(Self {
             owner: Uuid::new_v4(),
             connect,
             coordination,
             wakeups: Wakeups::new(),
-            decoder: Arc::new(Decoder::new(decode_options(config))),
+            decoder: Arc::new(Decoder::new(options)),
             registry: Some(Arc::new(registry)),
         })
     }
+}
+
+/// The tables to which handlers are routed, as (schema, table), each once.
+fn routed(handlers: &[Arc<dyn Handler>]) -> Vec<(String, String)> {
+    let routes = handlers.iter().flat_map(|handler| handler.spec().routes);
+    let mut tables: Vec<(String, String)> = routes.map(|route| (route.schema, route.table)).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables
 }
 
 /// One group, checked and ready to run.
@@ -419,7 +436,12 @@ pub fn decode_options(config: &Config) -> Options {
     let source = &config.source;
     Options {
         format: source.format,
-        signal_tables: source.signal_tables.clone(),
+        key_format: source.key_format,
+        signal_tables: Tables::like(&source.signal_tables),
+        full_identity: Tables::like(source.full_identity.iter().flatten()),
+        unavailable_placeholder: source.unavailable_placeholder.clone(),
+        heartbeat_prefix: source.heartbeat_prefix.clone(),
+        heartbeat_topic: source.heartbeat_topic.clone(),
         decimal: source.decimal,
         time_precision: source.time_precision,
         interval: source.interval,

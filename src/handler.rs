@@ -328,7 +328,7 @@ impl Context {
 
     /// The event of this attempt that was first to come.
     pub fn first_event(&self) -> Option<EventId> {
-        self.events.first().and_then(|event| event.id)
+        self.events.first().and_then(|event| event.id())
     }
 
     /// Opens the transaction whose SQL takes effect exactly once: ledger rows first, then the locks of

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::change::ChangeEvent;
-use crate::event::row::{Cell, Row, ValueRef};
+use crate::event::row::{Cell, ValueRef};
 use crate::handler::{Handler, Ordering};
 
 /// The routing table of one group.
@@ -107,7 +107,9 @@ impl Router {
 
     /// The handlers that want this event.
     pub fn route(&self, event: &ChangeEvent) -> Vec<Woken> {
-        let routed = self.tables.get(&table_key(&event.origin.schema, &event.origin.table));
+        let routed = self
+            .tables
+            .get(&table_key(&event.origin().schema, &event.origin().table));
         let targets = routed.into_iter().flatten().chain(&self.everywhere);
         targets
             .filter(|target| is_wanted(&*self.handlers[target.handler], event))
@@ -136,30 +138,30 @@ fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
     let mut hasher = DefaultHasher::new();
     match ordering {
         Ordering::PrimaryKey => {
-            if let Some(key) = &event.key {
-                // Connectors and encodings may order the key's columns differently.
-                let mut names: Vec<&str> = key.columns().map(|(name, _)| name).collect();
-                names.sort_unstable();
-                hash_columns(key, names.into_iter(), &mut hasher);
+            if let Some(key) = event.key() {
+                key.sorted()
+                    .into_iter()
+                    .for_each(|(_, cell)| hash_cell(Some(cell), &mut hasher));
             }
         }
         Ordering::Columns(columns) => {
             if let Some(row) = event.after().or(event.before()) {
-                hash_columns(row, columns.iter().map(String::as_str), &mut hasher);
+                columns
+                    .iter()
+                    .for_each(|column| hash_cell(row.get(column), &mut hasher));
             }
         }
     }
     hasher.finish()
 }
 
-fn hash_columns<'a>(row: &Row, columns: impl Iterator<Item = &'a str>, hasher: &mut DefaultHasher) {
-    for column in columns {
-        match row.get(column) {
-            None => 0_u8.hash(hasher),
-            Some(Cell::Null) => 1_u8.hash(hasher),
-            Some(Cell::Unavailable) => 2_u8.hash(hasher),
-            Some(Cell::Value(value)) => hash_value(value, hasher),
-        }
+/// Hashes a cell of a row; `None` is a column that is absent.
+fn hash_cell(cell: Option<Cell<'_>>, hasher: &mut DefaultHasher) {
+    match cell {
+        None => 0_u8.hash(hasher),
+        Some(Cell::Null) => 1_u8.hash(hasher),
+        Some(Cell::Unavailable(_)) => 2_u8.hash(hasher),
+        Some(Cell::Value(value)) => hash_value(value, hasher),
     }
 }
 

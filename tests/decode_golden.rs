@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use afterwrite::cli::decode::{DecodeArgs, run};
 use afterwrite::decode::options::{Options, TimePrecision};
+use afterwrite::decode::tables::Tables;
 use serde_json::Value;
 
 const CAPTURES: [&str; 5] = ["jsn", "jss", "avr", "avd", "def"];
@@ -45,6 +46,7 @@ fn decode(capture: &str) -> String {
     };
     let options = Options {
         time_precision: TimePrecision::Microseconds,
+        full_identity: Tables::like(["public.waitlist_users", "public.audit_log"]),
         ..Options::default()
     };
     let mut out = Vec::new();
@@ -131,8 +133,9 @@ fn history(capture: &str) -> BTreeMap<String, Vec<Value>> {
 /// Applies `edit` to each cell of each row; what it answers takes the cell's place.
 fn replace(events: &mut BTreeMap<String, Vec<Value>>, edit: impl Fn(&str, &Value) -> Option<Value>) {
     for event in events.values_mut().flatten() {
-        for image in ["before", "after"] {
-            for (column, cell) in event[image].as_object_mut().into_iter().flatten() {
+        for image in ["before", "before_as_sent", "after"] {
+            let row = event.get_mut(image).and_then(Value::as_object_mut);
+            for (column, cell) in row.into_iter().flatten() {
                 if let Some(other) = edit(column, cell) {
                     *cell = other;
                 }
@@ -154,7 +157,7 @@ fn same(one: &BTreeMap<String, Vec<Value>>, other: &BTreeMap<String, Vec<Value>>
     for (table, events) in one {
         assert_eq!(events.len(), other[table].len(), "{pair}: events of {table}");
         for (left, right) in events.iter().zip(&other[table]) {
-            for image in ["before", "after"] {
+            for image in ["before", "before_as_sent", "after"] {
                 for (column, cell) in left[image].as_object().into_iter().flatten() {
                     assert_eq!(cell, &right[image][column], "{pair}: {table}.{column} in {image}");
                 }

@@ -11,8 +11,9 @@ use afterwrite::decode::options::{Format, Options};
 use afterwrite::decode::schema::SchemaDocument;
 use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
-use afterwrite::event::change::Change;
+use afterwrite::event::change::Before;
 use afterwrite::event::delivery::{Content, RawRecord};
+use afterwrite::event::key::Key;
 use afterwrite::event::row::{Row, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -204,7 +205,7 @@ fn record(key: &Json, value: &Json) -> RawRecord {
 
 fn id_of(decoder: &Decoder, topic: &str, record: &RawRecord) -> Option<String> {
     match content(decoder, topic, record) {
-        Content::Change(event) => event.id.map(|id| id.to_string()),
+        Content::Change(event) => event.id().map(|id| id.to_string()),
         other => panic!("not a change: {other:?}"),
     }
 }
@@ -301,8 +302,8 @@ proptest! {
         let Content::Change(event) = content(&decoder(Format::Json), "t", &record) else {
             panic!("not a change");
         };
-        prop_assert_eq!(event.key.as_ref(), Some(&after));
-        prop_assert_eq!(&event.change, &Change::Delete { before: Some(before) });
+        prop_assert_eq!(event.key().cloned(), Key::of(after));
+        prop_assert_eq!(event.sent_before(), Some(&Before::AsSent(before)));
     }
 
     #[test]

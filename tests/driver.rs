@@ -17,6 +17,7 @@ use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::event::delivery::{
     Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
 };
+use afterwrite::event::key::Key;
 use afterwrite::event::row::{Row, Value};
 use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Resources, Route, Spec};
 use afterwrite::ledger::effects::Effects;
@@ -209,12 +210,11 @@ fn delivery(position: i64, k: i64) -> Delivery {
         lsn: Some(position),
         commit_ts_ms: Some(0),
     };
-    let event = ChangeEvent {
-        id: None,
-        origin,
-        key: Some(row()),
-        change: Change::Insert { after: row() },
+    let change = Change::Insert {
+        after: row(),
+        moved_from: None,
     };
+    let event = ChangeEvent::new(origin, Key::of(row()), change);
     Delivery {
         partition: partition(),
         position: Position(position),

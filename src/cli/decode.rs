@@ -147,7 +147,7 @@ struct Line<'a> {
 
 fn write_line(out: &mut impl Write, captured: &Captured, content: &Content) -> Result<(), Error> {
     let (kind, reason, event) = match content {
-        Content::Change(event) if matches!(event.change, Change::Read { .. }) => {
+        Content::Change(event) if matches!(event.change(), Change::Read { .. }) => {
             ("skip", Some(SkipReason::Read.as_str()), Some(Canonical(event)))
         }
         Content::Change(event) => ("change", None, Some(Canonical(event))),

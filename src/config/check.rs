@@ -119,13 +119,25 @@ fn check_places(config: &Config, refusals: &mut Refusals) {
         "source.name",
         "topics begin with it: letters, digits, dot, underscore and hyphen only",
     );
-    for pattern in &config.source.signal_tables {
-        refusals.unless(
-            pattern.split('.').count() == 2,
-            "source.signal_tables",
-            format!("{pattern:?} is not written schema.table"),
-        );
+    let whole = config.source.full_identity.as_deref().unwrap_or_default();
+    let patterns = [
+        ("source.signal_tables", config.source.signal_tables.as_slice()),
+        ("source.full_identity", whole),
+    ];
+    for (setting, patterns) in patterns {
+        for pattern in patterns {
+            refusals.unless(
+                pattern.split('.').count() == 2,
+                setting,
+                format!("{pattern:?} is not written schema.table"),
+            );
+        }
     }
+    refusals.unless(
+        !config.source.unavailable_placeholder.is_empty(),
+        "source.unavailable_placeholder",
+        "an empty text would be taken for a value that was not sent; Debezium does not take it either",
+    );
 }
 
 fn check_kafka(config: &Config, refusals: &mut Refusals) {

@@ -34,7 +34,10 @@ use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka};
 use self::value::{Endpoint, Secret};
 use self::waitlist::{Fraud, Schedule, Smtp, Waitlist, Webhook};
-use crate::decode::options::{BinaryMode, DecimalMode, Format, IntervalMode, TimePrecision};
+use crate::decode::options::{
+    BinaryMode, DecimalMode, Format, HEARTBEAT_PREFIX, IntervalMode, SIGNAL_TABLES, TimePrecision,
+    UNAVAILABLE_PLACEHOLDER,
+};
 use crate::telemetry;
 
 /// All settings.
@@ -83,8 +86,18 @@ pub struct Source {
     pub name: String,
     /// How records are encoded.
     pub format: Format,
+    /// How keys are encoded, where that is another way.
+    pub key_format: Option<Format>,
     /// Tables whose rows only steer the connector: `schema.table`, `*` for any text.
     pub signal_tables: Vec<String>,
+    /// Tables whose old rows are whole: `schema.table`, `*` for any text. Without it the database is asked at start.
+    pub full_identity: Option<Vec<String>>,
+    /// The connector's `unavailable.value.placeholder`.
+    pub unavailable_placeholder: String,
+    /// The connector's `topic.heartbeat.prefix`.
+    pub heartbeat_prefix: String,
+    /// The connector's `topic.heartbeat.name`, where it has one.
+    pub heartbeat_topic: Option<String>,
     /// The connector's `decimal.handling.mode`.
     pub decimal: DecimalMode,
     /// The connector's `time.precision.mode`.
@@ -101,7 +114,12 @@ impl Default for Source {
             kind: SourceKind::Kafka,
             name: "waitlist".to_owned(),
             format: Format::Auto,
-            signal_tables: vec!["*.debezium_signal".to_owned(), "dbz.signal*".to_owned()],
+            key_format: None,
+            signal_tables: SIGNAL_TABLES.map(str::to_owned).to_vec(),
+            full_identity: None,
+            unavailable_placeholder: UNAVAILABLE_PLACEHOLDER.to_owned(),
+            heartbeat_prefix: HEARTBEAT_PREFIX.to_owned(),
+            heartbeat_topic: None,
             decimal: DecimalMode::String,
             time_precision: TimePrecision::IsoString,
             interval: IntervalMode::String,

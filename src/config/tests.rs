@@ -13,7 +13,7 @@ use super::{Config, engine, kafka, waitlist};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 9] = [
+const ABSENT: [&str; 12] = [
     "dead_letters.replication_factor",
     "engine.connections_max",
     "schedule.analytics_interval",
@@ -22,6 +22,9 @@ const ABSENT: [&str; 9] = [
     "smtp.hello_name",
     "smtp.password",
     "smtp.user",
+    "source.full_identity",
+    "source.heartbeat_topic",
+    "source.key_format",
     "waitlist.secret",
 ];
 

@@ -22,11 +22,11 @@ pub fn of(letter: &Letter, error: &str) -> Vec<Header> {
     let table = letter
         .event
         .as_ref()
-        .map(|event| format!("{}.{}", event.origin.schema, event.origin.table));
+        .map(|event| format!("{}.{}", event.origin().schema, event.origin().table));
     let event_id = letter
         .event
         .as_ref()
-        .and_then(|event| event.id)
+        .and_then(|event| event.id())
         .map(|id| id.to_string());
     let class = letter.class.as_str();
     let ours = [

@@ -156,7 +156,7 @@ async fn insert(
     .bind(&*letter.handler)
     .bind(key.map(|key| key.event_id.0.to_vec()))
     .bind(key.map(|key| key.commit_day))
-    .bind(letter.event.as_ref().map(|event| format!("{}.{}", event.origin.schema, event.origin.table)))
+    .bind(letter.event.as_ref().map(|event| format!("{}.{}", event.origin().schema, event.origin().table)))
     .bind(letter.class.as_str())
     .bind(error.replace('\0', ""))
     .bind(i32::try_from(letter.attempts).unwrap_or(i32::MAX))

@@ -2,11 +2,15 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::event::change::{Change, ChangeEvent};
+use crate::event::change::{Before, Change, ChangeEvent};
+use crate::event::key::Moved;
 use crate::event::row::{Cell, Row};
 
-/// Prints an event with the members `id, schema, table, op, key, before, after, unavailable, tx, lsn, commit_ts_ms`; a
-/// logical message also has `message`.
+/// Prints an event with the members `id, schema, table, op, key, before, after, unavailable, tx, lsn, commit_ts_ms`.
+///
+/// `before` is the whole old row or null. Some events have one member more: `before_as_sent`, an old row of which only the
+/// columns of the replica identity are sure; `moved_from` and `moved_to`, the row's other key where its primary key was
+/// changed (null where that key is not known); `message` of a logical message.
 #[derive(Debug, Clone, Copy)]
 pub struct Canonical<'a>(pub &'a ChangeEvent);
 
@@ -33,18 +37,28 @@ impl Serialize for Canonical<'_> {
             .map(|(name, _)| name)
             .collect();
         let mut map = out.serialize_map(None)?;
-        map.serialize_entry("id", &event.id.map(|id| id.to_string()))?;
-        map.serialize_entry("schema", &event.origin.schema)?;
-        map.serialize_entry("table", &event.origin.table)?;
-        map.serialize_entry("op", op(&event.change))?;
-        map.serialize_entry("key", &event.key.as_ref().map(CanonicalRow))?;
+        map.serialize_entry("id", &event.id().map(|id| id.to_string()))?;
+        map.serialize_entry("schema", &event.origin().schema)?;
+        map.serialize_entry("table", &event.origin().table)?;
+        map.serialize_entry("op", op(event.change()))?;
+        map.serialize_entry("key", &event.key().map(|key| CanonicalRow(key.row())))?;
         map.serialize_entry("before", &event.before().map(CanonicalRow))?;
         map.serialize_entry("after", &event.after().map(CanonicalRow))?;
         map.serialize_entry("unavailable", &unavailable)?;
-        map.serialize_entry("tx", &event.origin.tx)?;
-        map.serialize_entry("lsn", &event.origin.lsn)?;
-        map.serialize_entry("commit_ts_ms", &event.origin.commit_ts_ms)?;
-        if let Change::Message { prefix, content } = &event.change {
+        map.serialize_entry("tx", &event.origin().tx)?;
+        map.serialize_entry("lsn", &event.origin().lsn)?;
+        map.serialize_entry("commit_ts_ms", &event.origin().commit_ts_ms)?;
+        if let Some(Before::AsSent(row)) = event.sent_before() {
+            map.serialize_entry("before_as_sent", &CanonicalRow(row))?;
+        }
+        if let Some(Moved { key }) = event.moved() {
+            let direction = match event.change() {
+                Change::Delete { .. } => "moved_to",
+                _ => "moved_from",
+            };
+            map.serialize_entry(direction, &key.as_ref().map(|key| CanonicalRow(key.row())))?;
+        }
+        if let Change::Message { prefix, content } = event.change() {
             map.serialize_entry("message", &CanonicalMessage { prefix, content })?;
         }
         map.end()
@@ -68,7 +82,7 @@ impl Serialize for CanonicalRow<'_> {
             match cell {
                 Cell::Value(value) => map.serialize_entry(name, &value)?,
                 Cell::Null => map.serialize_entry(name, &())?,
-                Cell::Unavailable => {}
+                Cell::Unavailable(_) => {}
             }
         }
         map.end()
@@ -79,35 +93,53 @@ impl Serialize for CanonicalRow<'_> {
 mod tests {
     use super::*;
     use crate::event::change::Origin;
+    use crate::event::key::Key;
     use crate::event::row::Value;
 
     #[test]
     fn an_event_prints_every_member_and_leaves_out_what_is_unavailable() {
-        let event = ChangeEvent {
-            id: None,
-            origin: Origin {
-                name: "w".into(),
-                db: "d".into(),
-                schema: "public".into(),
-                table: "t".into(),
-                tx: Some(1),
-                lsn: Some(2),
-                commit_ts_ms: None,
-            },
-            key: None,
-            change: Change::Update {
-                before: None,
-                after: Row::builder()
-                    .value("b", Value::Float(1.0))
-                    .unavailable("a")
-                    .null("n")
-                    .value("l", Value::List(vec![None, Some(Value::Bool(true))]))
-                    .finish(),
-            },
+        let after = Row::builder()
+            .value("b", Value::Float(1.0))
+            .unavailable("a")
+            .null("n")
+            .value("l", Value::List(vec![None, Some(Value::Bool(true))]));
+        let change = Change::Update {
+            before: Before::Unknown,
+            after: after.finish(),
         };
         assert_eq!(
-            serde_json::to_string(&Canonical(&event)).unwrap(),
+            printed(None, change),
             r#"{"id":null,"schema":"public","table":"t","op":"update","key":null,"before":null,"after":{"b":1.0,"n":null,"l":[null,true]},"unavailable":["a"],"tx":1,"lsn":2,"commit_ts_ms":null}"#
         );
+    }
+
+    #[test]
+    fn an_old_row_that_may_not_be_whole_is_printed_apart() {
+        let row = |name| Row::of([(name, Some(Value::Int(1)))]);
+        let change = Change::Delete {
+            before: Before::AsSent(row("a")),
+            moved_to: Some(Moved {
+                key: Key::of(row("id")),
+            }),
+        };
+        let text = printed(Key::of(Row::builder().null("id").finish()), change);
+        assert!(text.contains(r#""key":{"id":null},"before":null,"#), "{text}");
+        assert!(
+            text.ends_with(r#","before_as_sent":{"a":1},"moved_to":{"id":1}}"#),
+            "{text}"
+        );
+    }
+
+    fn printed(key: Option<Key>, change: Change) -> String {
+        let origin = Origin {
+            name: "w".into(),
+            db: "d".into(),
+            schema: "public".into(),
+            table: "t".into(),
+            tx: Some(1),
+            lsn: Some(2),
+            commit_ts_ms: None,
+        };
+        serde_json::to_string(&Canonical(&ChangeEvent::new(origin, key, change))).unwrap()
     }
 }

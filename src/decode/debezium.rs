@@ -6,21 +6,19 @@
 use std::sync::Arc;
 
 use crate::decode::envelope::{Envelope, Image, Shape, Toasts};
-use crate::decode::identity;
 use crate::decode::memo::Topic;
+use crate::decode::moved;
 use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
 use crate::decode::types::Budget;
 use crate::decode::wanted::Wanted;
-use crate::event::change::{Change, ChangeEvent};
+use crate::event::change::{Before, Change, ChangeEvent};
 use crate::event::delivery::{Content, RawRecord, SkipReason};
+use crate::event::key::Key;
 use crate::event::row::Row;
 
 /// Commit times in milliseconds, from 1970 to 9999: the ledger has a day for each, and no day for anything else.
 const COMMIT_TIMES: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
-
-/// Header on the insert half of a changed primary key.
-const OLD_KEY_HEADER: &str = "__debezium.oldkey";
 
 /// What a record is, by its name or shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +124,11 @@ pub(crate) fn content<E: From<String>>(
     if !source.connector.is_empty() && source.connector != "postgresql" {
         return Err(format!("source.connector is {}, not postgresql", source.connector).into());
     }
-    if surroundings.options.is_signal_table(&source.schema, &source.table) {
+    if surroundings
+        .options
+        .signal_tables
+        .contains(&source.schema, &source.table)
+    {
         return Ok(Content::Skip(SkipReason::Signal));
     }
     if envelope.op == "r" && !surroundings.options.reads {
@@ -149,27 +151,27 @@ pub(crate) fn content<E: From<String>>(
     let change = change(envelope, surroundings)?;
     let key = match change {
         Change::Truncate | Change::Message { .. } => None,
-        _ => read_key()?,
+        _ => read_key()?.and_then(Key::of),
     };
-    let id = identity::event_id(&origin, key.as_ref(), &change);
-    let event = ChangeEvent {
-        id,
-        origin,
-        key,
-        change,
-    };
-    Ok(Content::Change(Arc::new(event)))
+    Ok(Content::Change(Arc::new(ChangeEvent::new(origin, key, change))))
 }
 
 fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Change, String> {
-    // The connector puts its placeholder into the new row of an update, and of the insert that a changed key becomes.
-    let may_be_unavailable = match &*envelope.op {
-        "u" => true,
-        "c" => surroundings.raw.headers.iter().any(|(name, _)| name == OLD_KEY_HEADER),
-        _ => false,
-    };
     let source = &envelope.source;
     let in_table = |problem: String| format!("table {}.{}: {problem}", source.schema, source.table);
+    let is_full = surroundings
+        .options
+        .full_identity
+        .contains(&source.schema, &source.table);
+    let moved_from = moved::from(surroundings);
+    // The connector puts its placeholder into the new row of an update, and of the insert that a changed key becomes. Where
+    // it knows the old row it takes the value from there, and then a text like the placeholder is a user's own. An update
+    // without an old row is from a time when the table had another identity.
+    let may_be_unavailable = match &*envelope.op {
+        "u" => !(is_full && envelope.before.is_some()),
+        "c" => moved_from.is_some(),
+        _ => false,
+    };
     let mut budget = Budget::of(surroundings.raw.weight());
     let mut row = |image: Image<'_>, may_be_unavailable: bool| {
         let known = surroundings.topic.values.names();
@@ -199,18 +201,26 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
             envelope.op
         )));
     }
-    let before = envelope.before.map(|image| row(image, false)).transpose()?;
+    let before = match envelope.before.map(|image| row(image, false)).transpose()? {
+        None => Before::Unknown,
+        Some(row) if is_full => Before::Whole(row),
+        Some(row) => Before::AsSent(row),
+    };
     let after = envelope.after.map(|image| row(image, may_be_unavailable)).transpose()?;
     let required = |row: Option<Row>| row.ok_or_else(|| in_table(format!("op {} came without after", envelope.op)));
     match &*envelope.op {
         "c" => Ok(Change::Insert {
             after: required(after)?,
+            moved_from,
         }),
         "u" => Ok(Change::Update {
             before,
             after: required(after)?,
         }),
-        "d" => Ok(Change::Delete { before }),
+        "d" => Ok(Change::Delete {
+            before,
+            moved_to: moved::to(surroundings),
+        }),
         "r" => Ok(Change::Read {
             after: required(after)?,
         }),

@@ -21,10 +21,12 @@
 //! ```
 
 pub mod options;
+pub mod tables;
 
 mod debezium;
 mod envelope;
 mod framing;
+mod moved;
 mod wrapper;
 
 mod avro;
@@ -40,7 +42,6 @@ mod placeholder;
 mod types;
 
 pub mod canonical;
-pub mod identity;
 mod memo;
 pub mod wanted;
 
@@ -218,7 +219,8 @@ impl Decoder {
         let Some(bytes) = record.key.as_deref() else {
             return Ok(None);
         };
-        match framing::of(bytes, self.options.format, Part::Key, &record.headers).map_err(of_key)? {
+        let format = self.options.key_format.unwrap_or(self.options.format);
+        match framing::of(bytes, format, Part::Key, &record.headers).map_err(of_key)? {
             Framing::Avro { id, body } => {
                 let schema = self.schema(id, unknown)?;
                 let mut reader = Reader::new(&schema, body);
@@ -230,7 +232,7 @@ impl Decoder {
                 Ok(Some(row))
             }
             Framing::Json => {
-                let payload = Payload::of(bytes, self.options.format, &topic.keys).map_err(of_key)?;
+                let payload = Payload::of(bytes, format, &topic.keys).map_err(of_key)?;
                 if payload.text == "null" {
                     return Ok(None);
                 }

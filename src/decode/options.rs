@@ -8,15 +8,29 @@ use std::str::FromStr;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::decode::tables::Tables;
 use crate::event::modes::{Bytes, Integers, Modes};
+
+/// The signal tables of a connector that names them as the documentation does.
+pub const SIGNAL_TABLES: [&str; 2] = ["*.debezium_signal", "dbz.signal*"];
+
+/// Debezium's default of `topic.heartbeat.prefix`.
+pub const HEARTBEAT_PREFIX: &str = "__debezium-heartbeat";
+
+/// Debezium's default of `unavailable.value.placeholder`.
+pub const UNAVAILABLE_PLACEHOLDER: &str = "__debezium_unavailable_value";
 
 /// How records of one source are to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Encoding of keys and values; `auto` looks at each of them.
+    /// Encoding of values; `auto` looks at each of them.
     pub format: Format,
-    /// `schema.table` patterns (`*` matches anything) of signal tables, whose rows are skipped.
-    pub signal_tables: Vec<String>,
+    /// Encoding of keys, where it is another one than that of values.
+    pub key_format: Option<Format>,
+    /// Signal tables, whose rows are skipped.
+    pub signal_tables: Tables,
+    /// Tables with `REPLICA IDENTITY FULL`: of these, and of no others, an old row is whole.
+    pub full_identity: Tables,
     /// `topic.heartbeat.prefix` of the connector.
     pub heartbeat_prefix: String,
     /// `topic.heartbeat.name` of the connector, where one is set.
@@ -41,10 +55,12 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             format: Format::Auto,
-            signal_tables: vec!["*.debezium_signal".to_owned(), "dbz.signal*".to_owned()],
-            heartbeat_prefix: "__debezium-heartbeat".to_owned(),
+            key_format: None,
+            signal_tables: Tables::like(SIGNAL_TABLES),
+            full_identity: Tables::default(),
+            heartbeat_prefix: HEARTBEAT_PREFIX.to_owned(),
             heartbeat_topic: None,
-            unavailable_placeholder: "__debezium_unavailable_value".to_owned(),
+            unavailable_placeholder: UNAVAILABLE_PLACEHOLDER.to_owned(),
             decimal: DecimalMode::String,
             time_precision: TimePrecision::IsoString,
             interval: IntervalMode::String,
@@ -78,8 +94,9 @@ pub enum OptionError {
     },
 }
 
-const SETTINGS: &str =
-    "source.format, source.signal_tables, source.decimal, source.time_precision, source.interval, source.binary";
+const SETTINGS: &str = "source.format, source.key_format, source.signal_tables, source.full_identity, \
+     source.unavailable_placeholder, source.heartbeat_prefix, source.heartbeat_topic, source.decimal, \
+     source.time_precision, source.interval, source.binary";
 
 impl Options {
     /// Sets one of the `source.*` settings from its text; a list is separated by commas.
@@ -93,10 +110,12 @@ impl Options {
             "source.time_precision" => self.time_precision = value.parse()?,
             "source.interval" => self.interval = value.parse()?,
             "source.binary" => self.binary = value.parse()?,
-            "source.signal_tables" => {
-                let patterns = value.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
-                self.signal_tables = patterns.map(str::to_owned).collect();
-            }
+            "source.key_format" => self.key_format = Some(value.parse()?),
+            "source.signal_tables" => self.signal_tables = Tables::like(listed(value)),
+            "source.full_identity" => self.full_identity = Tables::like(listed(value)),
+            "source.unavailable_placeholder" => value.clone_into(&mut self.unavailable_placeholder),
+            "source.heartbeat_prefix" => value.clone_into(&mut self.heartbeat_prefix),
+            "source.heartbeat_topic" => self.heartbeat_topic = Some(value.to_owned()),
             _ => {
                 return Err(OptionError::UnknownSetting {
                     name: name.to_owned(),
@@ -110,7 +129,7 @@ impl Options {
     /// How the values of rows without a schema are to be read.
     pub(crate) fn modes(&self) -> Modes {
         let (timestamps, dates) = match self.time_precision {
-            TimePrecision::IsoString => (Integers::AreNone, Integers::AreNone),
+            TimePrecision::IsoString | TimePrecision::Structured => (Integers::AreNone, Integers::AreNone),
             TimePrecision::Adaptive | TimePrecision::AdaptiveTimeMicroseconds => {
                 (Integers::DependOnTheColumn, Integers::Days)
             }
@@ -130,13 +149,6 @@ impl Options {
         }
     }
 
-    /// Whether rows of this table are signals to the connector.
-    pub fn is_signal_table(&self, schema: &str, table: &str) -> bool {
-        self.signal_tables
-            .iter()
-            .any(|pattern| matches_pattern(pattern, schema, table))
-    }
-
     /// Whether this topic carries nothing but heartbeats.
     pub fn is_heartbeat_topic(&self, topic: &str) -> bool {
         let named = self.heartbeat_topic.as_deref() == Some(topic);
@@ -147,33 +159,9 @@ impl Options {
     }
 }
 
-/// Matches `schema.table` against a pattern in which `*` stands for any text, without building the joined name.
-fn matches_pattern(pattern: &str, schema: &str, table: &str) -> bool {
-    match pattern.split_once('.') {
-        Some((schemas, tables)) => matches_glob(schemas, schema) && matches_glob(tables, table),
-        None => matches_glob(pattern, table),
-    }
-}
-
-fn matches_glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else {
-        return false;
-    };
-    let mut last: Option<&str> = None;
-    for part in parts {
-        if let Some(middle) = last.replace(part) {
-            let Some(found) = rest.find(middle) else {
-                return false;
-            };
-            rest = &rest[found + middle.len()..];
-        }
-    }
-    match last {
-        Some(end) => rest.ends_with(end),
-        None => rest.is_empty(),
-    }
+/// The parts of a list that is separated by commas.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// The value that a setting's text stands for.
@@ -277,6 +265,8 @@ pub enum TimePrecision {
     Nanoseconds,
     /// As Kafka Connect's own types, in milliseconds.
     Connect,
+    /// As structs of their parts.
+    Structured,
 }
 
 impl TryFrom<String> for TimePrecision {
@@ -301,6 +291,7 @@ impl FromStr for TimePrecision {
                 ("microseconds", Self::Microseconds),
                 ("nanoseconds", Self::Nanoseconds),
                 ("connect", Self::Connect),
+                ("structured", Self::Structured),
             ],
         )
     }
@@ -391,21 +382,11 @@ mod tests {
             ("public", "signal", false),
             ("public", "debezium_signals", false),
         ] {
-            assert_eq!(options.is_signal_table(schema, table), expected, "{schema}.{table}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_may_have_several_stars() {
-        for (pattern, text, expected) in [
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c", false),
-            ("*", "", true),
-            ("ab", "ab", true),
-            ("ab", "abc", false),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(matches_glob(pattern, text), expected, "{pattern} {text}");
+            assert_eq!(
+                options.signal_tables.contains(schema, table),
+                expected,
+                "{schema}.{table}"
+            );
         }
     }
 

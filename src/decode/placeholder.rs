@@ -8,14 +8,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use md5::{Digest, Md5};
 
 use crate::decode::calendar;
 use crate::decode::types::{Meaning, Sent};
-use crate::event::row::{Row, RowBuilder, Value, ValueRef};
-
-/// `UUID.nameUUIDFromBytes` of the default placeholder, which is what arrays of uuid carry.
-const DEFAULT_TEXT: &str = "__debezium_unavailable_value";
-const DEFAULT_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
+use crate::event::row::{Row, RowBuilder, Unavailable, Value, ValueRef};
 
 /// Which form of the placeholder a column of some type can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,18 +71,25 @@ pub(crate) struct Placeholder {
     text: Box<str>,
     base64: Box<str>,
     document: Box<str>,
-    uuid: Option<&'static str>,
+    uuid: Box<str>,
 }
 
 impl Placeholder {
-    /// The forms of `unavailable.value.placeholder`.
-    pub(crate) fn new(text: &str) -> Self {
+    /// The forms of `unavailable.value.placeholder`, which may be given as hexadecimal digits behind `hex:`.
+    pub(crate) fn new(setting: &str) -> Self {
+        let given = setting.strip_prefix("hex:").and_then(|digits| hex::decode(digits).ok());
+        let text = given.and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.as_deref().unwrap_or(setting);
         let member = serde_json::Value::from(text);
         Self {
             text: text.into(),
             base64: BASE64.encode(text).into(),
             document: format!("{{{member}:{member}}}").into(),
-            uuid: (text == DEFAULT_TEXT).then_some(DEFAULT_UUID),
+            // What Java's `UUID.nameUUIDFromBytes` makes of it: arrays of uuid carry that.
+            uuid: uuid::Builder::from_md5_bytes(Md5::digest(text).into())
+                .into_uuid()
+                .to_string()
+                .into(),
         }
     }
 
@@ -131,7 +135,7 @@ impl Placeholder {
         match (form, items) {
             (Toast::Texts, [Some(Value::Text(text))]) => *text == self.text,
             (Toast::ByteStrings, [Some(Value::Text(text))]) => *text == self.base64,
-            (Toast::Uuids, [Some(Value::Text(text))]) => Some(&**text) == self.uuid,
+            (Toast::Uuids, [Some(Value::Text(text))]) => *text == self.uuid,
             (Toast::Ints, items) if items.len() == self.text.len() => {
                 items.iter().zip(self.text.bytes()).all(|(item, byte)| match item {
                     Some(Value::Int(number)) => *number == i64::from(byte),
@@ -152,7 +156,9 @@ pub(crate) fn push(row: &mut RowBuilder, sent: Sent<'_>) {
         Sent::Int(value) => row.push_int(value),
         Sent::Float(value) => row.push_float(value),
         Sent::Text(text) => row.push_text(&text),
-        Sent::Nested(Value::List(items)) if items.iter().any(is_java_object) => row.push_unavailable(),
+        Sent::Nested(Value::List(items)) if items.iter().any(is_java_object) => {
+            row.push_unavailable(Unavailable::Unreadable)
+        }
         Sent::Nested(value) => row.push_value(value),
     }
 }
@@ -184,6 +190,7 @@ fn is_java_object(item: &Option<Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::options::UNAVAILABLE_PLACEHOLDER;
     use crate::event::row::Cell;
 
     fn text(value: &str) -> Value {
@@ -203,25 +210,25 @@ mod tests {
         if let Some(placeholder) = placeholder {
             placeholder.mark(&mut row, |_| toast);
         }
-        row.get("a") == Some(Cell::Unavailable)
+        row.get("a").is_some_and(Cell::is_unavailable)
     }
 
     fn form(toast: Toast) -> Value {
-        let sent = DEFAULT_TEXT;
+        let sent = UNAVAILABLE_PLACEHOLDER;
         match toast {
             Toast::Any | Toast::Text | Toast::Json | Toast::Never => text(sent),
             Toast::Bytes => text("X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="),
             Toast::Texts => Value::List(vec![Some(text(sent))]),
             Toast::ByteStrings => Value::List(vec![Some(text("X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="))]),
             Toast::Ints => Value::List(sent.bytes().map(|byte| Some(Value::Int(i64::from(byte)))).collect()),
-            Toast::Uuids => Value::List(vec![Some(text(DEFAULT_UUID))]),
+            Toast::Uuids => Value::List(vec![Some(text("b68a35a7-17ad-35b3-af2a-ae46edb4545a"))]),
             Toast::Map => Value::Struct(vec![(sent.into(), Some(text(sent)))]),
         }
     }
 
     #[test]
     fn every_form_is_known_by_its_type_and_without_one() {
-        let placeholder = Placeholder::new(DEFAULT_TEXT);
+        let placeholder = Placeholder::new(UNAVAILABLE_PLACEHOLDER);
         for toast in [
             Toast::Text,
             Toast::Json,
@@ -243,8 +250,17 @@ mod tests {
     }
 
     #[test]
+    fn a_placeholder_may_be_given_in_hexadecimal_digits() {
+        let placeholder = Placeholder::new("hex:5f5f64656265");
+        let sent = Value::Text("__debe".into());
+        assert!(is_unavailable(sent, Toast::Text, Some(&placeholder)));
+        assert_eq!(*placeholder.text, *"__debe");
+        assert_eq!(*Placeholder::new("hex:no digits").text, *"hex:no digits");
+    }
+
+    #[test]
     fn a_typed_column_is_not_unavailable_because_of_another_types_form() {
-        let placeholder = Placeholder::new(DEFAULT_TEXT);
+        let placeholder = Placeholder::new(UNAVAILABLE_PLACEHOLDER);
         let encoded = form(Toast::Bytes);
         assert!(!is_unavailable(encoded, Toast::Text, Some(&placeholder)));
     }

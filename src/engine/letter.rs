@@ -45,7 +45,7 @@ pub struct Letter {
 impl Letter {
     /// Identity of the letter: copies written by a crash at the wrong moment share it and collapse.
     pub fn id(&self) -> String {
-        let identity = match self.event.as_ref().and_then(|event| event.id) {
+        let identity = match self.event.as_ref().and_then(|event| event.id()) {
             Some(event_id) => event_id.to_string(),
             None => format!(
                 "{}/{}/{}",

@@ -4,11 +4,14 @@
 //! higher ones (router, engine, handlers) read them.
 
 pub mod change;
+pub mod key;
+
 pub mod modes;
 pub mod row;
 mod row_reader;
 pub mod typed;
 
 pub mod id;
+mod identity;
 
 pub mod delivery;

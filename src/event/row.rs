@@ -30,8 +30,17 @@ pub enum Cell<'r> {
     Value(ValueRef<'r>),
     /// SQL null.
     Null,
-    /// Postgres did not send it: a toasted value that did not change.
-    Unavailable,
+    /// There is a value, and it was not sent.
+    Unavailable(Unavailable),
+}
+
+/// Why a value was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// It is toasted and did not change, so it is not in the write-ahead log.
+    Unchanged,
+    /// The connector cannot print it: an array of more than one dimension.
+    Unreadable,
 }
 
 /// A value in canonical form, inside its row.
@@ -72,7 +81,7 @@ pub enum Value {
 #[derive(Debug, Clone)]
 enum Slot {
     Null,
-    Unavailable,
+    Unavailable(Unavailable),
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -130,7 +139,7 @@ impl Row {
     pub fn text(&self, column: &str) -> Option<&str> {
         match self.get(column)? {
             Cell::Value(ValueRef::Text(text)) => Some(text),
-            Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
+            Cell::Value(_) | Cell::Null | Cell::Unavailable(_) => None,
         }
     }
 
@@ -138,7 +147,7 @@ impl Row {
     pub fn bool(&self, column: &str) -> Option<bool> {
         match self.get(column)? {
             Cell::Value(ValueRef::Bool(value)) => Some(value),
-            Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
+            Cell::Value(_) | Cell::Null | Cell::Unavailable(_) => None,
         }
     }
 
@@ -146,14 +155,14 @@ impl Row {
     pub fn int(&self, column: &str) -> Option<i64> {
         match self.get(column)? {
             Cell::Value(ValueRef::Int(value)) => Some(value),
-            Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
+            Cell::Value(_) | Cell::Null | Cell::Unavailable(_) => None,
         }
     }
 
     fn cell<'r>(&'r self, slot: &'r Slot) -> Cell<'r> {
         Cell::Value(match slot {
             Slot::Null => return Cell::Null,
-            Slot::Unavailable => return Cell::Unavailable,
+            Slot::Unavailable(why) => return Cell::Unavailable(*why),
             Slot::Bool(value) => ValueRef::Bool(*value),
             Slot::Int(value) => ValueRef::Int(*value),
             Slot::Float(value) => ValueRef::Float(*value),
@@ -164,15 +173,15 @@ impl Row {
 }
 
 impl Row {
-    /// Makes those columns unavailable of which `is_so` holds, asked with their place.
+    /// Makes those columns unavailable, as unchanged, of which `is_so` holds, asked with their place.
     pub(crate) fn make_unavailable(&mut self, is_so: impl Fn(usize, ValueRef<'_>) -> bool) {
         for place in 0..self.slots.len() {
             let is_unavailable = match self.cell(&self.slots[place]) {
                 Cell::Value(value) => is_so(place, value),
-                Cell::Null | Cell::Unavailable => false,
+                Cell::Null | Cell::Unavailable(_) => false,
             };
             if is_unavailable {
-                self.slots[place] = Slot::Unavailable;
+                self.slots[place] = Slot::Unavailable(Unavailable::Unchanged);
             }
         }
     }
@@ -224,7 +233,7 @@ impl RowBuilder {
     /// Adds a column with a value.
     ///
     /// # Panics
-    /// When the row has the column already; so do the two below.
+    /// When the row has the column already; so do the three below.
     #[must_use]
     pub fn value(mut self, column: &str, value: Value) -> Self {
         assert!(self.name(column), "column {column} was added twice");
@@ -240,11 +249,19 @@ impl RowBuilder {
         self
     }
 
-    /// Adds a column that Postgres did not send.
+    /// Adds a column that is toasted and did not change.
     #[must_use]
     pub fn unavailable(mut self, column: &str) -> Self {
         assert!(self.name(column), "column {column} was added twice");
-        self.push_unavailable();
+        self.push_unavailable(Unavailable::Unchanged);
+        self
+    }
+
+    /// Adds a column that the connector cannot print.
+    #[must_use]
+    pub fn unreadable(mut self, column: &str) -> Self {
+        assert!(self.name(column), "column {column} was added twice");
+        self.push_unavailable(Unavailable::Unreadable);
         self
     }
 
@@ -302,8 +319,8 @@ impl RowBuilder {
         self.slots.push(Slot::Null);
     }
 
-    pub(crate) fn push_unavailable(&mut self) {
-        self.slots.push(Slot::Unavailable);
+    pub(crate) fn push_unavailable(&mut self, why: Unavailable) {
+        self.slots.push(Slot::Unavailable(why));
     }
 
     pub(crate) fn push_bool(&mut self, value: bool) {
@@ -353,9 +370,9 @@ impl RowBuilder {
 }
 
 impl Cell<'_> {
-    /// Whether this is an unchanged toasted value that Postgres did not send.
+    /// Whether there is a value that was not sent.
     pub fn is_unavailable(self) -> bool {
-        matches!(self, Self::Unavailable)
+        matches!(self, Self::Unavailable(_))
     }
 
     /// Whether this is SQL null.
@@ -467,7 +484,7 @@ mod tests {
             .finish();
         assert_eq!(row.get("absent"), None);
         assert_eq!(row.get("n"), Some(Cell::Null));
-        assert_eq!(row.get("u"), Some(Cell::Unavailable));
+        assert_eq!(row.get("u"), Some(Cell::Unavailable(Unavailable::Unchanged)));
         assert_eq!((row.int("i"), row.text("i")), (Some(1), None));
     }
 }

@@ -15,7 +15,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use crate::event::modes::{Bytes, Integers, Modes};
-use crate::event::row::{Cell, Row, Value, ValueRef};
+use crate::event::row::{Cell, Row, Unavailable, Value, ValueRef};
 
 /// The name under which [`crate::event::typed::Known`] is asked for.
 const KNOWN: &str = "afterwrite::Known";
@@ -148,8 +148,11 @@ impl<'r> CellReader<'r> {
         match self.0 {
             Cell::Value(value) => Ok(ValueReader(Some(value), self.1)),
             Cell::Null => Ok(ValueReader(None, self.1)),
-            Cell::Unavailable => Err(Mismatch::new(
+            Cell::Unavailable(Unavailable::Unchanged) => Err(Mismatch::new(
                 "is unavailable (toasted and unchanged): read the row from the table, or use Known",
+            )),
+            Cell::Unavailable(Unavailable::Unreadable) => Err(Mismatch::new(
+                "is unavailable (the connector cannot print it): read the row from the table, or use Known",
             )),
         }
     }

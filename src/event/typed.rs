@@ -19,6 +19,7 @@ use serde::de::{DeserializeOwned, Deserializer, Unexpected, Visitor};
 use thiserror::Error;
 
 use crate::event::change::ChangeEvent;
+use crate::event::key::Key;
 use crate::event::row::Row;
 use crate::event::row_reader::{BYTES, DATE, RowReader, TIMESTAMP};
 
@@ -81,7 +82,7 @@ impl ChangeEvent {
     /// # Errors
     /// As [`Row::to`], also when there is no key. The error names the table.
     pub fn key_as<T: DeserializeOwned>(&self) -> Result<T, RowError> {
-        self.row_as(self.key.as_ref(), "the event has no key")
+        self.row_as(self.key().map(Key::row), "the event has no key")
     }
 
     fn row_as<T: DeserializeOwned>(&self, row: Option<&Row>, missing: &str) -> Result<T, RowError> {
@@ -94,7 +95,7 @@ impl ChangeEvent {
             }),
         };
         read.map_err(|error| RowError {
-            table: Some(format!("{}.{}", self.origin.schema, self.origin.table)),
+            table: Some(format!("{}.{}", self.origin().schema, self.origin().table)),
             ..error
         })
     }

@@ -1,6 +1,6 @@
 //! Small events for the tables of cases beside the handlers' rules.
 
-use crate::event::change::{Change, ChangeEvent, Origin};
+use crate::event::change::{Before, Change, ChangeEvent, Origin};
 use crate::event::row::{Row, Value};
 
 /// A row of text columns; `true`, `false` and the empty text stand for booleans and null.
@@ -15,15 +15,20 @@ pub(crate) fn row(columns: &[(&str, &str)]) -> Row {
 }
 
 pub(crate) fn inserted(table: &str, after: &[(&str, &str)]) -> ChangeEvent {
-    event(table, Change::Insert { after: row(after) })
+    event(
+        table,
+        Change::Insert {
+            after: row(after),
+            moved_from: None,
+        },
+    )
 }
 
 pub(crate) fn updated(table: &str, before: &[(&str, &str)], after: &[(&str, &str)]) -> ChangeEvent {
-    let old = Some(row(before));
     event(
         table,
         Change::Update {
-            before: old,
+            before: Before::Whole(row(before)),
             after: row(after),
         },
     )
@@ -34,7 +39,7 @@ pub(crate) fn updated_blindly(table: &str, after: &[(&str, &str)]) -> ChangeEven
     event(
         table,
         Change::Update {
-            before: None,
+            before: Before::Unknown,
             after: row(after),
         },
     )
@@ -44,24 +49,21 @@ pub(crate) fn deleted(table: &str, before: &[(&str, &str)]) -> ChangeEvent {
     event(
         table,
         Change::Delete {
-            before: Some(row(before)),
+            before: Before::Whole(row(before)),
+            moved_to: None,
         },
     )
 }
 
 fn event(table: &str, change: Change) -> ChangeEvent {
-    ChangeEvent {
-        id: None,
-        origin: Origin {
-            name: "waitlist".into(),
-            db: "waitlist".into(),
-            schema: "public".into(),
-            table: table.into(),
-            tx: None,
-            lsn: None,
-            commit_ts_ms: None,
-        },
-        key: None,
-        change,
-    }
+    let origin = Origin {
+        name: "waitlist".into(),
+        db: "waitlist".into(),
+        schema: "public".into(),
+        table: table.into(),
+        tx: None,
+        lsn: None,
+        commit_ts_ms: None,
+    };
+    ChangeEvent::new(origin, None, change)
 }

@@ -33,8 +33,8 @@ impl LedgerKey {
     /// The key of an event; `None` where the event has no identity (tables without a key), which is outside the promise
     /// of once-only effects.
     pub fn of(event: &Arc<ChangeEvent>) -> Option<Self> {
-        let event_id = event.id?;
-        let commit_day = chrono::DateTime::from_timestamp_millis(event.origin.commit_ts_ms?)?.date_naive();
+        let event_id = event.id()?;
+        let commit_day = chrono::DateTime::from_timestamp_millis(event.origin().commit_ts_ms?)?.date_naive();
         Some(Self { commit_day, event_id })
     }
 }

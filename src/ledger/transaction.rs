@@ -79,7 +79,11 @@ pub async fn unsettled(
     .bind(&ids)
     .fetch_all(pool)
     .await?;
-    let is_known = |event: &Arc<ChangeEvent>| event.id.is_some_and(|id| known.iter().any(|(known,)| **known == id.0));
+    let is_known = |event: &Arc<ChangeEvent>| {
+        event
+            .id()
+            .is_some_and(|id| known.iter().any(|(known,)| **known == id.0))
+    };
     Ok(events.iter().filter(|event| !is_known(event)).map(Arc::clone).collect())
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde_json::Value as Json;
 use sqlx::postgres::PgPool;
 
-use crate::event::change::{Change, ChangeEvent, Origin};
-use crate::event::id::EventId;
+use crate::event::change::{Before, Change, ChangeEvent, Origin};
+use crate::event::key::Key;
 use crate::event::row::{Cell, Row, Value};
 
 /// Columns that a connector leaves out, as (table, column).
@@ -129,35 +129,32 @@ fn event(recorded: &Recorded, columns: &[Column], key: &[String]) -> ChangeEvent
     let print = |json: &Option<Json>| json.as_ref().map(|json| row(json, columns));
     let (before, after) = (print(&recorded.before), print(&recorded.after));
     let newest = after.as_ref().or(before.as_ref());
-    let key = newest.map(|row| {
+    let key = newest.and_then(|row| {
         let of_key = row.columns().filter(|(name, _)| key.iter().any(|part| part == name));
-        Row::of(of_key.map(|(name, cell)| match cell {
+        Key::of(Row::of(of_key.map(|(name, cell)| match cell {
             Cell::Value(value) => (name, Some(value.to_owned())),
-            Cell::Null | Cell::Unavailable => (name, None),
-        }))
+            Cell::Null | Cell::Unavailable(_) => (name, None),
+        })))
     });
+    let before = before.map_or(Before::Unknown, Before::Whole);
     let change = match (recorded.op.as_str(), after) {
-        ("INSERT", Some(after)) => Change::Insert { after },
-        ("UPDATE", Some(after)) => Change::Update { before, after },
-        (_, _) => Change::Delete { before },
-    };
-    let mut id = [0_u8; 16];
-    id[..8].copy_from_slice(&recorded.seq.to_be_bytes());
-    id[8..].copy_from_slice(&recorded.committed_ms.to_be_bytes());
-    ChangeEvent {
-        id: Some(EventId(id)),
-        origin: Origin {
-            name: "waitlist".into(),
-            db: "waitlist".into(),
-            schema: "public".into(),
-            table: recorded.table_name.as_str().into(),
-            tx: Some(recorded.tx),
-            lsn: Some(recorded.seq),
-            commit_ts_ms: Some(recorded.committed_ms),
+        ("INSERT", Some(after)) => Change::Insert {
+            after,
+            moved_from: None,
         },
-        key,
-        change,
-    }
+        ("UPDATE", Some(after)) => Change::Update { before, after },
+        (_, _) => Change::Delete { before, moved_to: None },
+    };
+    let origin = Origin {
+        name: "waitlist".into(),
+        db: "waitlist".into(),
+        schema: "public".into(),
+        table: recorded.table_name.as_str().into(),
+        tx: Some(recorded.tx),
+        lsn: Some(recorded.seq),
+        commit_ts_ms: Some(recorded.committed_ms),
+    };
+    ChangeEvent::new(origin, key, change)
 }
 
 fn row(json: &Json, columns: &[Column]) -> Row {

@@ -182,12 +182,12 @@ async fn a_reward_taken_back_before_its_mail_is_not_mailed_and_stays_taken_back(
             .await;
         let queued = world.recorder.drain().await.unwrap();
         for event in &queued {
-            if &*event.origin.table == "referrals" {
+            if &*event.origin().table == "referrals" {
                 world.first_time("reward", event).await.unwrap();
             }
         }
         for event in &queued {
-            if &*event.origin.table == "email_log" {
+            if &*event.origin().table == "email_log" {
                 world.first_time("email", event).await.unwrap();
             }
         }

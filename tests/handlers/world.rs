@@ -332,7 +332,7 @@ impl World {
     pub(crate) fn woken_by(&self, event: &ChangeEvent) -> Vec<Arc<dyn Handler>> {
         let routed = |handler: &&Arc<dyn Handler>| {
             let routes = handler.spec().routes;
-            routes.iter().any(|route| *route.table == *event.origin.table) && handler.wants(event)
+            routes.iter().any(|route| *route.table == *event.origin().table) && handler.wants(event)
         };
         self.handlers.iter().filter(routed).map(Arc::clone).collect()
     }

@@ -80,6 +80,7 @@ fn image(out: &mut String, row: usize, seq: u64, columns: usize) -> std::fmt::Re
 mod tests {
     use super::*;
     use crate::decode::options::Options;
+    use crate::decode::tables::Tables;
     use crate::decode::{Decoded, Decoder};
     use crate::event::delivery::{Content, RawRecord};
 
@@ -92,7 +93,11 @@ mod tests {
             value: Some(value.into()),
             ..RawRecord::default()
         };
-        let decoded = Decoder::new(Options::default()).decode("bench", &record);
+        let options = Options {
+            full_identity: Tables::like(["*.*"]),
+            ..Options::default()
+        };
+        let decoded = Decoder::new(options).decode("bench", &record);
         let Decoded::Content(Content::Change(event)) = decoded else {
             panic!("not a change: {decoded:?}")
         };
@@ -101,9 +106,9 @@ mod tests {
         assert_eq!(after.int("seq"), Some(3));
         assert_eq!(event.before().unwrap().int("seq"), Some(2));
         assert_eq!(
-            event.key.as_ref().unwrap().text("id"),
+            event.key().unwrap().row().text("id"),
             Some("5b1f0000-0000-4000-8000-000000000007")
         );
-        assert!(event.id.is_some());
+        assert!(event.id().is_some());
     }
 }

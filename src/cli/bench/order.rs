@@ -65,16 +65,16 @@ fn number(row: Option<&Row>, column: &str) -> Option<i64> {
     match row?.get(column)? {
         Cell::Value(ValueRef::Int(number)) => Some(number),
         Cell::Value(ValueRef::Text(text)) => text.parse().ok(),
-        Cell::Value(_) | Cell::Null | Cell::Unavailable => None,
+        Cell::Value(_) | Cell::Null | Cell::Unavailable(_) => None,
     }
 }
 
 /// A hash of table and primary key, made here and not by the router, which is what is being judged.
 fn row_of(event: &ChangeEvent) -> Option<u64> {
-    let key = event.key.as_ref()?;
+    let key = event.key()?.row();
     let mut hasher = DefaultHasher::new();
-    event.origin.schema.hash(&mut hasher);
-    event.origin.table.hash(&mut hasher);
+    event.origin().schema.hash(&mut hasher);
+    event.origin().table.hash(&mut hasher);
     for (name, cell) in key.columns() {
         name.hash(&mut hasher);
         match cell {
@@ -90,26 +90,25 @@ fn row_of(event: &ChangeEvent) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::event::change::{Change, Origin};
+    use crate::event::key::Key;
     use crate::event::row::Value;
 
     fn update(id: i64, number: i64) -> ChangeEvent {
         let row = |name, number| Row::of([(name, Some(Value::Int(number)))]);
-        ChangeEvent {
-            id: None,
-            origin: Origin {
-                name: "bench".into(),
-                db: "bench".into(),
-                schema: "public".into(),
-                table: "users".into(),
-                tx: None,
-                lsn: None,
-                commit_ts_ms: None,
-            },
-            key: Some(row("id", id)),
-            change: Change::Insert {
-                after: row("seq", number),
-            },
-        }
+        let origin = Origin {
+            name: "bench".into(),
+            db: "bench".into(),
+            schema: "public".into(),
+            table: "users".into(),
+            tx: None,
+            lsn: None,
+            commit_ts_ms: None,
+        };
+        let change = Change::Insert {
+            after: row("seq", number),
+            moved_from: None,
+        };
+        ChangeEvent::new(origin, Key::of(row("id", id)), change)
     }
 
     fn violations(calls: &[(i64, i64)]) -> u64 {

@@ -171,20 +171,16 @@ mod tests {
     }
 
     fn event() -> Arc<ChangeEvent> {
-        Arc::new(ChangeEvent {
-            id: None,
-            origin: Origin {
-                name: "n".into(),
-                db: "d".into(),
-                schema: "s".into(),
-                table: "t".into(),
-                tx: None,
-                lsn: None,
-                commit_ts_ms: None,
-            },
-            key: None,
-            change: Change::Truncate,
-        })
+        let origin = Origin {
+            name: "n".into(),
+            db: "d".into(),
+            schema: "s".into(),
+            table: "t".into(),
+            tx: None,
+            lsn: None,
+            commit_ts_ms: None,
+        };
+        Arc::new(ChangeEvent::new(origin, None, Change::Truncate))
     }
 
     #[test]

@@ -259,7 +259,7 @@ async fn record_failure(context: &Context, mail: &Mail, reply: &str) -> Result<(
 
 /// When the change was committed: the mail's date, the same however often it is rendered.
 fn time_of(event: &ChangeEvent) -> SystemTime {
-    let committed = event.origin.commit_ts_ms.and_then(|ms| u64::try_from(ms).ok());
+    let committed = event.origin().commit_ts_ms.and_then(|ms| u64::try_from(ms).ok());
     committed.map_or_else(SystemTime::now, |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
 }
 

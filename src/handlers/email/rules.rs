@@ -51,7 +51,7 @@ impl Kind {
 pub fn trigger(event: &ChangeEvent) -> Option<Trigger> {
     let row = event.after()?;
     let id = columns::id(row, "id")?;
-    match &*event.origin.table {
+    match &*event.origin().table {
         "waitlist_users" if columns::is_insert(event) => Some(Trigger::First {
             user: id,
             verified: row.bool("email_verified"),

@@ -38,7 +38,7 @@ impl Fraud {
 
 /// Whether a change brings something to check.
 fn concerns(event: &ChangeEvent) -> bool {
-    match &*event.origin.table {
+    match &*event.origin().table {
         "waitlist_users" => {
             columns::is_insert(event)
                 || columns::updated(event, &["email", "ip_address", "device_fingerprint", "user_agent"])
@@ -72,7 +72,7 @@ impl Handler for Fraud {
             return Ok(Outcome::Done);
         };
         let of_table = |table: &str| -> Vec<Uuid> {
-            let events = once.events.iter().filter(|event| &*event.origin.table == table);
+            let events = once.events.iter().filter(|event| &*event.origin().table == table);
             events.filter_map(|event| columns::id(event.after()?, "id")).collect()
         };
         let (referrals, users) = (of_table("referrals"), of_table("waitlist_users"));

@@ -39,7 +39,7 @@ impl Position {
 
 /// Whether a change may move somebody, or pass a milestone.
 fn concerns(event: &ChangeEvent) -> bool {
-    match &*event.origin.table {
+    match &*event.origin().table {
         "waitlist_users" => {
             columns::is_insert(event)
                 || columns::is_delete(event)
@@ -79,7 +79,7 @@ fn concerns(event: &ChangeEvent) -> bool {
 
 /// The campaigns that a change concerns: one, or two when a row moved from one to the other.
 fn campaigns_of(event: &ChangeEvent) -> Vec<Uuid> {
-    let column = if &*event.origin.table == "campaigns" {
+    let column = if &*event.origin().table == "campaigns" {
         "id"
     } else {
         "campaign_id"
@@ -129,7 +129,7 @@ impl Handler for Position {
         // Per campaign: whether one of the changes completed it. Sorted, so that locks are always taken in one order.
         let mut concerned: BTreeMap<Uuid, bool> = BTreeMap::new();
         for event in &events {
-            let completed_now = &*event.origin.table == "campaigns" && columns::became(event, "status", "completed");
+            let completed_now = &*event.origin().table == "campaigns" && columns::became(event, "status", "completed");
             for campaign in campaigns_of(event) {
                 *concerned.entry(campaign).or_default() |= completed_now;
             }

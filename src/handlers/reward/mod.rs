@@ -164,7 +164,7 @@ impl Tasks {
     }
 
     fn add(&mut self, event: &ChangeEvent) {
-        match &*event.origin.table {
+        match &*event.origin().table {
             "waitlist_users" => {
                 self.users.extend(columns::ids(event, "id"));
                 self.friends.extend(columns::ids(event, "id"));
@@ -193,7 +193,7 @@ impl Tasks {
 
 /// Whether a change may give, take back or deliver.
 fn concerns(event: &ChangeEvent) -> bool {
-    match &*event.origin.table {
+    match &*event.origin().table {
         "waitlist_users" => {
             columns::is_delete(event)
                 || columns::updated(event, &["email_verified", "status", "deleted_at", "campaign_id"])

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::event::change::{Change, Origin};
 use crate::event::id::EventId;
-use crate::event::row::{Cell, Row};
+use crate::event::key::Key;
+use crate::event::row::Cell;
 
 /// First part of every identity of a row or table.
 const VERSION: &str = "v1";
@@ -17,7 +18,7 @@ const MESSAGE_VERSION: &str = "m";
 
 /// The id of a change, or `None` where nothing tells two changes apart: rows read by a snapshot, rows without a key or with
 /// null in it, and records whose place in the log is not known.
-pub fn event_id(origin: &Origin, key: Option<&Row>, change: &Change) -> Option<EventId> {
+pub(crate) fn event_id(origin: &Origin, key: Option<&Key>, change: &Change) -> Option<EventId> {
     let lsn = origin.lsn?;
     let op = match change {
         Change::Insert { .. } => "c",
@@ -37,17 +38,11 @@ pub fn event_id(origin: &Origin, key: Option<&Row>, change: &Change) -> Option<E
     parts.number(origin.commit_ts_ms);
     parts.text(op);
     if !matches!(change, Change::Truncate) {
-        let mut columns: Vec<(&str, Cell<'_>)> = key?.columns().collect();
-        columns.sort_unstable_by_key(|(name, _)| *name);
-        if columns.is_empty() {
-            return None;
-        }
-        for (name, cell) in columns {
+        let key = key.filter(|key| key.is_unique())?;
+        for (name, cell) in key.sorted() {
             parts.text(name);
-            match cell {
-                Cell::Value(value) => parts.text(&serde_json::to_string(&value).ok()?),
-                // Two rows may both have null there: the key does not tell them apart.
-                Cell::Null | Cell::Unavailable => return None,
+            if let Cell::Value(value) = cell {
+                parts.text(&serde_json::to_string(&value).ok()?);
             }
         }
     }
@@ -101,7 +96,8 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::row::Value;
+    use crate::event::change::Before;
+    use crate::event::row::{Row, Value};
 
     fn origin() -> Origin {
         Origin {
@@ -115,15 +111,16 @@ mod tests {
         }
     }
 
-    fn key(columns: &[(&str, i64)]) -> Row {
-        let filled = columns
-            .iter()
-            .fold(Row::builder(), |row, (name, value)| row.value(name, Value::Int(*value)));
-        filled.finish()
+    fn key(columns: &[(&str, i64)]) -> Key {
+        let columns = columns.iter().map(|(name, value)| (*name, Some(Value::Int(*value))));
+        Key::of(Row::of(columns)).unwrap()
     }
 
     fn insert() -> Change {
-        Change::Insert { after: Row::default() }
+        Change::Insert {
+            after: Row::default(),
+            moved_from: None,
+        }
     }
 
     #[test]
@@ -165,7 +162,11 @@ mod tests {
         assert_ne!(base, other(|origin| origin.tx = None));
         assert_ne!(base, other(|origin| origin.lsn = Some(101)));
         assert_ne!(base, other(|origin| origin.commit_ts_ms = Some(1_001)));
-        assert_ne!(base, event_id(&origin(), Some(&row), &Change::Delete { before: None }));
+        let delete = Change::Delete {
+            before: Before::Unknown,
+            moved_to: None,
+        };
+        assert_ne!(base, event_id(&origin(), Some(&row), &delete));
         assert_ne!(base, event_id(&origin(), Some(&key(&[("id", 2)])), &insert()));
     }
 
@@ -173,13 +174,8 @@ mod tests {
     fn what_cannot_be_told_apart_has_no_identity() {
         let row = key(&[("id", 1)]);
         assert_eq!(event_id(&origin(), None, &insert()), None);
-        for keyless in [
-            Row::default(),
-            Row::builder().null("id").finish(),
-            Row::builder().unavailable("id").finish(),
-        ] {
-            assert_eq!(event_id(&origin(), Some(&keyless), &insert()), None, "{keyless:?}");
-        }
+        let null = Key::of(Row::builder().null("id").finish()).unwrap();
+        assert_eq!(event_id(&origin(), Some(&null), &insert()), None);
         assert_eq!(
             event_id(&origin(), Some(&row), &Change::Read { after: Row::default() }),
             None
