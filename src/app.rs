@@ -136,7 +136,7 @@ impl Shared {
         )?;
         let mut options = decode_options(config);
         if config.source.full_identity.is_none() {
-            options.full_identity = replica_identity::full(&coordination, &routed(handlers))
+            options.full_identity = replica_identity::full(&coordination, handlers)
                 .await
                 .context("the replica identities of the routed tables could not be read")?;
         }
@@ -150,15 +150,6 @@ impl Shared {
             registry: Some(Arc::new(registry)),
         })
     }
-}
-
-/// The tables to which handlers are routed, as (schema, table), each once.
-fn routed(handlers: &[Arc<dyn Handler>]) -> Vec<(String, String)> {
-    let routes = handlers.iter().flat_map(|handler| handler.spec().routes);
-    let mut tables: Vec<(String, String)> = routes.map(|route| (route.schema, route.table)).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    tables
 }
 
 /// One group, checked and ready to run.

@@ -5,16 +5,20 @@
 //! changed are still told apart where they can be (an update without an old row), and the setting `source.full_identity`
 //! is for where they cannot.
 
+use std::sync::Arc;
+
 use sqlx::postgres::PgPool;
 
 use crate::decode::tables::Tables;
+use crate::handler::Handler;
 
-/// Those of `tables`, as (schema, table), that have `REPLICA IDENTITY FULL` now. A partitioned table has it when all of its
+/// Those of the tables to which handlers are routed that have `REPLICA IDENTITY FULL` now. A partitioned table has it when all of its
 /// partitions have it: their changes are what is logged.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub(super) async fn full(pool: &PgPool, tables: &[(String, String)]) -> Result<Tables, sqlx::Error> {
+pub(super) async fn full(pool: &PgPool, handlers: &[Arc<dyn Handler>]) -> Result<Tables, sqlx::Error> {
+    let tables = routed(handlers);
     let (schemas, names): (Vec<&str>, Vec<&str>) = tables
         .iter()
         .map(|(schema, table)| (schema.as_str(), table.as_str()))
@@ -46,4 +50,13 @@ pub(super) async fn full(pool: &PgPool, tables: &[(String, String)]) -> Result<T
         );
     }
     Ok(Tables::named(full))
+}
+
+/// The tables to which handlers are routed, as (schema, table), each once.
+fn routed(handlers: &[Arc<dyn Handler>]) -> Vec<(String, String)> {
+    let routes = handlers.iter().flat_map(|handler| handler.spec().routes);
+    let mut tables: Vec<(String, String)> = routes.map(|route| (route.schema, route.table)).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables
 }

@@ -36,7 +36,6 @@ mod json;
 mod scan;
 pub mod schema;
 
-pub mod calendar;
 mod decimal;
 mod placeholder;
 mod types;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::decode::tables::Tables;
-use crate::event::modes::{Bytes, Integers, Modes};
+use crate::event::modes::{Bytes, Decimals, Integers, Intervals, Modes};
 
 /// The signal tables of a connector that names them as the documentation does.
 pub const SIGNAL_TABLES: [&str; 2] = ["*.debezium_signal", "dbz.signal*"];
@@ -128,14 +128,15 @@ impl Options {
 
     /// How the values of rows without a schema are to be read.
     pub(crate) fn modes(&self) -> Modes {
-        let (timestamps, dates) = match self.time_precision {
-            TimePrecision::IsoString | TimePrecision::Structured => (Integers::AreNone, Integers::AreNone),
-            TimePrecision::Adaptive | TimePrecision::AdaptiveTimeMicroseconds => {
-                (Integers::DependOnTheColumn, Integers::Days)
+        let (dates, times, timestamps) = match self.time_precision {
+            TimePrecision::IsoString | TimePrecision::Structured => {
+                (Integers::AreNone, Integers::AreNone, Integers::AreNone)
             }
-            TimePrecision::Microseconds => (Integers::Micros, Integers::Days),
-            TimePrecision::Nanoseconds => (Integers::Nanos, Integers::Days),
-            TimePrecision::Connect => (Integers::Millis, Integers::Days),
+            TimePrecision::Adaptive => (Integers::Days, Integers::DependOnTheColumn, Integers::DependOnTheColumn),
+            TimePrecision::AdaptiveTimeMicroseconds => (Integers::Days, Integers::Micros, Integers::DependOnTheColumn),
+            TimePrecision::Microseconds => (Integers::Days, Integers::Micros, Integers::Micros),
+            TimePrecision::Nanoseconds => (Integers::Days, Integers::Nanos, Integers::Nanos),
+            TimePrecision::Connect => (Integers::Days, Integers::Millis, Integers::Millis),
         };
         let bytes = match self.binary {
             BinaryMode::Base64 | BinaryMode::Bytes => Bytes::Base64,
@@ -145,7 +146,17 @@ impl Options {
         Modes {
             timestamps,
             dates,
+            times,
             bytes,
+            decimals: match self.decimal {
+                DecimalMode::String => Decimals::Text,
+                DecimalMode::Double => Decimals::TextOrNumbers,
+                DecimalMode::Precise => Decimals::Lost,
+            },
+            intervals: match self.interval {
+                IntervalMode::String => Intervals::Text,
+                IntervalMode::Numeric => Intervals::TextOrMicros,
+            },
         }
     }
 

@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 
-use crate::decode::calendar;
 use crate::decode::types::{Meaning, Sent};
+use crate::event::calendar;
 use crate::event::row::{Row, RowBuilder, Unavailable, Value, ValueRef};
 
 /// Which form of the placeholder a column of some type can carry.

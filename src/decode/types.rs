@@ -9,8 +9,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::decode::calendar::{self, Unit};
 use crate::decode::decimal;
+use crate::event::calendar::{self, Unit};
 use crate::event::row::Value;
 
 /// The Connect name of a decimal whose scale is a parameter of its schema.

@@ -6,9 +6,9 @@
 pub mod change;
 pub mod key;
 
+pub mod calendar;
 pub mod modes;
 pub mod row;
-mod row_reader;
 pub mod typed;
 
 pub mod id;

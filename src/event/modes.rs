@@ -4,15 +4,22 @@
 //! of the other encodings are canonical whatever the connector's modes, and so are those of a connector with the
 //! recommended ones.
 
-/// How the values of a row are to be read where a type is asked for.
+/// How the values of a row are to be read where a type is asked for. The default is what holds for rows that came with
+/// their types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Modes {
     /// What an integer in a timestamp column counts.
     pub timestamps: Integers,
     /// Whether an integer in a date column counts days.
     pub dates: Integers,
+    /// What an integer in a column of times of day counts.
+    pub times: Integers,
     /// How bytes are written.
     pub bytes: Bytes,
+    /// How decimals are written.
+    pub decimals: Decimals,
+    /// How intervals are written.
+    pub intervals: Intervals,
 }
 
 /// What an integer counts.
@@ -25,11 +32,11 @@ pub enum Integers {
     DependOnTheColumn,
     /// Days since 1970-01-01.
     Days,
-    /// Thousandths of a second since 1970-01-01.
+    /// Thousandths of a second, since 1970-01-01 or midnight.
     Millis,
-    /// Millionths of a second since 1970-01-01.
+    /// Millionths of a second, since 1970-01-01 or midnight.
     Micros,
-    /// Billionths of a second since 1970-01-01.
+    /// Billionths of a second, since 1970-01-01 or midnight.
     Nanos,
 }
 
@@ -43,6 +50,28 @@ pub enum Bytes {
     Base64UrlSafe,
     /// Hexadecimal digits.
     Hex,
+}
+
+/// How decimals are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decimals {
+    /// As text, or as floating point numbers where the connector has rounded them (`decimal.handling.mode=double`).
+    #[default]
+    TextOrNumbers,
+    /// As text (`string`).
+    Text,
+    /// As bytes without their scale, from which nobody reads a number (`precise`).
+    Lost,
+}
+
+/// How intervals are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Intervals {
+    /// As text, or as microseconds where the connector has made days of months (`interval.handling.mode=numeric`).
+    #[default]
+    TextOrMicros,
+    /// As text (`string`).
+    Text,
 }
 
 impl Integers {

@@ -1,19 +1,21 @@
 //! Rows as structs of the handler: `row.to::<User>()?`.
 //!
 //! A struct names the columns it wants; others are ignored. An `Option` field takes SQL null and a column that is
-//! absent. A column that is unavailable (toasted, unchanged) is neither: it is refused, unless the field is a
-//! [`Known`], which says so. Errors name the table and the column and never quote what the column holds.
+//! absent. A column that is unavailable (not sent, though there is a value) is neither: it is refused, unless the field is a
+//! [`Known`] or a [`Column`], which say so. Errors name the table and the column and never quote what the column holds.
 //!
-//! Canonical texts are read by [`Date`], [`Timestamp`], [`Base64`] and [`Document`]; `chrono::DateTime<Utc>`,
-//! `uuid::Uuid` and `String` read the texts that have their form. Where JSON without schema carries integers for dates and
-//! timestamps, or bytes as hexadecimal text, the settings `source.time_precision` and `source.binary` say how they are read;
-//! an integer whose unit they leave open is refused.
+//! Canonical texts are read by the types below; `chrono::DateTime<Utc>`, `uuid::Uuid` and `String` read the texts that have
+//! their form. Where JSON without schema carries integers for times, bytes as hexadecimal text and the like, the settings
+//! `source.time_precision`, `source.decimal`, `source.interval` and `source.binary` say how they are read; what they leave
+//! open is refused.
+
+mod binary;
+mod moment;
+mod number;
+mod reader;
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Unexpected, Visitor};
 use thiserror::Error;
@@ -21,7 +23,11 @@ use thiserror::Error;
 use crate::event::change::ChangeEvent;
 use crate::event::key::Key;
 use crate::event::row::Row;
-use crate::event::row_reader::{BYTES, DATE, RowReader, TIMESTAMP};
+use crate::event::typed::reader::RowReader;
+
+pub use self::binary::{Base64, Bits, Geometry, Point};
+pub use self::moment::{Date, Time, Timestamp};
+pub use self::number::{Decimal, Interval};
 
 /// A row does not fit the struct. Permanent: the same row never will.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -111,168 +117,51 @@ pub enum Known<T> {
     Unavailable,
 }
 
-/// A date of Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Date {
-    /// A day.
-    Day(NaiveDate),
-    /// After every day.
-    Infinity,
-    /// Before every day.
-    NegativeInfinity,
+/// A column in every state it can have. Give the field `#[serde(default)]`, or an absent column is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename = "afterwrite::Column")]
+pub enum Column<T> {
+    /// It was not sent: the table had no such column, or the connector leaves it out.
+    #[default]
+    Absent,
+    /// SQL null.
+    Null,
+    /// There is a value, and it was not sent.
+    Unavailable,
+    /// It was sent.
+    Value(T),
 }
-
-/// A timestamp of Postgres, with or without a zone; without one it is taken for UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timestamp {
-    /// A moment.
-    At(DateTime<Utc>),
-    /// After every moment.
-    Infinity,
-    /// Before every moment.
-    NegativeInfinity,
-}
-
-/// Bytes of a `bytea` column, however the connector writes them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Base64(pub Vec<u8>);
 
 /// The content of a `json` or `jsonb` column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document<T>(pub T);
 
-const INFINITIES: [&str; 3] = ["infinity", "+292278994-08-16T23:00:00Z", "+5877611-06-21Z"];
-const NEGATIVE_INFINITIES: [&str; 3] = ["-infinity", "-292275055-05-16T23:00:00Z", "-5877611-06-22Z"];
+/// Reads the text of a document.
+struct DocumentVisitor<T>(std::marker::PhantomData<T>);
 
-/// Reads a text by a function.
-struct TextOf<F>(&'static str, F);
-
-impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for TextOf<F> {
-    type Value = T;
+impl<T: DeserializeOwned> Visitor<'_> for DocumentVisitor<T> {
+    type Value = Document<T>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.0)
+        out.write_str("a JSON document of the field's type")
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        let Self(expected, read) = self;
-        read(text).ok_or_else(|| E::invalid_value(Unexpected::Str(""), &expected))
-    }
-}
-
-/// Reads a date or a timestamp: a text by a function, or nanoseconds since 1970-01-01 where the connector sends integers.
-struct MomentOf<T> {
-    expected: &'static str,
-    infinities: [T; 2],
-    of_text: fn(&str) -> Option<T>,
-    of_nanos: fn(i128) -> Option<T>,
-}
-
-impl<'de, T: Copy> Visitor<'de> for MomentOf<T> {
-    type Value = T;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.expected)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, input: D) -> Result<T, D::Error> {
-        input.deserialize_str(self)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        let [infinity, negative_infinity] = self.infinities;
-        let found = match text {
-            _ if INFINITIES.contains(&text) => Some(infinity),
-            _ if NEGATIVE_INFINITIES.contains(&text) => Some(negative_infinity),
-            _ => (self.of_text)(text),
-        };
-        found.ok_or_else(|| E::invalid_value(Unexpected::Str(""), &self.expected))
-    }
-
-    fn visit_i128<E: serde::de::Error>(self, nanos: i128) -> Result<T, E> {
-        let [infinity, negative_infinity] = self.infinities;
-        let found = match nanos {
-            i128::MAX => Some(infinity),
-            i128::MIN => Some(negative_infinity),
-            _ => (self.of_nanos)(nanos),
-        };
-        found.ok_or_else(|| E::invalid_value(Unexpected::Str(""), &self.expected))
-    }
-}
-
-/// A moment this many nanoseconds after 1970-01-01.
-fn at(nanos: i128) -> Option<DateTime<Utc>> {
-    const PER_SECOND: i128 = 1_000_000_000;
-    let seconds = i64::try_from(nanos.div_euclid(PER_SECOND)).ok()?;
-    DateTime::from_timestamp(seconds, u32::try_from(nanos.rem_euclid(PER_SECOND)).ok()?)
-}
-
-impl<'de> Deserialize<'de> for Date {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let moment = MomentOf {
-            expected: "a date",
-            infinities: [Self::Infinity, Self::NegativeInfinity],
-            of_text: |text| text.strip_suffix('Z').unwrap_or(text).parse().ok().map(Self::Day),
-            of_nanos: |nanos| at(nanos).map(|moment| Self::Day(moment.date_naive())),
-        };
-        input.deserialize_newtype_struct(DATE, moment)
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let moment = MomentOf {
-            expected: "a timestamp",
-            infinities: [Self::Infinity, Self::NegativeInfinity],
-            of_text: |text| text.parse().ok().map(Self::At),
-            of_nanos: |nanos| at(nanos).map(Self::At),
-        };
-        input.deserialize_newtype_struct(TIMESTAMP, moment)
-    }
-}
-
-/// Reads bytes, which the row has decoded already.
-struct BytesVisitor;
-
-impl<'de> Visitor<'de> for BytesVisitor {
-    type Value = Base64;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("base64")
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, input: D) -> Result<Base64, D::Error> {
-        input.deserialize_str(self)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Base64, E> {
-        let decoded = BASE64.decode(text);
-        decoded
-            .map(Base64)
-            .map_err(|_| E::invalid_value(Unexpected::Str(""), &self))
-    }
-
-    fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Base64, E> {
-        Ok(Base64(bytes))
-    }
-}
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_newtype_struct(BYTES, BytesVisitor)
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Document<T>, E> {
+        let read = serde_json::from_str(text).map(Document);
+        read.map_err(|_| E::invalid_value(Unexpected::Str(""), &self))
     }
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Document<T> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_str(TextOf("a JSON document of the field's type", |text: &str| {
-            serde_json::from_str(text).ok().map(Self)
-        }))
+        input.deserialize_str(DocumentVisitor(std::marker::PhantomData))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, NaiveDate, Utc};
+
     use super::*;
     use crate::event::modes::{Bytes, Integers, Modes};
     use crate::event::row::Value;
@@ -407,6 +296,40 @@ mod tests {
         assert_eq!(known.to::<Bio>().unwrap().bio, Known::Value(None));
     }
 
+    #[test]
+    fn a_column_tells_all_its_states_apart() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Four {
+            #[serde(default)]
+            absent: Column<i64>,
+            null: Column<i64>,
+            unavailable: Column<i64>,
+            value: Column<i64>,
+        }
+        let row = Row::builder()
+            .null("null")
+            .unavailable("unavailable")
+            .value("value", Value::Int(1));
+        assert_eq!(
+            row.finish().to(),
+            Ok(Four {
+                absent: Column::Absent,
+                null: Column::Null,
+                unavailable: Column::Unavailable,
+                value: Column::Value(1),
+            })
+        );
+        let wrong = Row::builder()
+            .value("value", Value::Bool(true))
+            .null("null")
+            .unavailable("unavailable");
+        let problem = wrong.finish().to::<Four>().unwrap_err();
+        assert_eq!(
+            problem.to_string(),
+            "column value holds a boolean where i64 was expected"
+        );
+    }
+
     #[derive(Debug, PartialEq, Deserialize)]
     struct Sent {
         day: Date,
@@ -440,6 +363,7 @@ mod tests {
                 timestamps,
                 bytes,
                 dates: Integers::Days,
+                ..Modes::default()
             };
             let expected = Sent {
                 day: Date::Day(NaiveDate::from_ymd_opt(1969, 12, 31).unwrap()),

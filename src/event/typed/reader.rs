@@ -1,6 +1,7 @@
 //! The serde side of typed rows: a row as a map of its columns, and errors that never quote a value.
 //!
-//! Nothing here knows a handler's struct; nothing outside [`crate::event::typed`] uses it.
+//! Nothing here knows a handler's struct; nothing outside [`crate::event::typed`] uses it. A field's type that is read by the
+//! modes of the connector asks by a name ([`DATE`] and the like), as serde lets types ask for a newtype of a name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,15 +15,20 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::event::modes::{Bytes, Integers, Modes};
+use crate::event::modes::{Bytes, Decimals, Integers, Intervals, Modes};
 use crate::event::row::{Cell, Row, Unavailable, Value, ValueRef};
 
 /// The name under which [`crate::event::typed::Known`] is asked for.
 const KNOWN: &str = "afterwrite::Known";
+/// The name under which [`crate::event::typed::Column`] is asked for.
+const COLUMN: &str = "afterwrite::Column";
 /// The names under which [`crate::event::typed`] asks for what the connector's modes decide.
 pub(crate) const DATE: &str = "afterwrite::Date";
+pub(crate) const TIME: &str = "afterwrite::Time";
 pub(crate) const TIMESTAMP: &str = "afterwrite::Timestamp";
 pub(crate) const BYTES: &str = "afterwrite::Bytes";
+pub(crate) const DECIMAL: &str = "afterwrite::Decimal";
+pub(crate) const INTERVAL: &str = "afterwrite::Interval";
 
 /// An error on the way, without the table and without any value.
 #[derive(Debug)]
@@ -149,10 +155,10 @@ impl<'r> CellReader<'r> {
             Cell::Value(value) => Ok(ValueReader(Some(value), self.1)),
             Cell::Null => Ok(ValueReader(None, self.1)),
             Cell::Unavailable(Unavailable::Unchanged) => Err(Mismatch::new(
-                "is unavailable (toasted and unchanged): read the row from the table, or use Known",
+                "is unavailable (toasted and unchanged): read the row from the table, or use Known or Column",
             )),
             Cell::Unavailable(Unavailable::Unreadable) => Err(Mismatch::new(
-                "is unavailable (the connector cannot print it): read the row from the table, or use Known",
+                "is unavailable (the connector cannot print it): read the row from the table, or use Known or Column",
             )),
         }
     }
@@ -171,7 +177,9 @@ impl<'de> Deserializer<'de> for CellReader<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
         match name {
-            DATE | TIMESTAMP | BYTES => self.value()?.deserialize_newtype_struct(name, visitor),
+            DATE | TIME | TIMESTAMP | BYTES | DECIMAL | INTERVAL => {
+                self.value()?.deserialize_newtype_struct(name, visitor)
+            }
             _ => visitor.visit_newtype_struct(self),
         }
     }
@@ -182,10 +190,13 @@ impl<'de> Deserializer<'de> for CellReader<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
-        if name == KNOWN {
-            return visitor.visit_enum(KnownReader(self));
-        }
-        self.value()?.deserialize_enum(name, variants, visitor)
+        let variant = match (name, self.0) {
+            (KNOWN | COLUMN, Cell::Unavailable(_)) => "Unavailable",
+            (COLUMN, Cell::Null) => "Null",
+            (KNOWN | COLUMN, _) => "Value",
+            _ => return self.value()?.deserialize_enum(name, variants, visitor),
+        };
+        visitor.visit_enum(StateReader { variant, cell: self })
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
@@ -206,20 +217,18 @@ impl<'de> Deserializer<'de> for CellReader<'_> {
     }
 }
 
-/// Makes a [`Known`] of a cell.
-struct KnownReader<'r>(CellReader<'r>);
+/// A cell as the variant of an enum that names its state.
+struct StateReader<'r> {
+    variant: &'static str,
+    cell: CellReader<'r>,
+}
 
-impl<'de, 'r> EnumAccess<'de> for KnownReader<'r> {
+impl<'de, 'r> EnumAccess<'de> for StateReader<'r> {
     type Error = Mismatch;
     type Variant = CellReader<'r>;
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, CellReader<'r>), Mismatch> {
-        let name = if self.0.0.is_unavailable() {
-            "Unavailable"
-        } else {
-            "Value"
-        };
-        Ok((seed.deserialize(name_reader(name))?, self.0))
+        Ok((seed.deserialize(name_reader(self.variant))?, self.cell))
     }
 }
 
@@ -247,7 +256,7 @@ impl<'de> VariantAccess<'de> for CellReader<'_> {
 const INFINITE: [i64; 3] = [2_146_033_979, 9_223_372_036_825_200_000, i64::MAX];
 const NEGATIVE_INFINITE: [i64; 4] = [-2_147_472_691, -2_147_472_692, -9_223_372_036_832_400_000, i64::MIN];
 
-/// Gives the visitor nanoseconds since 1970-01-01, and for the infinities the ends of their range.
+/// Gives the visitor nanoseconds since 1970-01-01 or midnight, and for the infinities the ends of their range.
 fn moment<'de, V: Visitor<'de>>(value: i64, integers: Integers, visitor: V) -> Result<V::Value, Mismatch> {
     let Some(nanos) = integers.nanos() else {
         return Err(Mismatch::new(match integers {
@@ -268,6 +277,20 @@ fn moment<'de, V: Visitor<'de>>(value: i64, integers: Integers, visitor: V) -> R
         return visitor.visit_i128(i128::MIN);
     }
     visitor.visit_i128(i128::from(value) * nanos)
+}
+
+/// Refuses a decimal that does not say what number it is.
+fn check_decimal(value: ValueRef<'_>, decimals: Decimals) -> Result<(), Mismatch> {
+    match (decimals, value) {
+        (Decimals::Lost, ValueRef::Text(_) | ValueRef::Struct(_)) => Err(Mismatch::new(
+            "holds a decimal whose scale is lost (source.decimal=precise): let the connector send text \
+             (decimal.handling.mode=string)",
+        )),
+        (Decimals::Text, ValueRef::Float(_)) => Err(Mismatch::new(
+            "holds a number where source.decimal=string promises text: set it to the connector's decimal.handling.mode",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn bytes(text: &str, written: Bytes) -> Option<Vec<u8>> {
@@ -310,7 +333,16 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
         match (name, self.0) {
             (DATE, Some(ValueRef::Int(value))) => moment(value, self.1.dates, visitor),
+            (TIME, Some(ValueRef::Int(value))) => moment(value, self.1.times, visitor),
             (TIMESTAMP, Some(ValueRef::Int(value))) => moment(value, self.1.timestamps, visitor),
+            (DECIMAL, Some(value)) => {
+                check_decimal(value, self.1.decimals)?;
+                visitor.visit_newtype_struct(self)
+            }
+            (INTERVAL, Some(ValueRef::Int(_))) if self.1.intervals == Intervals::Text => Err(Mismatch::new(
+                "holds an integer where source.interval=string promises text: set it to the connector's \
+                 interval.handling.mode",
+            )),
             (BYTES, Some(ValueRef::Text(text))) => match bytes(text, self.1.bytes) {
                 Some(bytes) => visitor.visit_byte_buf(bytes),
                 None => Err(Mismatch::new(
