@@ -3,6 +3,8 @@
 //! Sizes are checked before anything is allocated: Postgres allows 131,072 digits before the point and 16,383 after
 //! it, and nothing larger is a decimal of Postgres.
 
+use bigdecimal::num_bigint::BigInt;
+
 use crate::decode::types::Budget;
 
 /// 147,455 digits need fewer bytes than this.
@@ -10,9 +12,6 @@ const UNSCALED_BYTES_MAX: usize = 62 * 1024;
 /// Digits before the point, where a negative scale puts zeros, and digits after it.
 const SCALES: std::ops::RangeInclusive<i32> = -131_072..=16_383;
 pub(crate) const WRONG_SCALE: &str = "holds a decimal with a scale that Postgres does not allow";
-/// The largest power of ten in 32 bits, and its digits.
-const CHUNK: u64 = 1_000_000_000;
-const CHUNK_DIGITS: usize = 9;
 
 /// The plain text of a decimal, or why there is none.
 pub(crate) fn print(unscaled: &[u8], scale: i32, budget: &mut Budget) -> Result<String, &'static str> {
@@ -82,51 +81,7 @@ fn magnitude(unscaled: &[u8], negative: bool) -> String {
         wide[16 - unscaled.len()..].copy_from_slice(unscaled);
         return i128::from_be_bytes(wide).unsigned_abs().to_string();
     }
-    let mut limbs = limbs(unscaled, negative);
-    let mut chunks = Vec::with_capacity(unscaled.len() / 3);
-    while !limbs.is_empty() {
-        let mut rest = 0_u64;
-        for limb in &mut limbs {
-            let value = (rest << 32) | u64::from(*limb);
-            *limb = u32::try_from(value / CHUNK).expect("the remainder is below the divisor, so is the high half");
-            rest = value % CHUNK;
-        }
-        chunks.push(rest);
-        let zeros = limbs.iter().take_while(|limb| **limb == 0).count();
-        limbs.drain(..zeros);
-    }
-    let mut digits = String::with_capacity(chunks.len() * CHUNK_DIGITS);
-    for (index, chunk) in chunks.iter().rev().enumerate() {
-        if index == 0 {
-            digits.push_str(&chunk.to_string());
-        } else {
-            digits.push_str(&format!("{chunk:09}"));
-        }
-    }
-    digits
-}
-
-/// The absolute value as 32-bit limbs, most significant first, without leading zeros.
-fn limbs(unscaled: &[u8], negative: bool) -> Vec<u32> {
-    let mut absolute = unscaled.to_vec();
-    if negative {
-        let mut carry = true;
-        for byte in absolute.iter_mut().rev() {
-            let (sum, overflow) = (!*byte).overflowing_add(u8::from(carry));
-            *byte = sum;
-            carry = overflow;
-        }
-        // Only the most negative value of a width carries out of it; its magnitude is then exactly the bytes as they
-        // are, read as unsigned.
-    }
-    let mut limbs: Vec<u32> = absolute
-        .rchunks(4)
-        .rev()
-        .map(|chunk| chunk.iter().fold(0, |limb, byte| (limb << 8) | u32::from(*byte)))
-        .collect();
-    let zeros = limbs.iter().take_while(|limb| **limb == 0).count();
-    limbs.drain(..zeros);
-    limbs
+    BigInt::from_signed_bytes_be(unscaled).magnitude().to_string()
 }
 
 #[cfg(test)]
@@ -175,6 +130,16 @@ mod tests {
             let mut budget = Budget::of(0);
             assert_eq!(print(&short, 3, &mut budget), print(&long, 3, &mut budget));
         }
+    }
+
+    #[test]
+    fn the_longest_decimal_of_postgres_prints() {
+        // 147,455 nines.
+        let longest = BigInt::parse_bytes(&vec![b'9'; 147_455], 10).unwrap();
+        let bytes = longest.to_signed_bytes_be();
+        assert!(bytes.len() <= UNSCALED_BYTES_MAX);
+        let text = print(&bytes, 16_383, &mut Budget::of(0)).unwrap();
+        assert_eq!(text, format!("{}.{}", "9".repeat(131_072), "9".repeat(16_383)));
     }
 
     #[test]
