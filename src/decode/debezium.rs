@@ -189,13 +189,7 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
         }
         Ok::<Row, String>(row)
     };
-    let is_contradiction = match &*envelope.op {
-        "c" | "r" => envelope.before.is_some(),
-        "d" => envelope.after.is_some(),
-        "t" | "m" => envelope.before.is_some() || envelope.after.is_some(),
-        _ => false,
-    };
-    if is_contradiction {
+    if is_contradiction(&envelope) {
         return Err(in_table(format!(
             "op {} came with a row that it cannot have",
             envelope.op
@@ -233,6 +227,16 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
             })
         }
         _ => Err("op is none of c, u, d, r, t, m".to_owned()),
+    }
+}
+
+/// Whether an operation came with a row that it cannot have.
+fn is_contradiction(envelope: &Envelope<'_>) -> bool {
+    match &*envelope.op {
+        "c" | "r" => envelope.before.is_some(),
+        "d" => envelope.after.is_some(),
+        "t" | "m" => envelope.before.is_some() || envelope.after.is_some(),
+        _ => false,
     }
 }
 

@@ -48,9 +48,6 @@ pub mod registry;
 
 pub mod resolve;
 
-#[cfg(test)]
-mod torture;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
