@@ -45,3 +45,5 @@ mod outage;
 mod ledger;
 
 mod replays;
+
+mod torture;

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers, Message};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -99,14 +101,76 @@ pub(crate) async fn write_change(topic: &str, k: i64, behaviour: &str) {
 
 /// The same, to another partition.
 pub(crate) async fn write_change_to(topic: &str, partition: i32, k: i64, behaviour: &str) {
-    let key = format!("{{\"k\":{k}}}");
-    let change = format!(
-        r#"{{"before":null,"after":{{"k":{k},"seq":1,"behaviour":"{behaviour}"}},"op":"c","source":{{"connector":"postgresql",
-        "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{k},"lsn":{k}}}}}"#
-    );
     let producer: FutureProducer = config().create().unwrap();
-    let record = FutureRecord::to(topic).partition(partition).key(&key).payload(&change);
+    send(&producer, topic, partition, k, &change(k, 1, behaviour)).await;
+}
+
+/// Writes one to a partition that was added a moment ago; `false` while it has no leader.
+pub(crate) async fn try_write_change_to(topic: &str, partition: i32, k: i64) -> bool {
+    let consumer: BaseConsumer = config().create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let partitions = metadata.topics()[0].partitions();
+    let is_led = partitions
+        .iter()
+        .any(|known| known.id() == partition && known.leader() >= 0);
+    if is_led {
+        write_change_to(topic, partition, k, "ok").await;
+    }
+    is_led
+}
+
+/// Writes so many changes of each of these rows to partition 0, one row's last change having the highest `seq`.
+pub(crate) async fn write_versions(topic: &str, rows: std::ops::Range<i64>, versions: i64) {
+    let producer: FutureProducer = config().create().unwrap();
+    for seq in 1..=versions {
+        for k in rows.clone() {
+            send(&producer, topic, 0, k, &change(k, seq, "ok")).await;
+        }
+    }
+}
+
+/// Writes changes of these rows to partition 0 in one transaction, and commits or aborts it.
+pub(crate) async fn write_in_transaction(topic: &str, rows: std::ops::Range<i64>, is_committed: bool) {
+    let wait = Duration::from_secs(30);
+    let mut settings = config();
+    settings.set("transactional.id", format!("{topic}-{}", rows.start));
+    let producer: FutureProducer = settings.create().unwrap();
+    producer.init_transactions(wait).unwrap();
+    producer.begin_transaction().unwrap();
+    for k in rows {
+        send(&producer, topic, 0, k, &change(k, 1, "ok")).await;
+    }
+    if is_committed {
+        producer.commit_transaction(wait).unwrap();
+    } else {
+        producer.abort_transaction(wait).unwrap();
+    }
+}
+
+fn change(k: i64, seq: i64, behaviour: &str) -> String {
+    let lsn = seq * 1_000_000 + k;
+    format!(
+        r#"{{"before":null,"after":{{"k":{k},"seq":{seq},"behaviour":"{behaviour}"}},"op":"c","source":{{"connector":"postgresql",
+        "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{k},"lsn":{lsn}}}}}"#
+    )
+}
+
+async fn send(producer: &FutureProducer, topic: &str, partition: i32, k: i64, change: &str) {
+    let key = format!("{{\"k\":{k}}}");
+    let record = FutureRecord::to(topic).partition(partition).key(&key).payload(change);
     producer.send(record, Duration::from_secs(10)).await.unwrap();
+}
+
+/// Gives a topic more partitions.
+pub(crate) async fn grow(topic: &str, partitions: usize) {
+    let wanted = NewPartitions::new(topic, partitions);
+    for grown in admin()
+        .create_partitions([&wanted], &AdminOptions::new())
+        .await
+        .unwrap()
+    {
+        grown.unwrap();
+    }
 }
 
 /// The committed offset of a group on partition 0 of a topic.
@@ -154,21 +218,28 @@ fn try_read_all(topic: &str) -> KafkaResult<Vec<Record>> {
     let consumer: BaseConsumer = config()
         .set("group.id", "it.reader")
         .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
         .create()
         .unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), wait)?;
     let mut list = TopicPartitionList::new();
-    let mut left = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
+        let (low, _) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
         list.add_partition_offset(topic, partition.id(), Offset::Offset(low))
             .unwrap();
-        left += high - low;
     }
     consumer.assign(&list).unwrap();
     let mut records = Vec::new();
-    for _ in 0..left {
-        let message = consumer.poll(wait).expect("a record that the watermarks promise")?;
+    // Offsets have gaps, so records are not counted: each partition is read to its end.
+    let mut open = list.count();
+    while open > 0 {
+        let message = match consumer.poll(wait).expect("a record or the end of a partition") {
+            Err(KafkaError::PartitionEOF(_)) => {
+                open -= 1;
+                continue;
+            }
+            polled => polled?,
+        };
         let headers = message.headers().map(|headers| {
             headers
                 .iter()

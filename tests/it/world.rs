@@ -49,6 +49,12 @@ impl World {
     /// The same by another connector of this repository, with settings of its own.
     pub(crate) async fn captured_by(test: &str, connector: &str, settings: &[(&str, &str)]) -> Self {
         let world = Self::bare(test).await;
+        world.capture(connector, settings).await;
+        world
+    }
+
+    /// Starts capturing the table `work`, or changes the settings of what captures it.
+    pub(crate) async fn capture(&self, connector: &str, settings: &[(&str, &str)]) {
         let mut config = connector_config(connector);
         config.retain(|key, _| {
             !["transforms", "predicates", "column.exclude", "signal"]
@@ -64,9 +70,8 @@ impl World {
                 .chain(settings)
                 .map(|(key, value)| ((*key).to_owned(), json!(value))),
         );
-        let (code, said) = world.deploy_connector(config).await;
+        let (code, said) = self.deploy_connector(config).await;
         assert_eq!(code, 0, "the connector did not start: {said}");
-        world
     }
 
     /// Makes a database with the waitlist's tables and starts capturing them as in production.
