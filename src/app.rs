@@ -3,6 +3,7 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+pub mod options;
 mod replica_identity;
 pub mod waitlist;
 
@@ -17,22 +18,15 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::config::engine::Engine as EngineSettings;
-use crate::config::value::Secret;
-use crate::dead_letter::sink::{KafkaLetters, Writing};
+use crate::dead_letter::sink::KafkaLetters;
 use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
 use crate::dead_letter::wakeups::Wakeups;
 use crate::decode::Decoder;
-use crate::decode::options::Options;
-use crate::decode::registry::{Registry, RegistrySettings};
-use crate::decode::tables::Tables;
-use crate::decode::wanted::Wanted;
-use crate::engine::core::messages::{HandlerLimits, Limits};
+use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
-use crate::engine::retry::Policy;
-use crate::handler::{Handler, Ordering, Resources, Route, Spec};
+use crate::handler::{Handler, Resources};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::{days, registry};
@@ -134,19 +128,19 @@ impl Shared {
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
-        let mut options = decode_options(config);
+        let mut decoding = options::decode_options(config);
         if config.source.full_identity.is_none() {
-            options.full_identity = replica_identity::full(&coordination, handlers)
+            decoding.full_identity = replica_identity::full(&coordination, handlers)
                 .await
                 .context("the replica identities of the routed tables could not be read")?;
         }
-        let registry = Registry::new(&registry_settings(config)).context("registry.url cannot be used")?;
+        let registry = Registry::new(&options::registry_settings(config)).context("registry.url cannot be used")?;
         Ok(Self {
             owner: Uuid::new_v4(),
             connect,
             coordination,
             wakeups: Wakeups::new(),
-            decoder: Arc::new(Decoder::new(options)),
+            decoder: Arc::new(Decoder::new(decoding)),
             registry: Some(Arc::new(registry)),
         })
     }
@@ -169,9 +163,9 @@ impl Group {
     async fn prepare(config: &Config, shared: &Shared, handler: Arc<dyn Handler>) -> anyhow::Result<Self> {
         let spec = handler.spec();
         let group = config.group_name(&spec.name);
-        registry::register(&shared.coordination, &spec.name, &group, &ordering_text(&spec)).await?;
+        registry::register(&shared.coordination, &spec.name, &group, &options::ordering_text(&spec)).await?;
         let settings = config.engine_of(&group);
-        let topic = topic_options(config);
+        let topic = options::dead_letter_topics(config);
         let router = router(config, &group, handler);
         let attempt = Duration::from_millis(settings.attempt_timeout_ms);
         let longest = router.timeout(0).unwrap_or(attempt);
@@ -183,11 +177,11 @@ impl Group {
             _ => longest + LEASE_MARGIN,
         };
         let effects = Effects::new(pool.clone(), shared.owner, lease);
-        let letters = KafkaLetters::new(topic.clone(), writing(config), shared.coordination.clone())
+        let letters = KafkaLetters::new(topic.clone(), options::writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
         let setup = Setup {
             group: group.as_str().into(),
-            limits: limits(&settings, config, &spec),
+            limits: options::limits(&settings, config, &spec),
             router: Arc::new(router),
             resources: Resources { pool, effects },
             letters: Arc::new(letters),
@@ -199,7 +193,7 @@ impl Group {
             },
         };
         Ok(Self {
-            source: source_options(config, &group, &spec, &settings),
+            source: options::source_options(config, &group, &spec, &settings),
             claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.owner),
             name: group.into(),
             topic,
@@ -334,134 +328,13 @@ fn router(config: &Config, group: &str, handler: Arc<dyn Handler>) -> Router {
     }
 }
 
-fn writing(config: &Config) -> Writing {
-    Writing {
-        error_bytes_max: config.dead_letters.error_bytes_max,
-        acknowledge_max: Duration::from_millis(config.dead_letters.write_timeout_ms),
-    }
-}
-
-fn topic_options(config: &Config) -> topic::Options {
-    let letters = &config.dead_letters;
-    topic::Options {
-        brokers: config.kafka.brokers.clone(),
-        properties: properties(config),
-        partitions: letters.partitions,
-        replicas: letters.replication_factor,
-        retention: Duration::from_millis(letters.retention_ms.unsigned_abs()),
-        message_bytes_max: letters.message_bytes_max as usize,
-    }
-}
-
-/// The dead-letter topics' options, for commands.
-pub fn dead_letter_topics(config: &Config) -> topic::Options {
-    topic_options(config)
-}
-
-fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
-    let name = &config.source.name;
-    // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
-    // and another all those with work.
-    let topic = |route: &Route| format!("{name}.{}.{}", route.schema, route.table);
-    let mut topics: Vec<String> = spec.routes.iter().map(topic).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    let mut all = properties(config);
-    let ours = [
-        ("session.timeout.ms", config.kafka.session_timeout_ms),
-        ("heartbeat.interval.ms", config.kafka.heartbeat_interval_ms),
-        ("topic.metadata.refresh.interval.ms", config.kafka.metadata_refresh_ms),
-    ];
-    all.splice(0..0, ours.map(|(name, value)| (name.to_owned(), value.to_string())));
-    kafka::Options {
-        brokers: config.kafka.brokers.clone(),
-        group: group.to_owned(),
-        wanted: Wanted::tables(spec.routes.iter().map(|route| (&*route.schema, &*route.table))),
-        topics,
-        start: match config.kafka.start {
-            crate::config::kafka::Start::Earliest => kafka::Start::Earliest,
-            crate::config::kafka::Start::Latest => kafka::Start::Latest,
-        },
-        properties: all,
-        revoke_budget: Duration::from_millis(settings.revoke_grace_ms) + Duration::from_secs(2),
-    }
-}
-
-fn properties(config: &Config) -> Vec<(String, String)> {
-    let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
-    config.kafka.properties.0.iter().map(exposed).collect()
-}
-
-fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) -> Limits {
-    let own = config.handlers.get(&spec.name);
-    Limits {
-        running_max: settings.lanes_max,
-        window_events_max: settings.window_events_max,
-        window_bytes_max: settings.window_bytes_max,
-        handlers: vec![HandlerLimits {
-            coalesce_max: own.and_then(|own| own.coalesce_max).unwrap_or(spec.coalesce_max).max(1),
-            policy: Policy {
-                attempts_max: settings.attempts_max,
-                first_wait: Duration::from_millis(settings.wait_first_ms),
-                factor: settings.wait_factor,
-                wait_max: Duration::from_millis(settings.wait_ms_max),
-                asked_wait_max: Duration::from_millis(settings.asked_wait_ms_max),
-                outage_wait_max: Duration::from_millis(settings.outage_wait_ms_max),
-            },
-        }],
-    }
-}
-
-/// Where schemas are.
-pub fn registry_settings(config: &Config) -> RegistrySettings {
-    RegistrySettings {
-        url: config.registry.url.base().to_owned(),
-        timeout: Duration::from_millis(config.registry.timeout_ms),
-        basic_auth: None,
-        remembered_max: 4_096,
-    }
-}
-
-/// What the decoder has to be told about the source.
-pub fn decode_options(config: &Config) -> Options {
-    let source = &config.source;
-    Options {
-        format: source.format,
-        key_format: source.key_format,
-        signal_tables: Tables::like(&source.signal_tables),
-        full_identity: Tables::like(source.full_identity.iter().flatten()),
-        unavailable_placeholder: source.unavailable_placeholder.clone(),
-        heartbeat_prefix: source.heartbeat_prefix.clone(),
-        heartbeat_topic: source.heartbeat_topic.clone(),
-        decimal: source.decimal,
-        time_precision: source.time_precision,
-        interval: source.interval,
-        binary: source.binary,
-        ..Options::default()
-    }
-}
-
-/// The ordering keys of a handler in one line, for its registration.
-fn ordering_text(spec: &Spec) -> String {
-    let mut routes: Vec<String> = spec
-        .routes
-        .iter()
-        .map(|route| match &route.ordering {
-            Ordering::PrimaryKey => format!("{}.{}(primary key)", route.schema, route.table),
-            Ordering::Columns(columns) => format!("{}.{}({})", route.schema, route.table, columns.join(",")),
-        })
-        .collect();
-    routes.sort_unstable();
-    routes.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn a_stop_is_heard_while_the_broker_is_away() {
-        let options = topic_options(&Config {
+        let options = options::dead_letter_topics(&Config {
             kafka: crate::config::kafka::Kafka {
                 // Nobody listens there.
                 brokers: "127.0.0.1:1".to_owned(),

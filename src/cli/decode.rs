@@ -12,16 +12,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
-use crate::decode::canonical::Canonical;
+use crate::cli::decoded::Line;
 use crate::decode::options::Options;
 use crate::decode::schema::SchemaDocument;
 use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
-use crate::event::change::Change;
-use crate::event::delivery::{Content, RawRecord, SkipReason};
+use crate::event::delivery::{Content, RawRecord};
 
 /// Decode captured records.
 #[derive(Debug, Clone, Args)]
@@ -134,34 +133,8 @@ fn decode(decoder: &Decoder, schemas: &SchemaFile, topic: &str, record: &RawReco
     }
 }
 
-/// A line of output.
-#[derive(Serialize)]
-struct Line<'a> {
-    topic: &'a str,
-    partition: i32,
-    offset: i64,
-    kind: &'static str,
-    reason: Option<&'a str>,
-    event: Option<Canonical<'a>>,
-}
-
 fn write_line(out: &mut impl Write, captured: &Captured, content: &Content) -> Result<(), Error> {
-    let (kind, reason, event) = match content {
-        Content::Change(event) if matches!(event.change(), Change::Read { .. }) => {
-            ("skip", Some(SkipReason::Read.as_str()), Some(Canonical(event)))
-        }
-        Content::Change(event) => ("change", None, Some(Canonical(event))),
-        Content::Skip(reason) => ("skip", Some(reason.as_str()), None),
-        Content::Undecodable(reason) => ("undecodable", Some(reason.as_str()), None),
-    };
-    let line = Line {
-        topic: &captured.topic,
-        partition: captured.partition,
-        offset: captured.offset,
-        kind,
-        reason,
-        event,
-    };
+    let line = Line::of(&captured.topic, captured.partition, captured.offset, content);
     serde_json::to_writer(&mut *out, &line).map_err(|error| Error::Write(error.into()))?;
     out.write_all(b"\n").map_err(Error::Write)
 }

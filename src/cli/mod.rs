@@ -6,11 +6,15 @@
 pub mod bench;
 pub mod connector;
 pub mod decode;
+mod decoded;
 pub mod demo;
 pub mod dlq;
 pub mod mail_catcher;
 pub mod migrate;
 pub mod run;
+pub mod tail;
+
+mod following;
 
 pub mod output;
 
@@ -109,6 +113,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Follow, list, show and replay dead letters
     Dlq(dlq::DlqArgs),
+    /// Show decoded changes as they happen
+    Tail(tail::TailArgs),
     /// Decode captured records into canonical events, one JSON object a line
     Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
@@ -151,9 +157,10 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
+        Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());
-            decode::run(&args, app::decode_options(&config), out).map_err(Failure::failed)
+            decode::run(&args, app::options::decode_options(&config), out).map_err(Failure::failed)
         }
         Command::Connector(args) => connector::run(&args, &config, output).await,
         Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words())).await,

@@ -1,6 +1,9 @@
 //! The same change in each of the connector's encodings reaches the handler as the same event.
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::stack::{self, until};
 use crate::world::World;
@@ -34,7 +37,31 @@ async fn check(test: &str, connector: &str, settings: &[(&str, &str)]) {
     );
     assert_eq!(world.count("SELECT count(*) FROM afterwrite.letters").await, 0);
     worker.stop().await;
+    tail_shows_all(&world).await;
     world.remove().await;
+}
+
+/// Whoever looks at the topics sees every change, decoded.
+async fn tail_shows_all(world: &World) {
+    let words = "tail --table public.work --from-beginning --limit 41 --output json";
+    let (code, said) = world.afterwrite(&words.split(' ').collect::<Vec<_>>()).await;
+    assert_eq!(code, 0);
+    let mut rows: HashMap<String, usize> = HashMap::new();
+    for line in said.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let event = &line["event"];
+        let note = event["after"]["note"]
+            .as_str()
+            .or(event["before_as_sent"]["note"].as_str());
+        assert_eq!(
+            (line["kind"].as_str(), note),
+            (Some("change"), Some("naïve 🚀")),
+            "{line}"
+        );
+        *rows.entry(event["op"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    let expected = [("insert", 20), ("update", 20), ("delete", 1)].map(|(op, count)| (op.to_owned(), count));
+    assert_eq!(rows, HashMap::from(expected));
 }
 
 #[tokio::test(flavor = "multi_thread")]

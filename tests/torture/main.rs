@@ -11,4 +11,4 @@ mod records;
 mod avro;
 mod framing;
 mod identity;
-mod types;
+mod values;

@@ -357,7 +357,7 @@ fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &
 /// The decoder, and the registry it learns from where one was named. The configured one is not asked: a topic without
 /// Avro must not wait for it.
 fn decoding(args: &DrainArgs, config: &Config) -> Result<(Arc<Decoder>, Option<Arc<Registry>>), Failure> {
-    let mut options = app::decode_options(config);
+    let mut options = app::options::decode_options(config);
     options.reads = true;
     let decoder = Decoder::new(options);
     if let Some(path) = &args.schemas {

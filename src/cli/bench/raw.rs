@@ -69,7 +69,7 @@ pub(super) async fn run(args: &RawArgs, config: &Config) -> Result<(), Failure> 
     let work = match (args.parse, args.decode) {
         (true, _) => Work::Parse,
         (_, true) => {
-            let mut options = app::decode_options(config);
+            let mut options = app::options::decode_options(config);
             options.reads = true;
             Work::Decode(Box::new(Decoder::new(options)))
         }

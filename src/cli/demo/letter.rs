@@ -33,7 +33,7 @@ pub(super) async fn play(
     stage.expect(&["letter open", "place linus 7"]).await?;
 
     let letter = open_letter(pool, config).await?;
-    let options = app::dead_letter_topics(config);
+    let options = app::options::dead_letter_topics(config);
     let record = reader::read(options, letter.stored())
         .await
         .map_err(DemoFailure::Letter)?;

@@ -110,7 +110,7 @@ struct Requested {
 /// Requests the replay of each letter. One whose bytes are gone holds no other back; a broker that went away does.
 async fn request(config: &Config, pool: &PgPool, letters: Vec<LetterRow>, by: &str) -> Result<Requested, Failure> {
     let places = letters.iter().map(LetterRow::stored).collect();
-    let mut records = reader::read_all(app::dead_letter_topics(config), places);
+    let mut records = reader::read_all(app::options::dead_letter_topics(config), places);
     let mut requested = Requested::default();
     for letter in letters {
         let record = match records.recv().await.unwrap_or(Err(reader::Error::Abandoned)) {

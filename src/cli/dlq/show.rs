@@ -37,15 +37,15 @@ struct Shown {
 pub(super) async fn run(args: &ShowArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let pool = database::connect(config).await?;
     let letter = find(&pool, &args.letter).await?;
-    let options = app::dead_letter_topics(config);
+    let options = app::options::dead_letter_topics(config);
     let record = reader::read(options, letter.stored()).await.map_err(unreadable)?;
     let shown = shown(config, letter, record).await?;
     output.print(&shown, in_words)
 }
 
 async fn shown(config: &Config, letter: LetterRow, record: RawRecord) -> Result<Shown, Failure> {
-    let decoder = Decoder::new(app::decode_options(config));
-    let registry = Registry::new(&app::registry_settings(config)).map_err(Failure::usage)?;
+    let decoder = Decoder::new(app::options::decode_options(config));
+    let registry = Registry::new(&app::options::registry_settings(config)).map_err(Failure::usage)?;
     let content = resolve::content(&decoder, Some(&registry), &letter.source_topic, &record).await;
     let (event, undecodable) = match content {
         Content::Change(event) => (

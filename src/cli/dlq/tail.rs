@@ -1,7 +1,6 @@
 //! `afterwrite dlq tail`: dead letters as they are written.
 
 use std::io::{self, Write};
-use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::app;
 use crate::cli::dlq::unreadable;
+use crate::cli::following::follow;
 use crate::cli::output::{Output, print_next_line};
 use crate::cli::{Failure, stop_signal};
 use crate::config::Config;
@@ -47,7 +47,7 @@ struct Missing {
 }
 
 pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let options = app::dead_letter_topics(config);
+    let options = app::options::dead_letter_topics(config);
     let group = config.group_name(&args.group);
     let name = topic::name(&group);
     let (letters, following) = mpsc::channel(AHEAD_MAX);
@@ -69,8 +69,8 @@ pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Res
         // Whoever reads both outputs may have left (`2>&1 | head`): then nobody needs the hint.
         drop(writeln!(io::stderr(), "following {name}; Ctrl-C ends"));
     }
-    follow(following, stop_signal(), args.limit, |stored| {
-        print_next_line(&line(&group, stored, output)?)
+    follow(following, stop_signal(), args.limit, async |stored| {
+        Ok(print_next_line(&line(&group, &stored, output)?)?.then_some(1))
     })
     .await?;
     reading.await.map_err(Failure::failed)?.map_err(|error| match error {
@@ -81,29 +81,6 @@ pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Res
         }),
         error => unreadable(error),
     })
-}
-
-/// Hands letters on until there are no more, `limit` is reached, nobody wants more, or `stop` completes; whoever stops is
-/// heard between any two letters.
-async fn follow(
-    mut following: mpsc::Receiver<Stored>,
-    stop: impl Future<Output = Result<(), Failure>>,
-    limit: Option<u64>,
-    mut print: impl FnMut(&Stored) -> Result<bool, Failure>,
-) -> Result<(), Failure> {
-    let mut stop = pin!(stop);
-    let mut left = limit.unwrap_or(u64::MAX);
-    while left > 0 {
-        tokio::select! {
-            biased;
-            stopped = &mut stop => return stopped,
-            stored = following.recv() => match stored {
-                Some(stored) if print(&stored)? => left -= 1,
-                Some(_) | None => return Ok(()),
-            },
-        }
-    }
-    Ok(())
 }
 
 fn known_groups(config: &Config) -> String {
@@ -265,45 +242,5 @@ mod tests {
                 .unwrap()
                 .contains("-[-] offset -")
         );
-    }
-
-    /// An endless stream of letters.
-    fn endless() -> mpsc::Receiver<Stored> {
-        let (letters, following) = mpsc::channel(1);
-        tokio::spawn(async move { while letters.send(stored(&[])).await.is_ok() {} });
-        following
-    }
-
-    #[tokio::test]
-    async fn a_stop_is_heard_while_letters_stream() {
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let mut stop = Some(stop);
-        let mut printed = 0;
-        let stopping = async {
-            stopped.await.unwrap();
-            Ok(())
-        };
-        follow(endless(), stopping, None, |_| {
-            printed += 1;
-            // The signal comes while a letter is printed, and is heard before the next one.
-            stop.take().unwrap().send(()).unwrap();
-            Ok(true)
-        })
-        .await
-        .unwrap();
-        assert_eq!(printed, 1);
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_has_left_and_the_limit_end_it() {
-        for (limit, wants_more, expected) in [(Some(3), true, 3), (None, false, 1)] {
-            let mut printed = 0;
-            let ended = follow(endless(), std::future::pending(), limit, |_| {
-                printed += 1;
-                Ok(wants_more)
-            });
-            ended.await.unwrap();
-            assert_eq!(printed, expected);
-        }
     }
 }

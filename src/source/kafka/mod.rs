@@ -16,6 +16,8 @@ mod client;
 
 mod decoding;
 
+pub mod follow;
+
 mod pauses;
 
 mod poll;

@@ -307,7 +307,7 @@ impl Poller {
 
 /// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer. Its parts
 /// share one allocation.
-fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
+pub(super) fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
     let headers = message.headers();
     let parts = || headers.into_iter().flat_map(|headers| headers.iter());
     let (key, value) = (message.key(), message.payload());

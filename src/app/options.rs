@@ -1,0 +1,147 @@
+//! What each part is told, from the configuration.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::engine::Engine as EngineSettings;
+use crate::config::value::Secret;
+use crate::dead_letter::sink::Writing;
+use crate::dead_letter::topic;
+use crate::decode::options::Options;
+use crate::decode::registry::RegistrySettings;
+use crate::decode::tables::Tables;
+use crate::decode::wanted::Wanted;
+use crate::engine::core::messages::{HandlerLimits, Limits};
+use crate::engine::retry::Policy;
+use crate::handler::{Ordering, Route, Spec};
+use crate::source::kafka;
+
+pub(super) fn writing(config: &Config) -> Writing {
+    Writing {
+        error_bytes_max: config.dead_letters.error_bytes_max,
+        acknowledge_max: Duration::from_millis(config.dead_letters.write_timeout_ms),
+    }
+}
+
+/// How dead-letter topics are made, and reached.
+pub fn dead_letter_topics(config: &Config) -> topic::Options {
+    let letters = &config.dead_letters;
+    topic::Options {
+        brokers: config.kafka.brokers.clone(),
+        properties: properties(config),
+        partitions: letters.partitions,
+        replicas: letters.replication_factor,
+        retention: Duration::from_millis(letters.retention_ms.unsigned_abs()),
+        message_bytes_max: letters.message_bytes_max as usize,
+    }
+}
+
+pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
+    let name = &config.source.name;
+    // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
+    // and another all those with work.
+    let topic = |route: &Route| format!("{name}.{}.{}", route.schema, route.table);
+    let mut topics: Vec<String> = spec.routes.iter().map(topic).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let mut all = properties(config);
+    let ours = [
+        ("session.timeout.ms", config.kafka.session_timeout_ms),
+        ("heartbeat.interval.ms", config.kafka.heartbeat_interval_ms),
+        ("topic.metadata.refresh.interval.ms", config.kafka.metadata_refresh_ms),
+    ];
+    all.splice(0..0, ours.map(|(name, value)| (name.to_owned(), value.to_string())));
+    kafka::Options {
+        brokers: config.kafka.brokers.clone(),
+        group: group.to_owned(),
+        wanted: Wanted::tables(spec.routes.iter().map(|route| (&*route.schema, &*route.table))),
+        topics,
+        start: match config.kafka.start {
+            crate::config::kafka::Start::Earliest => kafka::Start::Earliest,
+            crate::config::kafka::Start::Latest => kafka::Start::Latest,
+        },
+        properties: all,
+        revoke_budget: Duration::from_millis(settings.revoke_grace_ms) + Duration::from_secs(2),
+    }
+}
+
+/// How the source's topics are read by a command that only looks.
+pub fn reading_options(config: &Config) -> kafka::Options {
+    kafka::Options {
+        brokers: config.kafka.brokers.clone(),
+        group: "afterwrite.reader".to_owned(),
+        wanted: Wanted::everything(),
+        topics: Vec::new(),
+        start: kafka::Start::Latest,
+        properties: properties(config),
+        revoke_budget: Duration::ZERO,
+    }
+}
+
+fn properties(config: &Config) -> Vec<(String, String)> {
+    let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
+    config.kafka.properties.0.iter().map(exposed).collect()
+}
+
+pub(super) fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) -> Limits {
+    let own = config.handlers.get(&spec.name);
+    Limits {
+        running_max: settings.lanes_max,
+        window_events_max: settings.window_events_max,
+        window_bytes_max: settings.window_bytes_max,
+        handlers: vec![HandlerLimits {
+            coalesce_max: own.and_then(|own| own.coalesce_max).unwrap_or(spec.coalesce_max).max(1),
+            policy: Policy {
+                attempts_max: settings.attempts_max,
+                first_wait: Duration::from_millis(settings.wait_first_ms),
+                factor: settings.wait_factor,
+                wait_max: Duration::from_millis(settings.wait_ms_max),
+                asked_wait_max: Duration::from_millis(settings.asked_wait_ms_max),
+                outage_wait_max: Duration::from_millis(settings.outage_wait_ms_max),
+            },
+        }],
+    }
+}
+
+/// Where schemas are.
+pub fn registry_settings(config: &Config) -> RegistrySettings {
+    RegistrySettings {
+        url: config.registry.url.base().to_owned(),
+        timeout: Duration::from_millis(config.registry.timeout_ms),
+        basic_auth: None,
+        remembered_max: 4_096,
+    }
+}
+
+/// What the decoder has to be told about the source.
+pub fn decode_options(config: &Config) -> Options {
+    let source = &config.source;
+    Options {
+        format: source.format,
+        key_format: source.key_format,
+        signal_tables: Tables::like(&source.signal_tables),
+        full_identity: Tables::like(source.full_identity.iter().flatten()),
+        unavailable_placeholder: source.unavailable_placeholder.clone(),
+        heartbeat_prefix: source.heartbeat_prefix.clone(),
+        heartbeat_topic: source.heartbeat_topic.clone(),
+        decimal: source.decimal,
+        time_precision: source.time_precision,
+        interval: source.interval,
+        binary: source.binary,
+        ..Options::default()
+    }
+}
+
+/// The ordering keys of a handler in one line, for its registration.
+pub(super) fn ordering_text(spec: &Spec) -> String {
+    let mut routes: Vec<String> = spec
+        .routes
+        .iter()
+        .map(|route| match &route.ordering {
+            Ordering::PrimaryKey => format!("{}.{}(primary key)", route.schema, route.table),
+            Ordering::Columns(columns) => format!("{}.{}({})", route.schema, route.table, columns.join(",")),
+        })
+        .collect();
+    routes.sort_unstable();
+    routes.join(" ")
+}
