@@ -134,7 +134,8 @@ impl Shared {
                 .await
                 .context("the replica identities of the routed tables could not be read")?;
         }
-        let registry = Registry::new(&options::registry_settings(config)).context("registry.url cannot be used")?;
+        let registry =
+            Registry::new(&options::registry_settings(config)).context("the settings of [registry] cannot be used")?;
         Ok(Self {
             owner: Uuid::new_v4(),
             connect,

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use afterwrite::decode::canonical::CanonicalRow;
 use afterwrite::decode::options::{Format, Options};
 use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::unknown::Unknown;
 use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::change::Before;
@@ -95,7 +96,7 @@ fn content(decoder: &Decoder, topic: &str, record: &RawRecord) -> Content {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match SCHEMAS.get(&id) {
                 Some(document) => decoder.learn(id, document).unwrap(),
-                None => unknown.push(id),
+                None => unknown.push(Unknown::schema(id)),
             },
         }
         assert!(unknown.len() <= 2, "a record has one key and one value");

@@ -8,7 +8,7 @@ use crate::config::value::Secret;
 use crate::dead_letter::sink::Writing;
 use crate::dead_letter::topic;
 use crate::decode::options::Options;
-use crate::decode::registry::RegistrySettings;
+use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
 use crate::decode::wanted::Wanted;
 use crate::engine::core::messages::{HandlerLimits, Limits};
@@ -105,11 +105,21 @@ pub(super) fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) ->
 
 /// Where schemas are.
 pub fn registry_settings(config: &Config) -> RegistrySettings {
+    let registry = &config.registry;
+    let exposed = |secret: &Secret| secret.expose().to_owned();
     RegistrySettings {
-        url: config.registry.url.base().to_owned(),
-        timeout: Duration::from_millis(config.registry.timeout_ms),
-        basic_auth: None,
-        remembered_max: 4_096,
+        url: registry.url.base().to_owned(),
+        timeout: Duration::from_millis(registry.timeout_ms),
+        basic_auth: registry.user.clone().zip(registry.password.as_ref().map(exposed)),
+        authorities: registry.ca_pem.as_ref().map(exposed),
+        identity: registry
+            .client_certificate_pem
+            .as_ref()
+            .zip(registry.client_key_pem.as_ref())
+            .map(|(certificate, key)| format!("{}\n{}", certificate.expose(), key.expose())),
+        remembered_max: registry.schemas_max,
+        unknown_asks_max: registry.unknown_asks_max,
+        unknown_pause: Duration::from_millis(registry.unknown_pause_ms),
     }
 }
 

@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::cli::decoded::Line;
 use crate::decode::options::Options;
 use crate::decode::schema::SchemaDocument;
+use crate::decode::unknown::Unknown;
 use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
 use crate::event::delivery::{Content, RawRecord};
@@ -127,7 +128,7 @@ fn decode(decoder: &Decoder, schemas: &SchemaFile, topic: &str, record: &RawReco
             Decoded::MissingSchema(id) => match schemas.document(id) {
                 // A schema that cannot be used is the reason of the next round.
                 Some(document) => drop(decoder.learn(id, &document)),
-                None => unknown.push(id),
+                None => unknown.push(Unknown::schema(id)),
             },
         }
     }

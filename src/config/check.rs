@@ -1,5 +1,7 @@
 //! Values that cannot be true, alone or together. Pure; each refusal names the setting and says why.
 
+mod registry;
+
 use sqlx::postgres::PgConnectOptions;
 
 use super::Config;
@@ -74,6 +76,7 @@ const SECRET_BYTES_MIN: usize = 16;
 pub(super) fn check(config: &Config) -> Vec<(String, String)> {
     let mut refusals = Refusals::default();
     check_places(config, &mut refusals);
+    registry::check(&config.registry, &mut refusals);
     check_kafka(config, &mut refusals);
     let connect_timeout_ms = config.postgres.connect_timeout_ms;
     check_engine("engine", &config.engine, connect_timeout_ms, &mut refusals);
@@ -112,7 +115,6 @@ fn check_places(config: &Config, refusals: &mut Refusals) {
         "this is not an address such as postgres://user:password@host:5432/database",
     );
     refusals.at_least(config.postgres.connect_timeout_ms, 1, "postgres.connect_timeout_ms");
-    refusals.at_least(config.registry.timeout_ms, 1, "registry.timeout_ms");
     refusals.at_least(config.connect.timeout_ms, 1, "connect.timeout_ms");
     refusals.unless(
         is_topic_part(&config.source.name),

@@ -161,15 +161,39 @@ impl Default for Postgres {
 pub struct Registry {
     /// Base address of the Confluent-compatible API; user and password may be part of it.
     pub url: Endpoint,
+    /// User name, where the registry asks for one.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Certificates of the authorities that may have signed the registry's, in PEM; absent: those the system trusts.
+    pub ca_pem: Option<Secret>,
+    /// Our own certificate with its chain, in PEM, where the registry asks for one.
+    pub client_certificate_pem: Option<Secret>,
+    /// The key of that certificate, in PEM.
+    pub client_key_pem: Option<Secret>,
     /// How long one request may take.
     pub timeout_ms: u64,
+    /// Schemas that are kept in memory; the one that was not used for longest makes room.
+    pub schemas_max: usize,
+    /// How often a schema that the registry does not know is asked for before that is believed.
+    pub unknown_asks_max: u32,
+    /// Pause between such questions.
+    pub unknown_pause_ms: u64,
 }
 
 impl Default for Registry {
     fn default() -> Self {
         Self {
             url: Endpoint::local(8081),
+            user: None,
+            password: None,
+            ca_pem: None,
+            client_certificate_pem: None,
+            client_key_pem: None,
             timeout_ms: 5_000,
+            schemas_max: 4_096,
+            unknown_asks_max: 5,
+            unknown_pause_ms: 400,
         }
     }
 }

@@ -13,9 +13,14 @@ use super::{Config, engine, kafka, waitlist};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 12] = [
+const ABSENT: [&str; 17] = [
     "dead_letters.replication_factor",
     "engine.connections_max",
+    "registry.ca_pem",
+    "registry.client_certificate_pem",
+    "registry.client_key_pem",
+    "registry.password",
+    "registry.user",
     "schedule.analytics_interval",
     "schedule.fraud_scan_interval",
     "smtp.from_name",
@@ -30,6 +35,10 @@ const ABSENT: [&str; 12] = [
 
 /// Sections that are absent by default, with all that is in them.
 const ABSENT_SECTIONS: [&str; 4] = ["fraud.checks.", "groups.", "handlers.", "kafka.properties."];
+
+/// PEM inside of a TOML text, so with its line ends escaped.
+const CERTIFICATE: &str = r"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+const KEY: &str = r"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
 
 /// A file that is deleted at the end of the test.
 struct File(PathBuf);
@@ -364,7 +373,21 @@ fn the_example_shows_every_default_and_nothing_else() {
 
 #[test]
 fn the_example_names_every_setting() {
-    let example = EXAMPLE.replace("${file:/run/secrets/smtp_password}", "x");
+    // All settings at once: certificates ask for https, and files of secrets are not there.
+    let mut example = EXAMPLE.replacen(
+        "#url = \"http://localhost:8081\"",
+        "#url = \"https://localhost:8081\"",
+        1,
+    );
+    for (file, content) in [
+        ("/run/secrets/smtp_password", "x"),
+        ("/run/secrets/registry_password", "x"),
+        ("/etc/afterwrite/registry-ca.pem", CERTIFICATE),
+        ("/etc/afterwrite/registry-client.pem", CERTIFICATE),
+        ("/run/secrets/registry-client-key.pem", KEY),
+    ] {
+        example = example.replace(&format!("${{file:{file}}}"), content);
+    }
     let uncommented: Vec<&str> = example
         .lines()
         .filter_map(|line| as_setting(line).or(Some(line)))

@@ -44,6 +44,8 @@ pub mod canonical;
 mod memo;
 pub mod wanted;
 
+pub mod unknown;
+
 pub mod registry;
 
 pub mod resolve;
@@ -62,6 +64,7 @@ use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
 use crate::decode::schema::{SchemaDocument, SchemaError, WriterSchema};
 use crate::decode::types::Budget;
+use crate::decode::unknown::Unknown;
 use crate::decode::wanted::Wanted;
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
@@ -127,10 +130,10 @@ impl Decoder {
         self.decode_despite(topic, record, &Wanted::everything(), &[])
     }
 
-    /// Decodes one record of a wanted table although the schemas of these ids do not exist: a record that needs one of them
+    /// Decodes one record of a wanted table although these schemas do not exist: a record that needs one of them
     /// cannot be decoded. Nothing is remembered; an id that is unknown now may be registered later. Records of other tables
     /// are [`SkipReason::Unrouted`], and their rows are not read.
-    pub fn decode_despite(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[u32]) -> Decoded {
+    pub fn decode_despite(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[Unknown]) -> Decoded {
         match self.content(topic, record, wanted, unknown) {
             Ok(content) => Decoded::Content(content),
             Err(Stop::Missing(id)) => Decoded::MissingSchema(id),
@@ -158,17 +161,19 @@ impl Decoder {
         answer
     }
 
-    fn schema(&self, id: u32, unknown: &[u32]) -> Result<Arc<WriterSchema>, Stop> {
+    fn schema(&self, id: u32, unknown: &[Unknown]) -> Result<Arc<WriterSchema>, Stop> {
         let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
         match schemas.by_id.get(&id) {
             Some(Ok(schema)) => Ok(Arc::clone(schema)),
             Some(Err(error)) => Err(format!("schema {id}: {error}").into()),
-            None if unknown.contains(&id) => Err(format!("the registry has no schema {id}").into()),
-            None => Err(Stop::Missing(id)),
+            None => match unknown.iter().find(|unknown| unknown.id == id) {
+                Some(unknown) => Err(unknown.to_string().into()),
+                None => Err(Stop::Missing(id)),
+            },
         }
     }
 
-    fn content(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[u32]) -> Result<Content, Stop> {
+    fn content(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[Unknown]) -> Result<Content, Stop> {
         let value = match &record.value {
             Some(value) if !value.is_empty() => value,
             _ => return Ok(Content::Skip(SkipReason::Tombstone)),
@@ -211,7 +216,7 @@ impl Decoder {
     }
 
     /// Reads a record's key as a row; a null key is none.
-    fn key(&self, topic: &Topic, record: &RawRecord, unknown: &[u32]) -> Result<Option<Row>, Stop> {
+    fn key(&self, topic: &Topic, record: &RawRecord, unknown: &[Unknown]) -> Result<Option<Row>, Stop> {
         let Some(bytes) = record.key.as_deref() else {
             return Ok(None);
         };
@@ -245,7 +250,7 @@ impl Decoder {
     }
 
     /// Whether a key is `{"serverName":…}` and nothing else.
-    fn is_server_name(&self, topic: &Topic, record: &RawRecord, unknown: &[u32]) -> Result<bool, Stop> {
+    fn is_server_name(&self, topic: &Topic, record: &RawRecord, unknown: &[Unknown]) -> Result<bool, Stop> {
         match self.key(topic, record, unknown) {
             Ok(key) => Ok(key.is_some_and(|key| key.columns().map(|(name, _)| name).eq(["serverName"]))),
             Err(Stop::Undecodable(_)) => Ok(false),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use afterwrite::decode::canonical::Canonical;
 use afterwrite::decode::options::{Format, Options};
+use afterwrite::decode::unknown::Unknown;
 use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::delivery::{Content, RawRecord};
@@ -132,7 +133,7 @@ fn decoded(decoder: &Decoder, corpus: &Corpus, topic: &str, record: &RawRecord) 
                 Some(document) => decoder.learn(id, document).unwrap(),
                 None => {
                     assert!(unknown.len() < 2, "a record has one key and one value");
-                    unknown.push(id);
+                    unknown.push(Unknown::schema(id));
                 }
             },
         }

@@ -23,7 +23,8 @@ use crate::cli::decode::SchemaFile;
 use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::decode::Decoder;
-use crate::decode::registry::{Registry, RegistrySettings};
+use crate::decode::registry::Registry;
+use crate::decode::registry::client::RegistrySettings;
 use crate::decode::wanted::Wanted;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
@@ -372,9 +373,7 @@ fn decoding(args: &DrainArgs, config: &Config) -> Result<(Arc<Decoder>, Option<A
     let registry = args.registry.as_ref().map(|url| {
         let settings = RegistrySettings {
             url: url.clone(),
-            timeout: Duration::from_millis(config.registry.timeout_ms),
-            basic_auth: None,
-            remembered_max: 4_096,
+            ..app::registry_settings(config)
         };
         Registry::new(&settings).map(Arc::new).map_err(Failure::usage)
     });

@@ -12,12 +12,13 @@ use super::DemoFailure;
 const MARK: &str = "infra/native/stack";
 
 /// The variables of a stack that name its ports.
-const PORT_NAMES: [&str; 6] = [
+const PORT_NAMES: [&str; 7] = [
     "PG_PORT",
     "KAFKA_PORT",
     "KAFKA_CONTROLLER_PORT",
     "CONNECT_PORT",
     "REGISTRY_PORT",
+    "REGISTRY_TLS_PORT",
     "SMTP_PORT",
 ];
 

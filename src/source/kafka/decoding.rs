@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::decode::registry::Registry;
 use crate::decode::schema::SchemaDocument;
+use crate::decode::unknown::Unknown;
 use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder, resolve};
 use crate::event::delivery::{Content, Delivery, Position, RawRecord, SourceCommand, SourceEvent, SourcePartition};
@@ -36,9 +37,9 @@ pub(super) struct Decoding {
     /// What the engine is to hear next, in order.
     untold: Vec<SourceEvent>,
     stalled: HashMap<SourcePartition, Stall>,
-    fetches: JoinSet<(u32, Option<Arc<SchemaDocument>>)>,
+    fetches: JoinSet<(u32, Result<Arc<SchemaDocument>, Unknown>)>,
     fetching: HashMap<u32, Id>,
-    unknown: HashMap<u32, Instant>,
+    unknown: HashMap<u32, (Instant, Unknown)>,
 }
 
 /// A partition that waits for a schema, with its records in order.
@@ -143,16 +144,16 @@ impl Decoding {
 
     /// The content of a record, or the schema it waits for.
     fn content(&self, topic: &str, raw: &RawRecord) -> Result<Content, u32> {
-        let mut without: Vec<u32> = Vec::new();
+        let mut without: Vec<Unknown> = Vec::new();
         loop {
             match self.decoder.decode_despite(topic, raw, &self.wanted, &without) {
                 Decoded::Content(content) => return Ok(content),
                 Decoded::MissingSchema(id) => {
-                    let gone = self.unknown.get(&id).is_some_and(|until| Instant::now() < *until);
-                    if !gone && self.registry.is_some() || without.contains(&id) {
+                    let found_out = self.unknown.get(&id).filter(|(until, _)| Instant::now() < *until);
+                    if found_out.is_none() && self.registry.is_some() {
                         return Err(id);
                     }
-                    without.push(id);
+                    without.push(found_out.map_or_else(|| Unknown::schema(id), |(_, unknown)| unknown.clone()));
                 }
             }
         }
@@ -178,21 +179,21 @@ impl Decoding {
         }
     }
 
-    fn fetched(&mut self, id: u32, document: Option<Arc<SchemaDocument>>) {
+    fn fetched(&mut self, id: u32, document: Result<Arc<SchemaDocument>, Unknown>) {
         self.fetching.remove(&id);
         match document {
-            Some(document) => {
+            Ok(document) => {
                 if let Err(error) = self.decoder.learn(id, &document) {
                     tracing::error!(schema = id, error = %error, "schema cannot be used: its records become dead letters");
                 }
             }
-            None => {
+            Err(unknown) => {
                 let now = Instant::now();
-                self.unknown.retain(|_, until| *until > now);
+                self.unknown.retain(|_, (until, _)| *until > now);
                 if self.unknown.len() >= UNKNOWN_MAX {
                     self.unknown.clear();
                 }
-                self.unknown.insert(id, now + UNKNOWN_STANDS);
+                self.unknown.insert(id, (now + UNKNOWN_STANDS, unknown));
             }
         }
         let waiting = self.stalled.iter().filter(|(_, stall)| stall.schema == id);
