@@ -34,6 +34,8 @@ mod dead_letter_topic;
 
 mod mails;
 
+mod registry;
+
 mod encodings;
 
 mod connectors;

@@ -9,7 +9,7 @@ use crate::stack::{self, until};
 use crate::world::World;
 
 /// An Avro record of a change of `work`, with the schema's id in front.
-fn avro_change(id: u32, key: i32) -> Vec<u8> {
+pub(crate) fn avro_change(id: u32, key: i32) -> Vec<u8> {
     let schema = apache_avro::Schema::parse_str(&schema().to_string()).unwrap();
     let mut record = apache_avro::types::Record::new(&schema).unwrap();
     let long = |value: i64| apache_avro::types::Value::Union(1, Box::new(apache_avro::types::Value::Long(value)));
@@ -61,13 +61,18 @@ fn schema() -> Value {
 }
 
 /// The key, as Avro would carry it in the same registry.
-fn key(key: i32) -> Vec<u8> {
+pub(crate) fn key(key: i32) -> Vec<u8> {
     format!("{{\"k\":{key}}}").into_bytes()
 }
 
-async fn register(subject: &str) -> u32 {
+pub(crate) async fn register(subject: &str) -> u32 {
+    register_as(subject, &schema()).await
+}
+
+/// Registers a schema under a subject; answers its id.
+pub(crate) async fn register_as(subject: &str, schema: &Value) -> u32 {
     let url = format!("{}/subjects/{subject}/versions", stack::address("SCHEMA_REGISTRY_URL"));
-    let body = json!({"schema": schema().to_string(), "schemaType": "AVRO"});
+    let body = json!({"schema": schema.to_string(), "schemaType": "AVRO"});
     let answer: Value = reqwest::Client::new()
         .post(url)
         .json(&body)

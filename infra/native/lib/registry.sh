@@ -1,6 +1,8 @@
 # The schema registry: Apicurio's in-memory edition, with its H2 database in a file of the stack. So schemas and their
 # ids survive `stop`, `kill` and `start`; without that, a restarted registry would give old ids to new schemas, while
 # converters and decoders remember the old ones. WRITE_DELAY=0: what was answered is on disk.
+#
+# It speaks TLS too, on a port of its own, with a certificate of an authority that nobody but this stack knows.
 # shellcheck shell=bash
 
 registry_launch() {
@@ -8,9 +10,28 @@ registry_launch() {
     mkdir -p -- "$dir"
     mapfile -t options < <(java_options)
     mapfile -t memory < <(conf_words registry.env JAVA_OPTS_APPEND)
+    registry_certificates
     spawn registry env "REGISTRY_DATASOURCE_URL=jdbc:h2:file:$dir/registry;WRITE_DELAY=0" \
         java "${options[@]}" "${memory[@]}" -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$REGISTRY_PORT" \
+        "-Dquarkus.http.ssl-port=$REGISTRY_TLS_PORT" "-Dquarkus.http.ssl.certificate.files=$dir/tls/server.pem" \
+        "-Dquarkus.http.ssl.certificate.key-files=$dir/tls/server.key" \
         -jar "$(parts_dir)"/registry/apicurio-registry-app-*-runner.jar
+}
+
+# Makes the authority and the certificate once; a rename publishes them, so what was cut off is made anew.
+registry_certificates() {
+    local tls="$STACK_DIR/registry/tls" new=(req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650)
+    [[ ! -d $tls ]] || return 0
+    command -v openssl >/dev/null || fail "openssl is missing; run $NATIVE_DIR/setup"
+    rm -rf -- "$tls.fresh"
+    mkdir -- "$tls.fresh"
+    (
+        cd -- "$tls.fresh"
+        openssl "${new[@]}" -subj "/CN=authority of an afterwrite stack" -keyout ca.key -out ca.pem
+        openssl "${new[@]}" -CA ca.pem -CAkey ca.key -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE \
+            -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout server.key -out server.pem
+    ) 2>"$tls.fresh/log" || fail "openssl made no certificates: see $tls.fresh/log"
+    mv -- "$tls.fresh" "$tls"
 }
 
 registry_ready() { http_answers "http://127.0.0.1:$REGISTRY_PORT/apis/ccompat/v7/subjects" '['; }
