@@ -49,3 +49,11 @@ mod ledger;
 mod replays;
 
 mod torture;
+
+#[cfg(test)]
+#[path = "../captures/mod.rs"]
+mod captures;
+
+mod scenario;
+
+mod fixtures;

@@ -29,6 +29,7 @@ pub(crate) struct Record {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) timestamp_ms: Option<i64>,
 }
 
 impl Record {
@@ -195,6 +196,14 @@ pub(crate) fn exists(topic: &str) -> bool {
         .any(|known| known.error().is_none() && !known.partitions().is_empty())
 }
 
+/// The topics whose names begin so.
+pub(crate) fn topics(prefix: &str) -> Vec<String> {
+    let consumer: BaseConsumer = config().create().unwrap();
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).unwrap();
+    let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
 /// Everything that stands in a topic now; a topic made a moment ago may have no leaders yet, and is asked again.
 pub(crate) async fn read_all(topic: &str) -> Vec<Record> {
     until(
@@ -252,6 +261,7 @@ fn try_read_all(topic: &str) -> KafkaResult<Vec<Record>> {
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers.unwrap_or_default(),
+            timestamp_ms: message.timestamp().to_millis(),
         });
     }
     Ok(records)

@@ -219,11 +219,11 @@ pub(crate) fn connector_config(name: &str) -> Map<String, Value> {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
-async fn connect(url: &str) -> PgPool {
+pub(crate) async fn connect(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
 }
 
-fn with_database(url: &str, database: &str) -> String {
+pub(crate) fn with_database(url: &str, database: &str) -> String {
     let (before, rest) = url.rsplit_once('/').unwrap();
     let query = rest
         .split_once('?')
