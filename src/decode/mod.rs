@@ -38,6 +38,7 @@ pub mod schema;
 
 mod decimal;
 mod placeholder;
+mod structured;
 mod types;
 
 pub mod canonical;

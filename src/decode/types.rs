@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::decode::decimal;
+use crate::decode::structured::Structured;
 use crate::event::calendar::{self, Unit};
 use crate::event::row::Value;
 
@@ -86,7 +87,11 @@ pub(crate) enum Meaning {
     Time(Unit),
     /// Time since 1970-01-01, without a zone.
     Timestamp(Unit),
-    /// A name that changes nothing: enums, zoned times (already text), intervals, bits, geometry.
+    /// A struct of the parts of a date, time or duration.
+    Structured(Structured),
+    /// A struct of `io.debezium.data.geometry`, which may hold a map.
+    Geometry,
+    /// A name that changes nothing: enums, zoned times (already text), intervals, bits.
     Named,
 }
 
@@ -109,7 +114,8 @@ impl Meaning {
             "io.debezium.data.Json" => Self::Json,
             "io.debezium.data.Uuid" => Self::Uuid,
             "io.debezium.data.Xml" | "io.debezium.data.Tsvector" | "io.debezium.data.Ltree" => Self::Document,
-            _ => Self::Named,
+            _ if name.starts_with("io.debezium.data.geometry.") => Self::Geometry,
+            _ => Structured::of_name(name).map_or(Self::Named, Self::Structured),
         }
     }
 
@@ -168,11 +174,21 @@ pub(crate) fn bytes(meaning: Meaning, value: &[u8], budget: &mut Budget) -> Resu
 /// The members of a struct.
 pub(crate) fn structure(
     meaning: Meaning,
-    members: Vec<(Arc<str>, Option<Value>)>,
+    mut members: Vec<(Arc<str>, Option<Value>)>,
     budget: &mut Budget,
 ) -> Result<Sent<'static>, &'static str> {
-    if meaning != Meaning::VariableScaleDecimal {
-        return Ok(Sent::Nested(Value::Struct(members)));
+    match meaning {
+        Meaning::VariableScaleDecimal => {}
+        Meaning::Structured(structured) => return structured.print(&members).map(text),
+        // A geometry, or what may be one where there is no schema: each encoding writes the map inside in an order of its own.
+        Meaning::Geometry | Meaning::Plain => {
+            let map = members.iter_mut().find(|(name, _)| **name == *"extensions");
+            if let Some((_, Some(Value::Struct(entries)))) = map {
+                entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+            }
+            return Ok(Sent::Nested(Value::Struct(members)));
+        }
+        _ => return Ok(Sent::Nested(Value::Struct(members))),
     }
     let member = |name: &str| {
         let found = members.iter().find(|(member, _)| &**member == name);
@@ -219,6 +235,26 @@ mod tests {
         assert_eq!(read, Ok(text("22.2766")));
         let broken = vec![(Arc::from("scale"), Some(Value::Int(4)))];
         assert!(structure(Meaning::VariableScaleDecimal, broken, &mut budget).is_err());
+    }
+
+    #[test]
+    fn a_map_inside_a_struct_has_one_order() {
+        let text = |value: &str| Some(Value::Text(value.into()));
+        let map = |names: [&str; 2]| Value::Struct(names.iter().map(|name| (Arc::from(*name), text(name))).collect());
+        for meaning in [
+            Meaning::of_name("io.debezium.data.geometry.Geometry", None),
+            Meaning::Plain,
+        ] {
+            let members = vec![
+                (Arc::from("wkb"), text("")),
+                (Arc::from("extensions"), Some(map(["type", "closed"]))),
+            ];
+            let Ok(Sent::Nested(Value::Struct(read))) = structure(meaning, members, &mut Budget::of(0)) else {
+                panic!("not a struct")
+            };
+            assert_eq!(&*read[0].0, "wkb");
+            assert_eq!(read[1].1, Some(map(["closed", "type"])));
+        }
     }
 
     #[test]

@@ -65,7 +65,9 @@ pub fn time_of_day(value: i64, unit: Unit) -> String {
     let mut text = String::with_capacity(20);
     let per_second = unit.per_second();
     let seconds = value.div_euclid(per_second).rem_euclid(SECONDS_PER_DAY);
-    push_time(&mut text, seconds, value.rem_euclid(per_second), per_second);
+    push_clock(&mut text, seconds);
+    let nanos = value.rem_euclid(per_second) * (Unit::Nanos.per_second() / per_second);
+    push_fraction(&mut text, nanos, None);
     text.push('Z');
     text
 }
@@ -79,16 +81,18 @@ pub fn timestamp(value: i64, unit: Unit) -> String {
         return TIMESTAMP_NEGATIVE_INFINITY.to_owned();
     }
     let per_second = unit.per_second();
-    let seconds = value.div_euclid(per_second);
+    let nanos = value.rem_euclid(per_second) * (Unit::Nanos.per_second() / per_second);
+    timestamp_of(value.div_euclid(per_second), nanos, None)
+}
+
+/// The same of seconds since 1970-01-01 and nanoseconds within one; with so many digits of the fraction, or with those it
+/// needs.
+pub(crate) fn timestamp_of(seconds: i64, nanos: i64, digits: Option<usize>) -> String {
     let mut text = String::with_capacity(32);
     push_date(&mut text, seconds.div_euclid(SECONDS_PER_DAY));
     text.push('T');
-    push_time(
-        &mut text,
-        seconds.rem_euclid(SECONDS_PER_DAY),
-        value.rem_euclid(per_second),
-        per_second,
-    );
+    push_clock(&mut text, seconds.rem_euclid(SECONDS_PER_DAY));
+    push_fraction(&mut text, nanos, digits);
     text.push('Z');
     text
 }
@@ -103,17 +107,22 @@ fn push_date(text: &mut String, days: i64) {
     debug_assert!(written.is_ok(), "a String takes any text");
 }
 
-fn push_time(text: &mut String, second_of_day: i64, fraction: i64, per_second: i64) {
+fn push_clock(text: &mut String, second_of_day: i64) {
     let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
     let written = write!(text, "{hour:02}:{minute:02}:{second:02}");
     debug_assert!(written.is_ok(), "a String takes any text");
-    if fraction == 0 {
-        return;
+}
+
+fn push_fraction(text: &mut String, nanos: i64, digits: Option<usize>) {
+    let all = format!(".{nanos:09}");
+    let needed = all.trim_end_matches('0');
+    let shown = match digits {
+        Some(count) => all.get(..=count).unwrap_or(&all),
+        None => needed,
+    };
+    if shown.len() > 1 {
+        text.push_str(shown);
     }
-    let nanos = fraction * (1_000_000_000 / per_second);
-    let digits = format!("{nanos:09}");
-    text.push('.');
-    text.push_str(digits.trim_end_matches('0'));
 }
 
 /// Year, month and day of a day count from 1970-01-01 in the proleptic Gregorian calendar; year 0 is 1 BC.
@@ -139,6 +148,19 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// Days from 1970-01-01 to a day of the proleptic Gregorian calendar; year 0 is 1 BC. The other way round of what dates print
+/// by, with the same eras; exact for every year of 32 bits.
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
+    const DAYS_PER_ERA: i64 = 146_097;
+    const DAYS_TO_EPOCH: i64 = 719_468;
+    let from_march = if month > 2 { year } else { year - 1 };
+    let year_of_era = from_march.rem_euclid(400);
+    let march_month = (month + 9) % 12;
+    let day_of_year = (153 * march_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    from_march.div_euclid(400) * DAYS_PER_ERA + day_of_era - DAYS_TO_EPOCH
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +179,14 @@ mod tests {
             (-2_147_472_691, DATE_NEGATIVE_INFINITY),
         ] {
             assert_eq!(date(days), expected);
+        }
+    }
+
+    #[test]
+    fn days_are_counted_as_they_are_printed() {
+        for count in (-3_000_000..3_000_000).step_by(61) {
+            let (year, month, day) = civil(count);
+            assert_eq!(days(year, month, day), count);
         }
     }
 

@@ -373,7 +373,7 @@ fn decoding(args: &DrainArgs, config: &Config) -> Result<(Arc<Decoder>, Option<A
     let registry = args.registry.as_ref().map(|url| {
         let settings = RegistrySettings {
             url: url.clone(),
-            ..app::registry_settings(config)
+            ..app::options::registry_settings(config)
         };
         Registry::new(&settings).map(Arc::new).map_err(Failure::usage)
     });

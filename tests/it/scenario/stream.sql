@@ -115,7 +115,7 @@ INSERT INTO all_types VALUES (1, true, -2, 3, 4, 4294967295, 1.5, 2.25, 1.10, 12
 INSERT INTO all_types (id) VALUES (2);
 INSERT INTO all_types (id, c_int2, c_int4, c_int8, c_oid, c_float4, c_float8, c_num, c_num124, c_num_neg, c_money, c_char, c_varchar, c_text, c_bytea,
     c_bit12, c_varbit, c_date, c_time0, c_time3, c_time, c_timetz, c_ts3, c_ts, c_tstz, c_interval, c_jsonb, c_json, c_tsr, c_hstore, c_enum)
-    VALUES (3, -32768, -2147483648, -9223372036854775808, 0, 'NaN', '-Infinity', 'NaN', '-99999999.9999', -99, '-92233720368547758.08', '', '', '',
+    VALUES (3, -32768, -2147483648, -9223372036854775808, 0, 'NaN', '-Infinity', 'NaN', '-99999999.9999', NULL, '-92233720368547758.08', '', '', '',
     '', '000000000000', '', 'infinity', '24:00:00', '23:59:59.999', '24:00:00', '23:59:59.999999-15:59', 'infinity', 'infinity', 'infinity',
     '-1 year 3 days -00:00:00.000001', '[]', 'null', 'empty', '', 'it''s, fine');
 INSERT INTO all_types (id, c_int2, c_int4, c_int8, c_float4, c_float8, c_num, c_date, c_time, c_ts3, c_ts, c_tstz, c_text, c_jsonb, c_interval) VALUES
@@ -157,8 +157,8 @@ UPDATE modes SET i = '2 days' WHERE id = 1;
 DELETE FROM modes WHERE id = 2;
 
 -- What cannot be converted.
-INSERT INTO lossy SELECT 1, 1, array_agg('2026-01-01'::date + i * 7919), array_agg(decode(md5(i::text), 'hex')), '{1.10,NaN,NULL}', '{101}'
-    FROM generate_series(1, 100) i;
+INSERT INTO lossy SELECT 1, 1, decode(string_agg(md5(i::text), ''), 'hex'), array_agg('2026-01-01'::date + i * 7919),
+    array_agg(decode(md5(i::text), 'hex')), '{1.10,NaN,NULL}', '{101}' FROM generate_series(1, 60) i;
 UPDATE lossy SET small = 2;
 INSERT INTO generated VALUES (2);
 UPDATE evolving SET n = 2;
