@@ -3,11 +3,16 @@
 
 #![allow(dead_code, reason = "each test uses its part of this module")]
 
+pub(crate) mod parity;
+
+pub(crate) mod exceptions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use afterwrite::decode::options::Options;
 use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::tables::Tables;
 use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::delivery::{Content, RawRecord};
@@ -21,6 +26,17 @@ pub(crate) const ENCODINGS: [&str; 4] = ["jsn", "jss", "avd", "avr"];
 
 /// JSON with schema, each in other modes.
 pub(crate) const MODES: [&str; 6] = ["def", "atm", "mic", "nan", "con", "str"];
+
+/// The tables of the history that have `REPLICA IDENTITY FULL`.
+const FULL: [&str; 3] = ["public.users", "public.audit", "public.toast_full"];
+
+/// How the captures are decoded.
+pub(crate) fn options() -> Options {
+    Options {
+        full_identity: Tables::like(FULL),
+        ..Options::default()
+    }
+}
 
 /// Where the files are.
 pub(crate) fn folder() -> PathBuf {

@@ -1,19 +1,21 @@
 //! The captured records of a real Debezium, as the seeds of damaged ones.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use afterwrite::decode::schema::SchemaDocument;
 use afterwrite::event::delivery::RawRecord;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use serde_json::Value as Json;
 
+use crate::captures::{Capture, ENCODINGS, MODES, Schemas};
 use crate::damage;
 use crate::random::Random;
 
-const CAPTURES: [&str; 5] = ["jsn", "jss", "avr", "avd", "def"];
+fn captured() -> impl Iterator<Item = Capture> {
+    ENCODINGS.into_iter().chain(MODES).map(Capture::read)
+}
+
+fn documents(schemas: &Schemas) -> Vec<(u32, SchemaDocument)> {
+    schemas.ids().map(|id| (id, schemas.document(id))).collect()
+}
 
 pub(crate) struct Corpus {
     records: Vec<(String, RawRecord)>,
@@ -23,8 +25,11 @@ pub(crate) struct Corpus {
 impl Corpus {
     pub(crate) fn captured() -> Self {
         Self {
-            records: CAPTURES.iter().flat_map(|capture| records(capture)).collect(),
-            schemas: ["avr", "avd"].iter().flat_map(|capture| schemas(capture)).collect(),
+            records: captured()
+                .flat_map(|capture| capture.records)
+                .map(|record| (record.topic, record.raw))
+                .collect(),
+            schemas: captured().flat_map(|capture| documents(&capture.schemas)).collect(),
         }
     }
 
@@ -51,47 +56,4 @@ impl Corpus {
         }
         (topic, record)
     }
-}
-
-fn fixture(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/debezium-3.7.0");
-    std::fs::read_to_string(folder.join(name)).unwrap()
-}
-
-fn records(capture: &str) -> Vec<(String, RawRecord)> {
-    let bytes = |value: &Json| value.as_str().map(|text| Bytes::from(BASE64.decode(text).unwrap()));
-    let parse = |line: &str| {
-        let line: Json = serde_json::from_str(line).unwrap();
-        let headers = line["headers"].as_array().unwrap().iter();
-        let record = RawRecord {
-            key: bytes(&line["key"]),
-            value: bytes(&line["value"]),
-            headers: headers
-                .map(|header| (header[0].as_str().unwrap().to_owned(), bytes(&header[1])))
-                .collect(),
-            timestamp_ms: line["timestamp"].as_i64(),
-        };
-        (line["topic"].as_str().unwrap().to_owned(), record)
-    };
-    fixture(&format!("{capture}.jsonl")).lines().map(parse).collect()
-}
-
-/// The schemas of a capture with everything they refer to, inner ones first.
-fn schemas(capture: &str) -> Vec<(u32, SchemaDocument)> {
-    fn collect(answer: &Json, file: &Json, texts: &mut Vec<String>) {
-        for reference in answer["references"].as_array().into_iter().flatten() {
-            let place = format!("{}/{}", reference["subject"].as_str().unwrap(), reference["version"]);
-            let inner = &file["referenced_subject_versions"][place];
-            collect(inner, file, texts);
-            texts.push(inner["schema"].as_str().unwrap().to_owned());
-        }
-    }
-    let file: Json = serde_json::from_str(&fixture(&format!("{capture}.schemas.json"))).unwrap();
-    let document = |(id, entry): (&String, &Json)| {
-        let mut references = Vec::new();
-        collect(&entry["raw"], &file, &mut references);
-        let text = entry["raw"]["schema"].as_str().unwrap().to_owned();
-        (id.parse().unwrap(), SchemaDocument { text, references })
-    };
-    file["ids"].as_object().unwrap().iter().map(document).collect()
 }

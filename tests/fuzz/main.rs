@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(test)]
+#[path = "../captures/mod.rs"]
+mod captures;
 mod corpus;
 mod damage;
 mod random;
