@@ -8,7 +8,12 @@
 mod encode;
 mod records;
 
+#[cfg(test)]
+#[path = "../captures/mod.rs"]
+mod captures;
+
 mod avro;
+mod captured;
 mod framing;
 mod identity;
 mod values;
