@@ -16,7 +16,7 @@ use afterwrite::decode::unknown::Unknown;
 use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::change::Before;
-use afterwrite::event::delivery::{Content, RawRecord};
+use afterwrite::event::delivery::{Content, RawRecord, SkipReason};
 use afterwrite::event::key::Key;
 use afterwrite::event::row::{Row, Value};
 use bytes::Bytes;
@@ -48,9 +48,13 @@ fn decoder(format: Format) -> Decoder {
 }
 
 fn content(decoder: &Decoder, topic: &str, record: &RawRecord) -> Content {
+    content_of_wanted(decoder, topic, record, &Wanted::everything())
+}
+
+fn content_of_wanted(decoder: &Decoder, topic: &str, record: &RawRecord, wanted: &Wanted) -> Content {
     let mut unknown = Vec::new();
     loop {
-        match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
+        match decoder.decode_despite(topic, record, wanted, &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match SCHEMAS.get(&id) {
                 Some(document) => decoder.learn(id, document).unwrap(),
@@ -256,6 +260,24 @@ proptest! {
     }
 
     #[test]
+    fn a_record_that_nobody_wants_is_told_apart_as_before_whatever_its_rows_are_like(
+        chosen in any::<prop::sample::Index>(),
+        edits in vec(edit(), 0..3),
+    ) {
+        let Captured { topic, raw: original, .. } = chosen.get(RECORDS.as_slice());
+        let record = RawRecord { value: apply(original.value.as_ref(), &edits), ..original.clone() };
+        for decoder in [&decoder(Format::Auto), &*WARM] {
+            let found = content_of_wanted(decoder, topic, &record, &Wanted::tables([]));
+            match content(decoder, topic, &record) {
+                Content::Change(_) => prop_assert!(matches!(found, Content::Skip(SkipReason::Unrouted)), "{found:?}"),
+                Content::Skip(reason) => prop_assert!(matches!(found, Content::Skip(other) if other == reason), "{found:?}"),
+                // Its rows may be what is wrong with it, and nobody reads them.
+                Content::Undecodable(_) => prop_assert!(!matches!(found, Content::Change(_)), "{found:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn what_is_printed_decodes_to_the_same_row(before in row(), after in row()) {
         let source = r#"{"connector":"postgresql","name":"w","db":"d","schema":"s","table":"t","lsn":1}"#;
         let print = |row: &Row| serde_json::to_string(&CanonicalRow(row)).unwrap();
@@ -296,4 +318,29 @@ proptest! {
         again["source"]["lsn"] = Json::from(moment);
         prop_assert_ne!(&id, &id_of(&WARM, topic, &record(key, &again)));
     }
+}
+
+#[test]
+fn a_captured_change_that_nobody_wants_is_unrouted_and_every_other_record_is_what_it_was() {
+    let nothing = Wanted::tables([]);
+    let mut unrouted = 0;
+    for reads in [true, false] {
+        let decoder = Decoder::new(Options {
+            reads,
+            ..Options::default()
+        });
+        // Twice: a decoder that knows the topic has other ways than one that does not.
+        for Captured { topic, raw: record, .. } in RECORDS.iter().chain(RECORDS.iter()) {
+            let found = outcome(content_of_wanted(&decoder, topic, record, &nothing));
+            let expected = match content(&decoder, topic, record) {
+                Content::Change(_) => {
+                    unrouted += 1;
+                    Content::Skip(SkipReason::Unrouted)
+                }
+                other => other,
+            };
+            assert_eq!(found, outcome(expected), "{topic}");
+        }
+    }
+    assert!(unrouted > 200, "{unrouted}");
 }

@@ -10,9 +10,11 @@ use serde::Deserialize;
 use crate::decode::avro::Reader;
 use crate::decode::connect::Struct;
 use crate::decode::json::{self, Columns};
+use crate::decode::old_row::OldRow;
 use crate::decode::placeholder::Toast;
 use crate::decode::scan::{Broken, Scanner};
 use crate::decode::schema::{Record, WriterSchema};
+use crate::decode::source_block::{self, Source};
 use crate::decode::types::{Budget, Sent};
 use crate::event::modes::Modes;
 use crate::event::row::Row;
@@ -25,19 +27,6 @@ pub(crate) struct Envelope<'a> {
     pub(crate) before: Option<Image<'a>>,
     pub(crate) after: Option<Image<'a>>,
     pub(crate) message: Option<Message>,
-}
-
-/// The parts of the `source` block that an event keeps.
-#[derive(Debug, Default)]
-pub(crate) struct Source<'a> {
-    pub(crate) connector: Cow<'a, str>,
-    pub(crate) name: Cow<'a, str>,
-    pub(crate) db: Cow<'a, str>,
-    pub(crate) schema: Cow<'a, str>,
-    pub(crate) table: Cow<'a, str>,
-    pub(crate) tx: Option<i64>,
-    pub(crate) lsn: Option<i64>,
-    pub(crate) ts_ms: Option<i64>,
 }
 
 /// What `pg_logical_emit_message` was given.
@@ -107,6 +96,8 @@ fn known<'s>(columns: Option<&'s Struct>, names: &'s Arc<[Arc<str>]>, modes: Mod
 /// How rows are read while a record is walked over, rather than later: somebody wants them, so the record is passed once.
 #[derive(Debug)]
 pub(crate) struct Reading<'r> {
+    /// Whether both rows of a change are of the same types, or of none.
+    pub(crate) rows_are_alike: bool,
     /// The names of the last row of the topic.
     pub(crate) names: &'r Arc<[Arc<str>]>,
     pub(crate) modes: Modes,
@@ -117,7 +108,8 @@ pub(crate) struct Reading<'r> {
 #[derive(Debug, Default)]
 pub(crate) struct Shape<'a> {
     pub(crate) op: Option<&'a str>,
-    pub(crate) source: Option<&'a str>,
+    /// The source block; an error when it is none.
+    pub(crate) source: Option<Result<Source<'a>, &'static str>>,
     pub(crate) status: Option<&'a str>,
     pub(crate) before: Option<Image<'a>>,
     pub(crate) after: Option<Image<'a>>,
@@ -141,99 +133,139 @@ impl<'a> Shape<'a> {
         if !text.starts_with('{') {
             return Err("the value is JSON but not an object".to_owned());
         }
-        Self::scan(Scanner::new(text), schema, reading).map_err(|problem| format!("the value is {problem}"))
+        let mut scanner = Scanner::new(text);
+        let scanned = scanner
+            .open(b'{')
+            .and_then(|()| Self::scan(scanner, true, schema, reading));
+        scanned.map_err(|problem| format!("the value is {problem}"))
     }
 
+    /// The shape of a change by its end, from the source block on: what stands before it, which is mostly the rows, is not
+    /// walked over. `None` when that does not tell which change it is.
+    ///
+    /// Of a text that is JSON this is always right. The comma, quote and name of `,"source":{` cannot stand inside a string,
+    /// where the quote would have to be escaped, so a member begins there, and all that follows is walked over. It is a
+    /// member of the outermost object if one closing brace is left over at the end of the text.
+    pub(crate) fn of_end(text: &'a str) -> Option<Self> {
+        let start = source_block::last(text)?;
+        let shape = Self::scan(Scanner::at(text, start), false, None, None).ok()?;
+        (shape.op.is_some() && shape.source.is_some()).then_some(shape)
+    }
+
+    /// The shape of an object, from one of its members on.
     fn scan(
         mut scanner: Scanner<'a>,
+        mut is_first: bool,
         schema: Option<&'a Struct>,
         mut reading: Option<Reading<'_>>,
     ) -> Result<Self, Broken> {
         let mut shape = Self::default();
-        scanner.open(b'{')?;
-        let mut is_first = true;
+        let mut ends = Vec::new();
         while let Some(name) = scanner.member(&mut is_first)? {
             shape.members += 1;
-            if let ("before" | "after", false) = (name.inner, name.is_escaped) {
-                let columns = schema.and_then(|envelope| envelope.member(name.inner));
-                let image = image(&mut scanner, columns, reading.as_mut())?;
-                match name.inner {
-                    "before" => shape.before = image,
-                    _ => shape.after = image,
-                }
-                continue;
-            }
-            let text = scanner.skip()?;
             // A name that is written with escapes is none of Debezium's.
             let slot = match name.inner {
-                _ if name.is_escaped => continue,
+                _ if name.is_escaped => {
+                    scanner.skip()?;
+                    continue;
+                }
+                "before" | "after" => {
+                    let columns = schema.and_then(|envelope| envelope.member(name.inner));
+                    shape.image(name.inner, &mut scanner, columns, reading.as_mut(), &mut ends)?;
+                    continue;
+                }
+                "source" => {
+                    shape.source = source_block::pass(&mut scanner)?;
+                    continue;
+                }
                 "op" => &mut shape.op,
-                "source" => &mut shape.source,
                 "status" => &mut shape.status,
                 "message" => &mut shape.message,
                 "id" => &mut shape.id,
                 other => {
-                    match other {
-                        "ts_ms" => shape.has_ts_ms = true,
-                        "type" => shape.has_type = true,
-                        "aggregate_type" => shape.has_aggregate_type = true,
-                        "additional_data" => shape.has_additional_data = true,
-                        "event_count" => shape.has_event_count = true,
-                        "data_collections" => shape.has_data_collections = true,
-                        "specversion" => shape.has_specversion = true,
-                        "serverName" => shape.has_server_name = true,
-                        "timestamp" => shape.has_timestamp = true,
-                        _ => {}
-                    }
+                    shape.note(other);
+                    scanner.skip()?;
                     continue;
                 }
             };
-            *slot = Some(text).filter(|text| *text != "null");
+            *slot = Some(scanner.skip()?).filter(|text| *text != "null");
         }
         scanner.end()?;
         Ok(shape)
+    }
+
+    /// Notes that a member of this name is there.
+    fn note(&mut self, member: &str) {
+        match member {
+            "ts_ms" => self.has_ts_ms = true,
+            "type" => self.has_type = true,
+            "aggregate_type" => self.has_aggregate_type = true,
+            "additional_data" => self.has_additional_data = true,
+            "event_count" => self.has_event_count = true,
+            "data_collections" => self.has_data_collections = true,
+            "specversion" => self.has_specversion = true,
+            "serverName" => self.has_server_name = true,
+            "timestamp" => self.has_timestamp = true,
+            _ => {}
+        }
+    }
+
+    /// Passes a row, reading it where that is asked for. `ends` are those of the columns of the old row, once it is read.
+    fn image(
+        &mut self,
+        name: &str,
+        scanner: &mut Scanner<'a>,
+        columns: Option<&'a Struct>,
+        reading: Option<&mut Reading<'_>>,
+        ends: &mut Vec<usize>,
+    ) -> Result<(), Broken> {
+        let is_row = scanner.peek() == Some(b'{');
+        let start = *scanner;
+        let image = match reading.filter(|_| is_row) {
+            Some(reading) => {
+                let row = match &self.before {
+                    Some(Image::Read { row: Ok(row), columns }) if name == "after" && reading.rows_are_alike => {
+                        let kinds = known(*columns, reading.names, reading.modes);
+                        let old = OldRow::new(row, start.text(), ends);
+                        json::new_row_at(scanner, kinds, ROW_TEXT_BYTES, reading.budget, old)
+                    }
+                    _ => {
+                        let kinds = known(columns, reading.names, reading.modes);
+                        ends.clear();
+                        json::old_row_at(scanner, kinds, ROW_TEXT_BYTES, reading.budget, ends)
+                    }
+                };
+                if row.is_err() {
+                    // It may be the column of a row without an envelope: what it is worth is decided when the kind is known.
+                    *scanner = start;
+                    scanner.skip()?;
+                }
+                Some(Image::Read { row, columns })
+            }
+            None => {
+                let text = scanner.skip()?;
+                (text != "null").then_some(Image::Json { text, columns })
+            }
+        };
+        match name {
+            "before" => self.before = image,
+            _ => self.after = image,
+        }
+        Ok(())
     }
 
     /// The change that the object is.
     pub(crate) fn envelope(self) -> Result<Envelope<'a>, String> {
         let op = self.op.ok_or("the value has no op")?;
         let op = text_of(op).ok_or("op is not text")?;
-        let source = self.source.ok_or("the value has no source")?;
-        let source = Source::of_json(source).ok_or("source is not the source block of a Debezium connector")?;
         Ok(Envelope {
             op,
-            source,
+            source: self.source.ok_or("the value has no source")??,
             before: self.before,
             after: self.after,
             message: self.message.map(message).transpose()?,
         })
     }
-}
-
-/// Passes a row, reading it where that is asked for; `None` is null.
-fn image<'a>(
-    scanner: &mut Scanner<'a>,
-    columns: Option<&'a Struct>,
-    reading: Option<&mut Reading<'_>>,
-) -> Result<Option<Image<'a>>, Broken> {
-    let is_row = scanner.peek() == Some(b'{');
-    let start = *scanner;
-    if let Some(reading) = reading.filter(|_| is_row) {
-        let row = json::row_at(
-            scanner,
-            known(columns, reading.names, reading.modes),
-            ROW_TEXT_BYTES,
-            reading.budget,
-        );
-        if row.is_err() {
-            // It may be the column of a row without an envelope: what it is worth is decided when the kind is known.
-            *scanner = start;
-            scanner.skip()?;
-        }
-        return Ok(Some(Image::Read { row, columns }));
-    }
-    let text = scanner.skip()?;
-    Ok((text != "null").then_some(Image::Json { text, columns }))
 }
 
 /// About how much text the columns of a row hold, before anything is known about it.
@@ -298,65 +330,6 @@ impl<'a> Envelope<'a> {
     }
 }
 
-impl<'a> Source<'a> {
-    /// Reads the block; `None` when a part of it is of another type.
-    fn of_json(text: &'a str) -> Option<Self> {
-        let mut scanner = Scanner::new(text);
-        scanner.open(b'{').ok()?;
-        let mut source = Self::default();
-        let mut is_first = true;
-        while let Some(name) = scanner.member(&mut is_first).ok()? {
-            let value = scanner.skip().ok()?;
-            let number = |value: &str| match value {
-                "null" => Some(None),
-                _ => value.parse().ok().map(Some),
-            };
-            let slot = match name.inner {
-                "connector" => &mut source.connector,
-                "name" => &mut source.name,
-                "db" => &mut source.db,
-                "schema" => &mut source.schema,
-                "table" => &mut source.table,
-                other => {
-                    match other {
-                        "txId" => source.tx = number(value)?,
-                        "lsn" => source.lsn = number(value)?,
-                        "ts_ms" => source.ts_ms = number(value)?,
-                        _ => {}
-                    }
-                    continue;
-                }
-            };
-            *slot = text_of(value)?;
-        }
-        Some(source)
-    }
-
-    fn of_avro(reader: &mut Reader<'a>, record: &'a Record) -> Result<Self, &'static str> {
-        let mut source = Self::default();
-        for field in &record.fields {
-            let text = match &*field.name {
-                "connector" => &mut source.connector,
-                "name" => &mut source.name,
-                "db" => &mut source.db,
-                "schema" => &mut source.schema,
-                "table" => &mut source.table,
-                other => {
-                    match other {
-                        "txId" => source.tx = reader.integer(&field.ty)?,
-                        "lsn" => source.lsn = reader.integer(&field.ty)?,
-                        "ts_ms" => source.ts_ms = reader.integer(&field.ty)?,
-                        _ => reader.skip(&field.ty, 0)?,
-                    }
-                    continue;
-                }
-            };
-            *text = reader.text(&field.ty)?.unwrap_or_default().into();
-        }
-        Ok(source)
-    }
-}
-
 impl Message {
     fn of_avro<'a>(reader: &mut Reader<'a>, record: &'a Record) -> Result<Self, &'static str> {
         let mut message = Self::default();
@@ -376,13 +349,18 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{ProptestConfig, Strategy};
+    use proptest::{prop_assert_eq, prop_oneof, proptest};
+
     use super::*;
 
     #[test]
     fn a_shape_knows_its_members_without_reading_them() {
         let of = |text| Shape::of(text, None, None);
         let shape = of(r#"{"op":"c","before":null,"after":{"a":1},"source":{},"extra":[1]}"#).unwrap();
-        assert_eq!((shape.op, shape.source, shape.members), (Some("\"c\""), Some("{}"), 5));
+        assert_eq!((shape.op, shape.members), (Some("\"c\""), 5));
+        assert!(matches!(shape.source, Some(Ok(_))));
         assert!(shape.before.is_none());
         assert!(matches!(shape.after, Some(Image::Json { text: "{\"a\":1}", .. })));
         assert!(of("[1]").is_err());
@@ -395,6 +373,7 @@ mod tests {
             let mut budget = Budget::of(text.len());
             let names = Arc::default();
             let reading = on_the_way.then_some(Reading {
+                rows_are_alike: true,
                 names: &names,
                 modes: Modes::default(),
                 budget: &mut budget,
@@ -409,6 +388,86 @@ mod tests {
             r#"{"after":"text"}"#,
         ] {
             assert_eq!(read(text, true), read(text, false), "{text}");
+        }
+    }
+
+    const NAMES: [&str; 6] = ["source", "op", "before", "after", "transaction", "a"];
+    const LEAVES: [&str; 8] = [
+        "null",
+        "1",
+        r#""c""#,
+        r#"",\"source\":{""#,
+        r#""x\\""#,
+        r#"{"schema":"s","table":"t"}"#,
+        r#"{"table":"u","schema":"s","lsn":9}"#,
+        r#"{"table":7}"#,
+    ];
+
+    /// JSON whose names and texts are those by which the source block is looked for, at any depth and any number of times.
+    fn document() -> impl Strategy<Value = String> {
+        let leaf = (0..LEAVES.len()).prop_map(|leaf| LEAVES[leaf].to_owned());
+        let value = leaf.prop_recursive(3, 12, 4, |inner| {
+            let member =
+                (0..NAMES.len(), inner.clone()).prop_map(|(name, value)| format!("\"{}\":{value}", NAMES[name]));
+            prop_oneof![
+                vec(member, 0..5).prop_map(|members| format!("{{{}}}", members.join(","))),
+                vec(inner, 0..3).prop_map(|items| format!("[{}]", items.join(","))),
+            ]
+        });
+        vec((0..NAMES.len(), value), 0..6).prop_map(|members| {
+            let print = |(name, value): (usize, String)| format!("\"{}\":{value}", NAMES[name]);
+            let members: Vec<String> = members.into_iter().map(print).collect();
+            format!("{{{}}}", members.join(","))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_end_of_a_change_says_nothing_that_the_whole_does_not_say(text in document()) {
+            if let Some(end) = Shape::of_end(&text) {
+                let whole = Shape::of(&text, None, None).unwrap();
+                prop_assert_eq!(end.op, whole.op, "{}", text);
+                prop_assert_eq!(format!("{:?}", end.source), format!("{:?}", whole.source), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_is_known_by_its_end_only_where_that_is_certain() {
+        let end_of = |text| Shape::of_end(text).map(|shape| shape.source.unwrap().map(|source| source.table));
+        let users = Some(Ok("users".into()));
+        for (text, expected) in [
+            (
+                r#"{"after":{"a":1},"source":{"table":"users"},"op":"c"}"#,
+                users.clone(),
+            ),
+            // A row may hold what it likes.
+            (
+                r#"{"after":{"source":{"table":"a"}},"source":{"table":"users"},"op":"c","transaction":{"id":"1"}}"#,
+                users.clone(),
+            ),
+            (
+                r#"{"after":{"a":",\"source\":{\"table\":\"a\"}"},"source":{"table":"users"},"op":"c"}"#,
+                users.clone(),
+            ),
+            (
+                r#"{"a":{},"source":{"table":"a"},"op":"c","source":{"table":"users"},"op":"u"}"#,
+                users,
+            ),
+            // Here it is the row's, or nobody's.
+            (
+                r#"{"op":"c","after":{"a":1,"source":{"table":"users"},"op":"c"}}"#,
+                None,
+            ),
+            (r#"{"source":{"table":"users"},"op":"c"}"#, None),
+            (r#"{"op":"c","after":{},"source":{"table":"users"}}"#, None),
+            (r#"{"after":{},"source":{"table":"users"},"op":"c""#, None),
+            (r#"{"after":{},"source":{"table":"users"},"op":"c"}}"#, None),
+            (r#"{"after":{},"source":{"table":"users"},"op":"c","x":tru}"#, None),
+        ] {
+            assert_eq!(end_of(text), expected, "{text}");
         }
     }
 

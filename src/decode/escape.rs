@@ -1,6 +1,141 @@
 //! What the escapes inside a JSON string stand for (RFC 8259, section 7).
 
-use crate::decode::scan::Quoted;
+use crate::decode::scan::{Broken, Quoted, Scanner, next_special, plain_bytes};
+
+/// Unescaped text that waits to be appended: pieces between two escapes are short, and each would cost a call on its own.
+struct Pending {
+    bytes: [u8; PENDING_BYTES],
+    length: usize,
+}
+
+const PENDING_BYTES: usize = 64;
+/// The longest piece that is added at once.
+const PIECE_BYTES: usize = 8;
+
+impl Pending {
+    fn new() -> Self {
+        Self {
+            bytes: [0; PENDING_BYTES],
+            length: 0,
+        }
+    }
+
+    /// Adds the first bytes of a piece.
+    #[inline]
+    fn add(&mut self, piece: [u8; PIECE_BYTES], count: usize, text: &mut String) {
+        if self.length + PIECE_BYTES > PENDING_BYTES {
+            self.flush(text);
+        }
+        self.bytes[self.length..self.length + PIECE_BYTES].copy_from_slice(&piece);
+        self.length += count;
+    }
+
+    /// Adds one byte.
+    #[inline]
+    fn add_byte(&mut self, byte: u8, text: &mut String) {
+        if self.length == PENDING_BYTES {
+            self.flush(text);
+        }
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    /// Appends what waits, but for a character of which only a part is there.
+    fn flush(&mut self, text: &mut String) {
+        let waiting = &self.bytes[..self.length];
+        let whole = match std::str::from_utf8(waiting) {
+            Ok(whole) => whole,
+            Err(error) => std::str::from_utf8(&waiting[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        text.push_str(whole);
+        let appended = whole.len();
+        self.bytes.copy_within(appended..self.length, 0);
+        self.length -= appended;
+    }
+}
+
+impl Scanner<'_> {
+    /// Passes a string and appends what it stands for; `false` when that is no text, such as half of a surrogate pair. Then
+    /// it is passed in part only.
+    pub(crate) fn append_string(&mut self, text: &mut String) -> Result<bool, Broken> {
+        if self.byte() != Some(b'"') {
+            return self.broken();
+        }
+        let start = self.place() + 1;
+        let end = next_special(self.text().as_bytes(), start);
+        if self.text().as_bytes().get(end) == Some(&b'"') {
+            text.push_str(&self.text()[start..end]);
+            self.move_to(end + 1);
+            return Ok(true);
+        }
+        self.move_to(start);
+        self.append_escaped(text)
+    }
+
+    /// The rest of a string that has escapes.
+    fn append_escaped(&mut self, text: &mut String) -> Result<bool, Broken> {
+        let bytes = self.text().as_bytes();
+        let mut pending = Pending::new();
+        let mut at = self.place();
+        loop {
+            if let Some(piece) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+                let plain = plain_bytes(*piece);
+                pending.add(*piece, plain, text);
+                at += plain;
+                if plain == PIECE_BYTES {
+                    continue;
+                }
+            }
+            match bytes.get(at) {
+                Some(b'\\') => match bytes
+                    .get(at + 1)
+                    .map_or(0, |escape| PLAIN_ESCAPES[usize::from(*escape)])
+                {
+                    0 => {
+                        pending.flush(text);
+                        self.move_to(at);
+                        if !self.append_unicode_escape(text)? {
+                            return Ok(false);
+                        }
+                        at = self.place();
+                    }
+                    byte => {
+                        pending.add_byte(byte, text);
+                        at += 2;
+                    }
+                },
+                Some(b'"') => {
+                    pending.flush(text);
+                    self.move_to(at + 1);
+                    return Ok(true);
+                }
+                Some(0..0x20) | None => {
+                    self.move_to(at);
+                    return self.broken();
+                }
+                // Near the end of the text, where no whole piece is left.
+                Some(byte) => {
+                    pending.add_byte(*byte, text);
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    /// An escape that is not plain, or none at all.
+    fn append_unicode_escape(&mut self, text: &mut String) -> Result<bool, Broken> {
+        let mut rest = &self.text()[self.place()..];
+        match resolve(&mut rest) {
+            Some(character) => text.push(character),
+            None => {
+                self.pass_escape()?;
+                return Ok(false);
+            }
+        }
+        self.move_to(self.text().len() - rest.len());
+        Ok(true)
+    }
+}
 
 impl Quoted<'_> {
     /// Appends what the string stands for; `false` when that is no text, such as half of a surrogate pair.
@@ -22,22 +157,27 @@ impl Quoted<'_> {
 /// Takes an escape and answers what it stands for; `None` when that is nothing, such as half of a surrogate pair.
 pub(crate) fn resolve(rest: &mut &str) -> Option<char> {
     let escape = *rest.as_bytes().get(1)?;
-    let plain = match escape {
-        b'"' | b'\\' | b'/' => char::from(escape),
-        b'n' => '\n',
-        b't' => '\t',
-        b'r' => '\r',
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'u' => {
-            *rest = rest.get(2..)?;
-            return unicode_escape(rest);
-        }
-        _ => return None,
-    };
     *rest = rest.get(2..)?;
-    Some(plain)
+    match PLAIN_ESCAPES[usize::from(escape)] {
+        0 if escape == b'u' => unicode_escape(rest),
+        0 => None,
+        plain => Some(char::from(plain)),
+    }
 }
+
+/// What a backslash and this character stand for, where that does not depend on what follows; 0 elsewhere.
+const PLAIN_ESCAPES: [u8; 256] = {
+    let mut plain = [0; 256];
+    plain[b'"' as usize] = b'"';
+    plain[b'\\' as usize] = b'\\';
+    plain[b'/' as usize] = b'/';
+    plain[b'n' as usize] = b'\n';
+    plain[b't' as usize] = b'\t';
+    plain[b'r' as usize] = b'\r';
+    plain[b'b' as usize] = 8;
+    plain[b'f' as usize] = 12;
+    plain
+};
 
 /// Takes the digits after `\u`, and a whole second escape where the first is half of a pair.
 fn unicode_escape(rest: &mut &str) -> Option<char> {
@@ -60,7 +200,22 @@ fn unicode_escape(rest: &mut &str) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prop_assert_eq, proptest};
+
     use crate::decode::scan::Scanner;
+
+    proptest! {
+        #[test]
+        fn a_string_of_any_length_is_what_it_was(text in "[\\x00-\\x7fäß€🚀]{0,200}", behind in "[ -~]{0,9}") {
+            let printed = serde_json::to_string(&text).unwrap();
+            let whole = format!("{printed}{behind}");
+            let mut scanner = Scanner::new(&whole);
+            let mut appended = "before ".to_owned();
+            prop_assert_eq!(scanner.append_string(&mut appended), Ok(true));
+            prop_assert_eq!(appended, format!("before {text}"));
+            prop_assert_eq!(scanner.place(), printed.len());
+        }
+    }
 
     #[test]
     fn escapes_are_resolved_as_a_parser_of_documents_does() {

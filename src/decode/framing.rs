@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::decode::connect::{self, Type};
-use crate::decode::memo::Side;
+use crate::decode::connect::{self, Struct};
+use crate::decode::debezium::Kind;
+use crate::decode::memo::{ConnectSchema, Side};
 use crate::decode::options::Format;
 use crate::decode::wrapper::Wrapper;
 
@@ -85,10 +86,26 @@ const WIDE_ID: &str =
 #[derive(Debug)]
 pub(crate) struct Payload<'a> {
     pub(crate) text: &'a str,
-    pub(crate) schema: Option<Arc<Type>>,
+    pub(crate) schema: Option<Arc<ConnectSchema>>,
 }
 
 impl<'a> Payload<'a> {
+    /// The struct that the schema describes.
+    pub(crate) fn as_struct(&self) -> Option<&Struct> {
+        self.schema.as_deref().and_then(ConnectSchema::as_struct)
+    }
+
+    /// The kind of record that the schema names.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        let name = self.as_struct().and_then(|schema| schema.name.as_deref());
+        name.and_then(Kind::of_name)
+    }
+
+    /// Whether the old and the new row of a change are read alike: both by schemas that agree, or both without one.
+    pub(crate) fn rows_are_alike(&self) -> bool {
+        self.schema.as_ref().is_none_or(|schema| schema.rows_are_alike)
+    }
+
     /// Takes the wrapper off. A wrapper that was seen before is known by comparing bytes, and is not parsed.
     pub(crate) fn of(bytes: &'a [u8], format: Format, memo: &Side) -> Result<Self, String> {
         if format != Format::Json
@@ -116,7 +133,7 @@ impl<'a> Payload<'a> {
                 schema: None,
             }),
             Some(Wrapper { schema, payload }) => {
-                let parsed = Arc::new(connect::parse(schema)?);
+                let parsed = Arc::new(ConnectSchema::new(connect::parse(schema)?));
                 let start = payload.as_ptr().addr() - text.as_ptr().addr();
                 let follows = payload.as_ptr().addr() > schema.as_ptr().addr();
                 let prefix = &text[..start];

@@ -7,8 +7,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::decode::connect::{Kind, Struct, Type};
+use crate::decode::connect::{Field, Kind, Struct, Type};
 use crate::decode::decimal;
+use crate::decode::old_row::OldRow;
 use crate::decode::placeholder;
 use crate::decode::scan::{Broken, Quoted, Scanner};
 use crate::decode::types::{self, Budget, Meaning, Sent};
@@ -45,16 +46,42 @@ pub(crate) fn row_at(
     text_bytes: usize,
     budget: &mut Budget,
 ) -> Result<Row, String> {
-    if scanner.peek() != Some(b'{') {
-        return Err("a row is not a JSON object".to_owned());
+    Reader::pass(scanner, budget, |reader| reader.row(columns, text_bytes, None, None))
+}
+
+/// As [`row_at`]; says where each column ends too, as [`OldRow`] wants it.
+pub(crate) fn old_row_at(
+    scanner: &mut Scanner<'_>,
+    columns: Columns<'_>,
+    text_bytes: usize,
+    budget: &mut Budget,
+    ends: &mut Vec<usize>,
+) -> Result<Row, String> {
+    Reader::pass(scanner, budget, |reader| {
+        reader.row(columns, text_bytes, None, Some(ends))
+    })
+}
+
+/// As [`row_at`], of a row that is much like an old one.
+pub(crate) fn new_row_at(
+    scanner: &mut Scanner<'_>,
+    columns: Columns<'_>,
+    text_bytes: usize,
+    budget: &mut Budget,
+    old: OldRow<'_>,
+) -> Result<Row, String> {
+    Reader::pass(scanner, budget, |reader| {
+        reader.row(columns, text_bytes, Some(old), None)
+    })
+}
+
+/// The field of a column. A name that was known beforehand is mostly the field's own, which tells itself without a look at
+/// the letters.
+fn field<'s>(row: &'s Struct, column: &str, place: usize) -> Option<&'s Field> {
+    match row.fields.get(place) {
+        Some(field) if std::ptr::eq(&*field.name, column) => Some(field),
+        _ => row.field(column, place),
     }
-    let mut reader = Reader {
-        scanner: *scanner,
-        budget,
-    };
-    let row = reader.row(columns, text_bytes);
-    *scanner = reader.scanner;
-    row
 }
 
 fn broken(problem: Broken) -> String {
@@ -89,32 +116,57 @@ struct Reader<'a, 'b> {
 }
 
 impl<'a> Reader<'a, '_> {
-    fn row(&mut self, columns: Columns<'_>, text_bytes: usize) -> Result<Row, String> {
+    /// Reads where a scanner stands, and moves it behind what was read.
+    fn pass(
+        scanner: &mut Scanner<'a>,
+        budget: &mut Budget,
+        read: impl FnOnce(&mut Reader<'a, '_>) -> Result<Row, String>,
+    ) -> Result<Row, String> {
+        if scanner.peek() != Some(b'{') {
+            return Err("a row is not a JSON object".to_owned());
+        }
+        let mut reader = Reader {
+            scanner: *scanner,
+            budget,
+        };
+        let row = read(&mut reader);
+        *scanner = reader.scanner;
+        row
+    }
+
+    fn row(
+        &mut self,
+        columns: Columns<'_>,
+        text_bytes: usize,
+        old: Option<OldRow<'_>>,
+        mut ends: Option<&mut Vec<usize>>,
+    ) -> Result<Row, String> {
         let (known, modes, typed) = match columns {
             Columns::Named(names, modes) => (names, modes, None),
             Columns::Typed(row) => (&row.names, Modes::default(), Some(row)),
         };
+        let known = old.map_or(known, |old| old.row().names());
         let mut row = RowBuilder::like(known, text_bytes).read_by(modes);
         self.scanner.open(b'{').map_err(broken)?;
+        if let Some(ends) = &mut ends {
+            ends.reserve(known.len() + 1);
+        }
         let mut is_first = true;
-        for place in 0.. {
-            let column = match known.get(place) {
-                Some(name) if row.is_like() && self.scanner.member_is(name, &mut is_first) => {
-                    row.next_is_known();
-                    Cow::Borrowed(&**name)
-                }
-                _ => match self.scanner.member(&mut is_first).map_err(broken)? {
-                    Some(quoted) => {
-                        let name = plain(quoted).map_err(|problem| format!("a column's name {problem}"))?;
-                        if !row.name(&name) {
-                            return Err(format!("column {name} is there twice"));
-                        }
-                        name
-                    }
-                    None => break,
-                },
+        let mut place = 0;
+        loop {
+            if let Some(ends) = &mut ends {
+                ends.push(self.scanner.place());
+            }
+            if let Some(old) = old.filter(|_| row.is_like()) {
+                let (copied, bytes) = old.copy(place, self.scanner.rest(), &mut row);
+                self.scanner.move_to(self.scanner.place() + bytes);
+                place += copied;
+                is_first &= copied == 0;
+            }
+            let Some(column) = self.column(&mut row, known.get(place), &mut is_first)? else {
+                return Ok(row.finish());
             };
-            let ty = match typed.map(|row| row.field(&column, place)) {
+            let ty = match typed.map(|row| field(row, &column, place)) {
                 Some(None) => return Err(format!("column {column} is not in the schema that came with it")),
                 Some(Some(field)) => Some(&field.ty),
                 None => None,
@@ -123,8 +175,35 @@ impl<'a> Reader<'a, '_> {
                 Problem::Broken(problem) => broken(problem),
                 Problem::Wrong(problem) => format!("column {column} {problem}"),
             })?;
+            place += 1;
         }
-        Ok(row.finish())
+    }
+
+    /// Names the next column of the row; `None` at its end.
+    fn column<'n>(
+        &mut self,
+        row: &mut RowBuilder,
+        known: Option<&'n Arc<str>>,
+        is_first: &mut bool,
+    ) -> Result<Option<Cow<'n, str>>, String>
+    where
+        'a: 'n,
+    {
+        if let Some(name) = known
+            && row.is_like()
+            && self.scanner.member_is(name, is_first)
+        {
+            row.next_is_known();
+            return Ok(Some(Cow::Borrowed(name)));
+        }
+        let Some(quoted) = self.scanner.member(is_first).map_err(broken)? else {
+            return Ok(None);
+        };
+        let name = plain(quoted).map_err(|problem| format!("a column's name {problem}"))?;
+        if !row.name(&name) {
+            return Err(format!("column {name} is there twice"));
+        }
+        Ok(Some(name))
     }
 
     /// Gives the column that was named last its cell. Plain texts go straight into the row; they are most of all cells.
@@ -157,6 +236,11 @@ impl<'a> Reader<'a, '_> {
             Some(b'[') => self.list(ty, depth),
             Some(b'{') => self.object(ty, depth),
             _ => {
+                if ty.is_none_or(|ty| matches!(ty.kind, Kind::Int))
+                    && let Some(value) = self.scanner.integer()
+                {
+                    return Ok(types::integer(ty.map_or(Meaning::Plain, |ty| ty.meaning), value));
+                }
                 let text = self.scanner.number()?;
                 Ok(number(text, ty, self.budget)?)
             }
@@ -330,6 +414,8 @@ mod tests {
     #[test]
     fn numbers_without_schema_keep_every_digit() {
         for (text, expected) in [
+            ("-0", Sent::Int(0)),
+            ("999999999999999999", Sent::Int(999_999_999_999_999_999)),
             ("9007199254740993", Sent::Int(9_007_199_254_740_993)),
             ("-9223372036854775808", Sent::Int(i64::MIN)),
             ("12345678901234567890123", types::text("12345678901234567890123")),

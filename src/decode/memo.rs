@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use crate::decode::connect::Type;
-use crate::decode::envelope::Source;
+use crate::decode::connect::{Kind, Struct, Type};
+use crate::decode::old_row;
+use crate::decode::source_block::Source;
 use crate::decode::wanted::Wanted;
 use crate::event::change::Origin;
 use crate::event::row::Row;
@@ -43,7 +44,34 @@ pub(crate) struct Side {
 #[derive(Debug, Clone)]
 struct Prefix {
     bytes: Arc<[u8]>,
-    schema: Arc<Type>,
+    schema: Arc<ConnectSchema>,
+}
+
+/// A schema that came with a payload, and what was found out about it once.
+#[derive(Debug)]
+pub(crate) struct ConnectSchema {
+    ty: Type,
+    /// Whether it is of an envelope whose old and new row are read alike.
+    pub(crate) rows_are_alike: bool,
+}
+
+impl ConnectSchema {
+    pub(crate) fn new(ty: Type) -> Self {
+        let mut schema = Self {
+            ty,
+            rows_are_alike: false,
+        };
+        schema.rows_are_alike = schema.as_struct().is_some_and(old_row::rows_are_alike);
+        schema
+    }
+
+    /// The struct that it describes, as all keys and values but null are.
+    pub(crate) fn as_struct(&self) -> Option<&Struct> {
+        match &self.ty.kind {
+            Kind::Struct(inner) => Some(inner),
+            _ => None,
+        }
+    }
 }
 
 impl Topics {
@@ -122,14 +150,14 @@ impl Side {
     }
 
     /// The schema of a record that begins with a known prefix, and where its payload begins.
-    pub(crate) fn known_prefix(&self, record: &[u8]) -> Option<(Arc<Type>, usize)> {
+    pub(crate) fn known_prefix(&self, record: &[u8]) -> Option<(Arc<ConnectSchema>, usize)> {
         let prefixes = read(&self.prefixes);
         let known = prefixes.iter().find(|prefix| record.starts_with(&prefix.bytes))?;
         Some((Arc::clone(&known.schema), known.bytes.len()))
     }
 
     /// Remembers a prefix and its schema; the oldest gives way.
-    pub(crate) fn remember_prefix(&self, bytes: &[u8], schema: &Arc<Type>) {
+    pub(crate) fn remember_prefix(&self, bytes: &[u8], schema: &Arc<ConnectSchema>) {
         if bytes.len() > PREFIX_BYTES_MAX {
             return;
         }
@@ -161,7 +189,7 @@ mod tests {
     fn prefixes_and_topics_stay_bounded() {
         let topics = Topics::new(2);
         let side = &topics.of("a").values;
-        let schema = Arc::new(connect::parse(r#"{"type":"string"}"#).unwrap());
+        let schema = Arc::new(ConnectSchema::new(connect::parse(r#"{"type":"string"}"#).unwrap()));
         for version in 0..100 {
             side.remember_prefix(format!("{version:03}").as_bytes(), &schema);
         }

@@ -27,12 +27,14 @@ mod debezium;
 mod envelope;
 mod framing;
 mod moved;
+mod source_block;
 mod wrapper;
 
 mod avro;
 mod connect;
 mod escape;
 mod json;
+mod old_row;
 mod scan;
 pub mod schema;
 
@@ -55,7 +57,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::decode::avro::Reader;
-use crate::decode::connect::{Kind as ConnectKind, Struct, Type};
 use crate::decode::debezium::{CLOUD_EVENTS, FLATTENED, Kind, Surroundings, UNKNOWN};
 use crate::decode::envelope::{Envelope, Reading, Shape};
 use crate::decode::framing::{Framing, Part, Payload};
@@ -132,8 +133,12 @@ impl Decoder {
     }
 
     /// Decodes one record of a wanted table although these schemas do not exist: a record that needs one of them
-    /// cannot be decoded. Nothing is remembered; an id that is unknown now may be registered later. Records of other tables
-    /// are [`SkipReason::Unrouted`], and their rows are not read.
+    /// cannot be decoded. Nothing is remembered; an id that is unknown now may be registered later.
+    ///
+    /// Changes of other tables are [`SkipReason::Unrouted`], and their rows are not read. Which table a change in JSON is of
+    /// is told by its end, from the source block on: right for every record that is JSON. One that is not, such as one with
+    /// a damaged row, may be unrouted here and [`Content::Undecodable`] for whoever wants the table; nobody who gets it as
+    /// unrouted would have read the row. All other records are told apart as [`Decoder::decode`] does.
     pub fn decode_despite(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[Unknown]) -> Decoded {
         match self.content(topic, record, wanted, unknown) {
             Ok(content) => Decoded::Content(content),
@@ -204,10 +209,16 @@ impl Decoder {
                 let names = memo.values.names();
                 let mut budget = Budget::of(value.len());
                 let reading = memo.is_wanted(wanted).then_some(Reading {
+                    rows_are_alike: payload.rows_are_alike(),
                     names: &names,
                     modes: self.options.modes(),
                     budget: &mut budget,
                 });
+                if reading.is_none()
+                    && let Some(envelope) = unwanted(&payload, wanted)
+                {
+                    return debezium::content(envelope, surroundings, key);
+                }
                 match of_json(&payload, reading, || self.is_server_name(&memo, record, unknown))? {
                     Found::Envelope(envelope) => debezium::content(envelope, surroundings, key),
                     Found::Content(content) => Ok(content),
@@ -239,7 +250,7 @@ impl Decoder {
                     return Ok(None);
                 }
                 let known = topic.keys.names();
-                let columns = payload.schema.as_deref().and_then(as_struct);
+                let columns = payload.as_struct();
                 let columns_or_names = columns.map_or(Columns::Named(&known, self.options.modes()), Columns::Typed);
                 let row = json::row(payload.text, columns_or_names, &mut Budget::of(bytes.len())).map_err(of_key)?;
                 if columns.is_none() {
@@ -288,6 +299,16 @@ fn of_avro<'a>(schema: &'a WriterSchema, body: &'a [u8]) -> Result<Found<'a>, St
     }
 }
 
+/// The envelope of a change that nobody wants, without rows, which are not even walked over; `None` when it is anything
+/// else, or may be.
+fn unwanted<'a>(payload: &'a Payload<'a>, wanted: &Wanted) -> Option<Envelope<'a>> {
+    if !matches!(payload.kind(), Some(Kind::Change) | None) {
+        return None;
+    }
+    let envelope = Shape::of_end(payload.text)?.envelope().ok()?;
+    (!wanted.takes(&envelope.source.schema, &envelope.source.table)).then_some(envelope)
+}
+
 fn of_json<'a>(
     payload: &'a Payload<'a>,
     reading: Option<Reading<'_>>,
@@ -296,10 +317,9 @@ fn of_json<'a>(
     if payload.text == "null" {
         return Ok(Found::Content(Content::Skip(SkipReason::Tombstone)));
     }
-    let schema = payload.schema.as_deref().and_then(as_struct);
-    let named = schema.and_then(|schema| schema.name.as_deref()).and_then(Kind::of_name);
+    let named = payload.kind();
     // A payload behind a remembered schema is not parsed yet: also what nobody reads must be JSON, as at first sight.
-    let shape = Shape::of(payload.text, schema, reading)?;
+    let shape = Shape::of(payload.text, payload.as_struct(), reading)?;
     if let Some(Kind::Skip(reason)) = named {
         return Ok(Found::Content(Content::Skip(reason)));
     }
@@ -311,13 +331,6 @@ fn of_json<'a>(
         Some(Kind::Flattened) => Err(FLATTENED.into()),
         Some(Kind::CloudEvents) => Err(CLOUD_EVENTS.into()),
         Some(Kind::Beat) | None => Err(UNKNOWN.into()),
-    }
-}
-
-fn as_struct(ty: &Type) -> Option<&Struct> {
-    match &ty.kind {
-        ConnectKind::Struct(inner) => Some(inner),
-        _ => None,
     }
 }
 

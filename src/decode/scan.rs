@@ -6,10 +6,10 @@
 
 use std::fmt;
 
-use crate::decode::escape::resolve;
-
 /// Values nest at most this deep, as in `serde_json`.
 const DEPTH_MAX: u32 = 127;
+/// Every integer of so many digits fits 64 bits.
+const INTEGER_DIGITS_MAX: usize = 18;
 
 /// The text is not JSON from this byte on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,31 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0 }
     }
 
+    /// At this byte of a text.
+    pub(crate) fn at(text: &'a str, at: usize) -> Self {
+        Self { text, at }
+    }
+
+    /// The whole text.
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// How many bytes were passed.
+    pub(crate) fn place(&self) -> usize {
+        self.at
+    }
+
+    /// What is not passed yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
+    /// Goes on at this byte, what stands before it being known.
+    pub(crate) fn move_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The first byte of the next value, which is not passed.
     pub(crate) fn peek(&mut self) -> Option<u8> {
         self.pass_space();
@@ -68,19 +93,17 @@ impl<'a> Scanner<'a> {
     /// Passes the name of the next member and its colon if it is this one, written as Kafka's converter writes it: without
     /// space and escapes. Otherwise nothing is passed.
     pub(crate) fn member_is(&mut self, name: &str, is_first: &mut bool) -> bool {
-        let rest = &self.text.as_bytes()[self.at..];
-        let rest = match (&*is_first, rest) {
-            (true, rest) => rest,
-            (false, [b',', rest @ ..]) => rest,
-            (false, _) => return false,
+        let rest = match (&*is_first, self.rest()) {
+            (true, [b'"', rest @ ..]) | (false, [b',', b'"', rest @ ..]) => rest,
+            _ => return false,
         };
-        let Some((quoted, [b'"', b':', ..])) = rest.split_at_checked(1 + name.len()) else {
+        let Some((found, [b'"', b':', ..])) = rest.split_at_checked(name.len()) else {
             return false;
         };
-        if quoted.first() != Some(&b'"') || &quoted[1..] != name.as_bytes() {
+        if !is_same(found, name.as_bytes()) {
             return false;
         }
-        self.at += usize::from(!*is_first) + quoted.len() + 2;
+        self.at += usize::from(!*is_first) + name.len() + 3;
         *is_first = false;
         true
     }
@@ -115,36 +138,32 @@ impl<'a> Scanner<'a> {
         Ok(Quoted { inner, is_escaped })
     }
 
-    /// Passes a string and appends what it stands for; `false` when that is no text, such as half of a surrogate pair. Then
-    /// it is passed in part only.
-    pub(crate) fn append_string(&mut self, text: &mut String) -> Result<bool, Broken> {
-        if self.byte() != Some(b'"') {
-            return self.broken();
-        }
-        self.at += 1;
-        loop {
-            let at = next_special(self.text.as_bytes(), self.at);
-            text.push_str(&self.text[self.at..at]);
-            self.at = at;
-            match self.byte() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(true);
-                }
-                Some(b'\\') => {
-                    let mut rest = &self.text[at..];
-                    match resolve(&mut rest) {
-                        Some(character) => text.push(character),
-                        None => {
-                            self.pass_escape()?;
-                            return Ok(false);
-                        }
-                    }
-                    self.at = self.text.len() - rest.len();
-                }
-                _ => return self.broken(),
+    /// Passes an integer that surely fits; of any other number, or anything else, it passes nothing and knows nothing.
+    pub(crate) fn integer(&mut self) -> Option<i64> {
+        let rest = self.rest();
+        let (is_negative, digits) = match rest {
+            [b'-', digits @ ..] => (true, digits),
+            digits => (false, digits),
+        };
+        let mut value = 0_i64;
+        let mut length = 0;
+        while let Some(digit @ b'0'..=b'9') = digits.get(length) {
+            // Eighteen digits always fit; what has more is not for here.
+            if length == INTEGER_DIGITS_MAX {
+                return None;
             }
+            value = value * 10 + i64::from(digit - b'0');
+            length += 1;
         }
+        let is_plain = match digits.first() {
+            Some(b'0') => length == 1,
+            _ => length > 0,
+        };
+        if !is_plain || matches!(digits.get(length), Some(b'.' | b'e' | b'E')) {
+            return None;
+        }
+        self.at += usize::from(is_negative) + length;
+        Some(if is_negative { -value } else { value })
     }
 
     /// Passes a number.
@@ -253,7 +272,8 @@ impl<'a> Scanner<'a> {
         self.broken()
     }
 
-    fn pass_escape(&mut self) -> Result<(), Broken> {
+    /// Passes an escape, whatever it stands for.
+    pub(crate) fn pass_escape(&mut self) -> Result<(), Broken> {
         let bytes = self.text.as_bytes();
         match bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
@@ -289,34 +309,56 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn byte(&self) -> Option<u8> {
+    /// The byte that follows.
+    pub(crate) fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn broken<T>(&self) -> Result<T, Broken> {
+    /// The text is broken here.
+    pub(crate) fn broken<T>(&self) -> Result<T, Broken> {
         Err(Broken(self.at))
     }
+}
+
+/// Whether two pieces of the same length are the same. Names are short: most are compared in two steps and no call.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let (Some(head), Some(tail)) = (one.first_chunk::<8>(), one.last_chunk::<8>()) else {
+        return one.iter().eq(other);
+    };
+    if one.len() > 16 {
+        return one == other;
+    }
+    other.first_chunk() == Some(head) && other.last_chunk() == Some(tail)
 }
 
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 
+/// How many bytes of these eight stand before the first quote, backslash or control character.
+#[inline]
+pub(crate) fn plain_bytes(chunk: [u8; 8]) -> usize {
+    let word = u64::from_le_bytes(chunk);
+    // A byte's high bit is set in `found` where the byte is one of the three. Bytes above the first such one may be marked
+    // wrongly, by a borrow; the first never is.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let quotes = zeros(word ^ (ONES * u64::from(b'"')));
+    let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    let found = (quotes | backslashes | controls) & HIGHS;
+    found.trailing_zeros() as usize / 8
+}
+
 /// The place of the next quote, backslash or control character; the end where there is none. Eight bytes at a time: most
 /// strings of a row are passed in a few steps. (Blocks of 32 were measured, and are slower.)
-fn next_special(bytes: &[u8], mut at: usize) -> usize {
+#[inline]
+pub(crate) fn next_special(bytes: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-        let word = u64::from_le_bytes(*chunk);
-        // A byte's high bit is set in `found` where the byte is one of the three. Bytes above the first such one may be
-        // marked wrongly, by a borrow; the first never is.
-        let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
-        let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
-        let controls = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (quotes | backslashes | controls) & HIGHS;
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
+        let plain = plain_bytes(*chunk);
+        at += plain;
+        if plain < chunk.len() {
+            return at;
         }
-        at += chunk.len();
     }
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let rest = bytes.get(at..).unwrap_or_default();

@@ -7,6 +7,7 @@
 //! all texts of a row stand in one buffer.
 
 mod builder;
+mod copied;
 
 use std::fmt;
 use std::sync::Arc;

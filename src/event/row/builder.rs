@@ -12,8 +12,8 @@ pub struct RowBuilder {
     known: Arc<[Arc<str>]>,
     /// This row's own names, from the first that differs on.
     own: Option<Vec<Arc<str>>>,
-    slots: Vec<Slot>,
-    texts: String,
+    pub(super) slots: Vec<Slot>,
+    pub(super) texts: String,
     modes: Modes,
 }
 
