@@ -1,58 +1,6 @@
 //! What the escapes inside a JSON string stand for (RFC 8259, section 7).
 
-use crate::decode::scan::{Broken, Quoted, Scanner, next_special, plain_bytes};
-
-/// Unescaped text that waits to be appended: pieces between two escapes are short, and each would cost a call on its own.
-struct Pending {
-    bytes: [u8; PENDING_BYTES],
-    length: usize,
-}
-
-const PENDING_BYTES: usize = 64;
-/// The longest piece that is added at once.
-const PIECE_BYTES: usize = 8;
-
-impl Pending {
-    fn new() -> Self {
-        Self {
-            bytes: [0; PENDING_BYTES],
-            length: 0,
-        }
-    }
-
-    /// Adds the first bytes of a piece.
-    #[inline]
-    fn add(&mut self, piece: [u8; PIECE_BYTES], count: usize, text: &mut String) {
-        if self.length + PIECE_BYTES > PENDING_BYTES {
-            self.flush(text);
-        }
-        self.bytes[self.length..self.length + PIECE_BYTES].copy_from_slice(&piece);
-        self.length += count;
-    }
-
-    /// Adds one byte.
-    #[inline]
-    fn add_byte(&mut self, byte: u8, text: &mut String) {
-        if self.length == PENDING_BYTES {
-            self.flush(text);
-        }
-        self.bytes[self.length] = byte;
-        self.length += 1;
-    }
-
-    /// Appends what waits, but for a character of which only a part is there.
-    fn flush(&mut self, text: &mut String) {
-        let waiting = &self.bytes[..self.length];
-        let whole = match std::str::from_utf8(waiting) {
-            Ok(whole) => whole,
-            Err(error) => std::str::from_utf8(&waiting[..error.valid_up_to()]).unwrap_or_default(),
-        };
-        text.push_str(whole);
-        let appended = whole.len();
-        self.bytes.copy_within(appended..self.length, 0);
-        self.length -= appended;
-    }
-}
+use crate::decode::scan::{Broken, Quoted, Scanner, next_special};
 
 impl Scanner<'_> {
     /// Passes a string and appends what it stands for; `false` when that is no text, such as half of a surrogate pair. Then
@@ -61,63 +9,29 @@ impl Scanner<'_> {
         if self.byte() != Some(b'"') {
             return self.broken();
         }
-        let start = self.place() + 1;
-        let end = next_special(self.text().as_bytes(), start);
-        if self.text().as_bytes().get(end) == Some(&b'"') {
-            text.push_str(&self.text()[start..end]);
-            self.move_to(end + 1);
-            return Ok(true);
-        }
-        self.move_to(start);
-        self.append_escaped(text)
-    }
-
-    /// The rest of a string that has escapes.
-    fn append_escaped(&mut self, text: &mut String) -> Result<bool, Broken> {
         let bytes = self.text().as_bytes();
-        let mut pending = Pending::new();
-        let mut at = self.place();
+        let mut start = self.place() + 1;
         loop {
-            if let Some(piece) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-                let plain = plain_bytes(*piece);
-                pending.add(*piece, plain, text);
-                at += plain;
-                if plain == PIECE_BYTES {
-                    continue;
-                }
-            }
+            let at = next_special(bytes, start);
+            text.push_str(&self.text()[start..at]);
+            self.move_to(at);
             match bytes.get(at) {
-                Some(b'\\') => match bytes
-                    .get(at + 1)
-                    .map_or(0, |escape| PLAIN_ESCAPES[usize::from(*escape)])
-                {
-                    0 => {
-                        pending.flush(text);
-                        self.move_to(at);
-                        if !self.append_unicode_escape(text)? {
-                            return Ok(false);
-                        }
-                        at = self.place();
-                    }
-                    byte => {
-                        pending.add_byte(byte, text);
-                        at += 2;
-                    }
-                },
                 Some(b'"') => {
-                    pending.flush(text);
                     self.move_to(at + 1);
                     return Ok(true);
                 }
-                Some(0..0x20) | None => {
-                    self.move_to(at);
-                    return self.broken();
+                Some(b'\\') => {
+                    let escape = bytes.get(at + 1).copied().unwrap_or_default();
+                    match PLAIN_ESCAPES[usize::from(escape)] {
+                        0 if !self.append_unicode_escape(text)? => return Ok(false),
+                        0 => start = self.place(),
+                        plain => {
+                            text.push(char::from(plain));
+                            start = at + 2;
+                        }
+                    }
                 }
-                // Near the end of the text, where no whole piece is left.
-                Some(byte) => {
-                    pending.add_byte(*byte, text);
-                    at += 1;
-                }
+                _ => return self.broken(),
             }
         }
     }

@@ -335,30 +335,22 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 
-/// How many bytes of these eight stand before the first quote, backslash or control character.
-#[inline]
-pub(crate) fn plain_bytes(chunk: [u8; 8]) -> usize {
-    let word = u64::from_le_bytes(chunk);
-    // A byte's high bit is set in `found` where the byte is one of the three. Bytes above the first such one may be marked
-    // wrongly, by a borrow; the first never is.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let quotes = zeros(word ^ (ONES * u64::from(b'"')));
-    let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    let found = (quotes | backslashes | controls) & HIGHS;
-    found.trailing_zeros() as usize / 8
-}
-
 /// The place of the next quote, backslash or control character; the end where there is none. Eight bytes at a time: most
 /// strings of a row are passed in a few steps. (Blocks of 32 were measured, and are slower.)
-#[inline]
 pub(crate) fn next_special(bytes: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-        let plain = plain_bytes(*chunk);
-        at += plain;
-        if plain < chunk.len() {
-            return at;
+        let word = u64::from_le_bytes(*chunk);
+        // A byte's high bit is set in `found` where the byte is one of the three. Bytes above the first such one may be
+        // marked wrongly, by a borrow; the first never is.
+        let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
+        let controls = word.wrapping_sub(ONES * 0x20) & !word;
+        let found = (quotes | backslashes | controls) & HIGHS;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
         }
+        at += chunk.len();
     }
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let rest = bytes.get(at..).unwrap_or_default();
