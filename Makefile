@@ -57,6 +57,11 @@ sim: ## The simulation of the engine alone
 it: ## Tests against the real stack, on ports of their own
 	tests/run setup build it
 
+.PHONY: fixtures
+fixtures: ## Capture tests/fixtures/debezium-3.7.0 anew from a stack of its own, and what it decodes to
+	tests/run setup build fixtures
+	UPDATE_GOLDEN=1 cargo test --locked --features testkit --test decode_golden
+
 .PHONY: bench
 bench: setup ## Measure the worker against a raw poll loop on this machine (a release build: minutes)
 	cargo build --locked --release

@@ -128,10 +128,36 @@ fn the_documentation_lists_exactly_the_exceptions() {
     let (_, section) = text.split_once("## Where encodings and modes differ\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
     let lines = section.lines().filter(|line| line.starts_with("| "));
-    // Below the header.
+    // Below the titles.
     let listed: Vec<&str> = lines.skip(1).collect();
     let expected: Vec<String> = EXCEPTIONS.iter().map(captures::exceptions::Exception::line).collect();
     assert_eq!(listed, expected);
+}
+
+/// An update of a row whose long values did not change, under `DEFAULT` identity: what arrives of each depends on the modes.
+#[test]
+fn what_a_connector_cannot_convert_is_unavailable_or_null_as_documented() {
+    for (capture, unavailable) in [
+        ("def", &["b", "ad", "ah"][..]),
+        ("mic", &["b", "ad"]),
+        ("nan", &["ad"]),
+        ("con", &[]),
+        ("str", &["b", "ah"]),
+    ] {
+        let events = events(&Capture::read(capture));
+        let update = events
+            .iter()
+            .find(|event| event["table"] == "lossy" && event["op"] == "update");
+        let update = update.unwrap();
+        assert_eq!(update["unavailable"], Json::from(unavailable.to_vec()), "{capture}");
+        let after = update["after"].as_object().unwrap();
+        for column in ["b", "ad", "ah", "an", "ab"]
+            .iter()
+            .filter(|column| !unavailable.contains(column))
+        {
+            assert_eq!(after[*column], Json::Null, "{capture}: {column}");
+        }
+    }
 }
 
 /// Every change of a table with a key has an id, and no two of one capture have the same.

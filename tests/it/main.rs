@@ -56,4 +56,6 @@ mod captures;
 
 mod scenario;
 
+mod parity;
+
 mod fixtures;

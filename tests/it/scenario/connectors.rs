@@ -101,7 +101,11 @@ pub(crate) const OTHERS: [Connector; 6] = [
     ),
     of_modes(
         "con",
-        &[("time.precision.mode", "connect"), ("hstore.handling.mode", "map")],
+        &[
+            ("time.precision.mode", "connect"),
+            ("hstore.handling.mode", "map"),
+            ("binary.handling.mode", "base64"),
+        ],
     ),
     of_modes(
         "str",
@@ -145,9 +149,9 @@ impl Connector {
             ("table.include.list", &format!(r"{},dbz\.heartbeat_{name}", self.tables)),
             ("signal.data.collection", &format!("dbz.signal_{name}")),
             ("tombstones.on.delete", "true"),
-            ("heartbeat.interval.ms", "1000"),
+            ("heartbeat.interval.ms", "250"),
             ("heartbeat.action.query", &heartbeat(name)),
-            ("status.update.interval.ms", "1000"),
+            ("status.update.interval.ms", "250"),
             ("notification.enabled.channels", "sink"),
             ("notification.sink.topic.name", "notifications"),
             ("topic.creation.default.partitions", "3"),

@@ -15,7 +15,7 @@ use afterwrite::event::delivery::RawRecord;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 
-use self::connectors::{Connector, slot};
+use self::connectors::{Connector, SOURCE, slot};
 use crate::captures::{Capture, Captured};
 use crate::producer;
 use crate::stack::{address, until};
@@ -160,6 +160,12 @@ impl Scenario {
         format!("{}{}", self.prefix, connector.name)
     }
 
+    /// The topics of a table, one of each connector.
+    pub(crate) fn topics_of(&self, table: &str) -> Vec<String> {
+        let name = |connector| format!("{}.{SOURCE}.public.{table}", self.topics(connector));
+        self.connectors.iter().map(name).collect()
+    }
+
     /// Everything that the connectors have written, by the names of their captures; topics lose the prefix of this run.
     pub(crate) async fn captures(&self) -> BTreeMap<&'static str, Capture> {
         let mut captures = BTreeMap::new();
@@ -230,14 +236,14 @@ pub(crate) fn cut(capture: &mut Capture) {
     });
 }
 
-/// Runs statements as one text; not those that stand for the client's side of a COPY.
-pub(crate) async fn run(pool: &PgPool, sql: &str) {
+/// Runs statements as one text.
+async fn run(pool: &PgPool, sql: &str) {
     let ran = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await;
     ran.unwrap();
 }
 
 /// Runs statements; `COPY … FROM STDIN;` is followed by its rows and a line `\.`, as for psql.
-async fn run_step(connection: &mut PgConnection, step: &str) {
+pub(crate) async fn run_step(connection: &mut PgConnection, step: &str) {
     let mut rest = step;
     while let Some(start) = rest.find("\nCOPY ") {
         let (before, copy) = rest.split_at(start + 1);

@@ -1,0 +1,129 @@
+//! All four encodings of one history are the same events, ids included, also when Kafka Connect is killed on the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::postgres::{PgConnection, PgPool};
+use tokio::time::Instant;
+
+use crate::captures::parity::{compare, events};
+use crate::producer;
+use crate::scenario::connectors::ENCODINGS;
+use crate::scenario::{Scenario, run_step};
+use crate::stack::{self, until};
+
+const SETUP: &str = "
+    CREATE TABLE load (k int PRIMARY KEY, seq int NOT NULL, note text);
+    ALTER TABLE load REPLICA IDENTITY FULL;";
+
+const ROUNDS: usize = 100;
+
+/// Rows of one COPY: one record of the log, one LSN.
+const COPIED: usize = 20;
+
+/// A swap of two keys is three changed keys; a changed key is a delete and an insert. So is the one behind. Then ten updates
+/// and a delete.
+const CHANGES_A_ROUND: usize = COPIED + 3 * 2 + 2 + 10 + 1;
+
+/// So many records of the load stand in each topic when Connect is killed: the load is on its way then.
+const BEFORE_THE_KILL: usize = 400;
+
+async fn write_round(connection: &mut PgConnection, round: usize) {
+    let first = round * 100;
+    let rows: String = (1..=COPIED)
+        .map(|row| format!("{}\t1\tround {round}\n", first + row))
+        .collect();
+    let (one, other, last) = (first + 1, first + 2, first + COPIED);
+    let statements = format!(
+        "
+COPY load FROM STDIN;
+{rows}\\.
+BEGIN;
+UPDATE load SET k = -{one} WHERE k = {one};
+UPDATE load SET k = {one} WHERE k = {other};
+UPDATE load SET k = {other} WHERE k = -{one};
+COMMIT;
+UPDATE load SET k = 1000000 + {last} WHERE k = {last};
+UPDATE load SET seq = seq + 1 WHERE k BETWEEN {first} + 1 AND {first} + 10;
+DELETE FROM load WHERE k = {first} + 11;
+"
+    );
+    run_step(connection, &statements).await;
+}
+
+async fn write_load(pool: &PgPool) {
+    let mut connection = pool.acquire().await.unwrap();
+    let mut pace = tokio::time::interval(Duration::from_millis(40));
+    for round in 0..ROUNDS {
+        pace.tick().await;
+        write_round(&mut connection, round).await;
+    }
+}
+
+async fn kill_connect(scenario: &Scenario) {
+    for topic in scenario.topics_of("load") {
+        until("the load to arrive", Duration::from_secs(60), async || {
+            let is_there = producer::exists(&topic) && producer::read_all(&topic).await.len() >= BEFORE_THE_KILL;
+            is_there.then_some(())
+        })
+        .await;
+    }
+    stack::order("kill", "connect").await;
+    stack::order("start", "connect").await;
+}
+
+/// Leaves one of the copies of each event; all copies must be the same. Answers how many went.
+fn leave_one_of_each(capture: &str, events: &mut Vec<Value>) -> usize {
+    let all = events.len();
+    let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+    events.retain(|event| {
+        let Some(id) = event["id"].as_str() else { return true };
+        match seen.get(id) {
+            Some(first) => {
+                assert_eq!(first, event, "{capture}: two events share an id");
+                false
+            }
+            None => seen.insert(id.to_owned(), event.clone()).is_none(),
+        }
+    });
+    all - events.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_encodings_of_one_history_are_the_same_events_while_connect_is_killed() {
+    let _stack = stack::alone().await;
+    let began = Instant::now();
+    let name = format!("it_parity_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    let scenario = Scenario::begin(&name, &format!("{name}_"), &ENCODINGS, SETUP).await;
+    // A connector that is killed before it has noted down where it is reads its tables anew, and what changed meanwhile
+    // arrives as reads.
+    scenario.catch_up().await;
+    tokio::join!(write_load(&scenario.pool), kill_connect(&scenario));
+    scenario.catch_up().await;
+    let survived = began.elapsed().as_secs_f64();
+    scenario.stream().await;
+    let captures = scenario.captures().await;
+    let mut histories = BTreeMap::new();
+    let mut copies = BTreeMap::new();
+    for (capture, written) in &captures {
+        let mut events = events(written);
+        copies.insert(*capture, leave_one_of_each(capture, &mut events));
+        let of_load = events.iter().filter(|event| event["table"] == "load").count();
+        assert_eq!(of_load, ROUNDS * CHANGES_A_ROUND, "{capture}: changes of the load");
+        histories.insert(*capture, events);
+    }
+    println!(
+        "{name}: {} events in each of four encodings in {:.1} s, the load after {survived:.1} s; copies: {copies:?}",
+        histories["jsn"].len(),
+        began.elapsed().as_secs_f64(),
+    );
+    assert!(
+        copies.values().sum::<usize>() > 0,
+        "nothing was sent again: Connect was killed in vain"
+    );
+    for (capture, history) in &histories {
+        compare(capture, &histories["jsn"], history);
+    }
+    scenario.remove().await;
+}
