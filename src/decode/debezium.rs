@@ -174,17 +174,23 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
     };
     let mut budget = Budget::of(surroundings.raw.weight());
     let mut row = |image: Image<'_>, may_be_unavailable: bool| {
-        let known = surroundings.topic.values.names();
         let toasts = image.toasts();
-        let mut row = image
-            .read(&known, surroundings.options.modes(), &mut budget)
-            .map_err(in_table)?;
-        if matches!(toasts, Toasts::Unknown) {
-            surroundings.topic.values.remember_names(&known, &row);
-        }
+        let read = |names: &Arc<[Arc<str>]>| {
+            let row = image.read(names, surroundings.options.modes(), &mut budget);
+            row.map_err(in_table)
+        };
+        let mut row = match toasts {
+            Toasts::Unknown => {
+                let known = surroundings.topic.values.names();
+                let row = read(&known)?;
+                surroundings.topic.values.remember_names(&known, &row);
+                row
+            }
+            // Its columns came with it.
+            Toasts::Json(_) | Toasts::Avro(_) => read(&Arc::default())?,
+        };
         if may_be_unavailable {
-            let names = Arc::clone(row.names());
-            let toast = |place: usize| toasts.of(&names[place], place);
+            let toast = |place: usize, name: &str| toasts.of(name, place);
             surroundings.placeholder.mark(&mut row, toast);
         }
         Ok::<Row, String>(row)

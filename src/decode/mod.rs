@@ -206,7 +206,11 @@ impl Decoder {
             }
             Framing::Json => {
                 let payload = Payload::of(value, self.options.format, &memo.values)?;
-                let names = memo.values.names();
+                // Columns that come with a record are not looked up.
+                let names = match payload.as_struct() {
+                    None => memo.values.names(),
+                    Some(_) => Arc::default(),
+                };
                 let mut budget = Budget::of(value.len());
                 let reading = memo.is_wanted(wanted).then_some(Reading {
                     rows_are_alike: payload.rows_are_alike(),

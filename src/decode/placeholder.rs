@@ -94,13 +94,20 @@ impl Placeholder {
     }
 
     /// Makes the columns of a row unavailable that carry the placeholder; `toast` says which form a column can carry.
-    pub(crate) fn mark(&self, row: &mut Row, toast: impl Fn(usize) -> Toast) {
-        row.make_unavailable(|place, value| match value {
-            ValueRef::Text(text) => self.stands_in_text(toast(place), text),
-            ValueRef::List(items) => self.stands_in_list_of(toast(place), items),
-            ValueRef::Struct(members) => self.stands_in_map(toast(place), members),
+    pub(crate) fn mark(&self, row: &mut Row, toast: impl Fn(usize, &str) -> Toast) {
+        row.make_unavailable(|place, name, value| match value {
+            ValueRef::Text(text) => self.is_form(text) && self.stands_in_text(toast(place, name), text),
+            ValueRef::List(items) => self.stands_in_list_of(toast(place, name), items),
+            ValueRef::Struct(members) => self.stands_in_map(toast(place, name), members),
             ValueRef::Bool(_) | ValueRef::Int(_) | ValueRef::Float(_) => false,
         });
+    }
+
+    /// Whether a text is one of the forms that a text can be; most are not, whatever their column is.
+    fn is_form(&self, text: &str) -> bool {
+        [&self.text, &self.base64, &self.document]
+            .iter()
+            .any(|form| ***form == *text)
     }
 
     fn stands_in_text(&self, toast: Toast, text: &str) -> bool {
@@ -108,9 +115,7 @@ impl Placeholder {
             Toast::Text => *text == *self.text,
             Toast::Json => *text == *self.text || *text == *self.document,
             Toast::Bytes => *text == *self.base64,
-            Toast::Any => [&self.text, &self.document, &self.base64]
-                .iter()
-                .any(|form| ***form == *text),
+            Toast::Any => self.is_form(text),
             _ => false,
         }
     }
@@ -208,7 +213,7 @@ mod tests {
         push(&mut builder, sent);
         let mut row = builder.finish();
         if let Some(placeholder) = placeholder {
-            placeholder.mark(&mut row, |_| toast);
+            placeholder.mark(&mut row, |_, _| toast);
         }
         row.get("a").is_some_and(Cell::is_unavailable)
     }

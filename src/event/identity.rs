@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::event::change::{Change, Origin};
 use crate::event::id::EventId;
 use crate::event::key::Key;
-use crate::event::row::Cell;
+use crate::event::row::{Cell, ValueRef};
 
 /// First part of every identity of a row or table.
 const VERSION: &str = "v1";
@@ -42,7 +42,7 @@ pub(crate) fn event_id(origin: &Origin, key: Option<&Key>, change: &Change) -> O
         for (name, cell) in key.sorted() {
             parts.text(name);
             if let Cell::Value(value) = cell {
-                parts.text(&serde_json::to_string(&value).ok()?);
+                parts.value(value).ok()?;
             }
         }
     }
@@ -61,32 +61,41 @@ fn message_id(origin: &Origin, lsn: i64, prefix: &str, content: &str) -> EventId
 }
 
 /// A sequence of texts in which no two different sequences look alike: each is preceded by its length, and what is
-/// absent by a length that no text has.
-struct Parts(Sha256);
+/// absent by a length that no text has. It is hashed in one piece.
+struct Parts(Vec<u8>);
+
+/// More than the parts of most changes take.
+const BYTES: usize = 256;
 
 impl Parts {
     fn new() -> Self {
-        Self(Sha256::new())
+        Self(Vec::with_capacity(BYTES))
     }
 
     fn text(&mut self, text: &str) {
-        self.0.update((text.len() as u64).to_be_bytes());
-        self.0.update(text.as_bytes());
+        self.0.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     fn number(&mut self, number: Option<i64>) {
         match number {
             Some(number) => self.text(&number.to_string()),
-            None => self.absent(),
+            None => self.0.extend_from_slice(&u64::MAX.to_be_bytes()),
         }
     }
 
-    fn absent(&mut self) {
-        self.0.update(u64::MAX.to_be_bytes());
+    /// A value as it prints.
+    fn value(&mut self, value: ValueRef<'_>) -> serde_json::Result<()> {
+        let start = self.0.len();
+        self.0.extend_from_slice(&[0; 8]);
+        serde_json::to_writer(&mut self.0, &value)?;
+        let length = (self.0.len() - start - 8) as u64;
+        self.0[start..start + 8].copy_from_slice(&length.to_be_bytes());
+        Ok(())
     }
 
     fn finish(self) -> EventId {
-        let digest = self.0.finalize();
+        let digest = Sha256::digest(&self.0);
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
         EventId(id)

@@ -178,11 +178,11 @@ impl Row {
 }
 
 impl Row {
-    /// Makes those columns unavailable, as unchanged, of which `is_so` holds, asked with their place.
-    pub(crate) fn make_unavailable(&mut self, is_so: impl Fn(usize, ValueRef<'_>) -> bool) {
+    /// Makes those columns unavailable, as unchanged, of which `is_so` holds, asked with their place and name.
+    pub(crate) fn make_unavailable(&mut self, is_so: impl Fn(usize, &str, ValueRef<'_>) -> bool) {
         for place in 0..self.slots.len() {
             let is_unavailable = match self.cell(&self.slots[place]) {
-                Cell::Value(value) => is_so(place, value),
+                Cell::Value(value) => is_so(place, &self.names[place], value),
                 Cell::Null | Cell::Unavailable(_) => false,
             };
             if is_unavailable {
