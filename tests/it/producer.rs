@@ -13,6 +13,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
 
 use crate::stack::{address, until};
 
@@ -220,6 +221,13 @@ pub(crate) async fn read_all(topic: &str) -> Vec<Record> {
         },
     )
     .await
+}
+
+/// The same on a thread of its own, so that several topics can be read at once.
+pub(crate) async fn read_beside(topic: &str) -> Vec<Record> {
+    let (topic, runtime) = (topic.to_owned(), Handle::current());
+    let reading = tokio::task::spawn_blocking(move || runtime.block_on(read_all(&topic)));
+    reading.await.unwrap()
 }
 
 fn try_read_all(topic: &str) -> KafkaResult<Vec<Record>> {

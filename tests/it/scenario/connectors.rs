@@ -25,7 +25,7 @@ pub(crate) struct Connector {
 /// All tables but the one that stops a connector that is told to fail rather than to lose.
 const EVERYTHING: &str = r"public\.(?!lossy).*";
 /// Apicurio's converter looks a schema up by its text alone, and the text of an envelope with references says nothing of its
-/// row: what it writes after a table has changed has the columns of before, or is no Avro at all.
+/// row: after a table has changed it writes values under the names of other columns, or stops.
 const UNCHANGING: &str = r"public\.(?!lossy|evolving|generated).*";
 /// Few tables, because each record in these captures brings its schema along.
 const MODES: &str = r"public\.(modes|campaigns|lossy|finished)";

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use afterwrite::clients::connect::ConnectClient;
 use afterwrite::event::delivery::RawRecord;
+use futures::stream::{self, StreamExt};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 
@@ -29,6 +30,9 @@ const CUT: [(&str, usize); 3] = [("heartbeat", 4), (".transaction", 12), (".dbz.
 
 /// How long a connector may take to start or to catch up; all of them share two cores.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How many topics are read at once: reading a short topic is mostly waiting for the broker.
+const READ_AT_ONCE: usize = 8;
 
 /// A database with its connectors.
 pub(crate) struct Scenario {
@@ -170,12 +174,16 @@ impl Scenario {
     pub(crate) async fn captures(&self) -> BTreeMap<&'static str, Capture> {
         let mut captures = BTreeMap::new();
         for connector in &self.connectors {
-            let mut records = Vec::new();
-            for topic in producer::topics(&format!("{}.", self.topics(connector))) {
-                for record in producer::read_all(&topic).await {
-                    records.push(self.captured(&topic, record));
-                }
-            }
+            let topics = producer::topics(&format!("{}.", self.topics(connector)));
+            let reading = topics.into_iter().map(|topic| async move {
+                let records = producer::read_beside(&topic).await;
+                records
+                    .into_iter()
+                    .map(|record| self.captured(&topic, record))
+                    .collect::<Vec<_>>()
+            });
+            let read: Vec<Vec<Captured>> = stream::iter(reading).buffered(READ_AT_ONCE).collect().await;
+            let mut records = read.concat();
             records.sort_by(|one, other| {
                 (&one.topic, one.partition, one.offset).cmp(&(&other.topic, other.partition, other.offset))
             });
