@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
             members.push((key, reader.value(values, depth + 1, budget)?.into_value()));
             Ok(())
         })?;
-        Ok(Sent::Nested(Value::Struct(members)))
+        Ok(types::map(members))
     }
 
     fn read_record(

@@ -313,7 +313,8 @@ impl<'a> Reader<'a, '_> {
             members.push((shared, self.value(inner, depth + 1)?.into_value()));
         }
         match ty.map(|ty| &ty.kind) {
-            None | Some(Kind::Map { .. } | Kind::Struct(_)) => Ok(types::structure(meaning, members, self.budget)?),
+            Some(Kind::Map { .. }) => Ok(types::map(members)),
+            None | Some(Kind::Struct(_)) => Ok(types::structure(meaning, members, self.budget)?),
             Some(_) => Err("holds an object where its schema has another type".into()),
         }
     }

@@ -171,6 +171,12 @@ pub(crate) fn bytes(meaning: Meaning, value: &[u8], budget: &mut Budget) -> Resu
     }
 }
 
+/// The members of a map. A map has no order of its own and each encoding writes it in another, so it is sorted.
+pub(crate) fn map(mut members: Vec<(Arc<str>, Option<Value>)>) -> Sent<'static> {
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Sent::Nested(Value::Struct(members))
+}
+
 /// The members of a struct.
 pub(crate) fn structure(
     meaning: Meaning,

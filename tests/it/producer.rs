@@ -1,5 +1,6 @@
 //! Records by hand: bytes that no connector would write, and reading topics back whole.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -240,23 +241,36 @@ fn try_read_all(topic: &str) -> KafkaResult<Vec<Record>> {
         .unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), wait)?;
     let mut list = TopicPartitionList::new();
+    let mut ends = HashMap::new();
     for partition in metadata.topics()[0].partitions() {
-        let (low, _) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait)?;
         list.add_partition_offset(topic, partition.id(), Offset::Offset(low))
             .unwrap();
+        if low < high {
+            ends.insert(partition.id(), high);
+        }
     }
     consumer.assign(&list).unwrap();
     let mut records = Vec::new();
-    // Offsets have gaps, so records are not counted: each partition is read to its end.
-    let mut open = list.count();
-    while open > 0 {
+    // Offsets have gaps, so records are not counted: a partition is read to where it ended, or to where it ends now. A topic
+    // that is written all the time has no end to wait for.
+    while !ends.is_empty() {
         let message = match consumer.poll(wait).expect("a record or the end of a partition") {
-            Err(KafkaError::PartitionEOF(_)) => {
-                open -= 1;
+            Err(KafkaError::PartitionEOF(partition)) => {
+                ends.remove(&partition);
                 continue;
             }
             polled => polled?,
         };
+        let Some(end) = ends.get(&message.partition()).copied() else {
+            continue;
+        };
+        if message.offset() + 1 >= end {
+            ends.remove(&message.partition());
+        }
+        if message.offset() >= end {
+            continue;
+        }
         let headers = message.headers().map(|headers| {
             headers
                 .iter()
