@@ -97,10 +97,19 @@ async fn everything_else_is_an_outage() {
         ("/schemas/ids/2?", 503, r#"{"error_code":50301,"message":"later"}"#),
         ("/schemas/ids/3?", 401, r#"{"error_code":40101,"message":"who?"}"#),
         ("/schemas/ids/4?", 200, "not json"),
+        ("/schemas/ids/6?", 403, r#"{"error_code":40301,"message":"not you"}"#),
+        ("/schemas/ids/7?", 429, r#"{"error_code":42901,"message":"slowly"}"#),
+        ("/schemas/ids/8?", 200, r#"{"references":[]}"#),
+        (
+            "/schemas/ids/9?",
+            200,
+            r#"{"schema":"\"A\"","references":[{"name":"B","subject":"b","version":3}]}"#,
+        ),
+        ("/subjects/b/versions/3", 404, "<html>nginx</html>"),
     ])
     .await;
     let answering = registry(&url);
-    for id in 1..=5 {
+    for id in 1..=9 {
         let error = answering.fetch(id).await.unwrap_err();
         assert_eq!(error.id, id);
     }
