@@ -46,7 +46,11 @@ unit: ## Tests that need no service: unit, property, golden, simulation, tidy
 	tests/run unit
 
 .PHONY: fuzz
-fuzz: ## Damaged records against the decoder; FUZZ_SECONDS=600 for longer, FUZZ_SEED=7 to repeat
+fuzz: ## Coverage-guided fuzzing of every parser; FUZZ_SECONDS=600 for longer, FUZZ_JOBS=2 for two at a time
+	fuzz/run
+
+.PHONY: damage
+damage: ## Damaged records against the decoder by a seed; FUZZ_SECONDS=600 for longer, FUZZ_SEED=7 to repeat
 	tests/run fuzz
 
 .PHONY: sim
