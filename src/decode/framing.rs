@@ -69,7 +69,7 @@ pub(crate) fn of<'a>(
             _ => Err("the magic byte is not 0, so this is not the Confluent wire format"),
         };
     }
-    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+    match trimmed(bytes).first() {
         Some(first) if first.is_ascii_graphic() => Ok(Framing::Json),
         _ if has_header_id() => Err(ID_IN_HEADERS),
         Some(_) => Err("the bytes are neither JSON nor the Confluent wire format"),
@@ -110,7 +110,7 @@ impl<'a> Payload<'a> {
     pub(crate) fn of(bytes: &'a [u8], format: Format, memo: &Side) -> Result<Self, String> {
         if format != Format::Json
             && let Some((schema, start)) = memo.known_prefix(bytes)
-            && let Some((b'}', payload)) = bytes[start..].trim_ascii_end().split_last()
+            && let Some((b'}', payload)) = trimmed(&bytes[start..]).split_last()
             && is_one_value(payload)
         {
             return Ok(Self {
@@ -156,13 +156,21 @@ impl<'a> Payload<'a> {
 /// Whether the bytes between a known prefix and the closing brace look like one value. A third member that ends in a
 /// brace passes here and fails when the payload is parsed; as its first member is a schema, it is no row either way.
 fn is_one_value(payload: &[u8]) -> bool {
-    let trimmed = payload.trim_ascii();
-    trimmed == b"null" || (trimmed.first() == Some(&b'{') && trimmed.last() == Some(&b'}'))
+    let value = trimmed(payload);
+    value == b"null" || (value.first() == Some(&b'{') && value.last() == Some(&b'}'))
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, String> {
-    let text = std::str::from_utf8(bytes.trim_ascii());
+    let text = std::str::from_utf8(trimmed(bytes));
     text.map_err(|_| "the bytes are not UTF-8".to_owned())
+}
+
+/// The bytes without the space that JSON allows around a value, which is not all that ASCII calls space.
+fn trimmed(bytes: &[u8]) -> &[u8] {
+    let is_value = |byte: &u8| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let start = bytes.iter().position(is_value).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(is_value).map_or(start, |last| last + 1);
+    &bytes[start..end]
 }
 
 #[cfg(test)]
