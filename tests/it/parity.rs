@@ -95,10 +95,10 @@ fn leave_one_of_each(capture: &str, events: &mut Vec<Value>) -> usize {
 /// holds for the connector that runs now.
 fn is_as_captured(capture: &str, history: &[Value]) {
     let timeless = |events: &[Value]| -> Vec<Value> {
-        // The files have the rows of an incremental snapshot too.
-        let of_scenario = events
-            .iter()
-            .filter(|event| event["table"] != "load" && event["op"] != "read");
+        // The files have the rows of an incremental snapshot too, and the row that marks its end.
+        let is_other =
+            |event: &Value| event["table"] == "load" || event["table"] == "finished" || event["op"] == "read";
+        let of_scenario = events.iter().filter(|event| !is_other(event));
         of_scenario.map(without_its_time).collect()
     };
     let captured = timeless(&events(&Capture::read(capture)));
