@@ -12,12 +12,17 @@ use bytes::Bytes;
 use serde_json::Value;
 
 /// The captures, and whether their records are Avro. One line a capture: the only place that names them.
-pub const CAPTURES: [(&str, Encoding); 5] = [
+pub const CAPTURES: [(&str, Encoding); 10] = [
     ("jsn", Encoding::Json),
     ("jss", Encoding::JsonSchema),
     ("avr", Encoding::Avro),
     ("avd", Encoding::Avro),
     ("def", Encoding::JsonSchema),
+    ("atm", Encoding::JsonSchema),
+    ("mic", Encoding::JsonSchema),
+    ("nan", Encoding::JsonSchema),
+    ("con", Encoding::JsonSchema),
+    ("str", Encoding::JsonSchema),
 ];
 
 /// How the records of a capture are encoded.

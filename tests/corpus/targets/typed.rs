@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use afterwrite::event::row::Row;
-use afterwrite::event::typed::{Base64, Date, Document, Known, RowError, Timestamp};
+use afterwrite::event::typed::{
+    Base64, Bits, Column, Date, Decimal, Document, Geometry, Interval, Known, RowError, Time, Timestamp,
+};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -68,13 +70,19 @@ pub(crate) fn check(row: &Row) {
     one::<NaiveDateTime>(row).ok();
     one::<Date>(row).ok();
     one::<Timestamp>(row).ok();
+    one::<Time>(row).ok();
+    one::<Decimal>(row).ok();
+    one::<Interval>(row).ok();
     one::<Base64>(row).ok();
+    one::<Bits>(row).ok();
+    one::<Geometry>(row).ok();
     one::<Point>(row).ok();
     one::<Vec<Option<i32>>>(row).ok();
     one::<(Option<String>, f64)>(row).ok();
     one::<Vec<Vec<Option<Timestamp>>>>(row).ok();
     one::<BTreeMap<String, Option<Base64>>>(row).ok();
     one::<Vec<Option<Point>>>(row).ok();
+    one::<Vec<Option<Decimal>>>(row).ok();
     if let Ok(Document(document)) = one::<Document<Value>>(row) {
         let text = row.text("v").expect("a document is a text");
         assert_eq!(serde_json::from_str::<Value>(text).ok(), Some(document));
@@ -127,6 +135,14 @@ fn check_whole(row: &Row) {
     let known = row.to::<Of<Known<Option<Value>>>>();
     let is_there = row.get("v").is_some();
     let is_unavailable = row.get("v").is_some_and(|cell| cell.is_unavailable());
+    let column = row.to::<Of<Column<Value>>>().ok().map(|Of { v }| v);
+    let is_null = row.get("v").is_some_and(|cell| cell.is_null());
+    assert_eq!(
+        column == Some(Column::Null),
+        is_null,
+        "null is told from everything else"
+    );
+    assert_eq!(column == Some(Column::Unavailable), is_unavailable);
     if let Ok(Of { v }) = known {
         assert_eq!(
             v == Known::Unavailable,
