@@ -163,7 +163,10 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
         .options
         .full_identity
         .contains(&source.schema, &source.table);
-    let moved_from = moved::from(surroundings);
+    let moved_from = match &*envelope.op {
+        "c" => moved::from(surroundings),
+        _ => None,
+    };
     // The connector puts its placeholder into the new row of an update, and of the insert that a changed key becomes. Where
     // it knows the old row it takes the value from there, and then a text like the placeholder is a user's own. An update
     // without an old row is from a time when the table had another identity.
@@ -174,26 +177,8 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
     };
     let mut budget = Budget::of(surroundings.raw.weight());
     let mut row = |image: Image<'_>, may_be_unavailable: bool| {
-        let toasts = image.toasts();
-        let read = |names: &Arc<[Arc<str>]>| {
-            let row = image.read(names, surroundings.options.modes(), &mut budget);
-            row.map_err(in_table)
-        };
-        let mut row = match toasts {
-            Toasts::Unknown => {
-                let known = surroundings.topic.values.names();
-                let row = read(&known)?;
-                surroundings.topic.values.remember_names(&known, &row);
-                row
-            }
-            // Its columns came with it.
-            Toasts::Json(_) | Toasts::Avro(_) => read(&Arc::default())?,
-        };
-        if may_be_unavailable {
-            let toast = |place: usize, name: &str| toasts.of(name, place);
-            surroundings.placeholder.mark(&mut row, toast);
-        }
-        Ok::<Row, String>(row)
+        let row = row(image, surroundings, may_be_unavailable, &mut budget);
+        row.map_err(in_table)
     };
     if is_contradiction(&envelope) {
         return Err(in_table(format!(
@@ -234,6 +219,34 @@ fn change(envelope: Envelope<'_>, surroundings: Surroundings<'_>) -> Result<Chan
         }
         _ => Err("op is none of c, u, d, r, t, m".to_owned()),
     }
+}
+
+/// Reads a row, and marks what was not sent where that can be.
+fn row(
+    image: Image<'_>,
+    surroundings: Surroundings<'_>,
+    may_be_unavailable: bool,
+    budget: &mut Budget,
+) -> Result<Row, String> {
+    let values = &surroundings.topic.values;
+    let modes = surroundings.options.modes();
+    let toasts = image.toasts();
+    let mut row = match toasts {
+        Toasts::Unknown => {
+            let known = values.names();
+            let row = image.read(&known, modes, budget)?;
+            values.remember_names(&known, &row);
+            row
+        }
+        // Its columns came with it.
+        Toasts::Json(_) | Toasts::Avro(_) => image.read(&Arc::default(), modes, budget)?,
+    };
+    values.remember_text(&row);
+    if may_be_unavailable {
+        let toast = |place: usize, name: &str| toasts.of(name, place);
+        surroundings.placeholder.mark(&mut row, toast);
+    }
+    Ok(row)
 }
 
 /// Whether an operation came with a row that it cannot have.

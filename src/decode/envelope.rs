@@ -101,6 +101,8 @@ pub(crate) struct Reading<'r> {
     /// The names of the last row of the topic.
     pub(crate) names: &'r Arc<[Arc<str>]>,
     pub(crate) modes: Modes,
+    /// About how much text a row holds.
+    pub(crate) text_bytes: usize,
     pub(crate) budget: &'r mut Budget,
 }
 
@@ -227,12 +229,12 @@ impl<'a> Shape<'a> {
                     Some(Image::Read { row: Ok(row), columns }) if name == "after" && reading.rows_are_alike => {
                         let kinds = known(*columns, reading.names, reading.modes);
                         let old = OldRow::new(row, start.text(), ends);
-                        json::new_row_at(scanner, kinds, ROW_TEXT_BYTES, reading.budget, old)
+                        json::new_row_at(scanner, kinds, row.text_bytes() + ROOM, reading.budget, old)
                     }
                     _ => {
                         let kinds = known(columns, reading.names, reading.modes);
                         ends.clear();
-                        json::old_row_at(scanner, kinds, ROW_TEXT_BYTES, reading.budget, ends)
+                        json::old_row_at(scanner, kinds, reading.text_bytes + ROOM, reading.budget, ends)
                     }
                 };
                 if row.is_err() {
@@ -268,8 +270,8 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// About how much text the columns of a row hold, before anything is known about it.
-const ROW_TEXT_BYTES: usize = 512;
+/// How much more text than the row before it a row may hold without a larger buffer.
+const ROOM: usize = 64;
 
 /// The text that a JSON string stands for.
 fn text_of(string: &str) -> Option<Cow<'_, str>> {
@@ -376,6 +378,7 @@ mod tests {
                 rows_are_alike: true,
                 names: &names,
                 modes: Modes::default(),
+                text_bytes: 0,
                 budget: &mut budget,
             });
             let image = Shape::of(text, None, reading).unwrap().after.unwrap();

@@ -97,8 +97,7 @@ impl<'a> Payload<'a> {
 
     /// The kind of record that the schema names.
     pub(crate) fn kind(&self) -> Option<Kind> {
-        let name = self.as_struct().and_then(|schema| schema.name.as_deref());
-        name.and_then(Kind::of_name)
+        self.schema.as_ref().and_then(|schema| schema.kind)
     }
 
     /// Whether the old and the new row of a change are read alike: both by schemas that agree, or both without one.

@@ -4,9 +4,11 @@
 //! Nothing here changes what a record decodes to. Everything is bounded.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
-use crate::decode::connect::{Kind, Struct, Type};
+use crate::decode::connect::{self, Struct, Type};
+use crate::decode::debezium::Kind;
 use crate::decode::old_row;
 use crate::decode::source_block::Source;
 use crate::decode::wanted::Wanted;
@@ -38,6 +40,7 @@ pub(crate) struct Topic {
 pub(crate) struct Side {
     names: RwLock<Arc<[Arc<str>]>>,
     prefixes: RwLock<Vec<Prefix>>,
+    text_bytes: AtomicUsize,
 }
 
 /// `{"schema":…,"payload":`, byte for byte, and what it parses to.
@@ -53,6 +56,8 @@ pub(crate) struct ConnectSchema {
     ty: Type,
     /// Whether it is of an envelope whose old and new row are read alike.
     pub(crate) rows_are_alike: bool,
+    /// The kind of record that its name tells.
+    pub(crate) kind: Option<Kind>,
 }
 
 impl ConnectSchema {
@@ -60,15 +65,18 @@ impl ConnectSchema {
         let mut schema = Self {
             ty,
             rows_are_alike: false,
+            kind: None,
         };
         schema.rows_are_alike = schema.as_struct().is_some_and(old_row::rows_are_alike);
+        let name = schema.as_struct().and_then(|named| named.name.as_deref());
+        schema.kind = name.and_then(Kind::of_name);
         schema
     }
 
     /// The struct that it describes, as all keys and values but null are.
     pub(crate) fn as_struct(&self) -> Option<&Struct> {
         match &self.ty.kind {
-            Kind::Struct(inner) => Some(inner),
+            connect::Kind::Struct(inner) => Some(inner),
             _ => None,
         }
     }
@@ -140,6 +148,16 @@ impl Side {
     /// The names of the last row.
     pub(crate) fn names(&self) -> Arc<[Arc<str>]> {
         Arc::clone(&read(&self.names))
+    }
+
+    /// About how much text the next row holds, by the last one.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Remembers how much text a row holds.
+    pub(crate) fn remember_text(&self, row: &Row) {
+        self.text_bytes.store(row.text_bytes(), Ordering::Relaxed);
     }
 
     /// Remembers the names of a row, where they differ from `known`.

@@ -216,6 +216,7 @@ impl Decoder {
                     rows_are_alike: payload.rows_are_alike(),
                     names: &names,
                     modes: self.options.modes(),
+                    text_bytes: memo.values.text_bytes(),
                     budget: &mut budget,
                 });
                 if reading.is_none()

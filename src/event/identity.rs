@@ -4,12 +4,13 @@
 //! schema ids; none of these is hashed. What is hashed comes from the write-ahead log, so the source that reads the log
 //! itself computes the same id. Never change the encoding: the ledger would no longer know what was done.
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::event::change::{Change, Origin};
 use crate::event::id::EventId;
 use crate::event::key::Key;
-use crate::event::row::{Cell, ValueRef};
+use crate::event::row::Cell;
 
 /// First part of every identity of a row or table.
 const VERSION: &str = "v1";
@@ -26,38 +27,32 @@ pub(crate) fn event_id(origin: &Origin, key: Option<&Key>, change: &Change) -> O
         Change::Delete { .. } => "d",
         Change::Truncate => "t",
         Change::Read { .. } => return None,
-        Change::Message { prefix, content } => return Some(message_id(origin, lsn, prefix, content)),
+        Change::Message { prefix, content } => return message_id(origin, lsn, prefix, content),
     };
     let mut parts = Parts::new();
     parts.text(VERSION);
     for name in [&origin.name, &origin.db, &origin.schema, &origin.table] {
         parts.text(name);
     }
-    parts.number(origin.tx);
-    parts.number(Some(lsn));
-    parts.number(origin.commit_ts_ms);
+    for number in [origin.tx, Some(lsn), origin.commit_ts_ms] {
+        parts.number(number).ok()?;
+    }
     parts.text(op);
     if !matches!(change, Change::Truncate) {
-        let key = key.filter(|key| key.is_unique())?;
-        for (name, cell) in key.sorted() {
-            parts.text(name);
-            if let Cell::Value(value) = cell {
-                parts.value(value).ok()?;
-            }
-        }
+        parts.key(key.filter(|key| key.is_unique())?).ok()?;
     }
     Some(parts.finish())
 }
 
-fn message_id(origin: &Origin, lsn: i64, prefix: &str, content: &str) -> EventId {
+fn message_id(origin: &Origin, lsn: i64, prefix: &str, content: &str) -> Option<EventId> {
     let mut parts = Parts::new();
     parts.text(MESSAGE_VERSION);
     parts.text(&origin.name);
     parts.text(&origin.db);
-    parts.number(Some(lsn));
+    parts.number(Some(lsn)).ok()?;
     parts.text(prefix);
     parts.text(content);
-    parts.finish()
+    Some(parts.finish())
 }
 
 /// A sequence of texts in which no two different sequences look alike: each is preceded by its length, and what is
@@ -77,18 +72,41 @@ impl Parts {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    fn number(&mut self, number: Option<i64>) {
+    fn number(&mut self, number: Option<i64>) -> serde_json::Result<()> {
         match number {
-            Some(number) => self.text(&number.to_string()),
-            None => self.0.extend_from_slice(&u64::MAX.to_be_bytes()),
+            Some(number) => self.printed(&number),
+            None => {
+                self.0.extend_from_slice(&u64::MAX.to_be_bytes());
+                Ok(())
+            }
         }
     }
 
-    /// A value as it prints.
-    fn value(&mut self, value: ValueRef<'_>) -> serde_json::Result<()> {
+    /// The columns of a key in the order of their names; most keys have one.
+    fn key(&mut self, key: &Key) -> serde_json::Result<()> {
+        let mut columns = key.row().columns();
+        match (columns.next(), columns.next()) {
+            (Some((name, cell)), None) => self.column(name, cell),
+            _ => key
+                .sorted()
+                .into_iter()
+                .try_for_each(|(name, cell)| self.column(name, cell)),
+        }
+    }
+
+    fn column(&mut self, name: &str, cell: Cell<'_>) -> serde_json::Result<()> {
+        self.text(name);
+        match cell {
+            Cell::Value(value) => self.printed(&value),
+            Cell::Null | Cell::Unavailable(_) => Ok(()),
+        }
+    }
+
+    /// A text as it prints in JSON.
+    fn printed(&mut self, value: &impl Serialize) -> serde_json::Result<()> {
         let start = self.0.len();
         self.0.extend_from_slice(&[0; 8]);
-        serde_json::to_writer(&mut self.0, &value)?;
+        serde_json::to_writer(&mut self.0, value)?;
         let length = (self.0.len() - start - 8) as u64;
         self.0[start..start + 8].copy_from_slice(&length.to_be_bytes());
         Ok(())

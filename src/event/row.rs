@@ -178,6 +178,11 @@ impl Row {
 }
 
 impl Row {
+    /// How many bytes all its texts take.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.texts.len()
+    }
+
     /// Makes those columns unavailable, as unchanged, of which `is_so` holds, asked with their place and name.
     pub(crate) fn make_unavailable(&mut self, is_so: impl Fn(usize, &str, ValueRef<'_>) -> bool) {
         for place in 0..self.slots.len() {

@@ -142,7 +142,7 @@ fn t36_five_changes_of_one_row_in_one_transaction_are_five_as_captured() {
 }
 
 /// The inserted row of this key.
-fn inserted<'e>(events: &'e [Json], id: i64) -> &'e Json {
+fn inserted(events: &[Json], id: i64) -> &Json {
     let is_it = |event: &&Json| event["op"] == "insert" && event["key"]["id"] == id;
     &events.iter().find(is_it).unwrap()["after"]
 }
