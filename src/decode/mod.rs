@@ -40,7 +40,6 @@ pub mod schema;
 
 mod decimal;
 mod placeholder;
-mod structured;
 mod types;
 
 pub mod canonical;

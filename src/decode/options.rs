@@ -129,9 +129,12 @@ impl Options {
     /// How the values of rows without a schema are to be read.
     pub(crate) fn modes(&self) -> Modes {
         let (dates, times, timestamps) = match self.time_precision {
-            TimePrecision::IsoString | TimePrecision::Structured => {
-                (Integers::AreNone, Integers::AreNone, Integers::AreNone)
-            }
+            TimePrecision::IsoString => (Integers::AreNone, Integers::AreNone, Integers::AreNone),
+            TimePrecision::Structured => (
+                Integers::ArePartsOfObjects,
+                Integers::ArePartsOfObjects,
+                Integers::ArePartsOfObjects,
+            ),
             TimePrecision::Adaptive => (Integers::Days, Integers::DependOnTheColumn, Integers::DependOnTheColumn),
             TimePrecision::AdaptiveTimeMicroseconds => (Integers::Days, Integers::Micros, Integers::DependOnTheColumn),
             TimePrecision::Microseconds => (Integers::Days, Integers::Micros, Integers::Micros),

@@ -10,9 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::decode::decimal;
-use crate::decode::structured::Structured;
 use crate::event::calendar::{self, Unit};
 use crate::event::row::Value;
+use crate::event::structured::Structured;
 
 /// The Connect name of a decimal whose scale is a parameter of its schema.
 pub(crate) const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";

@@ -9,6 +9,7 @@ pub mod key;
 pub mod calendar;
 pub mod modes;
 pub mod row;
+pub(crate) mod structured;
 pub mod typed;
 
 pub mod id;

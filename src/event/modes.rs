@@ -28,6 +28,8 @@ pub enum Integers {
     /// Nothing: such columns are text (`time.precision.mode=isostring`).
     #[default]
     AreNone,
+    /// Nothing: such columns are objects of their parts (`structured`), and so are intervals.
+    ArePartsOfObjects,
     /// It depends on the column's precision, which nobody tells (`adaptive`).
     DependOnTheColumn,
     /// Days since 1970-01-01.
@@ -78,7 +80,7 @@ impl Integers {
     /// Nanoseconds of one of what is counted.
     pub(crate) fn nanos(self) -> Option<i128> {
         match self {
-            Self::AreNone | Self::DependOnTheColumn => None,
+            Self::AreNone | Self::ArePartsOfObjects | Self::DependOnTheColumn => None,
             Self::Days => Some(86_400_000_000_000),
             Self::Millis => Some(1_000_000),
             Self::Micros => Some(1_000),

@@ -277,7 +277,7 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         },
         setting: "JSON without schema, `time.precision.mode=structured`",
         arrives: "dates, times and durations as objects",
-        why: "an object without a name may be anything",
+        why: "an object without a name may be anything; typed access is told by `source.time_precision`",
     },
     Exception {
         captures: &["def bare", "mic bare", "nan bare", "con bare", "str bare"],

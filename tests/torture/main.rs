@@ -16,6 +16,7 @@ mod avro;
 mod captured;
 mod framing;
 mod identity;
+mod modes;
 mod values;
 
 use std::collections::BTreeSet;

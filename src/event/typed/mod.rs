@@ -257,8 +257,8 @@ mod tests {
             (
                 "born",
                 Held::Value(Value::Int(4242)),
-                "column born holds an integer where source.time_precision=isostring promises text: set it to the \
-                 connector's time.precision.mode",
+                "column born holds an integer where source.time_precision promises none: set it to the connector's \
+                 time.precision.mode",
             ),
             ("born", text("secret"), "column born holds something that is not a date"),
             (
@@ -397,7 +397,7 @@ mod tests {
         for (modes, problem) in [
             (
                 days,
-                "column at holds an integer where source.time_precision=isostring promises text",
+                "column at holds an integer where source.time_precision promises none",
             ),
             (
                 adaptive,

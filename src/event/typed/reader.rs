@@ -17,6 +17,7 @@ use serde::forward_to_deserialize_any;
 
 use crate::event::modes::{Bytes, Decimals, Integers, Intervals, Modes};
 use crate::event::row::{Cell, Row, Unavailable, Value, ValueRef};
+use crate::event::structured::Structured;
 
 /// The name under which [`crate::event::typed::Known`] is asked for.
 const KNOWN: &str = "afterwrite::Known";
@@ -265,7 +266,7 @@ fn moment<'de, V: Visitor<'de>>(value: i64, integers: Integers, visitor: V) -> R
                  (time.precision.mode=isostring), or one unit for all columns"
             }
             _ => {
-                "holds an integer where source.time_precision=isostring promises text: set it to the connector's \
+                "holds an integer where source.time_precision promises none: set it to the connector's \
                  time.precision.mode"
             }
         }));
@@ -277,6 +278,28 @@ fn moment<'de, V: Visitor<'de>>(value: i64, integers: Integers, visitor: V) -> R
         return visitor.visit_i128(i128::MIN);
     }
     visitor.visit_i128(i128::from(value) * nanos)
+}
+
+/// Gives the visitor the text of a date, time or interval that arrives in parts.
+fn parts<'de, V: Visitor<'de>>(
+    name: &str,
+    members: &[(Arc<str>, Option<Value>)],
+    modes: Modes,
+    visitor: V,
+) -> Result<V::Value, Mismatch> {
+    if modes.timestamps != Integers::ArePartsOfObjects {
+        return Err(Mismatch::new(
+            "holds an object where source.time_precision promises none: set it to the connector's time.precision.mode",
+        ));
+    }
+    let structured = match name {
+        DATE => Structured::Date,
+        TIME => Structured::Time,
+        TIMESTAMP => Structured::Timestamp,
+        _ => Structured::Duration,
+    };
+    let text = structured.zoned(members).print(members).map_err(Mismatch::new)?;
+    visitor.visit_str(&text)
 }
 
 /// Refuses a decimal that does not say what number it is.
@@ -333,6 +356,9 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
         match (name, self.0) {
             (DATE, Some(ValueRef::Int(value))) => moment(value, self.1.dates, visitor),
+            (DATE | TIME | TIMESTAMP | INTERVAL, Some(ValueRef::Struct(members))) => {
+                parts(name, members, self.1, visitor)
+            }
             (TIME, Some(ValueRef::Int(value))) => moment(value, self.1.times, visitor),
             (TIMESTAMP, Some(ValueRef::Int(value))) => moment(value, self.1.timestamps, visitor),
             (DECIMAL, Some(value)) => {

@@ -30,6 +30,16 @@ pub(crate) enum Structured {
 }
 
 impl Structured {
+    /// The same with a zone, where the parts have one.
+    pub(crate) fn zoned(self, members: &[(Arc<str>, Option<Value>)]) -> Self {
+        let has_zone = members.iter().any(|(name, _)| &**name == "offsetSeconds");
+        match self {
+            Self::Time if has_zone => Self::ZonedTime,
+            Self::Timestamp if has_zone => Self::ZonedTimestamp,
+            other => other,
+        }
+    }
+
     /// What a Connect schema of this name holds.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         Some(match name.strip_prefix("io.debezium.time.Structured")? {
