@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use afterwrite::event::delivery::Content;
 use serde_json::{Value as Json, json};
 
 use crate::captures::parity::events;
-use crate::captures::{Capture, ENCODINGS};
+use crate::captures::{Capture, ENCODINGS, options};
 
 /// The changes of a table, in the order of their places in the log, of each capture.
 fn of_table(table: &str) -> Vec<(&'static str, Vec<Json>)> {
@@ -259,6 +260,32 @@ fn t59_old_rows_are_whole_under_the_full_identity_as_captured() {
         assert!(olds.len() > 4, "{capture}");
         for event in olds {
             assert!(event["before"]["email"].is_string(), "{capture}: {event}");
+        }
+    }
+}
+
+/// The connectors route by campaign (`PartitionRouting`).
+#[test]
+fn changes_of_one_campaign_are_in_one_partition_as_captured() {
+    for capture in ENCODINGS {
+        let written = Capture::read(capture);
+        let mut partitions: BTreeMap<i64, BTreeSet<i32>> = BTreeMap::new();
+        for (record, content) in written.decoded(options()) {
+            let Content::Change(event) = content else { continue };
+            let row = event.after().or(event.before());
+            if &*event.origin().table == "users"
+                && let Some(campaign) = row.and_then(|row| row.int("campaign_id"))
+            {
+                partitions.entry(campaign).or_default().insert(record.partition);
+            }
+        }
+        assert!(partitions.len() > 1, "{capture}");
+        for (campaign, partitions) in partitions {
+            assert_eq!(
+                partitions.len(),
+                1,
+                "{capture}: campaign {campaign} is in {partitions:?}"
+            );
         }
     }
 }
