@@ -53,6 +53,8 @@ impl Authority {
     }
 
     fn make(&self, name: &str, more: &[&str]) {
+        // Each authority has a name of its own. No part of a name may be longer than 64 characters (RFC 5280, appendix A.1).
+        let own = self.0.file_name().unwrap().to_str().unwrap();
         let made = Command::new("openssl")
             .current_dir(&self.0)
             .args([
@@ -66,10 +68,7 @@ impl Authority {
                 "-days",
                 "2",
             ])
-            .args([
-                "-subj",
-                &format!("/O={}/CN={name}", self.0.display().to_string().replace('/', " ")),
-            ])
+            .args(["-subj", &format!("/O={own}/CN={name}")])
             .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
             .args(more)
             .output()
