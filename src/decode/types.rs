@@ -264,6 +264,13 @@ mod tests {
     }
 
     #[test]
+    fn a_map_is_sorted_by_its_keys() {
+        let entry = |key: &str| (Arc::from(key), None);
+        let sorted = Sent::Nested(Value::Struct(vec![entry("a"), entry("b"), entry("c")]));
+        assert_eq!(map(vec![entry("b"), entry("c"), entry("a")]), sorted);
+    }
+
+    #[test]
     fn names_decide_the_unit() {
         let micro = Meaning::of_name("io.debezium.time.MicroTimestamp", None);
         assert_eq!(integer(micro, 500_000), text("1970-01-01T00:00:00.5Z"));
