@@ -216,8 +216,14 @@ mod tests {
 
     #[test]
     fn a_column_changed_unless_it_is_known_not_to_have() {
-        let old = || row().value("toasted", Value::Int(2)).null("array").finish();
-        let new = || row().unavailable("toasted").unreadable("array").null("new").finish();
+        let old = || {
+            let filled = row().value("toasted", Value::Int(2)).null("array");
+            filled.unreadable("grid").finish()
+        };
+        let new = || {
+            let filled = row().unavailable("toasted").unreadable("array").unreadable("grid");
+            filled.null("new").finish()
+        };
         let whole = updated(Before::Whole(old()), new());
         let sent = updated(Before::AsSent(old()), new());
         let blind = updated(Before::Unknown, new());
@@ -229,6 +235,7 @@ mod tests {
             ("same", false, true),
             ("toasted", false, false),
             ("array", true, true),
+            ("grid", true, true),
             ("new", true, true),
             ("absent", false, false),
         ] {
