@@ -289,3 +289,21 @@ fn changes_of_one_campaign_are_in_one_partition_as_captured() {
         }
     }
 }
+
+#[test]
+fn t14_markers_heartbeats_and_signals_are_skipped_as_captured() {
+    for capture in ENCODINGS {
+        let written = Capture::read(capture);
+        let skipped: BTreeSet<&str> = written
+            .decoded(options())
+            .into_iter()
+            .filter_map(|(_, content)| match content {
+                Content::Skip(reason) => Some(reason.as_str()),
+                Content::Change(_) | Content::Undecodable(_) => None,
+            })
+            .collect();
+        for reason in ["transaction", "heartbeat", "signal", "notification", "tombstone"] {
+            assert!(skipped.contains(reason), "{capture}: no {reason} in {skipped:?}");
+        }
+    }
+}

@@ -32,12 +32,12 @@ const MODES: &str = r"public\.(modes|campaigns|lossy|finished)";
 
 /// The four encodings, in the recommended modes.
 pub(crate) const ENCODINGS: [Connector; 4] = [
-    of_encoding("jsn", "waitlist", &[]),
+    of_encoding("jsn", "waitlist", &[("provide.transaction.metadata", "true")]),
     Connector {
         has_schema: true,
         ..of_encoding("jss", "waitlist", &[("provide.transaction.metadata", "true")])
     },
-    of_encoding("avd", "waitlist-avro", &[]),
+    of_encoding("avd", "waitlist-avro", &[("provide.transaction.metadata", "true")]),
     Connector {
         tables: UNCHANGING,
         ..of_encoding(
