@@ -132,8 +132,8 @@ fn table_key(schema: &str, table: &str) -> String {
 }
 
 /// Hashes the ordering key. A row whose key is not known (no primary key, column absent) shares one lane with all such
-/// rows of its table. Under another replica identity than FULL a delete carries only the primary key, so a route by
-/// other columns puts it into that lane, apart from the row's earlier changes.
+/// rows of its table. Under another replica identity than FULL the other columns of a delete are null or made up, so a route
+/// by them puts it into some lane apart from the row's earlier changes.
 fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
     let mut hasher = DefaultHasher::new();
     match ordering {
@@ -145,7 +145,9 @@ fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
             }
         }
         Ordering::Columns(columns) => {
-            if let Some(row) = event.after().or(event.before()) {
+            // An old row tells the lane also where nobody knows that it is whole: if it is, this is the lane of its row.
+            let row = event.after().or_else(|| event.sent_before()?.sent());
+            if let Some(row) = row {
                 columns
                     .iter()
                     .for_each(|column| hash_cell(row.get(column), &mut hasher));
@@ -172,5 +174,36 @@ fn hash_value(value: ValueRef<'_>, hasher: &mut DefaultHasher) {
         ValueRef::Float(float) => (5_u8, float.to_bits()).hash(hasher),
         ValueRef::Text(text) => (6_u8, text).hash(hasher),
         ValueRef::List(_) | ValueRef::Struct(_) => (7_u8, format!("{value:?}")).hash(hasher),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::change::{Before, Change, Origin};
+    use crate::event::row::{Row, Value};
+
+    fn event(change: Change) -> ChangeEvent {
+        ChangeEvent::new(Origin::of_table("users"), None, change)
+    }
+
+    fn row() -> Row {
+        Row::of([("campaign_id", Some(Value::Int(7))), ("id", Some(Value::Int(1)))])
+    }
+
+    #[test]
+    fn a_delete_stays_in_the_lane_of_its_row_also_where_nobody_knows_that_the_old_row_is_whole() {
+        let by_campaign = Ordering::Columns(vec!["campaign_id".to_owned()]);
+        let insert = event(Change::Insert {
+            after: row(),
+            moved_from: None,
+        });
+        for before in [Before::Whole(row()), Before::AsSent(row())] {
+            let delete = event(Change::Delete { before, moved_to: None });
+            assert_eq!(
+                ordering_hash(&by_campaign, &delete),
+                ordering_hash(&by_campaign, &insert)
+            );
+        }
     }
 }

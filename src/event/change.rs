@@ -38,6 +38,22 @@ pub struct Origin {
     pub commit_ts_ms: Option<i64>,
 }
 
+#[cfg(test)]
+impl Origin {
+    /// Of a table in `public`, at no known place in the log.
+    pub(crate) fn of_table(table: &str) -> Self {
+        Self {
+            name: "waitlist".into(),
+            db: "waitlist".into(),
+            schema: "public".into(),
+            table: table.into(),
+            tx: None,
+            lsn: None,
+            commit_ts_ms: None,
+        }
+    }
+}
+
 /// What happened to the row. A state that Debezium cannot send cannot be written here.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -99,6 +115,14 @@ impl Before {
         match self {
             Self::Whole(row) => Some(row),
             Self::Unknown | Self::AsSent(_) => None,
+        }
+    }
+
+    /// What was sent of the row, be it whole or not: only for what does not take it at its word.
+    pub fn sent(&self) -> Option<&Row> {
+        match self {
+            Self::Whole(row) | Self::AsSent(row) => Some(row),
+            Self::Unknown => None,
         }
     }
 }
