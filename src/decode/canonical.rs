@@ -132,13 +132,9 @@ mod tests {
 
     fn printed(key: Option<Key>, change: Change) -> String {
         let origin = Origin {
-            name: "w".into(),
-            db: "d".into(),
-            schema: "public".into(),
-            table: "t".into(),
             tx: Some(1),
             lsn: Some(2),
-            commit_ts_ms: None,
+            ..Origin::of_table("t")
         };
         serde_json::to_string(&Canonical(&ChangeEvent::new(origin, key, change))).unwrap()
     }

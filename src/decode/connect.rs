@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::decode::json::are_printed_alike;
 use crate::decode::placeholder::Toast;
 use crate::decode::types::{self, Meaning};
 
@@ -36,7 +37,8 @@ pub(crate) enum Kind {
 pub(crate) struct Struct {
     pub(crate) name: Option<Box<str>>,
     pub(crate) fields: Vec<Field>,
-    /// The names of the fields, shared by all rows that are read with them.
+    /// The names of the fields, shared by all rows that are read with them; none where one stands otherwise in JSON than it
+    /// reads.
     pub(crate) names: Arc<[Arc<str>]>,
 }
 
@@ -121,9 +123,10 @@ fn compile(declared: Declared) -> Result<Type, String> {
                 .into_iter()
                 .map(compile_field)
                 .collect::<Result<_, _>>()?;
+            let names: Arc<[Arc<str>]> = fields.iter().map(|field| Arc::clone(&field.name)).collect();
             Kind::Struct(Struct {
                 name: declared.name.map(String::into_boxed_str),
-                names: fields.iter().map(|field| Arc::clone(&field.name)).collect(),
+                names: Some(names).filter(|names| are_printed_alike(names)).unwrap_or_default(),
                 fields,
             })
         }

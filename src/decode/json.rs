@@ -84,6 +84,12 @@ fn field<'s>(row: &'s Struct, column: &str, place: usize) -> Option<&'s Field> {
     }
 }
 
+/// Whether names stand in JSON as they read. Those that do not are not known beforehand: with an escape in it, the text of
+/// one name is another name.
+pub(crate) fn are_printed_alike(names: &[Arc<str>]) -> bool {
+    !names.iter().any(|name| name.contains(['"', '\\']))
+}
+
 fn broken(problem: Broken) -> String {
     format!("a row is {problem}")
 }
@@ -145,6 +151,8 @@ impl<'a> Reader<'a, '_> {
             Columns::Named(names, modes) => (names, modes, None),
             Columns::Typed(row) => (&row.names, Modes::default(), Some(row)),
         };
+        // Names of an earlier record were looked at when they were remembered; those of this record's old row may be new.
+        let old = old.filter(|old| Arc::ptr_eq(old.row().names(), known) || are_printed_alike(old.row().names()));
         let known = old.map_or(known, |old| old.row().names());
         let mut row = RowBuilder::like(known, text_bytes).read_by(modes);
         self.scanner.open(b'{').map_err(broken)?;

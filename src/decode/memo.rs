@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::decode::connect::{self, Struct, Type};
 use crate::decode::debezium::Kind;
+use crate::decode::json;
 use crate::decode::old_row;
 use crate::decode::source_block::Source;
 use crate::decode::wanted::Wanted;
@@ -162,7 +163,7 @@ impl Side {
 
     /// Remembers the names of a row, where they differ from `known`.
     pub(crate) fn remember_names(&self, known: &Arc<[Arc<str>]>, row: &Row) {
-        if !Arc::ptr_eq(known, row.names()) {
+        if !Arc::ptr_eq(known, row.names()) && json::are_printed_alike(row.names()) {
             *write(&self.names) = Arc::clone(row.names());
         }
     }

@@ -91,7 +91,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes the name of the next member and its colon if it is this one, written as Kafka's converter writes it: without
-    /// space and escapes. Otherwise nothing is passed.
+    /// space and escapes, of which there must be none in the name. Otherwise nothing is passed.
     pub(crate) fn member_is(&mut self, name: &str, is_first: &mut bool) -> bool {
         let rest = match (&*is_first, self.rest()) {
             (true, [b'"', rest @ ..]) | (false, [b',', b'"', rest @ ..]) => rest,

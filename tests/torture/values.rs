@@ -431,6 +431,23 @@ fn t55_columns_have_any_name() {
         let found = event(&record("", &envelope("c", Json::Null, row.clone()).to_string()));
         assert_eq!(found["after"], row);
     }
+    // A name is not taken for another one that is written as the first one reads.
+    let decoder = auto();
+    for printed in [
+        r#""a\\n":1"#,
+        r#""a\n":1"#,
+        r#""a\\n":1"#,
+        r#""x\":1,\"y":1"#,
+        r#""x":1,"y":1"#,
+    ] {
+        let row = format!("{{{printed}}}");
+        let change = envelope("u", json!("BEFORE"), json!("AFTER")).to_string();
+        for [old, new] in [["null", row.as_str()], [row.as_str(), row.as_str()]] {
+            let text = change.replace("\"BEFORE\"", old).replace("\"AFTER\"", new);
+            let expected: Json = serde_json::from_str(&row).unwrap();
+            assert_eq!(event_of(&decoder, &record("", &text))["after"], expected, "{printed}");
+        }
+    }
     // Avro has no such names: the connector changes them, and a struct names them as they arrive.
     #[derive(Debug, PartialEq, Deserialize)]
     struct Adjusted {
