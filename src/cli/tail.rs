@@ -207,13 +207,9 @@ mod tests {
 
     fn event(change: Change) -> ChangeEvent {
         let origin = Origin {
-            name: "w".into(),
-            db: "d".into(),
-            schema: "public".into(),
-            table: "t".into(),
-            tx: None,
             lsn: Some(1),
             commit_ts_ms: Some(1_782_907_200_500),
+            ..Origin::of_table("t")
         };
         ChangeEvent::new(origin, Key::of(row(1, 1)), change)
     }

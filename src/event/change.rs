@@ -223,13 +223,8 @@ mod tests {
 
     fn event(change: Change) -> ChangeEvent {
         let origin = Origin {
-            name: "w".into(),
-            db: "d".into(),
-            schema: "public".into(),
-            table: "t".into(),
-            tx: None,
             lsn: Some(1),
-            commit_ts_ms: None,
+            ..Origin::of_table("t")
         };
         ChangeEvent::new(origin, Key::of(Row::of([("id", Some(Value::Int(1)))])), change)
     }

@@ -56,14 +56,6 @@ pub(crate) fn deleted(table: &str, before: &[(&str, &str)]) -> ChangeEvent {
 }
 
 fn event(table: &str, change: Change) -> ChangeEvent {
-    let origin = Origin {
-        name: "waitlist".into(),
-        db: "waitlist".into(),
-        schema: "public".into(),
-        table: table.into(),
-        tx: None,
-        lsn: None,
-        commit_ts_ms: None,
-    };
+    let origin = Origin::of_table(table);
     ChangeEvent::new(origin, None, change)
 }

@@ -95,15 +95,7 @@ mod tests {
 
     fn update(id: i64, number: i64) -> ChangeEvent {
         let row = |name, number| Row::of([(name, Some(Value::Int(number)))]);
-        let origin = Origin {
-            name: "bench".into(),
-            db: "bench".into(),
-            schema: "public".into(),
-            table: "users".into(),
-            tx: None,
-            lsn: None,
-            commit_ts_ms: None,
-        };
+        let origin = Origin::of_table("users");
         let change = Change::Insert {
             after: row("seq", number),
             moved_from: None,

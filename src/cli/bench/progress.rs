@@ -171,15 +171,7 @@ mod tests {
     }
 
     fn event() -> Arc<ChangeEvent> {
-        let origin = Origin {
-            name: "n".into(),
-            db: "d".into(),
-            schema: "s".into(),
-            table: "t".into(),
-            tx: None,
-            lsn: None,
-            commit_ts_ms: None,
-        };
+        let origin = Origin::of_table("t");
         Arc::new(ChangeEvent::new(origin, None, Change::Truncate))
     }
 

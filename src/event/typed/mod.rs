@@ -14,6 +14,9 @@ mod moment;
 mod number;
 mod reader;
 
+#[cfg(test)]
+mod one;
+
 use std::fmt;
 
 use serde::Deserialize;

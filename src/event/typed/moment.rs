@@ -191,20 +191,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 mod tests {
     use super::*;
     use crate::event::modes::{Integers, Modes};
-    use crate::event::row::{Row, Value};
-
-    fn read<T: for<'de> Deserialize<'de>>(modes: Modes, value: Value) -> Result<T, String> {
-        #[derive(Deserialize)]
-        struct One<T> {
-            a: T,
-        }
-        let row = Row::builder().read_by(modes).value("a", value).finish();
-        row.to::<One<T>>().map(|one| one.a).map_err(|error| error.to_string())
-    }
-
-    fn text(value: &str) -> Value {
-        Value::Text(value.into())
-    }
+    use crate::event::row::Value;
+    use crate::event::typed::one::{read, text};
 
     #[test]
     fn what_chrono_cannot_hold_is_kept_as_text() {
