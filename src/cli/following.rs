@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::cli::Failure;
 
 /// Hands on what comes until there is no more, `limit` is printed, nobody wants more, or `stop` completes; whoever stops is
-/// heard between any two. `print` answers what it printed, and `None` when nobody reads any more.
+/// heard at once, also while `print` waits. `print` answers what it printed, and `None` when nobody reads any more.
 pub(super) async fn follow<T>(
     mut coming: mpsc::Receiver<T>,
     stop: impl Future<Output = Result<(), Failure>>,
@@ -17,14 +17,17 @@ pub(super) async fn follow<T>(
     let mut stop = pin!(stop);
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
+        let next = async {
+            match coming.recv().await {
+                Some(next) => print(next).await,
+                None => Ok(None),
+            }
+        };
         tokio::select! {
             biased;
             stopped = &mut stop => return stopped,
-            next = coming.recv() => match next {
-                Some(next) => match print(next).await? {
-                    Some(printed) => left -= printed,
-                    None => return Ok(()),
-                },
+            printed = next => match printed? {
+                Some(lines) => left = left.saturating_sub(lines),
                 None => return Ok(()),
             },
         }
@@ -60,6 +63,26 @@ mod tests {
         .await
         .unwrap();
         printed
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_heard_while_something_waits_to_be_printed() {
+        let (numbers, coming) = mpsc::channel(1);
+        numbers.send(1).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let mut stop = Some(stop);
+        let stopping = async {
+            stopped.await.unwrap();
+            Ok(())
+        };
+        let following = follow(coming, stopping, None, async |_: u64| {
+            stop.take().unwrap().send(()).unwrap();
+            std::future::pending().await
+        });
+        tokio::time::timeout(std::time::Duration::from_secs(10), following)
+            .await
+            .expect("a schema may be waited for without end")
+            .unwrap();
     }
 
     #[tokio::test]
