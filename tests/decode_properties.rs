@@ -12,8 +12,8 @@ use std::sync::{Arc, LazyLock};
 use afterwrite::decode::canonical::CanonicalRow;
 use afterwrite::decode::options::{Format, Options};
 use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::tables::Tables;
 use afterwrite::decode::unknown::Unknown;
-use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::change::Before;
 use afterwrite::event::delivery::{Content, RawRecord, SkipReason};
@@ -48,10 +48,10 @@ fn decoder(format: Format) -> Decoder {
 }
 
 fn content(decoder: &Decoder, topic: &str, record: &RawRecord) -> Content {
-    content_of_wanted(decoder, topic, record, &Wanted::everything())
+    content_of_wanted(decoder, topic, record, &Tables::all())
 }
 
-fn content_of_wanted(decoder: &Decoder, topic: &str, record: &RawRecord, wanted: &Wanted) -> Content {
+fn content_of_wanted(decoder: &Decoder, topic: &str, record: &RawRecord, wanted: &Tables) -> Content {
     let mut unknown = Vec::new();
     loop {
         match decoder.decode_despite(topic, record, wanted, &unknown) {
@@ -267,7 +267,7 @@ proptest! {
         let Captured { topic, raw: original, .. } = chosen.get(RECORDS.as_slice());
         let record = RawRecord { value: apply(original.value.as_ref(), &edits), ..original.clone() };
         for decoder in [&decoder(Format::Auto), &*WARM] {
-            let found = content_of_wanted(decoder, topic, &record, &Wanted::tables([]));
+            let found = content_of_wanted(decoder, topic, &record, &Tables::default());
             match content(decoder, topic, &record) {
                 Content::Change(_) => prop_assert!(matches!(found, Content::Skip(SkipReason::Unrouted)), "{found:?}"),
                 Content::Skip(reason) => prop_assert!(matches!(found, Content::Skip(other) if other == reason), "{found:?}"),
@@ -322,7 +322,7 @@ proptest! {
 
 #[test]
 fn a_captured_change_that_nobody_wants_is_unrouted_and_every_other_record_is_what_it_was() {
-    let nothing = Wanted::tables([]);
+    let nothing = Tables::default();
     let mut unrouted = 0;
     for reads in [true, false] {
         let decoder = Decoder::new(Options {

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use afterwrite::decode::wanted::Wanted;
+use afterwrite::decode::tables::Tables;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::delivery::{Content, RawRecord, SkipReason};
 use apache_avro::reader::datum::GenericDatumReader;
@@ -70,7 +70,7 @@ fn decoded(decoder: &Decoder, record: &RawRecord) {
 }
 
 fn skipped(decoder: &Decoder, record: &RawRecord) {
-    let nothing = Wanted::tables([]);
+    let nothing = Tables::default();
     let Decoded::Content(Content::Skip(SkipReason::Unrouted)) = decoder.decode_despite(TOPIC, record, &nothing, &[])
     else {
         panic!("not skipped")

@@ -10,7 +10,6 @@ use crate::dead_letter::topic;
 use crate::decode::options::Options;
 use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
-use crate::decode::wanted::Wanted;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::retry::Policy;
 use crate::handler::{Ordering, Route, Spec};
@@ -54,7 +53,7 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
     kafka::Options {
         brokers: config.kafka.brokers.clone(),
         group: group.to_owned(),
-        wanted: Wanted::tables(spec.routes.iter().map(|route| (&*route.schema, &*route.table))),
+        wanted: Tables::named(spec.routes.iter().map(|route| (&*route.schema, &*route.table))),
         topics,
         start: match config.kafka.start {
             crate::config::kafka::Start::Earliest => kafka::Start::Earliest,
@@ -70,7 +69,7 @@ pub fn reading_options(config: &Config) -> kafka::Options {
     kafka::Options {
         brokers: config.kafka.brokers.clone(),
         group: "afterwrite.reader".to_owned(),
-        wanted: Wanted::everything(),
+        wanted: Tables::all(),
         topics: Vec::new(),
         start: kafka::Start::Latest,
         properties: properties(config),

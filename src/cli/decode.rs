@@ -18,8 +18,8 @@ use thiserror::Error;
 use crate::cli::decoded::Line;
 use crate::decode::options::Options;
 use crate::decode::schema::SchemaDocument;
+use crate::decode::tables::Tables;
 use crate::decode::unknown::Unknown;
-use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
 use crate::event::delivery::{Content, RawRecord};
 
@@ -123,7 +123,7 @@ fn open(path: &PathBuf) -> Result<Box<dyn BufRead>, Error> {
 fn decode(decoder: &Decoder, schemas: &SchemaFile, topic: &str, record: &RawRecord) -> Content {
     let mut unknown = Vec::new();
     loop {
-        match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
+        match decoder.decode_despite(topic, record, &Tables::all(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match schemas.document(id) {
                 // A schema that cannot be used is the reason of the next round.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::decode::json::are_printed_alike;
 use crate::decode::placeholder::Toast;
+use crate::decode::scan::are_printed_alike;
 use crate::decode::types::{self, Meaning};
 
 /// A type, with what its name means.

@@ -10,8 +10,8 @@ use crate::decode::memo::Topic;
 use crate::decode::moved;
 use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
+use crate::decode::tables::Tables;
 use crate::decode::types::Budget;
-use crate::decode::wanted::Wanted;
 use crate::event::change::{Before, Change, ChangeEvent};
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::key::Key;
@@ -111,7 +111,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) placeholder: &'a Placeholder,
     pub(crate) topic: &'a Topic,
     pub(crate) raw: &'a RawRecord,
-    pub(crate) wanted: &'a Wanted,
+    pub(crate) wanted: &'a Tables,
 }
 
 /// Turns an envelope into an event, or into the reason why it wakes nobody. The key is read only when it is needed.
@@ -144,7 +144,7 @@ pub(crate) fn content<E: From<String>>(
                 .into(),
         );
     }
-    if !surroundings.wanted.takes(&source.schema, &source.table) {
+    if !surroundings.wanted.contains(&source.schema, &source.table) {
         return Ok(Content::Skip(SkipReason::Unrouted));
     }
     let origin = surroundings.topic.origin(source);

@@ -11,7 +11,7 @@ use crate::decode::connect::{Field, Kind, Struct, Type};
 use crate::decode::decimal;
 use crate::decode::old_row::OldRow;
 use crate::decode::placeholder;
-use crate::decode::scan::{Broken, Quoted, Scanner};
+use crate::decode::scan::{Broken, Quoted, Scanner, are_printed_alike};
 use crate::decode::types::{self, Budget, Meaning, Sent};
 use crate::event::modes::Modes;
 use crate::event::row::{Row, RowBuilder, Value};
@@ -82,12 +82,6 @@ fn field<'s>(row: &'s Struct, column: &str, place: usize) -> Option<&'s Field> {
         Some(field) if std::ptr::eq(&*field.name, column) => Some(field),
         _ => row.field(column, place),
     }
-}
-
-/// Whether names stand in JSON as they read. Those that do not are not known beforehand: with an escape in it, the text of
-/// one name is another name.
-pub(crate) fn are_printed_alike(names: &[Arc<str>]) -> bool {
-    !names.iter().any(|name| name.contains(['"', '\\']))
 }
 
 fn broken(problem: Broken) -> String {

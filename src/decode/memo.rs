@@ -9,10 +9,10 @@ use std::sync::{Arc, RwLock};
 
 use crate::decode::connect::{self, Struct, Type};
 use crate::decode::debezium::Kind;
-use crate::decode::json;
 use crate::decode::old_row;
+use crate::decode::scan;
 use crate::decode::source_block::Source;
-use crate::decode::wanted::Wanted;
+use crate::decode::tables::Tables;
 use crate::event::change::Origin;
 use crate::event::row::Row;
 
@@ -105,11 +105,11 @@ impl Topics {
 
 impl Topic {
     /// Whether changes of the table that the topic's last record was of are wanted; a topic holds one table, mostly.
-    pub(crate) fn is_wanted(&self, wanted: &Wanted) -> bool {
+    pub(crate) fn is_wanted(&self, wanted: &Tables) -> bool {
         let origin = read(&self.origin);
         origin
             .as_ref()
-            .is_some_and(|origin| wanted.takes(&origin.schema, &origin.table))
+            .is_some_and(|origin| wanted.contains(&origin.schema, &origin.table))
     }
 
     /// The origin of a record, sharing its names with the last one of the topic.
@@ -163,7 +163,7 @@ impl Side {
 
     /// Remembers the names of a row, where they differ from `known`.
     pub(crate) fn remember_names(&self, known: &Arc<[Arc<str>]>, row: &Row) {
-        if !Arc::ptr_eq(known, row.names()) && json::are_printed_alike(row.names()) {
+        if !Arc::ptr_eq(known, row.names()) && scan::are_printed_alike(row.names()) {
             *write(&self.names) = Arc::clone(row.names());
         }
     }

@@ -44,7 +44,6 @@ mod types;
 
 pub mod canonical;
 mod memo;
-pub mod wanted;
 
 pub mod unknown;
 
@@ -64,9 +63,9 @@ use crate::decode::memo::{Topic, Topics};
 use crate::decode::options::Options;
 use crate::decode::placeholder::Placeholder;
 use crate::decode::schema::{SchemaDocument, SchemaError, WriterSchema};
+use crate::decode::tables::Tables;
 use crate::decode::types::Budget;
 use crate::decode::unknown::Unknown;
-use crate::decode::wanted::Wanted;
 use crate::event::delivery::{Content, RawRecord, SkipReason};
 use crate::event::row::Row;
 
@@ -128,7 +127,7 @@ impl Decoder {
 
     /// Decodes one record, whatever table it is of.
     pub fn decode(&self, topic: &str, record: &RawRecord) -> Decoded {
-        self.decode_despite(topic, record, &Wanted::everything(), &[])
+        self.decode_despite(topic, record, &Tables::all(), &[])
     }
 
     /// Decodes one record of a wanted table although these schemas do not exist: a record that needs one of them
@@ -138,7 +137,7 @@ impl Decoder {
     /// is told by its end, from the source block on: right for every record that is JSON. One that is not, such as one with
     /// a damaged row, may be unrouted here and [`Content::Undecodable`] for whoever wants the table; nobody who gets it as
     /// unrouted would have read the row. All other records are told apart as [`Decoder::decode`] does.
-    pub fn decode_despite(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[Unknown]) -> Decoded {
+    pub fn decode_despite(&self, topic: &str, record: &RawRecord, wanted: &Tables, unknown: &[Unknown]) -> Decoded {
         match self.content(topic, record, wanted, unknown) {
             Ok(content) => Decoded::Content(content),
             Err(Stop::Missing(id)) => Decoded::MissingSchema(id),
@@ -178,7 +177,7 @@ impl Decoder {
         }
     }
 
-    fn content(&self, topic: &str, record: &RawRecord, wanted: &Wanted, unknown: &[Unknown]) -> Result<Content, Stop> {
+    fn content(&self, topic: &str, record: &RawRecord, wanted: &Tables, unknown: &[Unknown]) -> Result<Content, Stop> {
         let value = match &record.value {
             Some(value) if !value.is_empty() => value,
             _ => return Ok(Content::Skip(SkipReason::Tombstone)),
@@ -305,12 +304,12 @@ fn of_avro<'a>(schema: &'a WriterSchema, body: &'a [u8]) -> Result<Found<'a>, St
 
 /// The envelope of a change that nobody wants, without rows, which are not even walked over; `None` when it is anything
 /// else, or may be.
-fn unwanted<'a>(payload: &'a Payload<'a>, wanted: &Wanted) -> Option<Envelope<'a>> {
+fn unwanted<'a>(payload: &'a Payload<'a>, wanted: &Tables) -> Option<Envelope<'a>> {
     if !matches!(payload.kind(), Some(Kind::Change) | None) {
         return None;
     }
     let envelope = Shape::of_end(payload.text)?.envelope().ok()?;
-    (!wanted.takes(&envelope.source.schema, &envelope.source.table)).then_some(envelope)
+    (!wanted.contains(&envelope.source.schema, &envelope.source.table)).then_some(envelope)
 }
 
 fn of_json<'a>(

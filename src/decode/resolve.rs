@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::decode::registry::{Fetched, Registry};
 use crate::decode::schema::SchemaDocument;
+use crate::decode::tables::Tables;
 use crate::decode::unknown::Unknown;
-use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder};
 use crate::event::delivery::{Content, RawRecord};
 
@@ -50,7 +50,7 @@ pub async fn schema(registry: &Registry, id: u32) -> Result<Arc<SchemaDocument>,
 pub async fn content(decoder: &Decoder, registry: Option<&Registry>, topic: &str, record: &RawRecord) -> Content {
     let mut unknown: Vec<Unknown> = Vec::new();
     loop {
-        let id = match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
+        let id = match decoder.decode_despite(topic, record, &Tables::all(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => id,
         };

@@ -5,6 +5,7 @@
 //! here allocates, and nesting is bounded. Texts of errors tell a place, never what stands there.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Values nest at most this deep, as in `serde_json`.
 const DEPTH_MAX: u32 = 127;
@@ -318,6 +319,12 @@ impl<'a> Scanner<'a> {
     pub(crate) fn broken<T>(&self) -> Result<T, Broken> {
         Err(Broken(self.at))
     }
+}
+
+/// Whether names stand in JSON as they read. Those that do not are not known beforehand: with an escape in it, the text of
+/// one name is another name.
+pub(crate) fn are_printed_alike(names: &[Arc<str>]) -> bool {
+    !names.iter().any(|name| name.contains(['"', '\\']))
 }
 
 /// Whether two pieces of the same length are the same. Names are short: most are compared in two steps and no call.

@@ -1,4 +1,5 @@
-//! Sets of tables, named one by one or by patterns.
+//! Sets of tables, named one by one or by patterns: those whose changes somebody wants, those that steer a connector, those
+//! that send whole old rows.
 
 /// A set of tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -7,6 +8,7 @@ pub struct Tables(Vec<Table>);
 /// One table, or all that match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Table {
+    Any,
     Named {
         schema: String,
         table: String,
@@ -19,6 +21,11 @@ enum Table {
 }
 
 impl Tables {
+    /// Every table, and logical messages, whose schema and table are empty.
+    pub fn all() -> Self {
+        Self(vec![Table::Any])
+    }
+
     /// The tables that match one of these patterns, `schema.table`, in which `*` stands for any text. A pattern without a
     /// dot matches the table's name in any schema.
     pub fn like<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Self {
@@ -44,6 +51,7 @@ impl Tables {
     /// Whether a table is one of them.
     pub fn contains(&self, schema: &str, table: &str) -> bool {
         self.0.iter().any(|member| match member {
+            Table::Any => true,
             Table::Named {
                 schema: in_schema,
                 table: named,
@@ -105,6 +113,8 @@ mod tests {
         ] {
             assert_eq!(like.contains(schema, table), expected, "{schema}.{table}");
         }
+        assert!(Tables::all().contains("", "") && Tables::all().contains("any", "thing"));
+        assert!(!Tables::default().contains("any", "thing"));
         let named = Tables::named([("a.b", "c*")]);
         assert!(named.contains("a.b", "c*"));
         assert!(!named.contains("a.b", "cd"));

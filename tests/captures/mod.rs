@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use afterwrite::decode::options::Options;
 use afterwrite::decode::schema::SchemaDocument;
 use afterwrite::decode::tables::Tables;
-use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::delivery::{Content, RawRecord};
 use base64::Engine;
@@ -136,11 +135,11 @@ impl Capture {
         for id in self.schemas.ids() {
             decoder.learn(id, &self.schemas.document(id)).unwrap();
         }
-        let content =
-            |record: &Captured| match decoder.decode_despite(&record.topic, &record.raw, &Wanted::everything(), &[]) {
-                Decoded::Content(content) => content,
-                Decoded::MissingSchema(id) => panic!("schema {id} was not captured"),
-            };
+        let content = |record: &Captured| match decoder.decode_despite(&record.topic, &record.raw, &Tables::all(), &[])
+        {
+            Decoded::Content(content) => content,
+            Decoded::MissingSchema(id) => panic!("schema {id} was not captured"),
+        };
         self.records.iter().map(|record| (record, content(record))).collect()
     }
 }

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use afterwrite::decode::canonical::Canonical;
 use afterwrite::decode::options::{Format, Options};
+use afterwrite::decode::tables::Tables;
 use afterwrite::decode::unknown::Unknown;
-use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::delivery::{Content, RawRecord};
 use tokio::time::Instant;
@@ -130,7 +130,7 @@ fn decoder(format: Format) -> Decoder {
 fn decoded(decoder: &Decoder, corpus: &Corpus, topic: &str, record: &RawRecord) -> Content {
     let mut unknown = Vec::new();
     loop {
-        match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
+        match decoder.decode_despite(topic, record, &Tables::all(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match corpus.schema(id) {
                 Some(document) => decoder.learn(id, document).unwrap(),

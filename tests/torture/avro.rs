@@ -6,8 +6,8 @@ use afterwrite::decode::Decoded;
 use afterwrite::decode::Decoder;
 use afterwrite::decode::options::{Format, Options};
 use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::tables::Tables;
 use afterwrite::decode::unknown::Unknown;
-use afterwrite::decode::wanted::Wanted;
 use afterwrite::event::delivery::{Content, RawRecord};
 use serde_json::{Value as Json, json};
 
@@ -50,7 +50,7 @@ fn t61_a_schema_that_appears_late_is_used_and_one_that_never_does_is_said() {
     let decoder = auto();
     let raw = written(7, &[2]);
     assert_eq!(outcome(&decoder, TOPIC, &raw), "missing 7");
-    let despite = decoder.decode_despite(TOPIC, &raw, &Wanted::everything(), &[Unknown::schema(7)]);
+    let despite = decoder.decode_despite(TOPIC, &raw, &Tables::all(), &[Unknown::schema(7)]);
     assert!(matches!(&despite, Decoded::Content(Content::Undecodable(reason)) if reason.contains("no schema 7")));
     assert_eq!(outcome(&decoder, TOPIC, &raw), "missing 7", "nothing was remembered");
     decoder.learn(7, &written_schema("app.s.t", INT)).unwrap();

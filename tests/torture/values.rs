@@ -1,9 +1,9 @@
 //! Values at the ends of what their types can hold.
 
+use afterwrite::decode::Decoded;
 use afterwrite::decode::Decoder;
 use afterwrite::decode::options::{IntervalMode, Options, TimePrecision};
 use afterwrite::decode::tables::Tables;
-use afterwrite::decode::{Decoded, wanted::Wanted};
 use afterwrite::event::delivery::{Content, RawRecord};
 use afterwrite::event::typed::{Bits, Column, Date, Decimal, Document, Interval, Point, Time, Timestamp};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ fn typed<T: DeserializeOwned>(options: Options, columns: &str) -> Result<T, Stri
     let text = format!(
         r#"{{"op":"c","source":{{"connector":"postgresql","schema":"public","table":"t","lsn":1}},"after":{columns}}}"#
     );
-    let decoded = Decoder::new(options).decode_despite(TOPIC, &record("", &text), &Wanted::everything(), &[]);
+    let decoded = Decoder::new(options).decode_despite(TOPIC, &record("", &text), &Tables::all(), &[]);
     match decoded {
         Decoded::Content(Content::Change(event)) => event.after_as().map_err(|error| error.to_string()),
         other => panic!("not a change: {other:?}"),

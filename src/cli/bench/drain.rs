@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::registry::client::RegistrySettings;
-use crate::decode::wanted::Wanted;
+use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::engine::retry::Policy;
@@ -347,7 +347,7 @@ fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &
     kafka::Options {
         brokers: cluster.brokers.clone(),
         group: group.to_owned(),
-        wanted: Wanted::everything(),
+        wanted: Tables::all(),
         topics: args.topics.clone(),
         start: kafka::Start::Earliest,
         properties: cluster.properties.clone(),

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::decode::registry::Registry;
 use crate::decode::schema::SchemaDocument;
+use crate::decode::tables::Tables;
 use crate::decode::unknown::Unknown;
-use crate::decode::wanted::Wanted;
 use crate::decode::{Decoded, Decoder, resolve};
 use crate::event::delivery::{Content, Delivery, Position, RawRecord, SourceCommand, SourceEvent, SourcePartition};
 use crate::source::kafka::client::Polled;
@@ -29,7 +29,7 @@ const UNKNOWN_MAX: usize = 1_024;
 /// The task's state.
 pub(super) struct Decoding {
     decoder: Arc<Decoder>,
-    wanted: Wanted,
+    wanted: Tables,
     registry: Option<Arc<Registry>>,
     polled: mpsc::Receiver<Vec<Polled>>,
     events: mpsc::Sender<SourceEvent>,
@@ -52,7 +52,7 @@ struct Stall {
 impl Decoding {
     pub(super) fn new(
         decoder: Arc<Decoder>,
-        wanted: Wanted,
+        wanted: Tables,
         registry: Option<Arc<Registry>>,
         polled: mpsc::Receiver<Vec<Polled>>,
         events: mpsc::Sender<SourceEvent>,

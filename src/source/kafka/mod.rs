@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
-use crate::decode::wanted::Wanted;
+use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent};
 use crate::ledger::claims::Claims;
 
@@ -47,7 +47,7 @@ pub struct Options {
     /// The consumer group.
     pub group: String,
     /// The tables whose changes are read; those of others are skipped.
-    pub wanted: Wanted,
+    pub wanted: Tables,
     /// The topics; those that do not exist yet are picked up when they appear.
     pub topics: Vec<String>,
     /// Where a group that never ran starts.

@@ -13,8 +13,8 @@ use std::sync::LazyLock;
 use afterwrite::decode::canonical::Canonical;
 use afterwrite::decode::options::{BinaryMode, DecimalMode, Format, IntervalMode, Options, TimePrecision};
 use afterwrite::decode::schema::SchemaDocument;
+use afterwrite::decode::tables::Tables;
 use afterwrite::decode::unknown::Unknown;
-use afterwrite::decode::wanted::Wanted;
 use afterwrite::decode::{Decoded, Decoder};
 use afterwrite::event::change::ChangeEvent;
 use afterwrite::event::delivery::{Content, RawRecord};
@@ -252,7 +252,7 @@ fn agrees(answer: &Content, options: Options, topic: &str, record: &RawRecord) {
 fn content(decoder: &Decoder, topic: &str, record: &RawRecord) -> Content {
     let mut unknown = Vec::new();
     loop {
-        match decoder.decode_despite(topic, record, &Wanted::everything(), &unknown) {
+        match decoder.decode_despite(topic, record, &Tables::all(), &unknown) {
             Decoded::Content(content) => return content,
             Decoded::MissingSchema(id) => match schemas().get(&id) {
                 Some(document) => decoder.learn(id, document).expect("a captured schema can be used"),
