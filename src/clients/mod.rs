@@ -1,4 +1,5 @@
-//! What the worker calls outside of Postgres and Kafka: a mail server, other people's HTTP endpoints, Kafka Connect.
+//! What the worker calls outside of Postgres: a mail server, other people's HTTP endpoints, Kafka Connect, and what several
+//! parts ask a Kafka broker.
 //!
 //! A client reports what happened and never decides what follows from it; that is the caller's part.
 
@@ -7,3 +8,5 @@ pub mod mailer;
 pub mod webhook;
 
 pub mod connect;
+
+pub(crate) mod kafka;

@@ -16,15 +16,10 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 
+use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, hide_value, is_between_leaders};
 use crate::dead_letter::state::Place;
-use crate::dead_letter::topic::{Options, client_config, hide_value};
+use crate::dead_letter::topic::{Options, client_config};
 use crate::event::delivery::RawRecord;
-
-/// Longest time for one question to the broker.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pause before a partition that has no leader is asked again.
-const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Letters that are read ahead of whoever asked for them.
 const AHEAD_MAX: usize = 16;
@@ -240,21 +235,9 @@ impl Reader {
         }
     }
 
-    /// The first offset of a partition and the one after its last. A partition whose leader is being chosen, as in the
-    /// moments after its topic was made, is asked again.
+    /// The first offset of a partition and the one after its last.
     fn bounds(&self, partition: i32) -> Result<(i64, i64), Error> {
-        let topic = self.topic.as_str();
-        let deadline = Instant::now() + QUESTION_TIMEOUT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.consumer.fetch_watermarks(topic, partition, left) {
-                Err(error) if is_between_leaders(&error) && left > LEADER_PAUSE => {
-                    tracing::debug!(topic, partition, "waiting for the partition's leader");
-                    std::thread::park_timeout(LEADER_PAUSE);
-                }
-                answer => return answer.map_err(|source| self.failed(source)),
-            }
-        }
+        bounds(&self.consumer, &self.topic, partition).map_err(|source| self.failed(source))
     }
 
     fn assign(&self, partitions: &[(i32, Offset)]) -> Result<(), Error> {
@@ -265,14 +248,6 @@ impl Reader {
         }
         self.consumer.assign(&list).map_err(|source| self.failed(source))
     }
-}
-
-/// Whether the broker that was asked is not the partition's leader yet, or not any more.
-fn is_between_leaders(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
-    )
 }
 
 fn is_unknown(error: &KafkaError) -> bool {
@@ -304,18 +279,6 @@ fn stored(message: &BorrowedMessage<'_>) -> Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_partition_between_two_leaders_is_asked_again() {
-        for (code, expected) in [
-            (RDKafkaErrorCode::NotLeaderForPartition, true),
-            (RDKafkaErrorCode::LeaderNotAvailable, true),
-            (RDKafkaErrorCode::UnknownTopicOrPartition, false),
-            (RDKafkaErrorCode::TopicAuthorizationFailed, false),
-        ] {
-            assert_eq!(is_between_leaders(&KafkaError::MetadataFetch(code)), expected, "{code}");
-        }
-    }
 
     #[test]
     fn a_broker_that_is_away_is_not_taken_for_a_letter_that_is_gone() {

@@ -9,6 +9,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use sqlx::postgres::PgPool;
 
+use crate::clients::kafka::hide_value;
 use crate::dead_letter::state::{self, Place};
 use crate::dead_letter::{headers, topic};
 use crate::engine::letter::{BuryError, Letter, Letters};
@@ -45,7 +46,7 @@ impl KafkaLetters {
             .set("message.max.bytes", options.message_bytes_max.to_string())
             .set("linger.ms", "0")
             .create()
-            .map_err(topic::hide_value)?;
+            .map_err(hide_value)?;
         Ok(Self {
             producer,
             pool,

@@ -19,9 +19,9 @@ pub(crate) const LAYERS: [(&str, &[&str]); 16] = [
     // The engine decides about deliveries; where they come from and go to is plugged in above it.
     ("engine", &["event", "ledger", "handler", "router"]),
     ("decode", &["event"]),
-    ("source", &["event", "decode", "ledger"]),
+    ("source", &["event", "decode", "ledger", "clients"]),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
-    ("dead_letter", &["event", "ledger", "decode", "engine"]),
+    ("dead_letter", &["event", "ledger", "decode", "engine", "clients"]),
     ("clients", &[]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),

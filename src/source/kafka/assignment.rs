@@ -13,10 +13,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clients::kafka::QUESTION_TIMEOUT;
 use crate::event::delivery::SourcePartition;
 use crate::ledger::claims::{Claim, Claims};
 use crate::source::kafka::Start;
-use crate::source::kafka::client::{Client, QUESTION_TIMEOUT};
+use crate::source::kafka::client::Client;
 
 /// Pause between tries to reach Postgres or the broker while partitions wait for their claims.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -328,16 +327,3 @@ pub(super) fn config(options: &Options) -> ClientConfig {
     config.set_log_level(level);
     config
 }
-
-/// The error without the value of the property that was refused: it may be a password under a mistyped name.
-pub(super) fn hide_value(error: KafkaError) -> KafkaError {
-    match error {
-        KafkaError::ClientConfig(result, description, name, _) => {
-            KafkaError::ClientConfig(result, description, name, "(hidden)".to_owned())
-        }
-        other => other,
-    }
-}
-
-/// How long a question to the broker may take inside a callback.
-pub(super) const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,19 +8,16 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
+use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, hide_value};
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
-use crate::source::kafka::client::{QUESTION_TIMEOUT, config, hide_value};
+use crate::source::kafka::client::config;
 use crate::source::kafka::{Options, poll};
 
 /// How often topics that are new are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-
-/// Pause before a partition that has no leader is asked again.
-const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where following begins in the topics that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +146,8 @@ impl Follower {
                     continue;
                 }
                 // An explicit end: "end" would be resolved at the first fetch, and what is written before it be missed.
-                let (low, high) = self.bounds(topic.name(), partition.id())?;
+                let bounds = bounds(&self.consumer, topic.name(), partition.id());
+                let (low, high) = bounds.map_err(|source| self.failed(source))?;
                 let offset = Offset::Offset(if from == From::Beginning { low } else { high });
                 list.add_partition_offset(topic.name(), partition.id(), offset)
                     .map_err(|source| self.failed(source))?;
@@ -164,49 +162,10 @@ impl Follower {
             .map_err(|source| self.failed(source))
     }
 
-    /// The first offset of a partition and the one after its last. A partition whose leader is being chosen, as in the
-    /// moments after its topic was made, is asked again.
-    fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
-        let deadline = Instant::now() + QUESTION_TIMEOUT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.consumer.fetch_watermarks(topic, partition, left) {
-                Err(error) if is_between_leaders(&error) && left > LEADER_PAUSE => {
-                    std::thread::park_timeout(LEADER_PAUSE);
-                }
-                answer => return answer.map_err(|source| self.failed(source)),
-            }
-        }
-    }
-
     fn failed(&self, source: KafkaError) -> Error {
         Error::Read {
             topics: self.name.clone(),
             source,
-        }
-    }
-}
-
-/// Whether the broker that was asked is not the partition's leader yet, or not any more.
-fn is_between_leaders(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_partition_between_two_leaders_is_asked_again() {
-        for (code, expected) in [
-            (RDKafkaErrorCode::NotLeaderForPartition, true),
-            (RDKafkaErrorCode::LeaderNotAvailable, true),
-            (RDKafkaErrorCode::TopicAuthorizationFailed, false),
-        ] {
-            assert_eq!(is_between_leaders(&KafkaError::MetadataFetch(code)), expected, "{code}");
         }
     }
 }

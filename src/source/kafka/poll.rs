@@ -18,6 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clients::kafka::hide_value;
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
 use crate::ledger::claims::Claims;
 use crate::source::kafka::client::{self, Callbacks, Client, Polled};
@@ -109,7 +110,7 @@ impl Poller {
         );
         client::config(&self.options)
             .create_with_context(callbacks)
-            .map_err(client::hide_value)
+            .map_err(hide_value)
     }
 
     /// Polls until told to leave. A client that fails for good ends its epochs and is built anew.

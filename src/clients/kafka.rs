@@ -1,0 +1,77 @@
+//! What is asked of a broker in more than one place, and what may be said of its client's errors.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::Instant;
+
+/// Longest time for one question to the broker.
+pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause before a partition that has no leader is asked again.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
+
+/// The first offset of a partition and the one after its last. A partition whose leader is being chosen, as in the moments
+/// after its topic was made, is asked again. Blocks for at most [`QUESTION_TIMEOUT`].
+///
+/// # Errors
+/// When the broker does not answer, or refuses.
+pub(crate) fn bounds(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+    let deadline = Instant::now() + QUESTION_TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match consumer.fetch_watermarks(topic, partition, left) {
+            Err(error) if is_between_leaders(&error) && left > LEADER_PAUSE => {
+                tracing::debug!(topic, partition, "waiting for the partition's leader");
+                std::thread::park_timeout(LEADER_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the broker that was asked is not the partition's leader yet, or not any more.
+pub(crate) fn is_between_leaders(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+    )
+}
+
+/// The error without the value of the property that was refused: it may be a password under a mistyped name.
+pub(crate) fn hide_value(error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::ClientConfig(result, description, name, _) => {
+            KafkaError::ClientConfig(result, description, name, "(hidden)".to_owned())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::ClientConfig;
+
+    use super::*;
+
+    #[test]
+    fn only_a_partition_between_two_leaders_is_asked_again() {
+        for (code, expected) in [
+            (RDKafkaErrorCode::NotLeaderForPartition, true),
+            (RDKafkaErrorCode::LeaderNotAvailable, true),
+            (RDKafkaErrorCode::UnknownTopicOrPartition, false),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, false),
+        ] {
+            assert_eq!(is_between_leaders(&KafkaError::MetadataFetch(code)), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_refused_property_is_named_without_its_value() {
+        let made: KafkaResult<BaseConsumer> = ClientConfig::new().set("sasl.pasword", "hunter2").create();
+        let said = hide_value(made.map(|_| ()).unwrap_err()).to_string();
+        assert!(said.contains("sasl.pasword") && !said.contains("hunter2"), "{said}");
+    }
+}
