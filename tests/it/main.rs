@@ -48,6 +48,8 @@ mod ledger;
 
 mod replays;
 
+mod old_rows;
+
 mod torture;
 
 #[cfg(test)]
