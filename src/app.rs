@@ -182,7 +182,7 @@ impl Group {
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
         let setup = Setup {
             group: group.as_str().into(),
-            limits: options::limits(&settings, config, &spec),
+            limits: options::limits(config, &group, &spec),
             router: Arc::new(router),
             resources: Resources { pool, effects },
             letters: Arc::new(letters),

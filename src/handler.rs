@@ -361,6 +361,11 @@ impl Context {
         }))
     }
 
+    /// Whether [`Context::once`] found that everything was done before.
+    pub(crate) fn found_all_done(&self) -> bool {
+        self.transaction.is_some() && !self.worked
+    }
+
     /// Commits what [`Context::once`] opened. Called by whoever ran the handler, never by the handler.
     ///
     /// # Errors

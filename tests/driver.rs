@@ -13,6 +13,7 @@ use afterwrite::engine::counts::Counts;
 use afterwrite::engine::driver::{self, Channels, Owned, Setup, Times};
 use afterwrite::engine::letter::{BuryError, Letter, Letters};
 use afterwrite::engine::retry::{Class, Policy};
+use afterwrite::engine::suspend::SuspendPolicy;
 use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::event::delivery::{
     Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
@@ -176,6 +177,9 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
             window_bytes_max: 1 << 20,
             handlers: vec![HandlerLimits {
                 coalesce_max: 1,
+                running_max: 4,
+                starts_per_second_max: None,
+                suspend: SuspendPolicy::default(),
                 policy: Policy {
                     attempts_max: 1,
                     first_wait: Duration::from_millis(1),

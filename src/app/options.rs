@@ -12,6 +12,7 @@ use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::retry::Policy;
+use crate::engine::suspend::SuspendPolicy;
 use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
 
@@ -82,23 +83,47 @@ fn properties(config: &Config) -> Vec<(String, String)> {
     config.kafka.properties.0.iter().map(exposed).collect()
 }
 
-pub(super) fn limits(settings: &EngineSettings, config: &Config, spec: &Spec) -> Limits {
+/// The limits of a group of one handler.
+pub(super) fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
+    let settings = config.engine_of(group);
     let own = config.handlers.get(&spec.name);
+    let coalesce_max = own.and_then(|own| own.coalesce_max).unwrap_or(spec.coalesce_max);
+    let handler = handler_limits(&config.engine_of_handler(group, &spec.name));
     Limits {
         running_max: settings.lanes_max,
         window_events_max: settings.window_events_max,
         window_bytes_max: settings.window_bytes_max,
         handlers: vec![HandlerLimits {
-            coalesce_max: own.and_then(|own| own.coalesce_max).unwrap_or(spec.coalesce_max).max(1),
-            policy: Policy {
-                attempts_max: settings.attempts_max,
-                first_wait: Duration::from_millis(settings.wait_first_ms),
-                factor: settings.wait_factor,
-                wait_max: Duration::from_millis(settings.wait_ms_max),
-                asked_wait_max: Duration::from_millis(settings.asked_wait_ms_max),
-                outage_wait_max: Duration::from_millis(settings.outage_wait_ms_max),
-            },
+            coalesce_max: coalesce_max.max(1),
+            starts_per_second_max: own.and_then(|own| own.starts_per_second_max),
+            ..handler
         }],
+    }
+}
+
+/// The limits of a handler that takes one event a call, as often as it can.
+pub fn handler_limits(settings: &EngineSettings) -> HandlerLimits {
+    let milliseconds = Duration::from_millis;
+    HandlerLimits {
+        coalesce_max: 1,
+        running_max: settings.lanes_max,
+        starts_per_second_max: None,
+        suspend: SuspendPolicy {
+            attempts_min: settings.suspend_attempts_min,
+            attempts_window: milliseconds(settings.suspend_attempts_window_ms),
+            silence: milliseconds(settings.suspend_silence_ms),
+            jobs_min: settings.suspend_jobs_min,
+            jobs_window: milliseconds(settings.suspend_jobs_window_ms),
+        },
+        policy: Policy {
+            attempts_max: settings.attempts_max,
+            first_wait: milliseconds(settings.wait_first_ms),
+            factor: settings.wait_factor,
+            wait_max: milliseconds(settings.wait_ms_max),
+            asked_wait_max: milliseconds(settings.asked_wait_ms_max),
+            outage_wait_max: milliseconds(settings.outage_wait_ms_max),
+            exhausted_alone_after: milliseconds(settings.exhausted_alone_after_ms),
+        },
     }
 }
 

@@ -198,6 +198,13 @@ fn check_engine(section: &str, engine: &Engine, connect_timeout_ms: u64, refusal
     refusals.at_least(engine.asked_wait_ms_max, 1, path("asked_wait_ms_max"));
     refusals.at_least(engine.outage_wait_ms_max, 100, path("outage_wait_ms_max"));
     refusals.at_least(engine.attempt_timeout_ms, 1, path("attempt_timeout_ms"));
+    let windows = [
+        ("suspend_attempts_window_ms", engine.suspend_attempts_window_ms),
+        ("suspend_jobs_window_ms", engine.suspend_jobs_window_ms),
+    ];
+    for (key, window) in windows {
+        refusals.at_least(window, 1_000, path(key));
+    }
     refusals.unless(
         (1..=10_000).contains(&engine.lanes_max),
         path("lanes_max"),
@@ -268,7 +275,34 @@ fn check_handlers(config: &Config, refusals: &mut Refusals) {
         if let Some(events) = handler.coalesce_max {
             refusals.at_least(events as u64, 1, path("coalesce_max"));
         }
+        if let Some(attempts) = handler.attempts_max {
+            refusals.at_least(attempts.into(), 1, path("attempts_max"));
+        }
+        if let Some(lanes) = handler.lanes_max {
+            refusals.at_least(lanes as u64, 1, path("lanes_max"));
+        }
+        if let Some(starts) = handler.starts_per_second_max {
+            refusals.at_least(starts.into(), 1, path("starts_per_second_max"));
+        }
+        check_handler_waits(config, name, refusals);
     }
+}
+
+/// The waits of a handler, where it has its own: together with those it takes over.
+fn check_handler_waits(config: &Config, name: &str, refusals: &mut Refusals) {
+    let path = |key: &str| format!("handlers.{name}.{key}");
+    let engine = config.engine_of_handler(name, name);
+    refusals.at_least(engine.wait_first_ms, 1, path("wait_first_ms"));
+    refusals.unless(
+        (1..=100).contains(&engine.wait_factor),
+        path("wait_factor"),
+        "it must lie between 1 and 100",
+    );
+    refusals.unless(
+        engine.wait_ms_max >= engine.wait_first_ms,
+        path("wait_ms_max"),
+        format!("it is shorter than the first wait of {} ms", engine.wait_first_ms),
+    );
 }
 
 fn check_dead_letters(config: &Config, refusals: &mut Refusals) {

@@ -22,6 +22,18 @@ pub struct Engine {
     pub asked_wait_ms_max: u64,
     /// Longest wait for something that does not answer, and for a dead letter that could not be written.
     pub outage_wait_ms_max: u64,
+    /// A job that no other lane of its handler outdid since it failed is not exhausted for so long.
+    pub exhausted_alone_after_ms: u64,
+    /// A handler is suspended when half of at least so many attempts within a window fail; 0 switches that off.
+    pub suspend_attempts_min: u32,
+    /// The window of these attempts.
+    pub suspend_attempts_window_ms: u64,
+    /// A handler of which several lanes fail, and nothing works for so long, is suspended; 0 switches that off.
+    pub suspend_silence_ms: u64,
+    /// A handler is suspended when half of at least so many jobs within a window fail for good; 0 switches that off.
+    pub suspend_jobs_min: u32,
+    /// The window of these jobs.
+    pub suspend_jobs_window_ms: u64,
     /// How long one attempt may take, where neither the group's section, the handler's, nor the handler itself says so.
     pub attempt_timeout_ms: u64,
     /// Lanes of one group that run at once.
@@ -51,6 +63,12 @@ impl Default for Engine {
             wait_ms_max: 300_000,
             asked_wait_ms_max: 300_000,
             outage_wait_ms_max: 30_000,
+            exhausted_alone_after_ms: 3_600_000,
+            suspend_attempts_min: 20,
+            suspend_attempts_window_ms: 30_000,
+            suspend_silence_ms: 30_000,
+            suspend_jobs_min: 100,
+            suspend_jobs_window_ms: 60_000,
             attempt_timeout_ms: 30_000,
             lanes_max: 10,
             connections_max: None,
@@ -106,6 +124,18 @@ pub struct HandlerSettings {
     pub attempt_timeout_ms: Option<u64>,
     /// Events of one ordering key that one call may take.
     pub coalesce_max: Option<usize>,
+    /// Instead of the group's [`Engine::attempts_max`].
+    pub attempts_max: Option<u32>,
+    /// Instead of the group's [`Engine::wait_first_ms`].
+    pub wait_first_ms: Option<u64>,
+    /// Instead of the group's [`Engine::wait_factor`].
+    pub wait_factor: Option<u32>,
+    /// Instead of the group's [`Engine::wait_ms_max`].
+    pub wait_ms_max: Option<u64>,
+    /// Lanes of this handler that run at once, where that is fewer than the group's.
+    pub lanes_max: Option<usize>,
+    /// Calls that may start within a second; without it, as many as there is work for.
+    pub starts_per_second_max: Option<u32>,
 }
 
 impl Default for HandlerSettings {
@@ -114,6 +144,12 @@ impl Default for HandlerSettings {
             enabled: true,
             attempt_timeout_ms: None,
             coalesce_max: None,
+            attempts_max: None,
+            wait_first_ms: None,
+            wait_factor: None,
+            wait_ms_max: None,
+            lanes_max: None,
+            starts_per_second_max: None,
         }
     }
 }
@@ -138,6 +174,22 @@ impl Config {
         let of_handler = self.handlers.get(handler).and_then(|own| own.attempt_timeout_ms);
         let of_group = || self.group(group).and_then(|own| own.attempt_timeout_ms);
         of_handler.or_else(of_group).map(Duration::from_millis)
+    }
+
+    /// What a handler has: that of its group with its own `[handlers.NAME]` on top.
+    pub fn engine_of_handler(&self, group: &str, handler: &str) -> Engine {
+        let engine = self.engine_of(group);
+        let Some(own) = self.handlers.get(handler) else {
+            return engine;
+        };
+        Engine {
+            attempts_max: own.attempts_max.unwrap_or(engine.attempts_max),
+            wait_first_ms: own.wait_first_ms.unwrap_or(engine.wait_first_ms),
+            wait_factor: own.wait_factor.unwrap_or(engine.wait_factor),
+            wait_ms_max: own.wait_ms_max.unwrap_or(engine.wait_ms_max),
+            lanes_max: own.lanes_max.map_or(engine.lanes_max, |own| own.min(engine.lanes_max)),
+            ..engine
+        }
     }
 
     /// The section of a group, given short or full.

@@ -59,6 +59,11 @@ impl Attempt {
             self.mode,
         );
         let outcome = self.handler.handle(&mut context, &self.events).await?;
+        // What was done before says nothing about whether it could be done now.
+        let outcome = match outcome {
+            Outcome::Done if context.found_all_done() => Outcome::Skipped("done_before"),
+            outcome => outcome,
+        };
         match outcome {
             Outcome::Done | Outcome::Skipped(_) => context.commit().await?,
             Outcome::Snooze(_) => drop(context),

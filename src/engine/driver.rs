@@ -16,7 +16,7 @@ use tokio_util::time::DelayQueue;
 
 use crate::engine::attempt::AttemptEnd;
 use crate::engine::core::Core;
-use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, Work};
+use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
 use crate::engine::counts::Counts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::letter::Letters;
@@ -89,6 +89,8 @@ pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()
 pub(super) struct Driver {
     pub(super) setup: Setup,
     pub(super) core: Core,
+    /// When the core's time began.
+    started: Instant,
     pub(super) channels: Channels,
     pub(super) ownership: Ownership,
     pub(super) held: HashMap<JobId, Held>,
@@ -96,11 +98,19 @@ pub(super) struct Driver {
     pub(super) tasks: JoinSet<Ended>,
     pub(super) task_jobs: HashMap<Id, Task>,
     pub(super) under_way: HashMap<JobId, AbortHandle>,
-    pub(super) waits: DelayQueue<JobId>,
+    pub(super) waits: DelayQueue<Due>,
     pub(super) counts: Counts,
     pub(super) stop_deadline: Option<Instant>,
     pub(super) last_positions: Vec<Settled>,
     pub(super) drained: bool,
+}
+
+/// Whose wait is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Due {
+    Job(JobId),
+    Probe(HandlerIndex),
+    Rate(HandlerIndex),
 }
 
 /// What a task works on.
@@ -120,6 +130,7 @@ impl Driver {
     fn new(setup: Setup, channels: Channels) -> Self {
         Self {
             core: Core::new(setup.limits.clone()),
+            started: Instant::now(),
             ownership: Ownership::new(Arc::clone(&channels.owned)),
             setup,
             channels,
@@ -154,7 +165,11 @@ impl Driver {
                 }
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.tasks_ended(ended),
                 Some(due) = self.waits.next(), if !self.waits.is_empty() => {
-                    self.step(Input::Due { job: due.into_inner() });
+                    self.step(match due.into_inner() {
+                        Due::Job(job) => Input::Due { job },
+                        Due::Probe(handler) => Input::ProbeDue { handler },
+                        Due::Rate(handler) => Input::RateDue { handler },
+                    });
                 }
                 Some(replay) = self.channels.replays.recv() => self.replay(replay),
                 _ = commits.tick() => self.step(Input::CommitDue),
@@ -379,7 +394,8 @@ impl Driver {
 
     fn step(&mut self, input: Input) {
         let mut actions = Vec::new();
-        self.core.step(input, &mut actions);
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.core.step(Moment(micros), input, &mut actions);
         for action in actions {
             self.perform(action);
         }

@@ -11,6 +11,8 @@ pub(crate) mod offsets;
 
 pub mod retry;
 
+pub mod suspend;
+
 pub mod driver;
 
 mod perform;

@@ -1,18 +1,31 @@
 //! Performing what the core decided: attempts and dead letters as tasks, everything else as a message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
 use crate::engine::attempt::Attempt;
 use crate::engine::backoff::jittered;
 use crate::engine::core::messages::{Action, HandlerIndex, JobId, PartitionId};
-use crate::engine::driver::{Driver, Ended, ReplayEnd, Task};
+use crate::engine::driver::{Driver, Due, Ended, ReplayEnd, Task};
 use crate::engine::jobs::Held;
 use crate::engine::retry::{Class, Wait};
 use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
 
+/// How long a wait takes.
+fn drawn(wait: Wait) -> Duration {
+    match wait {
+        Wait::Jittered(ceiling) => jittered(ceiling),
+        Wait::Exact(delay) => delay,
+    }
+}
+
 impl Driver {
+    fn name_of(&self, handler: HandlerIndex) -> &str {
+        self.setup.router.name(usize::from(handler.0))
+    }
+
     pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::Start {
@@ -21,11 +34,22 @@ impl Driver {
                 members,
             } => self.start(handler, attempt, &members),
             Action::Wait { job, wait } => {
-                let delay = match wait {
-                    Wait::Jittered(ceiling) => jittered(ceiling),
-                    Wait::Exact(delay) => delay,
-                };
-                self.waits.insert(job, delay);
+                self.waits.insert(Due::Job(job), drawn(wait));
+            }
+            Action::ProbeAfter { handler, wait } => {
+                self.waits.insert(Due::Probe(handler), drawn(wait));
+            }
+            Action::RateAfter { handler, wait } => {
+                self.waits.insert(Due::Rate(handler), drawn(wait));
+            }
+            Action::Suspended { handler, cause } => {
+                tracing::error!(
+                    group = %self.setup.group, handler = self.name_of(handler), cause = cause.as_str(),
+                    "handler suspended: nothing of it becomes a dead letter, one probe at a time goes through"
+                );
+            }
+            Action::Resumed { handler } => {
+                tracing::warn!(group = %self.setup.group, handler = self.name_of(handler), "handler works again and goes on");
             }
             Action::Bury { job, class, attempts } => self.bury(job, class, attempts),
             Action::Forget { job } => {

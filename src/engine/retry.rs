@@ -16,8 +16,10 @@ pub struct Policy {
     pub wait_max: Duration,
     /// No single wait that a handler asks for (snooze, `Retry-After`) is longer than this.
     pub asked_wait_max: Duration,
-    /// Ceiling of waits for something unreachable, and for a dead letter that could not be written.
+    /// Ceiling of waits for something unreachable, for the next probe, and for a dead letter that could not be written.
     pub outage_wait_max: Duration,
+    /// A job that no other lane of its handler outdid is tried for so long before its attempts are counted against it.
+    pub exhausted_alone_after: Duration,
 }
 
 impl Default for Policy {
@@ -29,6 +31,7 @@ impl Default for Policy {
             wait_max: Duration::from_secs(300),
             asked_wait_max: Duration::from_secs(300),
             outage_wait_max: Duration::from_secs(30),
+            exhausted_alone_after: Duration::from_secs(3_600),
         }
     }
 }
@@ -135,6 +138,11 @@ pub(crate) fn verdict(policy: &Policy, finish: Finish, attempts: u32, outages: u
 /// The wait after the n-th failure in a row to reach something every job needs.
 pub(crate) fn outage_wait(policy: &Policy, outages: u32) -> Wait {
     Wait::Jittered(ceiling(policy, outages).min(policy.outage_wait_max))
+}
+
+/// The wait of a job whose attempts are used up, but may not be its own fault.
+pub(crate) fn spared_wait(policy: &Policy, attempts: u32) -> Wait {
+    Wait::Jittered(ceiling(policy, attempts).min(policy.wait_max))
 }
 
 fn ceiling(policy: &Policy, failures: u32) -> Duration {

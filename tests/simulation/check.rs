@@ -1,7 +1,7 @@
 //! The state of a core is judged by its shadow when a step is over.
 
 use afterwrite::engine::core::Core;
-use afterwrite::engine::core::messages::PartitionId;
+use afterwrite::engine::core::messages::{HandlerIndex, PartitionId};
 
 use crate::invariant::{Checked, Invariant};
 use crate::shadow::{Hold, Shadow, State};
@@ -31,6 +31,7 @@ impl Shadow {
         })?;
         let drained = !self.stopping || !self.holds.is_empty() || self.drained;
         Invariant::Release.check(drained, || "nothing is held any more, but the stop did not end")?;
+        self.check_words(core)?;
         let commit_due = std::mem::take(&mut self.commit_due);
         for (id, hold) in &self.holds {
             self.check_lanes(*id, hold)?;
@@ -39,6 +40,27 @@ impl Shadow {
             Invariant::Frontier.check(committed, || format!("{id:?} was not committed when it was time"))?;
         }
         Ok(())
+    }
+
+    fn check_words(&self, core: &Core) -> Checked {
+        for (index, watch) in self.watches.iter().enumerate() {
+            let kept = watch.owed.is_empty();
+            Invariant::Suspension.check(kept, || format!("handler {index}: {:?} is not said", watch.owed))?;
+            let handler = HandlerIndex(u16::try_from(index).expect("there are few handlers"));
+            let told = core.is_suspended(handler) == watch.is_suspended();
+            Invariant::Suspension.check(told, || format!("handler {index} is suspended for one side only"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a lane of the handler may wait although there is room. One that waits for its rate has a wait under way.
+    fn is_held_back(&self, handler: HandlerIndex) -> bool {
+        let index = usize::from(handler.0);
+        let Some((watch, limits)) = self.watches.get(index).zip(self.limits.handlers.get(index)) else {
+            return false;
+        };
+        let paced = watch.is_too_early(limits, self.now) && watch.paced;
+        !watch.lets_through() || watch.running >= limits.running_max || paced
     }
 
     fn check_lanes(&self, id: PartitionId, hold: &Hold) -> Checked {
@@ -50,7 +72,7 @@ impl Shadow {
                 State::Failed | State::MustBury | State::BuryFailed => {
                     return Invariant::Letters.violated(format!("nothing followed for {name:?}: {:?}", lane.state));
                 }
-                State::Idle if room && !hold.releasing => {
+                State::Idle if room && !hold.releasing && !self.is_held_back(name.0) => {
                     return Invariant::Room.violated(format!("there is room, but {name:?} of {id:?} is left waiting"));
                 }
                 State::Idle | State::Waiting | State::BuryWaiting | State::GivenUp => {}

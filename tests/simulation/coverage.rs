@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use afterwrite::engine::core::messages::{Action, Input};
 use afterwrite::engine::retry::{Class, Finish};
+use afterwrite::engine::suspend::Cause;
 
 #[derive(Default)]
 pub(crate) struct Coverage {
@@ -17,7 +18,7 @@ pub(crate) struct Table {
 }
 
 /// Everything that has to happen in at least one world of a hundred.
-const KINDS: [&str; 68] = [
+const KINDS: [&str; 76] = [
     "input: assigned",
     "input: bury failed",
     "input: buried",
@@ -28,6 +29,8 @@ const KINDS: [&str; 68] = [
     "input: due",
     "input: finished",
     "input: lost",
+    "input: probe due",
+    "input: rate due",
     "input: replayed",
     "input: revoke expired",
     "input: revoking",
@@ -56,8 +59,14 @@ const KINDS: [&str; 68] = [
     "action: replay buried again",
     "action: replay healed",
     "action: resume",
+    "action: probe after",
+    "action: rate after",
+    "action: resumed",
     "action: start company",
     "action: start one",
+    "action: suspended, failing",
+    "action: suspended, flood",
+    "action: suspended, silent",
     "action: wait",
     "fault: abandoned call commits",
     "fault: abandoned call commits later",
@@ -108,6 +117,8 @@ impl Coverage {
                 "input: finished"
             }
             Input::Due { .. } => "input: due",
+            Input::ProbeDue { .. } => "input: probe due",
+            Input::RateDue { .. } => "input: rate due",
             Input::Buried { .. } => "input: buried",
             Input::BuryFailed { .. } => "input: bury failed",
             Input::Revoking { .. } => "input: revoking",
@@ -125,6 +136,14 @@ impl Coverage {
             Action::Start { members, .. } if members.len() > 1 => "action: start company",
             Action::Start { .. } => "action: start one",
             Action::Wait { .. } => "action: wait",
+            Action::Suspended { cause, .. } => match cause {
+                Cause::Failing => "action: suspended, failing",
+                Cause::Silent => "action: suspended, silent",
+                Cause::Flood => "action: suspended, flood",
+            },
+            Action::Resumed { .. } => "action: resumed",
+            Action::ProbeAfter { .. } => "action: probe after",
+            Action::RateAfter { .. } => "action: rate after",
             Action::Bury { class, .. } => match class {
                 Class::Undecodable => "action: bury undecodable",
                 Class::Permanent => "action: bury permanent",

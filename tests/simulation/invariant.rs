@@ -16,7 +16,10 @@ pub(crate) enum Invariant {
     /// Attempts are numbered and counted right; outages and snoozes are not counted; nothing is buried too early, too
     /// late or for another's failure; waits keep their limits.
     Attempts,
-    /// Never more running than allowed, never a lane left waiting while there is room, and none overtaken by one that was
+    /// A handler is suspended when its attempts or jobs say so, and only then; one probe at a time goes through; it is
+    /// resumed when enough of them worked, and only then; nothing is buried that may be the victim of an outage.
+    Suspension,
+    /// Never more running than allowed, by the group, by a handler, within a second; never a lane left waiting while there is room, and none overtaken by one that was
     /// ready later.
     Room,
     /// Nothing of a partition starts, and nothing is left with the driver, once it is given up; nothing else is
@@ -51,11 +54,12 @@ impl fmt::Display for Violation {
 }
 
 impl Invariant {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Frontier,
         Self::LaneOrder,
         Self::Effects,
         Self::Attempts,
+        Self::Suspension,
         Self::Room,
         Self::Release,
         Self::Window,

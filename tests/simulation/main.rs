@@ -32,6 +32,8 @@ mod database;
 
 mod shadow;
 
+mod watch;
+
 mod observe;
 
 mod check;

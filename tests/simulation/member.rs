@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use afterwrite::engine::core::Core;
-use afterwrite::engine::core::messages::{Input, JobId, Limits, PartitionId};
+use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, Limits, Moment, PartitionId};
 use afterwrite::engine::core::mutation::Mutation;
 
 use crate::shadow::Shadow;
@@ -20,13 +20,33 @@ pub(crate) struct Member {
     pub(crate) fetches: BTreeMap<PartitionId, Fetch>,
     /// Calls under way, each with its members.
     pub(crate) calls: Vec<Vec<JobId>>,
-    pub(crate) waits: Vec<JobId>,
+    /// Waits under way, with the moments at which they are over.
+    pub(crate) waits: Vec<(Waiter, Moment)>,
     /// Letters under way.
     pub(crate) burials: Vec<JobId>,
     /// Answers for jobs that were abandoned or forgotten, still in a channel.
     pub(crate) late: Vec<Input>,
     /// Records that were fetched under an epoch that is over, still in a channel.
     pub(crate) stale: Vec<Stale>,
+}
+
+/// Whose wait is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    Job(JobId),
+    Probe(HandlerIndex),
+    Rate(HandlerIndex),
+}
+
+impl Waiter {
+    /// What its core hears when the wait is over.
+    pub(crate) fn input(self) -> Input {
+        match self {
+            Self::Job(job) => Input::Due { job },
+            Self::Probe(handler) => Input::ProbeDue { handler },
+            Self::Rate(handler) => Input::RateDue { handler },
+        }
+    }
 }
 
 /// Which core is simulated, and how closely it is watched.

@@ -6,6 +6,7 @@ use afterwrite::event::delivery::Position;
 
 use crate::invariant::{Checked, Invariant};
 use crate::shadow::{Hold, Origin, Shadow, State};
+use crate::watch::{self, Word};
 
 impl Shadow {
     pub(crate) fn observe(&mut self, action: &Action) -> Checked {
@@ -16,6 +17,10 @@ impl Shadow {
                 members,
             } => self.started(*handler, *attempt, members),
             Action::Wait { job, wait } => self.waits(*job, *wait),
+            Action::Suspended { handler, cause } => self.says(*handler, Word::Suspended(*cause)),
+            Action::Resumed { handler } => self.says(*handler, Word::Resumed),
+            Action::ProbeAfter { handler, wait } => self.probes_after(*handler, *wait),
+            Action::RateAfter { handler, .. } => self.rate_after(*handler),
             Action::Bury { job, class, attempts } => self.buries(*job, *class, *attempts),
             Action::Forget { job } => self.forgets(*job),
             Action::Abandon { job } => self.abandons(*job),
@@ -50,10 +55,21 @@ impl Shadow {
             format!("a call takes {members:?}, the lane is {:?}", lane.queue)
         })?;
         let others = self.holds.values().filter(|other| !other.releasing);
-        let mut others = others.flat_map(|other| other.lanes.values());
-        let overtaken = others.any(|other| other.state == State::Idle && other.ready_at < lane.ready_at);
-        Invariant::Room.check(!overtaken, || "a lane starts before one that was ready earlier")?;
-        let coalesce_max = self.limits.handlers[usize::from(handler.0)].coalesce_max;
+        let mut others = others.flat_map(|other| other.lanes.iter());
+        let own = &self.watches[usize::from(handler.0)];
+        let overtaken = others.any(|((other, _), waiting)| {
+            let held = other != &handler && self.holds_back(*other);
+            waiting.state == State::Idle && waiting.ready_at < lane.ready_at && !held
+        });
+        let in_turn = !overtaken || own.is_suspended();
+        Invariant::Room.check(in_turn, || "a lane starts before one that was ready earlier")?;
+        Invariant::Suspension.check(own.lets_through(), || "a lane of a suspended handler starts")?;
+        let limits = &self.limits.handlers[usize::from(handler.0)];
+        let early = own.is_too_early(limits, self.now);
+        Invariant::Room.check(!early, || "a call starts before its handler's rate allows it")?;
+        let fits = own.running < limits.running_max;
+        Invariant::Room.check(fits, || "too many calls of one handler run")?;
+        let coalesce_max = limits.coalesce_max;
         order.check(members.len() <= coalesce_max, || "a call takes too many jobs")?;
         let apart = |job: &JobId| self.jobs[job].alone || matches!(self.jobs[job].origin, Origin::Replay(_));
         order.check(
@@ -63,6 +79,8 @@ impl Shadow {
         Invariant::Attempts.check(attempt == head.counted + 1, || {
             format!("attempt {attempt} after {} were counted", head.counted)
         })?;
+        let attempted_at = self.now;
+        watch::of(&mut self.watches, handler).started(members[0], attempted_at);
         self.set_state(members[0], State::Running(members.len()));
         self.running += 1;
         Invariant::Room.check(self.running <= self.limits.running_max, || "too many calls run")
@@ -81,10 +99,15 @@ impl Shadow {
         match (state, last) {
             (State::Failed, Some((finish, _))) => {
                 let ended = finish == Finish::Permanent || counted >= policy.attempts_max && is_counted(finish);
-                Invariant::Attempts.check(!ended, || format!("{job:?} is tried again after its last attempt"))?;
-                Invariant::Attempts.check(is_right_wait(&policy, finish, wait), || {
-                    format!("{wait:?} after {finish:?}")
+                let spared = self.is_spared(job, finish);
+                Invariant::Attempts.check(!ended || spared, || {
+                    format!("{job:?} is tried again after its last attempt")
                 })?;
+                let right = match (spared, wait) {
+                    (true, Wait::Jittered(ceiling)) => ceiling <= policy.wait_max.max(policy.outage_wait_max),
+                    _ => is_right_wait(&policy, finish, wait),
+                };
+                Invariant::Attempts.check(right, || format!("{wait:?} after {finish:?}"))?;
                 self.set_state(job, State::Waiting);
                 Ok(())
             }
@@ -118,7 +141,11 @@ impl Shadow {
             (State::Failed, None) => {
                 let policy = &self.limits.handlers[usize::from(buried.lane.0.0)].policy;
                 let counted = buried.counted;
-                let enough = counted == policy.attempts_max;
+                let enough = counted >= policy.attempts_max;
+                let spared = buried.last.is_some_and(|(finish, _)| self.is_spared(job, finish));
+                Invariant::Suspension.check(!spared, || {
+                    format!("{job:?} is buried as {class:?}, but nothing tells it from an outage")
+                })?;
                 let justified = match (buried.last, class) {
                     (Some((Finish::Permanent, 1)), Class::Permanent) => true,
                     (Some((Finish::Transient(_), 1)), Class::Exhausted)
@@ -138,6 +165,55 @@ impl Shadow {
         self.jobs.get_mut(&job).expect("it was just found").class = Some(class);
         self.set_state(job, State::Burying);
         Ok(())
+    }
+
+    /// Whether a job that is to be buried is not: its handler is suspended, or nothing else of it worked since it failed.
+    pub(crate) fn is_spared(&self, job: JobId, finish: Finish) -> bool {
+        let job = &self.jobs[&job];
+        let handler = usize::from(job.lane.0.0);
+        let watch = &self.watches[handler];
+        let Some((at, works)) = job.first_failure else {
+            return false;
+        };
+        let patient = self.now.since(at) < self.limits.handlers[handler].policy.exhausted_alone_after;
+        match (watch.is_suspended(), finish) {
+            (true, Finish::Permanent) => patient,
+            (true, _) => true,
+            (false, Finish::Permanent) => false,
+            (false, _) => patient && works == watch.works,
+        }
+    }
+
+    fn holds_back(&self, handler: HandlerIndex) -> bool {
+        let index = usize::from(handler.0);
+        let Some(watch) = self.watches.get(index) else {
+            return false;
+        };
+        watch.holds_back(&self.limits.handlers[index], self.now)
+    }
+
+    fn says(&mut self, handler: HandlerIndex, word: Word) -> Checked {
+        let owed = &mut watch::of(&mut self.watches, handler).owed;
+        match owed.iter().position(|due| *due == word) {
+            Some(place) => owed.remove(place),
+            None => return Invariant::Suspension.violated(format!("{handler:?}: {word:?} is not true")),
+        };
+        Ok(())
+    }
+
+    fn probes_after(&mut self, handler: HandlerIndex, wait: Wait) -> Checked {
+        let longest = self.limits.handlers[usize::from(handler.0)].policy.outage_wait_max;
+        let right = matches!(wait, Wait::Jittered(ceiling) if ceiling <= longest);
+        Invariant::Attempts.check(right, || format!("{wait:?} before a probe"))?;
+        self.says(handler, Word::ProbeAfter)
+    }
+
+    fn rate_after(&mut self, handler: HandlerIndex) -> Checked {
+        let (limits, now) = (&self.limits.handlers[usize::from(handler.0)], self.now);
+        let watch = watch::of(&mut self.watches, handler);
+        let early = watch.is_too_early(limits, now) && !watch.paced;
+        watch.paced = true;
+        Invariant::Room.check(early, || "a handler waits for its rate without need")
     }
 
     fn forgets(&mut self, id: JobId) -> Checked {
@@ -189,7 +265,11 @@ impl Shadow {
         Invariant::Release.check(with_driver, || format!("{job:?} is abandoned, but is {state:?}"))?;
         let expired = self.holds[&self.jobs[&job].partition].expired;
         Invariant::Release.check(expired, || format!("{job:?} is abandoned before its time"))?;
-        self.running -= usize::from(matches!(state, Some(State::Running(_))));
+        if matches!(state, Some(State::Running(_))) {
+            self.running -= 1;
+            let handler = self.jobs[&job].lane.0;
+            watch::of(&mut self.watches, handler).abandoned(job);
+        }
         self.set_state(job, State::GivenUp);
         Ok(())
     }

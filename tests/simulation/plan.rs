@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use afterwrite::engine::core::messages::{HandlerIndex, HandlerLimits, Limits, PartitionId};
 use afterwrite::engine::retry::Policy;
+use afterwrite::engine::suspend::SuspendPolicy;
 use afterwrite::event::delivery::Position;
 
 use crate::random::Random;
@@ -122,6 +123,15 @@ impl Plan {
 fn handler(random: &mut Random) -> HandlerLimits {
     HandlerLimits {
         coalesce_max: [1, 1, 2, 3, 5][random.below(5)],
+        running_max: [1, 2, 9, 9][random.below(4)],
+        starts_per_second_max: [None, None, None, Some(1), Some(5)][random.below(5)],
+        suspend: SuspendPolicy {
+            attempts_min: [0, 4, 6, 8][random.below(4)],
+            attempts_window: Duration::from_secs(30),
+            silence: Duration::from_secs([0, 5, 20][random.below(3)]),
+            jobs_min: [0, 4, 8][random.below(3)],
+            jobs_window: Duration::from_secs(60),
+        },
         policy: Policy {
             attempts_max: u32::try_from(random.between(1, 4)).expect("it is small"),
             first_wait: Duration::from_secs(1),
@@ -129,6 +139,7 @@ fn handler(random: &mut Random) -> HandlerLimits {
             wait_max: Duration::from_secs(6),
             asked_wait_max: Duration::from_secs(10),
             outage_wait_max: Duration::from_secs(3),
+            exhausted_alone_after: Duration::from_secs([20, 60][random.below(2)]),
         },
     }
 }

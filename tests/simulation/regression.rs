@@ -2,9 +2,10 @@
 
 use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{
-    Action, HandlerIndex, HandlerLimits, Input, JobId, JobSpec, Limits, PartitionId, Work,
+    Action, HandlerIndex, HandlerLimits, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work,
 };
 use afterwrite::engine::retry::{Finish, Policy};
+use afterwrite::engine::suspend::SuspendPolicy;
 use afterwrite::event::delivery::Position;
 
 const P0: PartitionId = PartitionId(0);
@@ -17,6 +18,9 @@ fn core(running_max: usize, lanes: u64) -> Core {
         window_bytes_max: 100,
         handlers: vec![HandlerLimits {
             coalesce_max: 2,
+            running_max: usize::MAX,
+            starts_per_second_max: None,
+            suspend: SuspendPolicy::default(),
             policy: Policy {
                 attempts_max: 2,
                 ..Policy::default()
@@ -60,7 +64,7 @@ fn finished(job: u64, finish: Finish) -> Input {
 
 fn step(core: &mut Core, input: Input) -> Vec<Action> {
     let mut actions = Vec::new();
-    core.step(input, &mut actions);
+    core.step(Moment::default(), input, &mut actions);
     actions
 }
 

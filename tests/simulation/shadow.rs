@@ -5,12 +5,19 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, RequestId, Work};
+use afterwrite::engine::core::messages::{
+    HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, RequestId, Work,
+};
 use afterwrite::engine::retry::{Class, Finish};
 use afterwrite::event::delivery::Position;
 
+use crate::watch::{self, Watch};
+
 pub(crate) struct Shadow {
     pub(crate) limits: Limits,
+    /// One per handler.
+    pub(crate) watches: Vec<Watch>,
+    pub(crate) now: Moment,
     pub(crate) holds: BTreeMap<PartitionId, Hold>,
     /// Accepted and not yet forgotten.
     pub(crate) jobs: HashMap<JobId, Job>,
@@ -88,6 +95,8 @@ pub(crate) struct Job {
     pub(crate) counted: u32,
     /// Whether it has to run alone, because its company failed.
     pub(crate) alone: bool,
+    /// When a call with it as the first member failed first, and how many of its handler's calls had worked by then.
+    pub(crate) first_failure: Option<(Moment, u64)>,
     /// How the last call with it as the first member ended, and how many members that had.
     pub(crate) last: Option<(Finish, usize)>,
     pub(crate) class: Option<Class>,
@@ -162,6 +171,8 @@ impl Hold {
 impl Shadow {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
+            watches: limits.handlers.iter().map(|_| Watch::new()).collect(),
+            now: Moment::default(),
             limits,
             holds: BTreeMap::new(),
             jobs: HashMap::new(),
@@ -178,7 +189,8 @@ impl Shadow {
     }
 
     /// Learns what is about to go into the core.
-    pub(crate) fn take(&mut self, input: &Input) {
+    pub(crate) fn take(&mut self, now: Moment, input: &Input) {
+        self.now = now;
         self.clock += 1;
         match input {
             Input::Assigned { partition, epoch } => self.assigned(*partition, *epoch),
@@ -201,6 +213,8 @@ impl Shadow {
                 State::BuryWaiting => State::MustBury,
                 other => other,
             }),
+            Input::ProbeDue { handler } => watch::of(&mut self.watches, *handler).probe_due(),
+            Input::RateDue { handler } => watch::of(&mut self.watches, *handler).paced = false,
             Input::Buried { job } => self.buried(*job),
             Input::BuryFailed { job } => self.move_head(*job, |state, releasing| match state {
                 State::Burying if releasing => State::GivenUp,
@@ -289,6 +303,7 @@ impl Shadow {
                 origin,
                 counted: 0,
                 alone: false,
+                first_failure: None,
                 last: None,
                 class: None,
             };
@@ -308,10 +323,16 @@ impl Shadow {
 
     fn finished(&mut self, id: JobId, finish: Finish) {
         let clock = self.clock;
-        let Some((lane, releasing)) = self.lane_of_head(id) else {
+        let Some((lane, _)) = self.lane_of_head(id) else {
             return;
         };
         let State::Running(members) = lane.state else { return };
+        let (partition, name) = (self.jobs[&id].partition, self.jobs[&id].lane);
+        let handler = usize::from(name.0.0);
+        let policy = &self.limits.handlers[handler].suspend;
+        self.watches[handler].ended(policy, self.now, id, (partition, name.1), finish, members);
+        let suspended = self.watches[handler].is_suspended();
+        let (lane, releasing) = self.lane_of_head(id).expect("it was just found");
         if matches!(finish, Finish::Done | Finish::Skipped) {
             lane.become_ready(clock);
             for _ in 0..members {
@@ -321,20 +342,28 @@ impl Shadow {
             return;
         }
         let together: Vec<JobId> = lane.queue.iter().take(members).copied().collect();
-        let handler = self.jobs[&id].lane.0;
-        let attempts_max = self.limits.handlers[usize::from(handler.0)].policy.attempts_max;
+        let attempts_max = self.limits.handlers[handler].policy.attempts_max;
+        let (now, works) = (self.now, self.watches[handler].works);
         let head = self.jobs.get_mut(&id).expect("it is open");
-        head.counted += u32::from(!matches!(finish, Finish::Snooze(_) | Finish::Unreachable));
+        let counted = !suspended && !matches!(finish, Finish::Snooze(_) | Finish::Unreachable);
+        head.counted += u32::from(counted);
         head.last = Some((finish, members));
+        if watch::is_failure(finish) {
+            head.first_failure = head.first_failure.or(Some((now, works)));
+        }
         let is_final = match finish {
             Finish::Permanent => true,
             Finish::Snooze(_) | Finish::Unreachable => false,
             _ => head.counted >= attempts_max,
         };
         let is_abrupt = matches!(finish, Finish::TimedOut | Finish::Panicked);
-        let apart = (is_final || is_abrupt) && members > 1;
+        let apart = match suspended {
+            false => is_final || is_abrupt,
+            true => is_final && !self.is_spared(id, finish),
+        } && members > 1;
         // Who of them failed is not known yet, so the call that parts them is nobody's attempt.
-        head.counted -= u32::from(apart);
+        let head = self.jobs.get_mut(&id).expect("it is open");
+        head.counted -= u32::from(apart && counted);
         for job in together.iter().filter(|_| apart) {
             self.jobs.get_mut(job).expect("it is open").alone = true;
         }

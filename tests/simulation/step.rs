@@ -3,7 +3,7 @@
 //! A step names only its kind; `pick` chooses among what is there at that moment and `luck` decides details. So any
 //! sequence of steps is a history, steps may be left out, and a failing history can be shrunk.
 
-use afterwrite::engine::core::messages::{Input, PartitionId};
+use afterwrite::engine::core::messages::{Input, Moment, PartitionId};
 use afterwrite::engine::retry::Finish;
 
 use crate::invariant::Checked;
@@ -122,6 +122,7 @@ impl World {
     /// Lets a step happen; answers whether it was possible.
     pub(crate) fn apply(&mut self, step: &Step) -> Checked<bool> {
         self.luck = Random::new(step.luck);
+        self.pass_time(step.luck);
         match step.kind {
             Kind::Deliver => self.deliver_next(step.pick),
             Kind::CallEnds => self.end_some_call(step.pick),
@@ -141,6 +142,17 @@ impl World {
             Kind::ZombieEnds => self.end_some_zombie(step.pick),
             _ => self.apply_fault(step),
         }
+    }
+
+    /// Mostly little time passes between two steps, and now and then a lot.
+    fn pass_time(&mut self, luck: u64) {
+        let mut luck = Random::new(!luck);
+        let millis = match luck.below(100) {
+            0..80 => luck.below(200),
+            80..98 => luck.below(3_000),
+            _ => luck.below(40_000),
+        };
+        self.now = Moment(self.now.0 + millis as u64 * 1_000);
     }
 
     pub(crate) fn up(&self) -> Vec<usize> {
@@ -194,7 +206,8 @@ impl World {
     pub(crate) fn end_call(&mut self, m: usize, call: usize) -> Checked {
         let members = self.members[m].calls.remove(call);
         let (rows, replay) = self.rows(&members);
-        let finish = match self.call(&rows, replay) {
+        let ending = self.call(&rows, replay);
+        let finish = match self.mended(m, &rows, ending) {
             Ending::Works => Finish::Done,
             Ending::Skips => Finish::Skipped,
             Ending::Fails(failure) => failure.finish(&mut self.luck),
@@ -220,8 +233,7 @@ impl World {
         let Some((m, wait)) = pick(all, picked) else {
             return Ok(false);
         };
-        let job = self.members[m].waits.remove(wait);
-        self.feed(m, Input::Due { job }).map(|()| true)
+        self.end_wait(m, wait).map(|()| true)
     }
 
     fn end_some_letter(&mut self, picked: usize) -> Checked<bool> {

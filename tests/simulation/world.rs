@@ -5,15 +5,17 @@
 
 use std::rc::Rc;
 
-use afterwrite::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, PartitionId, RequestId, Work};
-use afterwrite::engine::retry::Finish;
+use afterwrite::engine::core::messages::{
+    Action, HandlerIndex, Input, JobId, JobSpec, Moment, PartitionId, RequestId, Work,
+};
+use afterwrite::engine::retry::{Finish, Wait};
 use afterwrite::event::delivery::Position;
 
 use crate::broker::Broker;
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::invariant::{Checked, Invariant};
-use crate::member::{Fetch, Member, Stale, Subject};
+use crate::member::{Fetch, Member, Stale, Subject, Waiter};
 use crate::plan::Plan;
 use crate::quiet::quietly;
 use crate::random::Random;
@@ -28,10 +30,13 @@ pub(crate) struct World {
     pub(crate) zombies: Vec<Zombie>,
     /// Nothing that a call or a letter needs can be reached.
     pub(crate) outage: bool,
+    /// Somebody acts on what is said of suspended handlers.
+    pub(crate) mending: bool,
     /// The next commit does not arrive.
     pub(crate) commit_gets_lost: bool,
     pub(crate) luck: Random,
     pub(crate) inputs: usize,
+    pub(crate) now: Moment,
     pub(crate) coverage: Coverage,
     /// What happened, line by line, when it is asked for.
     pub(crate) history: Option<Vec<String>>,
@@ -72,9 +77,11 @@ impl World {
             requests: Vec::new(),
             zombies: Vec::new(),
             outage: false,
+            mending: false,
             commit_gets_lost: false,
             luck: Random::new(plan.seed),
             inputs: 0,
+            now: Moment(1),
             coverage: Coverage::default(),
             history: with_history.then(Vec::new),
             subject,
@@ -106,16 +113,17 @@ impl World {
     /// Gives one input to a member's core, performs what follows, and checks every invariant.
     pub(crate) fn feed(&mut self, m: usize, input: Input) -> Checked {
         self.inputs += 1;
+        let now = self.now;
         self.coverage.mark_input(&input);
-        self.note(|| format!("{m} <- {input:?}"));
+        self.note(|| format!("{:8.3} s  {m} <- {input:?}", now.0 as f64 / 1e6));
         let member = &mut self.members[m];
         member.hear(&input);
         if let Some(shadow) = &mut member.shadow {
-            shadow.take(&input);
+            shadow.take(now, &input);
         }
         let mut actions = std::mem::take(&mut self.buffer);
         let core = member.core.as_mut().expect("only members that are up are fed");
-        quietly(|| core.step(input, &mut actions))?;
+        quietly(|| core.step(now, input, &mut actions))?;
         for action in actions.drain(..) {
             self.coverage.mark_action(&action);
             self.note(|| format!("{m}    -> {action:?}"));
@@ -133,11 +141,15 @@ impl World {
     fn perform(&mut self, m: usize, action: Action) -> Checked {
         match action {
             Action::Start { members, .. } => self.members[m].calls.push(members),
-            Action::Wait { job, .. } => self.members[m].waits.push(job),
+            Action::Wait { job, wait } => self.wait(m, Waiter::Job(job), wait),
+            Action::ProbeAfter { handler, wait } => self.wait(m, Waiter::Probe(handler), wait),
+            Action::RateAfter { handler, wait } => self.wait(m, Waiter::Rate(handler), wait),
+            Action::Suspended { .. } | Action::Resumed { .. } => {}
             Action::Bury { job, .. } => self.members[m].burials.push(job),
             Action::Forget { job } => {
                 let member = &mut self.members[m];
-                if let Some(place) = member.waits.iter().position(|waits| *waits == job) {
+                let waits = |(waiter, _): &(Waiter, Moment)| *waiter == Waiter::Job(job);
+                if let Some(place) = member.waits.iter().position(waits) {
                     member.waits.remove(place);
                     member.late.push(Input::Due { job });
                 }
@@ -165,6 +177,22 @@ impl World {
             Action::Drained => self.members[m].drained = true,
         }
         Ok(())
+    }
+
+    fn wait(&mut self, m: usize, waiter: Waiter, wait: Wait) {
+        let time = match wait {
+            Wait::Exact(time) => time,
+            Wait::Jittered(ceiling) => ceiling / 8 * u32::try_from(self.luck.below(9)).expect("it is small"),
+        };
+        let micros = u64::try_from(time.as_micros()).expect("waits are short");
+        self.members[m].waits.push((waiter, Moment(self.now.0 + micros)));
+    }
+
+    /// Lets a wait be over, when it is.
+    pub(crate) fn end_wait(&mut self, m: usize, wait: usize) -> Checked {
+        let (waiter, due) = self.members[m].waits.remove(wait);
+        self.now = self.now.max(due);
+        self.feed(m, waiter.input())
     }
 
     fn commit(&mut self, m: usize, id: PartitionId, position: Position, lost: bool) -> Checked {
@@ -274,6 +302,19 @@ impl World {
     pub(crate) fn reaches_database(&mut self, rows: &[usize], replay: bool) -> bool {
         let ending = self.call(rows, replay);
         matches!(ending, Ending::Works | Ending::Skips) && self.luck.chance(70)
+    }
+
+    /// Whoever is told for long enough that a handler is suspended mends what it needs: its calls work from then on.
+    pub(crate) fn mended(&self, m: usize, rows: &[usize], ending: Ending) -> Ending {
+        let handler = self.plan.rows[rows[0]].handler;
+        let suspended = self.members[m]
+            .core
+            .as_ref()
+            .is_some_and(|core| core.is_suspended(handler));
+        match ending {
+            Ending::Fails(failure) if self.mending && suspended && failure != Failure::Permanent => Ending::Works,
+            ending => ending,
+        }
     }
 
     pub(crate) fn call(&mut self, rows: &[usize], replay: bool) -> Ending {

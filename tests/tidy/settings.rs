@@ -28,8 +28,8 @@ const CALLED: [(&str, &[&str]); 16] = [
     ("Log", &["log"]),
 ];
 
-/// What one group has instead of `[engine]`: each of its settings is laid over its namesake there.
-const LAID_OVER: (&str, &str) = ("Group", "Engine");
+/// What one group or handler has instead of `[engine]`: each of these settings is laid over its namesake there.
+const LAID_OVER: [(&str, &str); 2] = [("Group", "Engine"), ("HandlerSettings", "Engine")];
 
 /// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
 const INDIRECT: [(&str, &str, &str, &str); 5] = [
@@ -90,7 +90,9 @@ pub(crate) fn unread_settings(files: &[File]) -> Vec<String> {
     let mut offences = Vec::new();
     for (section, name) in &settings {
         let is_read = is_read_by_name(section, name)
-            || LAID_OVER.0 == section && is_setting(LAID_OVER.1, name)
+            || LAID_OVER
+                .iter()
+                .any(|(over, under)| over == section && is_setting(under, name))
             || INDIRECT
                 .iter()
                 .any(|(of, known, call, _)| of == section && known == name && occurs(call))

@@ -28,7 +28,6 @@ use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
-use crate::engine::retry::Policy;
 use crate::event::delivery::SourceEvent;
 use crate::handler::Resources;
 use crate::ledger::claims::Claims;
@@ -323,15 +322,8 @@ fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledge
             window_events_max: settings.window_events_max,
             window_bytes_max: settings.window_bytes_max,
             handlers: vec![HandlerLimits {
-                coalesce_max: 1,
-                policy: Policy {
-                    attempts_max: settings.attempts_max,
-                    first_wait: milliseconds(settings.wait_first_ms),
-                    factor: settings.wait_factor,
-                    wait_max: milliseconds(settings.wait_ms_max),
-                    asked_wait_max: milliseconds(settings.asked_wait_ms_max),
-                    outage_wait_max: milliseconds(settings.outage_wait_ms_max),
-                },
+                running_max: usize::MAX,
+                ..app::options::handler_limits(settings)
             }],
         },
         times: Times {

@@ -2,6 +2,7 @@
 //! decided.
 
 use crate::engine::retry::{Class, Finish, Policy, Wait};
+use crate::engine::suspend::{Cause, SuspendPolicy};
 use crate::event::delivery::Position;
 
 /// A partition, numbered by the driver.
@@ -24,6 +25,10 @@ pub struct JobId(pub u64);
 /// A request to replay a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub i64);
+
+/// When something happened: microseconds since a moment that stays the same while the core lives. Never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(pub u64);
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -70,6 +75,16 @@ pub enum Input {
     Due {
         /// The job.
         job: JobId,
+    },
+    /// The wait for the next probe of a suspended handler is over.
+    ProbeDue {
+        /// The handler.
+        handler: HandlerIndex,
+    },
+    /// The wait of a handler for its rate limit is over.
+    RateDue {
+        /// The handler.
+        handler: HandlerIndex,
     },
     /// A dead letter is durable.
     Buried {
@@ -160,6 +175,32 @@ pub enum Action {
         /// How long.
         wait: Wait,
     },
+    /// The handler is suspended: nothing of it is buried, one probe at a time goes through.
+    Suspended {
+        /// The handler.
+        handler: HandlerIndex,
+        /// Why.
+        cause: Cause,
+    },
+    /// The handler works again.
+    Resumed {
+        /// The handler.
+        handler: HandlerIndex,
+    },
+    /// Answer `ProbeDue` after this wait.
+    ProbeAfter {
+        /// The handler.
+        handler: HandlerIndex,
+        /// How long.
+        wait: Wait,
+    },
+    /// Answer `RateDue` after this wait.
+    RateAfter {
+        /// The handler.
+        handler: HandlerIndex,
+        /// How long.
+        wait: Wait,
+    },
     /// Write the dead letter; answer `Buried` only when it is durable.
     Bury {
         /// The job.
@@ -230,6 +271,12 @@ pub struct Limits {
 pub struct HandlerLimits {
     /// Events one call may take.
     pub coalesce_max: usize,
+    /// Lanes of this handler that run at once.
+    pub running_max: usize,
+    /// Calls that may start within a second; `None` is without limit.
+    pub starts_per_second_max: Option<u32>,
+    /// When it is suspended.
+    pub suspend: SuspendPolicy,
     /// Retrying.
     pub policy: Policy,
 }

@@ -15,21 +15,27 @@ pub mod mutation;
 
 mod burial;
 
+mod dispatch;
+
+mod outcome;
+
 mod release;
 
 mod replay;
 
 mod window;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
+use crate::engine::core::dispatch::Dispatch;
 use crate::engine::core::messages::{
-    Action, HandlerIndex, Input, JobId, JobSpec, Limits, PartitionId, RequestId, Work,
+    Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, RequestId, Work,
 };
 use crate::engine::core::mutation::Mutation;
+use crate::engine::core::outcome::FirstFailure;
 use crate::engine::lanes::{Lane, LaneKey, Lanes, Phase};
 use crate::engine::offsets::{Ticket, Tracker};
-use crate::engine::retry::{Class, Finish, Verdict, counts, verdict};
+use crate::engine::retry::Class;
 use crate::event::delivery::Position;
 
 #[derive(Debug)]
@@ -39,6 +45,7 @@ pub(crate) struct Job {
     pub(crate) origin: Origin,
     pub(crate) attempts: u32,
     pub(crate) outages: u32,
+    pub(crate) first_failure: Option<FirstFailure>,
     /// Set once the job is on its way to the dead letters.
     pub(crate) class: Option<Class>,
 }
@@ -75,8 +82,10 @@ pub struct Core {
     pub(crate) partitions: BTreeMap<PartitionId, Partition>,
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) replays: HashMap<RequestId, OpenReplay>,
-    /// Lanes whose head may start, each once, in the order in which they start.
-    ready: VecDeque<(PartitionId, LaneKey)>,
+    /// One per handler of the group.
+    handlers: Vec<Dispatch>,
+    /// So many times a lane became ready.
+    ready_before: u64,
     running: usize,
     pub(crate) stopping: bool,
     #[cfg(any(test, feature = "testkit"))]
@@ -87,11 +96,12 @@ impl Core {
     /// A core that owns nothing yet.
     pub fn new(limits: Limits) -> Self {
         Self {
+            handlers: limits.handlers.iter().map(|_| Dispatch::new()).collect(),
+            ready_before: 0,
             limits,
             partitions: BTreeMap::new(),
             jobs: HashMap::new(),
             replays: HashMap::new(),
-            ready: VecDeque::new(),
             running: 0,
             stopping: false,
             #[cfg(any(test, feature = "testkit"))]
@@ -108,8 +118,8 @@ impl Core {
         }
     }
 
-    /// Takes one input and appends what follows from it to `actions`.
-    pub fn step(&mut self, input: Input, actions: &mut Vec<Action>) {
+    /// Takes one input, which happened at this moment, and appends what follows from it to `actions`.
+    pub fn step(&mut self, at: Moment, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Assigned { partition, epoch } => self.assigned(partition, epoch, actions),
             Input::Delivered {
@@ -129,8 +139,10 @@ impl Core {
             } => {
                 self.replayed(partition, epoch, request, work, actions);
             }
-            Input::Finished { job, finish } => self.finished(job, finish, actions),
+            Input::Finished { job, finish } => self.finished(at, job, finish, actions),
             Input::Due { job } => self.due(job, actions),
+            Input::ProbeDue { handler } => self.probe_due(handler),
+            Input::RateDue { handler } => self.rate_due(handler),
             Input::Buried { job } => self.buried(job, actions),
             Input::BuryFailed { job } => self.bury_failed(job, actions),
             Input::Revoking { partition } => self.release(partition, actions),
@@ -140,7 +152,7 @@ impl Core {
             Input::Stopping => self.stop(actions),
             Input::StopExpired => self.stop_now(actions),
         }
-        self.dispatch(actions);
+        self.dispatch(at, actions);
     }
 
     /// Partitions owned now.
@@ -151,6 +163,11 @@ impl Core {
     /// Jobs that are neither done nor buried.
     pub fn jobs_open(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Whether a handler is suspended.
+    pub fn is_suspended(&self, handler: HandlerIndex) -> bool {
+        self.handlers[usize::from(handler.0)].circuit.is_suspended()
     }
 
     /// Attempts that run now.
@@ -194,6 +211,7 @@ impl Core {
                 origin,
                 attempts: 0,
                 outages: 0,
+                first_failure: None,
                 class: None,
             };
             self.jobs.insert(spec.job, job);
@@ -205,113 +223,11 @@ impl Core {
                     if spec.handler == HandlerIndex::NONE {
                         self.bury(spec.job, Class::Undecodable, actions);
                     } else {
-                        self.ready.push_back((id, lane));
+                        self.make_ready(id, lane);
                     }
                 }
             }
         }
-    }
-
-    /// Starts lanes that are ready while there is room.
-    fn dispatch(&mut self, actions: &mut Vec<Action>) {
-        let with_replays = self.mutated(Mutation::ReplayHasCompany);
-        let running_max = self.limits.running_max + usize::from(self.mutated(Mutation::RunsPastItsRoom));
-        while self.running < running_max {
-            let next = match self.mutated(Mutation::NewestLaneFirst) {
-                true => self.ready.pop_back(),
-                false => self.ready.pop_front(),
-            };
-            let Some((id, key)) = next else {
-                return;
-            };
-            let Some(partition) = self.partitions.get_mut(&id) else {
-                continue;
-            };
-            let Some(lane) = partition.lanes.get_mut(&key).filter(|lane| lane.phase == Phase::Ready) else {
-                continue;
-            };
-            let may_join = if lane.singly > 0 {
-                1
-            } else {
-                self.limits.handlers[usize::from(key.handler.0)].coalesce_max
-            };
-            let members = if with_replays {
-                lane.queue.iter().take(may_join).copied().collect()
-            } else {
-                prefix(&self.jobs, &lane.queue, may_join)
-            };
-            lane.phase = Phase::Running { members: members.len() };
-            partition.in_flight += 1;
-            self.running += 1;
-            let attempt = self.jobs[&members[0]].attempts + 1;
-            actions.push(Action::Start {
-                handler: key.handler,
-                attempt,
-                members,
-            });
-        }
-    }
-
-    fn finished(&mut self, job: JobId, finish: Finish, actions: &mut Vec<Action>) {
-        let Some((id, key)) = self.locate(job) else { return };
-        let Phase::Running { members } = self.lane(id, key).phase else {
-            return;
-        };
-        self.partition(id).in_flight -= 1;
-        self.running -= 1;
-        let (attempts, outages) = self.count(job, finish);
-        let policy = &self.limits.handlers[usize::from(key.handler.0)].policy;
-        match verdict(policy, finish, attempts, outages) {
-            Verdict::Settle => self.settle_head(id, key, members, actions),
-            Verdict::Again(_) | Verdict::Bury(_) if self.partition(id).releasing => {
-                if self.mutated(Mutation::FailureOutlivesRelease) {
-                    return self.release_if_idle(id, actions);
-                }
-                self.give_up(id, key, actions);
-            }
-            Verdict::Again(_)
-                if members > 1
-                    && matches!(finish, Finish::TimedOut | Finish::Panicked)
-                    && !self.mutated(Mutation::CompanyPanicsAgain) =>
-            {
-                self.run_singly(id, key, members);
-            }
-            Verdict::Again(wait) => {
-                self.lane(id, key).phase = Phase::Waiting;
-                self.running += usize::from(self.mutated(Mutation::WaitingHoldsItsRoom));
-                actions.push(Action::Wait { job, wait });
-            }
-            Verdict::Bury(_) if members > 1 && !self.mutated(Mutation::CompanyIsBuriedTogether) => {
-                self.run_singly(id, key, members);
-            }
-            Verdict::Bury(class) => self.bury(job, class, actions),
-        }
-    }
-
-    /// Counts the end of an attempt; answers the attempts, and the outages in a row.
-    fn count(&mut self, job: JobId, finish: Finish) -> (u32, u32) {
-        let counted = counts(finish) || self.mutated(Mutation::OutageCountsAsAttempt) && finish == Finish::Unreachable;
-        let state = self.jobs.get_mut(&job).expect("a located job is known");
-        state.attempts += u32::from(counted);
-        state.outages = if finish == Finish::Unreachable {
-            state.outages.saturating_add(1)
-        } else {
-            0
-        };
-        (state.attempts, state.outages)
-    }
-
-    /// Jobs that failed together are tried one by one, so that each gets its own verdict.
-    fn run_singly(&mut self, id: PartitionId, key: LaneKey, members: usize) {
-        // Who of them failed is not known yet, so this call is nobody's attempt.
-        let head = self.lane(id, key).head();
-        let state = self.jobs.get_mut(&head).expect("a queued job is known");
-        state.attempts -= 1;
-        let together = self.mutated(Mutation::CompanyStaysTogether);
-        let lane = self.lane(id, key);
-        lane.singly = if together { 0 } else { members };
-        lane.phase = Phase::Ready;
-        self.ready.push_back((id, key));
     }
 
     fn due(&mut self, job: JobId, actions: &mut Vec<Action>) {
@@ -322,7 +238,7 @@ impl Core {
                     self.lane(id, key).queue.rotate_left(1);
                 }
                 self.lane(id, key).phase = Phase::Ready;
-                self.ready.push_back((id, key));
+                self.make_ready(id, key);
             }
             Phase::BuryWaiting => self.bury_again(job, actions),
             Phase::Ready | Phase::Running { .. } | Phase::Burying => {}
@@ -346,7 +262,7 @@ impl Core {
             self.partition(id).lanes.remove(&key);
         } else {
             lane.phase = Phase::Ready;
-            self.ready.push_back((id, key));
+            self.make_ready(id, key);
         }
         self.release_if_idle(id, actions);
     }
@@ -388,16 +304,5 @@ impl Core {
     #[cfg(not(any(test, feature = "testkit")))]
     pub(crate) const fn mutated(&self, _: Mutation) -> bool {
         false
-    }
-}
-
-/// The jobs at the head that one call takes. Replays run alone: they work on another state of the ledger.
-fn prefix(jobs: &HashMap<JobId, Job>, queue: &VecDeque<JobId>, members_max: usize) -> Vec<JobId> {
-    let delivered = |job: &&JobId| matches!(jobs[*job].origin, Origin::Delivery(_));
-    let members: Vec<JobId> = queue.iter().take(members_max).take_while(delivered).copied().collect();
-    if members.is_empty() {
-        queue.iter().take(1).copied().collect()
-    } else {
-        members
     }
 }

@@ -52,11 +52,25 @@ pub enum Mutation {
     DrainsTooEarly,
     /// The driver is not told that a refused job is not needed.
     RefusedIsKept,
+    /// Lanes of a suspended handler start as if nothing were.
+    SuspendedStillStarts,
+    /// What fails for good while its handler is suspended is buried.
+    SuspendedStillBuries,
+    /// No handler is ever suspended.
+    NeverSuspends,
+    /// A suspended handler is never tried again.
+    ProbesNeverStart,
+    /// A job is exhausted although nothing tells it from an outage.
+    AloneIsExhausted,
+    /// A handler runs more lanes at once than it may.
+    HandlerRunsPastItsRoom,
+    /// Calls start faster than the limit says.
+    RateIsIgnored,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -80,5 +94,12 @@ impl Mutation {
         Self::FailureOutlivesRelease,
         Self::DrainsTooEarly,
         Self::RefusedIsKept,
+        Self::SuspendedStillStarts,
+        Self::SuspendedStillBuries,
+        Self::NeverSuspends,
+        Self::ProbesNeverStart,
+        Self::AloneIsExhausted,
+        Self::HandlerRunsPastItsRoom,
+        Self::RateIsIgnored,
     ];
 }

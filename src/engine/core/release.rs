@@ -68,15 +68,18 @@ impl Core {
         };
         partition.releasing = true;
         self.forget_queued(id, actions);
-        let mut heads: Vec<JobId> = Vec::new();
-        for lane in self.partitions[&id].lanes.values() {
-            heads.push(lane.head());
-            if matches!(lane.phase, Phase::Running { .. }) {
+        let lanes = self.partitions[&id].lanes.iter();
+        let mut left: Vec<(JobId, LaneKey, Phase)> = lanes.map(|(key, lane)| (lane.head(), *key, lane.phase)).collect();
+        left.sort_unstable_by_key(|(head, _, _)| *head);
+        for (head, key, phase) in left {
+            actions.push(Action::Abandon { job: head });
+            if matches!(phase, Phase::Running { .. }) {
                 self.running -= 1;
+                let handler = self.handler(key.handler);
+                handler.running -= 1;
+                handler.circuit.abandoned(head);
             }
         }
-        heads.sort_unstable();
-        actions.extend(heads.iter().map(|head| Action::Abandon { job: *head }));
         let partition = self.partition(id);
         partition.in_flight = 0;
         self.release_if_idle(id, actions);
@@ -101,9 +104,10 @@ impl Core {
             return;
         }
         let gone = self.partitions.remove(&id).expect("it was just found");
-        for lane in gone.lanes.values() {
+        for (key, lane) in &gone.lanes {
             if matches!(lane.phase, Phase::Running { .. }) && in_flight > 0 {
                 self.running -= 1;
+                self.handler(key.handler).running -= 1;
             }
         }
         let mut left: Vec<JobId> = gone
@@ -154,7 +158,7 @@ impl Core {
     /// Drops every job that is not with the driver; lanes that end up empty go too, and so do their places among the
     /// ready ones: they would pile up, and the next assignment would find them taken.
     fn forget_queued(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
-        self.ready.retain(|(partition, _)| *partition != id);
+        self.handlers.iter_mut().for_each(|handler| handler.forget(id));
         let mut forgotten: Vec<JobId> = Vec::new();
         self.partition(id).lanes.retain(|_, lane| {
             let kept = match lane.phase {

@@ -1,0 +1,166 @@
+//! Which lane starts next: the one that has been ready for longest, of a handler that may start anything at all.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::engine::core::messages::{Action, HandlerIndex, HandlerLimits, JobId, Moment, PartitionId};
+use crate::engine::core::mutation::Mutation;
+use crate::engine::core::{Core, Job, Origin};
+use crate::engine::lanes::{LaneKey, Phase};
+use crate::engine::retry::Wait;
+use crate::engine::suspend::Circuit;
+
+/// What the core knows of one handler, over all partitions.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    /// Lanes whose head may start, each once, in the order in which they became ready, with their places in it.
+    ready: VecDeque<(u64, PartitionId, LaneKey)>,
+    pub(crate) circuit: Circuit,
+    pub(crate) running: usize,
+    pace: Pace,
+}
+
+/// The rate limit of a handler: starts are as far apart as the limit says.
+#[derive(Debug, Default)]
+struct Pace {
+    next_at: Moment,
+    /// The driver was told to wake us.
+    awaited: bool,
+}
+
+impl Dispatch {
+    pub(crate) fn new() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            circuit: Circuit::default(),
+            running: 0,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Forgets the lanes of a partition.
+    pub(crate) fn forget(&mut self, id: PartitionId) {
+        self.ready.retain(|(_, partition, _)| *partition != id);
+    }
+
+    /// Whether it may start a lane, as far as its own limits are concerned.
+    fn may_start(&self, limits: &HandlerLimits) -> bool {
+        self.running < limits.running_max && self.circuit.lets_through()
+    }
+}
+
+impl Core {
+    /// A lane's head may start.
+    pub(crate) fn make_ready(&mut self, id: PartitionId, key: LaneKey) {
+        let place = self.ready_before;
+        self.ready_before += 1;
+        self.handler(key.handler).ready.push_back((place, id, key));
+    }
+
+    pub(crate) fn handler(&mut self, handler: HandlerIndex) -> &mut Dispatch {
+        &mut self.handlers[usize::from(handler.0)]
+    }
+
+    /// Starts lanes that are ready while there is room.
+    pub(super) fn dispatch(&mut self, at: Moment, actions: &mut Vec<Action>) {
+        let running_max = self.limits.running_max + usize::from(self.mutated(Mutation::RunsPastItsRoom));
+        while self.running < running_max {
+            let Some(handler) = self.next_handler(at, actions) else {
+                return;
+            };
+            let newest = self.mutated(Mutation::NewestLaneFirst) || self.handler(handler).circuit.wants_newest();
+            let ready = &mut self.handler(handler).ready;
+            let next = if newest { ready.pop_back() } else { ready.pop_front() };
+            let (_, id, key) = next.expect("a handler that comes next has a lane that is ready");
+            let lane = self.partitions.get(&id).and_then(|partition| partition.lanes.get(&key));
+            if lane.is_some_and(|lane| lane.phase == Phase::Ready) {
+                self.start(at, id, key, actions);
+            }
+        }
+    }
+
+    /// The handler whose lane has been ready for longest, of those that may start one.
+    fn next_handler(&mut self, at: Moment, actions: &mut Vec<Action>) -> Option<HandlerIndex> {
+        let unbounded = self.mutated(Mutation::HandlerRunsPastItsRoom);
+        let unpaced = self.mutated(Mutation::RateIsIgnored);
+        let unwatched = self.mutated(Mutation::SuspendedStillStarts);
+        let mut oldest: Option<(u64, usize)> = None;
+        for (index, (dispatch, limits)) in self.handlers.iter_mut().zip(&self.limits.handlers).enumerate() {
+            let Some((place, _, _)) = dispatch.ready.front() else {
+                continue;
+            };
+            let may_start = match (unbounded, unwatched) {
+                (true, _) => dispatch.circuit.lets_through(),
+                (_, true) => dispatch.running < limits.running_max,
+                _ => dispatch.may_start(limits),
+            };
+            if !may_start || oldest.is_some_and(|(older, _)| older < *place) {
+                continue;
+            }
+            let paced = limits.starts_per_second_max.is_some() && !unpaced;
+            if paced && at < dispatch.pace.next_at {
+                if !std::mem::replace(&mut dispatch.pace.awaited, true) {
+                    actions.push(Action::RateAfter {
+                        handler: index_of(index),
+                        wait: Wait::Exact(dispatch.pace.next_at.since(at)),
+                    });
+                }
+                continue;
+            }
+            oldest = Some((*place, index));
+        }
+        oldest.map(|(_, index)| index_of(index))
+    }
+
+    fn start(&mut self, at: Moment, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
+        let with_replays = self.mutated(Mutation::ReplayHasCompany);
+        let limits = &self.limits.handlers[usize::from(key.handler.0)];
+        let pause = limits
+            .starts_per_second_max
+            .map(|rate| Duration::from_secs(1) / rate.max(1));
+        let coalesce_max = limits.coalesce_max;
+        let partition = self.partitions.get_mut(&id).expect("it was just found");
+        let lane = partition.lanes.get_mut(&key).expect("it was just found");
+        let may_join = if lane.singly > 0 { 1 } else { coalesce_max };
+        let members: Vec<JobId> = if with_replays {
+            lane.queue.iter().take(may_join).copied().collect()
+        } else {
+            prefix(&self.jobs, &lane.queue, may_join)
+        };
+        lane.phase = Phase::Running { members: members.len() };
+        partition.in_flight += 1;
+        self.running += 1;
+        let dispatch = self.handler(key.handler);
+        dispatch.running += 1;
+        dispatch.circuit.started(members[0]);
+        if let Some(pause) = pause {
+            dispatch.pace.next_at = at.after(pause);
+        }
+        let attempt = self.jobs[&members[0]].attempts + 1;
+        actions.push(Action::Start {
+            handler: key.handler,
+            attempt,
+            members,
+        });
+    }
+
+    /// The wait of a handler for its rate limit is over.
+    pub(super) fn rate_due(&mut self, handler: HandlerIndex) {
+        self.handler(handler).pace.awaited = false;
+    }
+}
+
+fn index_of(index: usize) -> HandlerIndex {
+    HandlerIndex(u16::try_from(index).expect("a group has few handlers"))
+}
+
+/// The jobs at the head that one call takes. Replays run alone: they work on another state of the ledger.
+fn prefix(jobs: &std::collections::HashMap<JobId, Job>, queue: &VecDeque<JobId>, members_max: usize) -> Vec<JobId> {
+    let delivered = |job: &&JobId| matches!(jobs[*job].origin, Origin::Delivery(_));
+    let members: Vec<JobId> = queue.iter().take(members_max).take_while(delivered).copied().collect();
+    if members.is_empty() {
+        queue.iter().take(1).copied().collect()
+    } else {
+        members
+    }
+}
