@@ -91,6 +91,8 @@ pub(super) fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
     let handler = handler_limits(&config.engine_of_handler(group, &spec.name));
     Limits {
         running_max: settings.lanes_max,
+        crash_deaths_max: 0,
+        reserved_ahead: 1_000,
         window_events_max: settings.window_events_max,
         window_bytes_max: settings.window_bytes_max,
         handlers: vec![HandlerLimits {

@@ -16,7 +16,9 @@ use tokio_util::time::DelayQueue;
 
 use crate::engine::attempt::AttemptEnd;
 use crate::engine::core::Core;
-use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
+use crate::engine::core::messages::{
+    HandlerIndex, Inheritance, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work,
+};
 use crate::engine::counts::Counts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::letter::Letters;
@@ -217,7 +219,11 @@ impl Driver {
                     }
                     self.ownership.assign(&name, epoch);
                     tracing::info!(group = %self.setup.group, partition = %name, epoch, "partition assigned");
-                    self.step(Input::Assigned { partition, epoch });
+                    self.step(Input::Assigned {
+                        partition,
+                        epoch,
+                        inherited: Inheritance::default(),
+                    });
                 }
             }
             SourceEvent::Delivered { epoch, delivery } => self.delivered(epoch, *delivery),
@@ -262,11 +268,13 @@ impl Driver {
             replays: replay.replays,
         });
         let only = (replay.handler != crate::engine::letter::EVERY_HANDLER).then_some(replay.handler);
+        let position = replay.delivery.position;
         let work = self.hold(replay.delivery, only.as_deref(), Some(&origin));
         self.step(Input::Replayed {
             partition,
             epoch: replay.epoch,
             request: replay.request,
+            position,
             work,
         });
     }

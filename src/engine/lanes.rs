@@ -29,6 +29,10 @@ pub(crate) enum Phase {
     Ready,
     /// It runs, together with as many followers as make up `members`.
     Running { members: usize },
+    /// It waits until its position is reserved.
+    Unreserved,
+    /// It has to run alone, and something else does.
+    WaitingAlone,
     /// It waits before it is tried again.
     Waiting,
     /// Its dead letter is being written.

@@ -70,6 +70,11 @@ impl Tracker {
         }
     }
 
+    /// The newest arrival.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.newest
+    }
+
     /// One past the newest arrival: the frontier once everything is settled.
     pub(crate) fn past_newest(&self) -> Option<Position> {
         self.newest.map(|newest| Position(newest.0 + 1))

@@ -32,8 +32,9 @@ impl Driver {
                 handler,
                 attempt,
                 members,
+                mark: _,
             } => self.start(handler, attempt, &members),
-            Action::Wait { job, wait } => {
+            Action::Wait { job, attempts: _, wait } => {
                 self.waits.insert(Due::Job(job), drawn(wait));
             }
             Action::ProbeAfter { handler, wait } => {
@@ -42,6 +43,7 @@ impl Driver {
             Action::RateAfter { handler, wait } => {
                 self.waits.insert(Due::Rate(handler), drawn(wait));
             }
+            Action::Reserve { partition: _, to: _ } => {}
             Action::Suspended { handler, cause } => {
                 tracing::error!(
                     group = %self.setup.group, handler = self.name_of(handler), cause = cause.as_str(),

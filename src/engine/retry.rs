@@ -70,6 +70,8 @@ pub enum Class {
     Timeout,
     /// All attempts failed, the last by a panic.
     Panic,
+    /// Processes died while it ran.
+    Crashed,
 }
 
 impl Class {
@@ -81,6 +83,7 @@ impl Class {
             Self::Exhausted => "exhausted",
             Self::Timeout => "timeout",
             Self::Panic => "panic",
+            Self::Crashed => "crashed",
         }
     }
 }

@@ -1,12 +1,28 @@
 //! The broker of the world: who owns a partition under which epoch, and how far it is committed.
 
-use afterwrite::engine::core::messages::PartitionId;
+use std::collections::BTreeMap;
+
+use afterwrite::engine::core::messages::{HandlerIndex, Inheritance, PartitionId};
 use afterwrite::event::delivery::Position;
 
 use crate::invariant::{Checked, Invariant};
 
 pub(crate) struct Broker {
     claims: Vec<Claim>,
+    /// Jobs that are running, or were when an owner died.
+    marks: Vec<BTreeMap<Named, Mark>>,
+    /// Attempts of jobs that wait for long.
+    attempts: Vec<BTreeMap<Named, u32>>,
+}
+
+/// A job, as it is named over all owners.
+pub(crate) type Named = (Position, HandlerIndex);
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    epoch: u64,
+    alone: bool,
+    deaths: u32,
 }
 
 /// What the broker knows of a partition; its former owner may believe otherwise for a while.
@@ -16,6 +32,10 @@ pub(crate) struct Claim {
     pub(crate) last_owner: Option<usize>,
     pub(crate) epoch: u64,
     pub(crate) committed: Position,
+    /// Nobody died with it.
+    pub(crate) released_clean: bool,
+    pub(crate) handed_out_to: Option<Position>,
+    suspect_to: Option<Position>,
     /// The last commit of this epoch did not arrive, and the core was not told.
     pub(crate) commit_lost: bool,
 }
@@ -27,10 +47,15 @@ impl Broker {
             last_owner: None,
             epoch: 0,
             committed: Position(0),
+            released_clean: true,
+            handed_out_to: None,
+            suspect_to: None,
             commit_lost: false,
         };
         Self {
             claims: vec![fresh; partitions],
+            marks: vec![BTreeMap::new(); partitions],
+            attempts: vec![BTreeMap::new(); partitions],
         }
     }
 
@@ -42,14 +67,87 @@ impl Broker {
         (0..u32::try_from(self.claims.len()).expect("there are few partitions")).map(PartitionId)
     }
 
-    /// Gives the partition to a member, under the next epoch, which it answers.
-    pub(crate) fn assign(&mut self, id: PartitionId, member: usize) -> u64 {
-        let claim = &mut self.claims[id.0 as usize];
+    /// Gives the partition to a member, under the next epoch, with what the last owners left.
+    pub(crate) fn assign(&mut self, id: PartitionId, member: usize) -> (u64, Inheritance) {
+        let place = id.0 as usize;
+        let claim = &mut self.claims[place];
+        let marks = &mut self.marks[place];
+        if !claim.released_clean {
+            claim.suspect_to = claim.suspect_to.max(claim.handed_out_to);
+            for mark in marks
+                .values_mut()
+                .filter(|mark| mark.epoch == claim.epoch && mark.alone)
+            {
+                mark.deaths += 1;
+            }
+        }
+        claim.released_clean = false;
+        let inherited = Inheritance {
+            suspect_to: claim.suspect_to,
+            deaths: marks.iter().map(|(job, mark)| (*job, mark.deaths)).collect(),
+            attempts: self.attempts[place].iter().map(|(job, made)| (*job, *made)).collect(),
+        };
         claim.owner = Some(member);
         claim.last_owner = Some(member);
         claim.epoch += 1;
         claim.commit_lost = false;
-        claim.epoch
+        (claim.epoch, inherited)
+    }
+
+    /// Makes a reservation durable, unless the owner is another by now.
+    pub(crate) fn reserve(&mut self, id: PartitionId, member: usize, epoch: u64, to: Position) -> bool {
+        let owns = self.is_owner(id, member, epoch);
+        if owns {
+            let claim = &mut self.claims[id.0 as usize];
+            claim.handed_out_to = claim.handed_out_to.max(Some(to));
+        }
+        owns
+    }
+
+    /// Commits a running mark, unless the owner is another by now.
+    pub(crate) fn mark(&mut self, id: PartitionId, member: usize, epoch: u64, job: Named, alone: bool) -> bool {
+        let owns = self.is_owner(id, member, epoch);
+        if owns {
+            let marks = &mut self.marks[id.0 as usize];
+            let deaths = marks.get(&job).map_or(0, |mark| mark.deaths);
+            marks.insert(job, Mark { epoch, alone, deaths });
+        }
+        owns
+    }
+
+    /// An attempt that was marked has ended. One that ran alone stays a suspect until it is settled.
+    pub(crate) fn unmark(&mut self, id: PartitionId, epoch: u64, job: Named, is_suspect: bool) {
+        let marks = &mut self.marks[id.0 as usize];
+        let Some(mark) = marks.get_mut(&job).filter(|mark| mark.epoch == epoch) else {
+            return;
+        };
+        if is_suspect {
+            mark.alone = false;
+        } else {
+            marks.remove(&job);
+        }
+    }
+
+    /// A job is settled.
+    pub(crate) fn acquit(&mut self, id: PartitionId, member: usize, epoch: u64, job: Named) {
+        if self.is_owner(id, member, epoch) {
+            self.marks[id.0 as usize].remove(&job);
+            self.attempts[id.0 as usize].remove(&job);
+        }
+    }
+
+    pub(crate) fn note_attempts(&mut self, id: PartitionId, member: usize, epoch: u64, job: Named, attempts: u32) {
+        if self.is_owner(id, member, epoch) {
+            self.attempts[id.0 as usize].insert(job, attempts);
+        }
+    }
+
+    /// An owner that lives lets the partition go.
+    pub(crate) fn release(&mut self, id: PartitionId, member: usize, epoch: u64) {
+        if self.is_owner(id, member, epoch) {
+            self.claims[id.0 as usize].released_clean = true;
+            self.depose(id);
+        }
     }
 
     pub(crate) fn depose(&mut self, id: PartitionId) {

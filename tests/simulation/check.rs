@@ -4,7 +4,7 @@ use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{HandlerIndex, PartitionId};
 
 use crate::invariant::{Checked, Invariant};
-use crate::shadow::{Hold, Shadow, State};
+use crate::shadow::{Hold, Lane, Origin, Shadow, State};
 
 impl Shadow {
     pub(crate) fn check(&mut self, core: &Core) -> Checked {
@@ -32,14 +32,31 @@ impl Shadow {
         let drained = !self.stopping || !self.holds.is_empty() || self.drained;
         Invariant::Release.check(drained, || "nothing is held any more, but the stop did not end")?;
         self.check_words(core)?;
+        self.note_unreserved();
         let commit_due = std::mem::take(&mut self.commit_due);
         for (id, hold) in &self.holds {
             self.check_lanes(*id, hold)?;
+            let unreserved =
+                hold.newest.is_some() && hold.reserved_to <= hold.newest && self.limits.crash_deaths_max > 0;
+            Invariant::Blame.check(!unreserved || hold.reserving || hold.releasing, || {
+                format!("{id:?} waits for a reservation that nobody makes")
+            })?;
             self.check_window(*id, hold)?;
             let committed = !commit_due || hold.committed == hold.frontier();
             Invariant::Frontier.check(committed, || format!("{id:?} was not committed when it was time"))?;
         }
         Ok(())
+    }
+
+    fn note_unreserved(&mut self) {
+        let jobs = &self.jobs;
+        for hold in self.holds.values_mut() {
+            let reserved_to = hold.reserved_to;
+            for lane in hold.lanes.values_mut().filter(|lane| lane.state == State::Idle) {
+                let head = lane.queue.front().map(|head| jobs[head].position);
+                lane.was_unreserved |= head.is_some_and(|head| reserved_to.is_none_or(|to| head >= to));
+            }
+        }
     }
 
     fn check_words(&self, core: &Core) -> Checked {
@@ -51,6 +68,15 @@ impl Shadow {
             Invariant::Suspension.check(told, || format!("handler {index} is suspended for one side only"))?;
         }
         Ok(())
+    }
+
+    /// Whether nothing that is known of deaths keeps the head of a lane from starting.
+    fn is_clear(&self, hold: &Hold, lane: &Lane) -> bool {
+        let head = &self.jobs[lane.queue.front().expect("a lane has jobs")];
+        let deaths = hold.inherited.deaths.get(&(head.position, head.lane.0));
+        let is_replay = matches!(head.origin, Origin::Replay(_));
+        let reserved = is_replay || hold.reserved_to.is_some_and(|to| head.position < to);
+        self.limits.crash_deaths_max == 0 || reserved && (deaths.is_none() || self.alone.is_none())
     }
 
     /// Whether a lane of the handler may wait although there is room. One that waits for its rate has a wait under way.
@@ -72,7 +98,7 @@ impl Shadow {
                 State::Failed | State::MustBury | State::BuryFailed => {
                     return Invariant::Letters.violated(format!("nothing followed for {name:?}: {:?}", lane.state));
                 }
-                State::Idle if room && !hold.releasing && !self.is_held_back(name.0) => {
+                State::Idle if room && !hold.releasing && !self.is_held_back(name.0) && self.is_clear(hold, lane) => {
                     return Invariant::Room.violated(format!("there is room, but {name:?} of {id:?} is left waiting"));
                 }
                 State::Idle | State::Waiting | State::BuryWaiting | State::GivenUp => {}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use afterwrite::engine::core::messages::{Action, Input};
+use afterwrite::engine::core::messages::{Action, Input, Mark};
 use afterwrite::engine::retry::{Class, Finish};
 use afterwrite::engine::suspend::Cause;
 
@@ -18,7 +18,7 @@ pub(crate) struct Table {
 }
 
 /// Everything that has to happen in at least one world of a hundred.
-const KINDS: [&str; 76] = [
+const KINDS: [&str; 84] = [
     "input: assigned",
     "input: bury failed",
     "input: buried",
@@ -32,6 +32,7 @@ const KINDS: [&str; 76] = [
     "input: probe due",
     "input: rate due",
     "input: replayed",
+    "input: reserved",
     "input: revoke expired",
     "input: revoking",
     "input: stop expired",
@@ -46,6 +47,7 @@ const KINDS: [&str; 76] = [
     "finish: transient with a delay",
     "finish: unreachable",
     "action: abandon",
+    "action: bury crashed",
     "action: bury exhausted",
     "action: bury panic",
     "action: bury permanent",
@@ -58,11 +60,14 @@ const KINDS: [&str; 76] = [
     "action: released",
     "action: replay buried again",
     "action: replay healed",
+    "action: reserve",
     "action: resume",
     "action: probe after",
     "action: rate after",
     "action: resumed",
     "action: start company",
+    "action: start alone",
+    "action: start marked",
     "action: start one",
     "action: suspended, failing",
     "action: suspended, flood",
@@ -85,6 +90,8 @@ const KINDS: [&str; 76] = [
     "fault: delivered under an old epoch",
     "fault: delivered while releasing",
     "fault: deposed without a word",
+    "fault: killed by a job",
+    "fault: killed by one job of several",
     "fault: late answer",
     "fault: late budget of a revocation",
     "fault: letter not written",
@@ -93,6 +100,7 @@ const KINDS: [&str; 76] = [
     "fault: replayed under an old epoch",
     "fault: replayed twice",
     "fault: replay taken again by the next owner",
+    "fault: reservation of a deposed owner",
     "fault: timed out and committed later",
     "fault: zombie finds its row",
 ];
@@ -111,6 +119,7 @@ impl Coverage {
                 Work::Jobs(_) => "input: delivered job",
                 Work::Undecodable(_) => "input: delivered undecodable",
             },
+            Input::Reserved { .. } => "input: reserved",
             Input::Replayed { .. } => "input: replayed",
             Input::Finished { finish, .. } => {
                 self.mark(finish_kind(*finish));
@@ -133,6 +142,11 @@ impl Coverage {
 
     pub(crate) fn mark_action(&mut self, action: &Action) {
         self.mark(match action {
+            Action::Start { mark: Mark::Alone, .. } => "action: start alone",
+            Action::Start {
+                mark: Mark::Running, ..
+            } => "action: start marked",
+            Action::Reserve { .. } => "action: reserve",
             Action::Start { members, .. } if members.len() > 1 => "action: start company",
             Action::Start { .. } => "action: start one",
             Action::Wait { .. } => "action: wait",
@@ -150,6 +164,7 @@ impl Coverage {
                 Class::Exhausted => "action: bury exhausted",
                 Class::Timeout => "action: bury timeout",
                 Class::Panic => "action: bury panic",
+                Class::Crashed => "action: bury crashed",
             },
             Action::Forget { .. } => "action: forget",
             Action::Abandon { .. } => "action: abandon",

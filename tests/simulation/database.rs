@@ -125,11 +125,12 @@ impl Database {
 }
 
 fn worse(one: Ending, other: Ending) -> Ending {
-    let rank = |ending: Ending| -> Option<Option<Failure>> {
+    let rank = |ending: Ending| -> (u8, Option<Failure>) {
         match ending {
-            Ending::Skips => None,
-            Ending::Works => Some(None),
-            Ending::Fails(failure) => Some(Some(failure)),
+            Ending::Skips => (0, None),
+            Ending::Works => (1, None),
+            Ending::Fails(failure) => (2, Some(failure)),
+            Ending::Kills => (3, None),
         }
     };
     if rank(one) >= rank(other) { one } else { other }

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::world::{World, Zombie};
 
 /// A job is called this often at most, its replays included; a round ends at least one call while there is one.
-const CALLS_A_ROW_MAX: usize = 20;
+const CALLS_A_ROW_MAX: usize = 30;
 
 /// So many rounds go by before somebody mends what a suspended handler needs: without that an outage would rightly never end.
 const UNMENDED_ROUNDS: usize = 100;
@@ -58,7 +58,13 @@ impl World {
                 }
             }
             for _ in 0..self.members[m].calls.len() {
-                self.end_call(m, 0)?;
+                // One of them may kill the process, and with it the others.
+                if !self.members[m].calls.is_empty() {
+                    self.end_call(m, 0)?;
+                }
+            }
+            for _ in 0..self.members[m].reservations.len() {
+                self.end_reservation(m, 0)?;
             }
             for _ in 0..self.members[m].burials.len() {
                 self.end_letter(m, 0, false)?;
@@ -70,8 +76,9 @@ impl World {
         for request in self.takable() {
             self.take_replay(request)?;
         }
-        let progress = self.inputs > before;
-        for m in 0..self.members.len() {
+        let killed = self.members.iter().any(|member| !member.is_up());
+        let progress = self.inputs > before || killed;
+        for m in self.up() {
             self.feed(m, Input::CommitDue)?;
         }
         Ok(progress)

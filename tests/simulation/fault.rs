@@ -122,6 +122,11 @@ impl World {
         let Some(m) = pick(self.up(), picked) else {
             return Ok(false);
         };
+        self.crash(m).map(|()| true)
+    }
+
+    /// A member dies, with whatever it has under way.
+    pub(crate) fn crash(&mut self, m: usize) -> Checked {
         self.fault("fault: crash");
         self.note(|| format!("-- member {m} is down"));
         self.members[m].core = None;
@@ -129,10 +134,11 @@ impl World {
         self.members[m].waits.clear();
         self.members[m].late.clear();
         self.members[m].stale.clear();
+        self.members[m].reservations.clear();
         self.broker.depose_all(m);
         for call in std::mem::take(&mut self.members[m].calls) {
-            let (rows, replay) = self.rows(&call);
-            if !self.reaches_database(&rows, replay) {
+            let (rows, replay) = self.rows(&call.jobs);
+            if call.fenced || !self.reaches_database(&rows, replay) {
                 self.fault("fault: crash before the effect");
             } else if self.luck.chance(60) {
                 self.fault("fault: crash after the effect");
@@ -155,7 +161,7 @@ impl World {
                 self.zombies.push(Zombie::Letter { row });
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     fn stop_some(&mut self, picked: usize) -> Checked<bool> {

@@ -19,6 +19,9 @@ pub(crate) enum Invariant {
     /// A handler is suspended when its attempts or jobs say so, and only then; one probe at a time goes through; it is
     /// resumed when enough of them worked, and only then; nothing is buried that may be the victim of an outage.
     Suspension,
+    /// What was with an owner that died is marked before it runs; what ran at a death runs alone; nothing is started whose
+    /// death nobody would know of; a job is blamed for deaths when it caused enough of them, and only then.
+    Blame,
     /// Never more running than allowed, by the group, by a handler, within a second; never a lane left waiting while there is room, and none overtaken by one that was
     /// ready later.
     Room,
@@ -54,12 +57,13 @@ impl fmt::Display for Violation {
 }
 
 impl Invariant {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Frontier,
         Self::LaneOrder,
         Self::Effects,
         Self::Attempts,
         Self::Suspension,
+        Self::Blame,
         Self::Room,
         Self::Release,
         Self::Window,

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use afterwrite::engine::core::Core;
-use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, Limits, Moment, PartitionId};
+use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, Limits, Mark, Moment, PartitionId};
 use afterwrite::engine::core::mutation::Mutation;
+use afterwrite::event::delivery::Position;
 
 use crate::shadow::Shadow;
 
@@ -18,8 +19,9 @@ pub(crate) struct Member {
     /// Its core said that it can leave.
     pub(crate) drained: bool,
     pub(crate) fetches: BTreeMap<PartitionId, Fetch>,
-    /// Calls under way, each with its members.
-    pub(crate) calls: Vec<Vec<JobId>>,
+    pub(crate) calls: Vec<Call>,
+    /// Reservations under way.
+    pub(crate) reservations: Vec<(PartitionId, u64, Position)>,
     /// Waits under way, with the moments at which they are over.
     pub(crate) waits: Vec<(Waiter, Moment)>,
     /// Letters under way.
@@ -28,6 +30,15 @@ pub(crate) struct Member {
     pub(crate) late: Vec<Input>,
     /// Records that were fetched under an epoch that is over, still in a channel.
     pub(crate) stale: Vec<Stale>,
+}
+
+/// A call under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) jobs: Vec<JobId>,
+    pub(crate) mark: Mark,
+    /// Its mark was refused, so its handler is not called.
+    pub(crate) fenced: bool,
 }
 
 /// Whose wait is under way.
@@ -88,6 +99,7 @@ impl Member {
             drained: false,
             fetches: BTreeMap::new(),
             calls: Vec::new(),
+            reservations: Vec::new(),
             waits: Vec::new(),
             burials: Vec::new(),
             late: Vec::new(),

@@ -1,6 +1,6 @@
 //! Every action of a core is judged by its shadow the moment it comes out.
 
-use afterwrite::engine::core::messages::{Action, HandlerIndex, JobId, PartitionId, RequestId};
+use afterwrite::engine::core::messages::{Action, HandlerIndex, JobId, Mark, PartitionId, RequestId};
 use afterwrite::engine::retry::{Class, Finish, Policy, Wait};
 use afterwrite::event::delivery::Position;
 
@@ -15,8 +15,10 @@ impl Shadow {
                 handler,
                 attempt,
                 members,
-            } => self.started(*handler, *attempt, members),
-            Action::Wait { job, wait } => self.waits(*job, *wait),
+                mark,
+            } => self.started(*handler, *attempt, members, *mark),
+            Action::Reserve { partition, to } => self.reserves(*partition, *to),
+            Action::Wait { job, attempts, wait } => self.waits(*job, *attempts, *wait),
             Action::Suspended { handler, cause } => self.says(*handler, Word::Suspended(*cause)),
             Action::Resumed { handler } => self.says(*handler, Word::Resumed),
             Action::ProbeAfter { handler, wait } => self.probes_after(*handler, *wait),
@@ -35,7 +37,7 @@ impl Shadow {
         }
     }
 
-    fn started(&mut self, handler: HandlerIndex, attempt: u32, members: &[JobId]) -> Checked {
+    fn started(&mut self, handler: HandlerIndex, attempt: u32, members: &[JobId], mark: Mark) -> Checked {
         let Some(head) = members.first().and_then(|first| self.jobs.get(first)) else {
             return Invariant::Release.violated("a call starts with a job that is not open");
         };
@@ -55,13 +57,13 @@ impl Shadow {
             format!("a call takes {members:?}, the lane is {:?}", lane.queue)
         })?;
         let others = self.holds.values().filter(|other| !other.releasing);
-        let mut others = others.flat_map(|other| other.lanes.iter());
+        let mut others = others.flat_map(|other| other.lanes.iter().map(move |(name, lane)| (other, name, lane)));
         let own = &self.watches[usize::from(handler.0)];
-        let overtaken = others.any(|((other, _), waiting)| {
-            let held = other != &handler && self.holds_back(*other);
+        let overtaken = others.any(|(other, (name, _), waiting)| {
+            let held = *name != handler && self.holds_back(*name) || self.is_hindered(other, waiting);
             waiting.state == State::Idle && waiting.ready_at < lane.ready_at && !held
         });
-        let in_turn = !overtaken || own.is_suspended();
+        let in_turn = !overtaken || own.is_suspended() || self.is_hindered(hold, lane);
         Invariant::Room.check(in_turn, || "a lane starts before one that was ready earlier")?;
         Invariant::Suspension.check(own.lets_through(), || "a lane of a suspended handler starts")?;
         let limits = &self.limits.handlers[usize::from(handler.0)];
@@ -79,6 +81,7 @@ impl Shadow {
         Invariant::Attempts.check(attempt == head.counted + 1, || {
             format!("attempt {attempt} after {} were counted", head.counted)
         })?;
+        self.is_marked_right(members, mark)?;
         let attempted_at = self.now;
         watch::of(&mut self.watches, handler).started(members[0], attempted_at);
         self.set_state(members[0], State::Running(members.len()));
@@ -86,12 +89,63 @@ impl Shadow {
         Invariant::Room.check(self.running <= self.limits.running_max, || "too many calls run")
     }
 
-    fn waits(&mut self, job: JobId, wait: Wait) -> Checked {
+    /// Whether what is known of these jobs allows to start them so.
+    fn is_marked_right(&mut self, members: &[JobId], mark: Mark) -> Checked {
+        let blame = Invariant::Blame;
+        let deaths_max = self.limits.crash_deaths_max;
+        let mut expected = Mark::None;
+        for job in members.iter().map(|job| &self.jobs[job]).filter(|_| deaths_max > 0) {
+            let hold = &self.holds[&job.partition];
+            let is_replay = matches!(job.origin, Origin::Replay(_));
+            let reserved = is_replay || hold.reserved_to.is_some_and(|to| job.position < to);
+            blame.check(reserved, || "a job starts whose position is not reserved")?;
+            let deaths = hold.inherited.deaths.get(&(job.position, job.lane.0));
+            blame.check(
+                deaths.is_none_or(|deaths| *deaths < deaths_max),
+                || "a job of which enough processes died starts",
+            )?;
+            if deaths.is_some() {
+                expected = Mark::Alone;
+            } else if expected == Mark::None
+                && (is_replay || hold.inherited.suspect_to.is_some_and(|to| job.position < to))
+            {
+                expected = Mark::Running;
+            }
+        }
+        blame.check(mark == expected, || {
+            format!("a call is marked {mark:?}, not {expected:?}")
+        })?;
+        blame.check(
+            mark == Mark::None || members.len() == 1,
+            || "a marked job runs in company",
+        )?;
+        if mark == Mark::Alone {
+            blame.check(self.alone.is_none(), || "two jobs run alone")?;
+            self.alone = Some(members[0]);
+        }
+        Ok(())
+    }
+
+    fn reserves(&mut self, id: PartitionId, to: Position) -> Checked {
+        let deaths_max = self.limits.crash_deaths_max;
+        let hold = self.holds.get_mut(&id).filter(|hold| !hold.reserving && deaths_max > 0);
+        let Some(hold) = hold else {
+            return Invariant::Blame.violated(format!("{id:?} is reserved without need"));
+        };
+        hold.reserving = true;
+        let news = Some(to) > hold.reserved_to;
+        Invariant::Blame.check(news, || "what is reserved is reserved again")
+    }
+
+    fn waits(&mut self, job: JobId, attempts: u32, wait: Wait) -> Checked {
         let known = Invariant::Release;
         let Some(state) = self.state_of_head(job) else {
             return known.violated(format!("{job:?} waits, but is not at the head of a lane"));
         };
         let (handler, last, counted) = (self.jobs[&job].lane.0, self.jobs[&job].last, self.jobs[&job].counted);
+        Invariant::Attempts.check(attempts == counted, || {
+            format!("{attempts} attempts are told, {counted} were counted")
+        })?;
         let policy = match handler {
             HandlerIndex::NONE => Policy::default(),
             named => self.limits.handlers[usize::from(named.0)].policy.clone(),
@@ -136,6 +190,15 @@ impl Shadow {
             (State::MustBury, None) => {
                 right.check(class == Class::Undecodable && attempts == 0, || {
                     format!("bytes are buried as {class:?}")
+                })?;
+            }
+            (State::Idle, None) => {
+                let hold = &self.holds[&buried.partition];
+                let deaths = hold.inherited.deaths.get(&(buried.position, buried.lane.0));
+                let deaths_max = self.limits.crash_deaths_max;
+                let blamed = deaths_max > 0 && deaths.is_some_and(|deaths| *deaths >= deaths_max);
+                Invariant::Blame.check(blamed && class == Class::Crashed, || {
+                    format!("{job:?} is buried as {class:?}, and {deaths:?} processes died of it")
                 })?;
             }
             (State::Failed, None) => {
@@ -267,6 +330,7 @@ impl Shadow {
         Invariant::Release.check(expired, || format!("{job:?} is abandoned before its time"))?;
         if matches!(state, Some(State::Running(_))) {
             self.running -= 1;
+            self.ended_alone(job);
             let handler = self.jobs[&job].lane.0;
             watch::of(&mut self.watches, handler).abandoned(job);
         }
@@ -313,10 +377,10 @@ impl Shadow {
             format!("{id:?} is released, but has open jobs")
         })?;
         is_frontier(hold, position)?;
-        let renewed = hold.renewed;
+        let renewed = hold.renewed.clone();
         self.holds.remove(&id);
-        if let Some(epoch) = renewed {
-            self.holds.insert(id, Hold::new(epoch));
+        if let Some((epoch, inherited)) = renewed {
+            self.holds.insert(id, Hold::new(epoch, inherited));
         }
         Ok(())
     }

@@ -20,6 +20,10 @@ pub(crate) struct Plan {
     pub(crate) rows: Vec<Row>,
     pub(crate) lanes: usize,
     pub(crate) steps_max: usize,
+    /// Deaths of processes while a job runs alone that it takes to bury it; 0 is never, and then no job kills.
+    pub(crate) crash_deaths_max: u32,
+    /// So many jobs of a hundred kill the process.
+    killers: usize,
     /// How often faults happen; 0 is never.
     pub(crate) trouble: usize,
 }
@@ -50,8 +54,14 @@ impl Plan {
         let handlers = (0..random.between(1, 3))
             .map(|_| handler(&mut random))
             .collect::<Vec<_>>();
+        let crash_deaths_max = [0, 1, 2, 3][random.below(4)];
+        let killers = if crash_deaths_max == 0 {
+            0
+        } else {
+            [0, 0, 1, 4][random.below(4)]
+        };
         let limits = (0..random.between(1, 3))
-            .map(|_| limits(&mut random, &handlers))
+            .map(|_| limits(&mut random, &handlers, crash_deaths_max))
             .collect();
         let mut plan = Self {
             seed,
@@ -59,6 +69,8 @@ impl Plan {
             log: Vec::new(),
             rows: Vec::new(),
             lanes: 0,
+            crash_deaths_max,
+            killers,
             steps_max: random.between(250, 1_000),
             trouble: [0, 1, 2, 3, 4, 6][random.below(6)],
         };
@@ -92,7 +104,10 @@ impl Plan {
                     handler: if decoded { named } else { HandlerIndex::NONE },
                     key: key as u64,
                     lane: lanes_before + handler * keys + key,
-                    script: Script::draw(random),
+                    script: match decoded && random.chance(self.killers) {
+                        true => Script::Kills,
+                        false => Script::draw(random),
+                    },
                     heals_after: u32::try_from(random.below(4)).expect("it is small"),
                 });
             }
@@ -144,8 +159,10 @@ fn handler(random: &mut Random) -> HandlerLimits {
     }
 }
 
-fn limits(random: &mut Random, handlers: &[HandlerLimits]) -> Limits {
+fn limits(random: &mut Random, handlers: &[HandlerLimits], crash_deaths_max: u32) -> Limits {
     Limits {
+        crash_deaths_max,
+        reserved_ahead: [1, 4, 12, 40][random.below(4)],
         running_max: random.between(1, 4),
         window_events_max: random.between(2, 40),
         window_bytes_max: [60, 200, 800, 3_000][random.below(4)],

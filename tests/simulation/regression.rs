@@ -2,7 +2,7 @@
 
 use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{
-    Action, HandlerIndex, HandlerLimits, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work,
+    Action, HandlerIndex, HandlerLimits, Inheritance, Input, JobId, JobSpec, Limits, Mark, Moment, PartitionId, Work,
 };
 use afterwrite::engine::retry::{Finish, Policy};
 use afterwrite::engine::suspend::SuspendPolicy;
@@ -14,6 +14,8 @@ const P0: PartitionId = PartitionId(0);
 fn core(running_max: usize, lanes: u64) -> Core {
     let mut core = Core::new(Limits {
         running_max,
+        crash_deaths_max: 0,
+        reserved_ahead: 1,
         window_events_max: 100,
         window_bytes_max: 100,
         handlers: vec![HandlerLimits {
@@ -32,6 +34,7 @@ fn core(running_max: usize, lanes: u64) -> Core {
         Input::Assigned {
             partition: P0,
             epoch: 1,
+            inherited: Inheritance::default(),
         },
     );
     for key in 0..lanes {
@@ -104,6 +107,7 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
         Input::Assigned {
             partition: p1,
             epoch: 1,
+            inherited: Inheritance::default(),
         },
     );
     step(&mut core, deliver(p1, 1, 10, 1));
@@ -113,6 +117,7 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
         Input::Assigned {
             partition: p2,
             epoch: 1,
+            inherited: Inheritance::default(),
         },
     );
     step(&mut core, deliver(p2, 1, 20, 1));
@@ -122,6 +127,7 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
         Input::Assigned {
             partition: p1,
             epoch: 2,
+            inherited: Inheritance::default(),
         },
     );
     step(&mut core, deliver(p1, 2, 11, 1));
@@ -131,6 +137,7 @@ fn a_lane_of_an_assignment_that_is_over_keeps_no_place_for_the_next_one() {
         handler: HandlerIndex(0),
         attempt: 1,
         members: vec![JobId(20)],
+        mark: Mark::None,
     };
     assert!(actions.contains(&next), "{actions:?}");
 }
@@ -147,6 +154,7 @@ fn a_partition_that_is_assigned_during_the_stop_is_let_go_at_once() {
     let assigned = Input::Assigned {
         partition: p1,
         epoch: 1,
+        inherited: Inheritance::default(),
     };
     assert_eq!(step(&mut core, assigned), [let_go]);
 }
@@ -164,6 +172,7 @@ fn the_call_that_parts_a_company_is_nobodys_attempt() {
         handler: HandlerIndex(0),
         attempt: 1,
         members: vec![JobId(1)],
+        mark: Mark::None,
     };
     assert_eq!(step(&mut core, finished(1, Finish::Permanent)), [alone]);
     let actions = step(&mut core, finished(1, Finish::Transient(None)));

@@ -11,6 +11,8 @@ use crate::random::Random;
 pub(crate) enum Script {
     Works,
     Skips,
+    /// Every attempt ends the process.
+    Kills,
     /// So many attempts fail this way, the next works.
     Fails {
         how: Failure,
@@ -51,6 +53,7 @@ const FAILURES: [Failure; 7] = [
 pub(crate) enum Ending {
     Works,
     Skips,
+    Kills,
     Fails(Failure),
 }
 
@@ -83,6 +86,7 @@ impl Script {
                 Ending::Fails(FAILURES[random.below(FAILURES.len())])
             }
             Self::Fails { .. } | Self::Mixed { .. } => Ending::Works,
+            Self::Kills => Ending::Kills,
             Self::Always(how) => Ending::Fails(how),
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use afterwrite::engine::core::messages::{
-    HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, RequestId, Work,
+    HandlerIndex, Inheritance, Input, JobId, JobSpec, Limits, Moment, PartitionId, RequestId, Work,
 };
 use afterwrite::engine::retry::{Class, Finish};
 use afterwrite::event::delivery::Position;
@@ -29,6 +29,8 @@ pub(crate) struct Shadow {
     /// Assigned during the stop: to be released within the step.
     pub(crate) turned_away: Option<PartitionId>,
     pub(crate) running: usize,
+    /// The job that runs alone.
+    pub(crate) alone: Option<JobId>,
     pub(crate) stopping: bool,
     pub(crate) drained: bool,
     pub(crate) commit_due: bool,
@@ -49,7 +51,11 @@ pub(crate) struct Hold {
     /// Nothing more is waited for: what runs is to be abandoned.
     pub(crate) expired: bool,
     /// Assigned anew while it was held: it starts afresh under this epoch.
-    pub(crate) renewed: Option<u64>,
+    pub(crate) renewed: Option<(u64, Inheritance)>,
+    pub(crate) inherited: Inheritance,
+    pub(crate) reserved_to: Option<Position>,
+    /// A reservation is with the driver.
+    pub(crate) reserving: bool,
 }
 
 pub(crate) type LaneName = (HandlerIndex, u64);
@@ -58,6 +64,8 @@ pub(crate) type LaneName = (HandlerIndex, u64);
 pub(crate) struct Lane {
     pub(crate) queue: VecDeque<JobId>,
     pub(crate) state: State,
+    /// Its head could not start, because its position was not reserved.
+    pub(crate) was_unreserved: bool,
     /// When it became idle the last time.
     pub(crate) ready_at: u64,
 }
@@ -91,6 +99,7 @@ pub(crate) struct Job {
     pub(crate) partition: PartitionId,
     pub(crate) lane: LaneName,
     pub(crate) origin: Origin,
+    pub(crate) position: Position,
     /// Counted ends of calls of which it was the first member, without the one that parted it from its company.
     pub(crate) counted: u32,
     /// Whether it has to run alone, because its company failed.
@@ -116,14 +125,18 @@ pub(crate) struct Replay {
 impl Lane {
     fn become_ready(&mut self, clock: u64) {
         self.state = State::Idle;
+        self.was_unreserved = false;
         self.ready_at = clock;
     }
 }
 
 impl Hold {
-    pub(crate) fn new(epoch: u64) -> Self {
+    pub(crate) fn new(epoch: u64, inherited: Inheritance) -> Self {
         Self {
             epoch,
+            inherited,
+            reserved_to: None,
+            reserving: false,
             lanes: BTreeMap::new(),
             arrivals: VecDeque::new(),
             arrived_before: 0,
@@ -181,6 +194,7 @@ impl Shadow {
             settled: Vec::new(),
             turned_away: None,
             running: 0,
+            alone: None,
             stopping: false,
             drained: false,
             commit_due: false,
@@ -193,7 +207,12 @@ impl Shadow {
         self.now = now;
         self.clock += 1;
         match input {
-            Input::Assigned { partition, epoch } => self.assigned(*partition, *epoch),
+            Input::Assigned {
+                partition,
+                epoch,
+                inherited,
+            } => self.assigned(*partition, *epoch, inherited),
+            Input::Reserved { partition, epoch, to } => self.reserved(*partition, *epoch, *to),
             Input::Delivered {
                 partition,
                 epoch,
@@ -205,8 +224,9 @@ impl Shadow {
                 partition,
                 epoch,
                 request,
+                position,
                 work,
-            } => self.replayed(*partition, *epoch, *request, work),
+            } => self.replayed(*partition, *epoch, (*request, *position), work),
             Input::Finished { job, finish } => self.finished(*job, *finish),
             Input::Due { job } => self.move_head(*job, |state, _| match state {
                 State::Waiting => State::Idle,
@@ -249,16 +269,25 @@ impl Shadow {
         }
     }
 
-    fn assigned(&mut self, id: PartitionId, epoch: u64) {
+    fn reserved(&mut self, id: PartitionId, epoch: u64, to: Position) {
+        let live = |hold: &&mut Hold| hold.epoch == epoch && !hold.releasing;
+        let Some(hold) = self.holds.get_mut(&id).filter(live) else {
+            return;
+        };
+        hold.reserving = false;
+        hold.reserved_to = hold.reserved_to.max(Some(to));
+    }
+
+    fn assigned(&mut self, id: PartitionId, epoch: u64, inherited: &Inheritance) {
         self.give_up(id, true);
         if self.stopping {
             self.turned_away = (!self.holds.contains_key(&id)).then_some(id);
             return;
         }
         match self.holds.get_mut(&id) {
-            Some(held) => held.renewed = Some(epoch),
+            Some(held) => held.renewed = Some((epoch, inherited.clone())),
             None => {
-                self.holds.insert(id, Hold::new(epoch));
+                self.holds.insert(id, Hold::new(epoch, inherited.clone()));
             }
         }
     }
@@ -274,10 +303,10 @@ impl Shadow {
             return;
         };
         let number = hold.arrive(position, specs.len(), bytes);
-        self.queue(id, Origin::Arrival(number), &specs);
+        self.queue(id, Origin::Arrival(number), position, &specs);
     }
 
-    fn replayed(&mut self, id: PartitionId, epoch: u64, request: RequestId, work: &Work) {
+    fn replayed(&mut self, id: PartitionId, epoch: u64, (request, position): (RequestId, Position), work: &Work) {
         let specs = specs(work);
         let live = self
             .holds
@@ -292,16 +321,21 @@ impl Shadow {
             healed: true,
         };
         self.replays.insert(request, accepted);
-        self.queue(id, Origin::Replay(request), &specs);
+        self.queue(id, Origin::Replay(request), position, &specs);
     }
 
-    fn queue(&mut self, id: PartitionId, origin: Origin, specs: &[JobSpec]) {
+    fn queue(&mut self, id: PartitionId, origin: Origin, position: Position, specs: &[JobSpec]) {
         for spec in specs {
+            let earlier = match origin {
+                Origin::Arrival(_) => self.hold(id).inherited.attempts.remove(&(position, spec.handler)),
+                Origin::Replay(_) => None,
+            };
             let job = Job {
                 partition: id,
                 lane: (spec.handler, spec.key),
                 origin,
-                counted: 0,
+                position,
+                counted: earlier.unwrap_or(0),
                 alone: false,
                 first_failure: None,
                 last: None,
@@ -321,6 +355,10 @@ impl Shadow {
         }
     }
 
+    fn hold(&mut self, id: PartitionId) -> &mut Hold {
+        self.holds.get_mut(&id).expect("it was just found")
+    }
+
     fn finished(&mut self, id: JobId, finish: Finish) {
         let clock = self.clock;
         let Some((lane, _)) = self.lane_of_head(id) else {
@@ -328,6 +366,7 @@ impl Shadow {
         };
         let State::Running(members) = lane.state else { return };
         let (partition, name) = (self.jobs[&id].partition, self.jobs[&id].lane);
+        self.ended_alone(id);
         let handler = usize::from(name.0.0);
         let policy = &self.limits.handlers[handler].suspend;
         self.watches[handler].ended(policy, self.now, id, (partition, name.1), finish, members);
@@ -376,6 +415,18 @@ impl Shadow {
         }
     }
 
+    pub(crate) fn ended_alone(&mut self, id: JobId) {
+        self.alone.take_if(|alone| *alone == id);
+    }
+
+    /// Whether something is known of the head of a lane that may have put it aside: its place among the others is not known.
+    pub(crate) fn is_hindered(&self, hold: &Hold, lane: &Lane) -> bool {
+        let Some(head) = lane.queue.front().map(|head| &self.jobs[head]) else {
+            return false;
+        };
+        lane.was_unreserved || hold.inherited.deaths.contains_key(&(head.position, head.lane.0))
+    }
+
     fn buried(&mut self, id: JobId) {
         let clock = self.clock;
         if let Some((lane, _)) = self.lane_of_head(id).filter(|(lane, _)| lane.state == State::Burying) {
@@ -393,6 +444,8 @@ impl Shadow {
         if lane.queue.is_empty() {
             hold.lanes.remove(&name);
         }
+        let named = (self.jobs[&job].position, name.0);
+        hold.inherited.deaths.remove(&named);
         match self.jobs[&job].origin {
             Origin::Arrival(number) => hold.settle(number),
             Origin::Replay(request) => {

@@ -6,10 +6,10 @@
 use afterwrite::engine::core::messages::{Input, Moment, PartitionId};
 use afterwrite::engine::retry::Finish;
 
-use crate::invariant::Checked;
-use crate::member::Fetch;
+use crate::invariant::{Checked, Invariant};
+use crate::member::{Call, Fetch};
 use crate::random::Random;
-use crate::script::Ending;
+use crate::script::{Ending, Failure, Script};
 use crate::world::{Request, World, Zombie};
 
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,7 @@ pub(crate) struct Step {
 pub(crate) enum Kind {
     Deliver,
     CallEnds,
+    ReservationEnds,
     Due,
     LetterEnds,
     CommitDue,
@@ -55,9 +56,10 @@ pub(crate) enum Kind {
 }
 
 /// How often each kind is tried: always, and for each degree of trouble.
-const WEIGHTS: [(Kind, usize, usize); 28] = [
+const WEIGHTS: [(Kind, usize, usize); 29] = [
     (Kind::Deliver, 300, 0),
     (Kind::CallEnds, 300, 0),
+    (Kind::ReservationEnds, 120, 0),
     (Kind::Due, 140, 0),
     (Kind::LetterEnds, 100, 0),
     (Kind::CommitDue, 25, 0),
@@ -126,6 +128,7 @@ impl World {
         match step.kind {
             Kind::Deliver => self.deliver_next(step.pick),
             Kind::CallEnds => self.end_some_call(step.pick),
+            Kind::ReservationEnds => self.end_some_reservation(step.pick),
             Kind::Due => self.end_some_wait(step.pick),
             Kind::LetterEnds => self.end_some_letter(step.pick),
             Kind::CommitDue => match pick(self.up(), step.pick) {
@@ -204,10 +207,14 @@ impl World {
 
     /// A call ends the way its handler's script says.
     pub(crate) fn end_call(&mut self, m: usize, call: usize) -> Checked {
-        let members = self.members[m].calls.remove(call);
-        let (rows, replay) = self.rows(&members);
-        let ending = self.call(&rows, replay);
+        let call = self.members[m].calls.remove(call);
+        let (rows, replay) = self.rows(&call.jobs);
+        let ending = match call.fenced {
+            true => Ending::Fails(Failure::Unreachable),
+            false => self.call(&rows, replay),
+        };
         let finish = match self.mended(m, &rows, ending) {
+            Ending::Kills => return self.kill(m, &call),
             Ending::Works => Finish::Done,
             Ending::Skips => Finish::Skipped,
             Ending::Fails(failure) => failure.finish(&mut self.luck),
@@ -218,13 +225,50 @@ impl World {
             self.fault("fault: timed out and committed later");
             self.zombies.push(Zombie::Call { rows, replay });
         }
-        self.feed(
-            m,
-            Input::Finished {
-                job: members[0],
-                finish,
-            },
-        )
+        let settled = matches!(finish, Finish::Done | Finish::Skipped);
+        self.unmark(m, &call, settled);
+        let job = call.jobs[0];
+        self.feed(m, Input::Finished { job, finish })
+    }
+
+    /// The process dies of a call.
+    fn kill(&mut self, m: usize, call: &Call) -> Checked {
+        self.fault("fault: killed by a job");
+        let (rows, replay) = self.rows(&call.jobs);
+        if rows.len() > 1 {
+            self.fault("fault: killed by one job of several");
+        }
+        let killers = rows
+            .iter()
+            .filter(|row| matches!(self.plan.rows[**row].script, Script::Kills));
+        let killers: Vec<usize> = killers.copied().collect();
+        self.note(|| format!("-- rows {killers:?} of {:?} kill, marked {:?}", call.jobs, call.mark));
+        // Once when nobody knew of it, once with a mark, and then alone.
+        let kills_max = self.plan.crash_deaths_max + 2;
+        for row in killers {
+            self.kills[row] += u32::from(!replay);
+            let kills = self.kills[row];
+            Invariant::Blame.check(kills <= kills_max, || format!("row {row} killed {kills} processes"))?;
+        }
+        self.crash(m)
+    }
+
+    fn end_some_reservation(&mut self, picked: usize) -> Checked<bool> {
+        let open = |m: usize| (0..self.members[m].reservations.len()).map(move |place| (m, place));
+        let all = (0..self.members.len()).flat_map(open).collect();
+        match pick(all, picked) {
+            Some((m, place)) => self.end_reservation(m, place).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    pub(crate) fn end_reservation(&mut self, m: usize, place: usize) -> Checked {
+        let (partition, epoch, to) = self.members[m].reservations.remove(place);
+        if !self.broker.reserve(partition, m, epoch, to) {
+            self.fault("fault: reservation of a deposed owner");
+            return Ok(());
+        }
+        self.feed(m, Input::Reserved { partition, epoch, to })
     }
 
     fn end_some_wait(&mut self, picked: usize) -> Checked<bool> {
@@ -255,6 +299,7 @@ impl World {
         let row = self.row(job);
         self.database.write_letter(row);
         self.database.enter_buried(row);
+        self.forget_crashes(m, job);
         self.feed(m, Input::Buried { job })
     }
 
@@ -295,7 +340,12 @@ impl World {
         let partition = self.plan.rows[first].partition;
         let decodes =
             |row: &usize| self.plan.rows[*row].handler != afterwrite::engine::core::messages::HandlerIndex::NONE;
-        let with = |row: &usize| *row != first && self.plan.rows[*row].partition == partition && decodes(row);
+        let index = self.plan.rows[first].index;
+        let of_same_record = |row: &usize| {
+            let row = &self.plan.rows[*row];
+            row.partition == partition && row.index == index
+        };
+        let with = |row: &usize| *row != first && of_same_record(row) && decodes(row);
         let mut rows = vec![first];
         rows.extend(letters.iter().copied().find(|row| decodes(&first) && with(row)));
         if self.luck.chance(5) {

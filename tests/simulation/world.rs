@@ -4,22 +4,26 @@
 //! itself; a [`Step`](crate::step::Step) says what happens next, and `luck` decides its details.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use afterwrite::engine::core::messages::{
-    Action, HandlerIndex, Input, JobId, JobSpec, Moment, PartitionId, RequestId, Work,
+    Action, HandlerIndex, Input, JobId, JobSpec, Mark, Moment, PartitionId, RequestId, Work,
 };
 use afterwrite::engine::retry::{Finish, Wait};
 use afterwrite::event::delivery::Position;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Named};
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::invariant::{Checked, Invariant};
-use crate::member::{Fetch, Member, Stale, Subject, Waiter};
+use crate::member::{Call, Fetch, Member, Stale, Subject, Waiter};
 use crate::plan::Plan;
 use crate::quiet::quietly;
 use crate::random::Random;
 use crate::script::{Ending, Failure};
+
+/// The attempts of a job that waits for as long as this are stored.
+const STORED_FROM: Duration = Duration::from_secs(4);
 
 pub(crate) struct World {
     pub(crate) plan: Rc<Plan>,
@@ -46,6 +50,8 @@ pub(crate) struct World {
     /// Per partition the record before which everything was found settled.
     verified: Vec<usize>,
     buffer: Vec<Action>,
+    /// Per row, how often its delivery killed a process.
+    pub(crate) kills: Vec<u32>,
 }
 
 /// A request to replay letters of one partition.
@@ -88,6 +94,7 @@ impl World {
             jobs: Vec::new(),
             verified: vec![0; plan.log.len()],
             buffer: Vec::new(),
+            kills: vec![0; plan.rows.len()],
             plan,
         }
     }
@@ -140,8 +147,16 @@ impl World {
 
     fn perform(&mut self, m: usize, action: Action) -> Checked {
         match action {
-            Action::Start { members, .. } => self.members[m].calls.push(members),
-            Action::Wait { job, wait } => self.wait(m, Waiter::Job(job), wait),
+            Action::Start { members, mark, .. } => self.start(m, members, mark)?,
+            Action::Reserve { partition, to } => {
+                let epoch = self.members[m].fetches.get(&partition).map(|fetch| fetch.epoch);
+                let epoch = epoch.unwrap_or(self.broker.claim(partition).epoch);
+                self.members[m].reservations.push((partition, epoch, to));
+            }
+            Action::Wait { job, attempts, wait } => {
+                self.note_attempts(m, job, attempts, wait);
+                self.wait(m, Waiter::Job(job), wait);
+            }
             Action::ProbeAfter { handler, wait } => self.wait(m, Waiter::Probe(handler), wait),
             Action::RateAfter { handler, wait } => self.wait(m, Waiter::Rate(handler), wait),
             Action::Suspended { .. } | Action::Resumed { .. } => {}
@@ -177,6 +192,61 @@ impl World {
             Action::Drained => self.members[m].drained = true,
         }
         Ok(())
+    }
+
+    /// Starts a call: its mark is committed first.
+    fn start(&mut self, m: usize, jobs: Vec<JobId>, mark: Mark) -> Checked {
+        let mut fenced = false;
+        if mark != Mark::None {
+            let (id, epoch, named) = self.named(m, jobs[0]);
+            fenced = !self.broker.mark(id, m, epoch, named, mark == Mark::Alone);
+        }
+        let alone = |call: &Call| call.mark == Mark::Alone;
+        let others = self.members[m].calls.iter().any(alone);
+        Invariant::Blame.check(mark != Mark::Alone || !others, || "two jobs run alone")?;
+        self.members[m].calls.push(Call { jobs, mark, fenced });
+        Ok(())
+    }
+
+    /// The partition of a job, the epoch under which this member works on it, and its name.
+    fn named(&self, m: usize, job: JobId) -> (PartitionId, u64, Named) {
+        let row = &self.plan.rows[self.row(job)];
+        let position = self.plan.record(row.partition, row.index).position;
+        let epoch = self.members[m]
+            .fetches
+            .get(&row.partition)
+            .map_or(0, |fetch| fetch.epoch);
+        (row.partition, epoch, (position, row.handler))
+    }
+
+    /// A call ended: its mark goes.
+    pub(crate) fn unmark(&mut self, m: usize, call: &Call, settled: bool) {
+        if call.mark != Mark::None && !call.fenced {
+            let (id, epoch, named) = self.named(m, call.jobs[0]);
+            self.broker
+                .unmark(id, epoch, named, call.mark == Mark::Alone && !settled);
+        }
+    }
+
+    /// A job is in the dead letters: nobody has to know of its deaths and attempts any more.
+    pub(crate) fn forget_crashes(&mut self, m: usize, job: JobId) {
+        let (id, epoch, named) = self.named(m, job);
+        self.broker.acquit(id, m, epoch, named);
+    }
+
+    /// Attempts of jobs that wait for long are stored, so that the next owner does not start anew.
+    fn note_attempts(&mut self, m: usize, job: JobId, attempts: u32, wait: Wait) {
+        let (Wait::Exact(longest) | Wait::Jittered(longest)) = wait;
+        let (id, epoch, named) = self.named(m, job);
+        if longest >= STORED_FROM && !self.is_replay(job) {
+            self.broker.note_attempts(id, m, epoch, named, attempts);
+        }
+    }
+
+    fn is_replay(&self, job: JobId) -> bool {
+        self.jobs[usize::try_from(job.0).expect("jobs are numbered from 0")]
+            .1
+            .is_some()
     }
 
     fn wait(&mut self, m: usize, waiter: Waiter, wait: Wait) {
@@ -237,9 +307,7 @@ impl World {
             self.verify(id, position)?;
             self.broker.commit(id, m, fetch.epoch, position)?;
         }
-        if self.broker.is_owner(id, m, fetch.epoch) {
-            self.broker.depose(id);
-        }
+        self.broker.release(id, m, fetch.epoch);
         let end = self.plan.records(id).min(fetch.next + self.luck.below(3));
         let stale = (fetch.next..end).map(|index| Stale {
             partition: id,
@@ -270,12 +338,12 @@ impl World {
     /// Nobody waits any more for what is under way for the job; it may still reach the database.
     fn abandon(&mut self, m: usize, job: JobId) -> Checked {
         let member = &mut self.members[m];
-        if let Some(place) = member.calls.iter().position(|call| call[0] == job) {
+        if let Some(place) = member.calls.iter().position(|call| call.jobs[0] == job) {
             let call = member.calls.remove(place);
             let finish = [Finish::Done, Finish::Transient(None), Finish::Permanent][self.luck.below(3)];
             member.late.push(Input::Finished { job, finish });
-            let (rows, replay) = self.rows(&call);
-            if !self.reaches_database(&rows, replay) {
+            let (rows, replay) = self.rows(&call.jobs);
+            if call.fenced || !self.reaches_database(&rows, replay) {
                 return Ok(());
             }
             if self.luck.chance(50) {
@@ -345,6 +413,10 @@ impl World {
             partition: self.requests[request].partition,
             epoch,
             request: RequestId(i64::try_from(request).expect("there are few requests")),
+            position: rows.first().map_or(Position(0), |row| {
+                let row = &self.plan.rows[*row];
+                self.plan.record(row.partition, row.index).position
+            }),
             work: self.work(&rows, Some(request)),
         };
         self.feed(m, replayed)
@@ -352,8 +424,12 @@ impl World {
 
     /// Makes a member the owner; its core is told at once.
     pub(crate) fn assign(&mut self, m: usize, partition: PartitionId) -> Checked {
-        let epoch = self.broker.assign(partition, m);
-        let input = Input::Assigned { partition, epoch };
+        let (epoch, inherited) = self.broker.assign(partition, m);
+        let input = Input::Assigned {
+            partition,
+            epoch,
+            inherited,
+        };
         let takes_work = self.members[m].takes_work();
         self.feed(m, input)?;
         if takes_work {

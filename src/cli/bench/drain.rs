@@ -319,6 +319,8 @@ fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledge
         letters: Arc::new(NoLetters),
         limits: Limits {
             running_max: args.lanes.unwrap_or(settings.lanes_max).max(1),
+            crash_deaths_max: 0,
+            reserved_ahead: 1,
             window_events_max: settings.window_events_max,
             window_bytes_max: settings.window_bytes_max,
             handlers: vec![HandlerLimits {

@@ -11,7 +11,7 @@ impl Core {
         let Some((id, key)) = self.locate(job) else { return };
         let members = match self.lane(id, key).phase {
             Phase::Running { members } => members,
-            Phase::Ready | Phase::Waiting | Phase::Burying | Phase::BuryWaiting => 1,
+            _ => 1,
         };
         if members > 1 {
             // Only a core that is broken on purpose gets here: company runs singly before it is buried.
@@ -60,13 +60,13 @@ impl Core {
         self.lane(id, key).phase = Phase::BuryWaiting;
         let state = self.jobs.get_mut(&job).expect("a located job is known");
         state.outages = state.outages.saturating_add(1);
-        let outages = state.outages;
+        let (attempts, outages) = (state.attempts, state.outages);
         let wait = match key.handler {
             // What cannot be decoded has no handler; the limits of a group's handlers are those of the group.
             HandlerIndex::NONE => outage_wait(&self.limits.handlers[0].policy, outages),
             handler => outage_wait(&self.limits.handlers[usize::from(handler.0)].policy, outages),
         };
-        actions.push(Action::Wait { job, wait });
+        actions.push(Action::Wait { job, attempts, wait });
     }
 
     pub(super) fn bury_again(&mut self, job: JobId, actions: &mut Vec<Action>) {

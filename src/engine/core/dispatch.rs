@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::engine::core::messages::{Action, HandlerIndex, HandlerLimits, JobId, Moment, PartitionId};
+use crate::engine::core::messages::{Action, HandlerIndex, HandlerLimits, JobId, Mark, Moment, PartitionId};
 use crate::engine::core::mutation::Mutation;
-use crate::engine::core::{Core, Job, Origin};
+use crate::engine::core::poison::Clearance;
+use crate::engine::core::{Core, Origin};
 use crate::engine::lanes::{LaneKey, Phase};
-use crate::engine::retry::Wait;
+use crate::engine::retry::{Class, Wait};
 use crate::engine::suspend::Circuit;
 
 /// What the core knows of one handler, over all partitions.
@@ -112,36 +113,62 @@ impl Core {
         oldest.map(|(_, index)| index_of(index))
     }
 
+    /// Starts the head of a lane, with the followers that may join it, unless something is known of it that forbids it.
     fn start(&mut self, at: Moment, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
-        let with_replays = self.mutated(Mutation::ReplayHasCompany);
+        let head = self.lane(id, key).head();
+        let mark = match self.clearance(id, key, head) {
+            Clearance::Start(mark) => mark,
+            Clearance::Wait => return,
+            Clearance::Crashed => return self.bury(head, Class::Crashed, actions),
+        };
+        let members = self.members(id, key, mark);
         let limits = &self.limits.handlers[usize::from(key.handler.0)];
         let pause = limits
             .starts_per_second_max
             .map(|rate| Duration::from_secs(1) / rate.max(1));
-        let coalesce_max = limits.coalesce_max;
-        let partition = self.partitions.get_mut(&id).expect("it was just found");
-        let lane = partition.lanes.get_mut(&key).expect("it was just found");
-        let may_join = if lane.singly > 0 { 1 } else { coalesce_max };
-        let members: Vec<JobId> = if with_replays {
-            lane.queue.iter().take(may_join).copied().collect()
-        } else {
-            prefix(&self.jobs, &lane.queue, may_join)
-        };
-        lane.phase = Phase::Running { members: members.len() };
-        partition.in_flight += 1;
+        self.lane(id, key).phase = Phase::Running { members: members.len() };
+        self.partition(id).in_flight += 1;
         self.running += 1;
+        if mark == Mark::Alone {
+            self.alone = Some(head);
+        }
         let dispatch = self.handler(key.handler);
         dispatch.running += 1;
-        dispatch.circuit.started(members[0]);
+        dispatch.circuit.started(head);
         if let Some(pause) = pause {
             dispatch.pace.next_at = at.after(pause);
         }
-        let attempt = self.jobs[&members[0]].attempts + 1;
+        let attempt = self.jobs[&head].attempts + 1;
         actions.push(Action::Start {
             handler: key.handler,
             attempt,
             members,
+            mark,
         });
+    }
+
+    /// The jobs at the head that one call takes. Replays run alone: they work on another state of the ledger; so do jobs that
+    /// may have killed a process.
+    fn members(&mut self, id: PartitionId, key: LaneKey, mark: Mark) -> Vec<JobId> {
+        let partition = &self.partitions[&id];
+        let lane = &partition.lanes[&key];
+        let singly = lane.singly > 0 || mark != Mark::None;
+        let members_max = match singly {
+            true => 1,
+            false => self.limits.handlers[usize::from(key.handler.0)].coalesce_max,
+        };
+        let may_join = |job: &&JobId| {
+            let job = &self.jobs[*job];
+            let delivered = matches!(job.origin, Origin::Delivery(_));
+            let free = partition
+                .poison
+                .is_free(job.position, key.handler, self.limits.crash_deaths_max);
+            delivered && free || self.mutated(Mutation::ReplayHasCompany)
+        };
+        let followers = lane.queue.iter().take(members_max).skip(1);
+        let with_company = may_join(&&lane.head());
+        let company = followers.take_while(|job| with_company && may_join(job)).copied();
+        std::iter::once(lane.head()).chain(company).collect()
     }
 
     /// The wait of a handler for its rate limit is over.
@@ -152,15 +179,4 @@ impl Core {
 
 fn index_of(index: usize) -> HandlerIndex {
     HandlerIndex(u16::try_from(index).expect("a group has few handlers"))
-}
-
-/// The jobs at the head that one call takes. Replays run alone: they work on another state of the ledger.
-fn prefix(jobs: &std::collections::HashMap<JobId, Job>, queue: &VecDeque<JobId>, members_max: usize) -> Vec<JobId> {
-    let delivered = |job: &&JobId| matches!(jobs[*job].origin, Origin::Delivery(_));
-    let members: Vec<JobId> = queue.iter().take(members_max).take_while(delivered).copied().collect();
-    if members.is_empty() {
-        queue.iter().take(1).copied().collect()
-    } else {
-        members
-    }
 }

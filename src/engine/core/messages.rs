@@ -1,6 +1,8 @@
 //! What goes into the core and what comes out: the closed list of everything that can happen and everything that can be
 //! decided.
 
+use std::collections::HashMap;
+
 use crate::engine::retry::{Class, Finish, Policy, Wait};
 use crate::engine::suspend::{Cause, SuspendPolicy};
 use crate::event::delivery::Position;
@@ -39,6 +41,17 @@ pub enum Input {
         partition: PartitionId,
         /// The assignment under which it was fetched.
         epoch: u64,
+        /// What its earlier owners left.
+        inherited: Inheritance,
+    },
+    /// Records before this position may be handed out: the next owner suspects them if this one dies.
+    Reserved {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which it was asked for.
+        epoch: u64,
+        /// The first position that is not reserved.
+        to: Position,
     },
     /// A record of the partition arrived.
     Delivered {
@@ -61,6 +74,8 @@ pub enum Input {
         epoch: u64,
         /// The request.
         request: RequestId,
+        /// Where its record stands.
+        position: Position,
         /// What it asks for.
         work: Work,
     },
@@ -119,6 +134,28 @@ pub enum Input {
     StopExpired,
 }
 
+/// What the earlier owners of a partition left to the next one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inheritance {
+    /// Records before this position were with an owner that died.
+    pub suspect_to: Option<Position>,
+    /// Jobs that were running when an owner died, and how many died while such a job ran alone.
+    pub deaths: HashMap<(Position, HandlerIndex), u32>,
+    /// Jobs that waited for another attempt, and how many they had.
+    pub attempts: HashMap<(Position, HandlerIndex), u32>,
+}
+
+/// Whether the attempt at a job is written down before it begins, so that its death is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It is not: nobody has died of this job.
+    None,
+    /// It is: somebody may have.
+    Running,
+    /// It is, and nothing else that was running at a death runs meanwhile.
+    Alone,
+}
+
 /// What a record asks for.
 #[derive(Debug, Clone)]
 pub enum Work {
@@ -167,11 +204,22 @@ pub enum Action {
         attempt: u32,
         /// The jobs in order; the first stands for all.
         members: Vec<JobId>,
+        /// What has to be committed before it begins. One that cannot be is an end of kind `Unreachable`.
+        mark: Mark,
+    },
+    /// Make durable that records before this position may be handed out; answer `Reserved`.
+    Reserve {
+        /// The partition.
+        partition: PartitionId,
+        /// The first position that is not reserved.
+        to: Position,
     },
     /// Answer `Due` after this wait.
     Wait {
         /// The job.
         job: JobId,
+        /// Attempts that were counted so far.
+        attempts: u32,
         /// How long.
         wait: Wait,
     },
@@ -258,6 +306,10 @@ pub enum Action {
 pub struct Limits {
     /// Lanes that run at once.
     pub running_max: usize,
+    /// A job during which so many processes died while it ran alone goes to the dead letters; 0 switches that off.
+    pub crash_deaths_max: u32,
+    /// Positions that are reserved ahead of the newest record.
+    pub reserved_ahead: i64,
     /// Records from frontier to newest over all partitions; each partition has an equal share.
     pub window_events_max: usize,
     /// Bytes of unsettled records over all partitions; each partition has an equal share.

@@ -19,13 +19,15 @@ mod dispatch;
 
 mod outcome;
 
+mod poison;
+
 mod release;
 
 mod replay;
 
 mod window;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::engine::core::dispatch::Dispatch;
 use crate::engine::core::messages::{
@@ -33,6 +35,7 @@ use crate::engine::core::messages::{
 };
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::outcome::FirstFailure;
+use crate::engine::core::poison::Poison;
 use crate::engine::lanes::{Lane, LaneKey, Lanes, Phase};
 use crate::engine::offsets::{Ticket, Tracker};
 use crate::engine::retry::Class;
@@ -41,6 +44,7 @@ use crate::event::delivery::Position;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) partition: PartitionId,
+    pub(crate) position: Position,
     pub(crate) lane: LaneKey,
     pub(crate) origin: Origin,
     pub(crate) attempts: u32,
@@ -66,6 +70,9 @@ pub(crate) struct Partition {
     pub(crate) paused: bool,
     pub(crate) releasing: bool,
     pub(crate) committed: Option<Position>,
+    pub(crate) poison: Poison,
+    /// Attempts of jobs that an earlier owner left waiting.
+    pub(crate) attempts: HashMap<(Position, HandlerIndex), u32>,
 }
 
 /// Jobs of one replay that are still open.
@@ -87,6 +94,9 @@ pub struct Core {
     /// So many times a lane became ready.
     ready_before: u64,
     running: usize,
+    /// The one job that runs alone, and the lanes whose heads have to do so after it.
+    alone: Option<JobId>,
+    next_alone: VecDeque<(PartitionId, LaneKey)>,
     pub(crate) stopping: bool,
     #[cfg(any(test, feature = "testkit"))]
     mutation: Option<Mutation>,
@@ -103,6 +113,8 @@ impl Core {
             jobs: HashMap::new(),
             replays: HashMap::new(),
             running: 0,
+            alone: None,
+            next_alone: VecDeque::new(),
             stopping: false,
             #[cfg(any(test, feature = "testkit"))]
             mutation: None,
@@ -121,7 +133,12 @@ impl Core {
     /// Takes one input, which happened at this moment, and appends what follows from it to `actions`.
     pub fn step(&mut self, at: Moment, input: Input, actions: &mut Vec<Action>) {
         match input {
-            Input::Assigned { partition, epoch } => self.assigned(partition, epoch, actions),
+            Input::Assigned {
+                partition,
+                epoch,
+                inherited,
+            } => self.assigned(partition, epoch, inherited, actions),
+            Input::Reserved { partition, epoch, to } => self.reserved(partition, epoch, to, actions),
             Input::Delivered {
                 partition,
                 epoch,
@@ -135,9 +152,10 @@ impl Core {
                 partition,
                 epoch,
                 request,
+                position,
                 work,
             } => {
-                self.replayed(partition, epoch, request, work, actions);
+                self.replayed(partition, epoch, (request, position), work, actions);
             }
             Input::Finished { job, finish } => self.finished(at, job, finish, actions),
             Input::Due { job } => self.due(job, actions),
@@ -194,22 +212,35 @@ impl Core {
             actions.extend(refused.map(|spec| Action::Forget { job: spec.job }));
             return;
         };
-        self.queue(id, Origin::Delivery(ticket), &jobs, actions);
+        self.queue(id, Origin::Delivery(ticket), position, &jobs, actions);
+        self.reserve(id, actions);
         self.press(id, actions);
     }
 
     /// Queues jobs at the ends of their lanes. Jobs without a handler go straight to the dead letters.
-    pub(crate) fn queue(&mut self, id: PartitionId, origin: Origin, specs: &[JobSpec], actions: &mut Vec<Action>) {
+    pub(crate) fn queue(
+        &mut self,
+        id: PartitionId,
+        origin: Origin,
+        position: Position,
+        specs: &[JobSpec],
+        actions: &mut Vec<Action>,
+    ) {
         for spec in specs {
             let lane = LaneKey {
                 handler: spec.handler,
                 key: spec.key,
             };
+            let earlier = match origin {
+                Origin::Delivery(_) => self.partition(id).attempts.remove(&(position, spec.handler)),
+                Origin::Replay(_) => None,
+            };
             let job = Job {
                 partition: id,
+                position,
                 lane,
                 origin,
-                attempts: 0,
+                attempts: earlier.unwrap_or(0),
                 outages: 0,
                 first_failure: None,
                 class: None,
@@ -241,7 +272,7 @@ impl Core {
                 self.make_ready(id, key);
             }
             Phase::BuryWaiting => self.bury_again(job, actions),
-            Phase::Ready | Phase::Running { .. } | Phase::Burying => {}
+            Phase::Ready | Phase::Unreserved | Phase::WaitingAlone | Phase::Running { .. } | Phase::Burying => {}
         }
     }
 
@@ -270,6 +301,9 @@ impl Core {
     /// Marks one job as finished: done, or durably buried when not `healed`.
     pub(crate) fn settle(&mut self, job: JobId, healed: bool, actions: &mut Vec<Action>) {
         let Some(state) = self.jobs.remove(&job) else { return };
+        self.partition(state.partition)
+            .poison
+            .acquit(state.position, state.lane.handler);
         match state.origin {
             Origin::Delivery(ticket) => {
                 self.partition(state.partition).tracker.settle(ticket);

@@ -66,11 +66,19 @@ pub enum Mutation {
     HandlerRunsPastItsRoom,
     /// Calls start faster than the limit says.
     RateIsIgnored,
+    /// A job starts although its position is not reserved.
+    UnreservedStarts,
+    /// What was with an owner that died starts without a mark.
+    SuspectsAreNotMarked,
+    /// Jobs that ran at a death run at the same time.
+    SuspectsRunTogether,
+    /// A job of which processes die is started for ever.
+    NobodyIsBlamed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 34] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -101,5 +109,9 @@ impl Mutation {
         Self::AloneIsExhausted,
         Self::HandlerRunsPastItsRoom,
         Self::RateIsIgnored,
+        Self::UnreservedStarts,
+        Self::SuspectsAreNotMarked,
+        Self::SuspectsRunTogether,
+        Self::NobodyIsBlamed,
     ];
 }

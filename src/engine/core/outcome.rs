@@ -21,6 +21,7 @@ impl Core {
             return;
         };
         self.stopped_running(id, key);
+        self.ended_alone(job);
         self.watch(at, job, (id, key), finish, members, actions);
         let suspended = self.handler(key.handler).circuit.is_suspended();
         let counted = self.count(at, job, finish, suspended);
@@ -70,7 +71,8 @@ impl Core {
         let lane = self.lane(id, key);
         lane.phase = Phase::Waiting;
         let job = lane.head();
-        actions.push(Action::Wait { job, wait });
+        let attempts = self.jobs[&job].attempts;
+        actions.push(Action::Wait { job, attempts, wait });
     }
 
     /// Tells the circuit how an attempt ended, and the driver what that changes.

@@ -4,14 +4,15 @@
 //! moves the frontier; a failure is neither retried nor buried, the next owner meets the record again. When the budget is
 //! spent, what runs is abandoned.
 
-use crate::engine::core::messages::{Action, JobId, PartitionId};
+use crate::engine::core::messages::{Action, Inheritance, JobId, PartitionId};
 use crate::engine::core::mutation::Mutation;
+use crate::engine::core::poison::Poison;
 use crate::engine::core::{Core, Origin, Partition};
 use crate::engine::lanes::{LaneKey, Phase};
 use crate::engine::offsets::Tracker;
 
 impl Core {
-    pub(super) fn assigned(&mut self, id: PartitionId, epoch: u64, actions: &mut Vec<Action>) {
+    pub(super) fn assigned(&mut self, id: PartitionId, epoch: u64, inherited: Inheritance, actions: &mut Vec<Action>) {
         let held = self.partitions.contains_key(&id);
         self.abandon(id, actions);
         if self.stopping {
@@ -32,6 +33,8 @@ impl Core {
             paused: false,
             releasing: false,
             committed: None,
+            poison: Poison::inherited(inherited.suspect_to, inherited.deaths),
+            attempts: inherited.attempts,
         };
         self.partitions.insert(id, fresh);
         self.share_anew(actions);
@@ -78,6 +81,7 @@ impl Core {
                 let handler = self.handler(key.handler);
                 handler.running -= 1;
                 handler.circuit.abandoned(head);
+                self.ended_alone(head);
             }
         }
         let partition = self.partition(id);
@@ -159,12 +163,13 @@ impl Core {
     /// ready ones: they would pile up, and the next assignment would find them taken.
     fn forget_queued(&mut self, id: PartitionId, actions: &mut Vec<Action>) {
         self.handlers.iter_mut().for_each(|handler| handler.forget(id));
+        self.next_alone.retain(|(partition, _)| *partition != id);
         let mut forgotten: Vec<JobId> = Vec::new();
         self.partition(id).lanes.retain(|_, lane| {
             let kept = match lane.phase {
                 Phase::Running { members } => members,
                 Phase::Burying => 1,
-                Phase::Ready | Phase::Waiting | Phase::BuryWaiting => 0,
+                Phase::Ready | Phase::Unreserved | Phase::WaitingAlone | Phase::Waiting | Phase::BuryWaiting => 0,
             };
             forgotten.extend(lane.queue.drain(kept..));
             kept > 0

@@ -4,13 +4,14 @@
 use crate::engine::core::messages::{Action, PartitionId, RequestId, Work};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::{Core, OpenReplay, Origin};
+use crate::event::delivery::Position;
 
 impl Core {
     pub(super) fn replayed(
         &mut self,
         id: PartitionId,
         epoch: u64,
-        request: RequestId,
+        (request, position): (RequestId, Position),
         work: Work,
         actions: &mut Vec<Action>,
     ) {
@@ -35,7 +36,7 @@ impl Core {
                 healed: true,
             },
         );
-        self.queue(id, Origin::Replay(request), &jobs, actions);
+        self.queue(id, Origin::Replay(request), position, &jobs, actions);
     }
 
     pub(super) fn replay_settled(&mut self, request: RequestId, healed: bool, actions: &mut Vec<Action>) {
