@@ -181,6 +181,7 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
                 coalesce_max: 1,
                 running_max: 4,
                 starts_per_second_max: None,
+                parks: false,
                 suspend: SuspendPolicy::default(),
                 policy: Policy {
                     attempts_max: 1,

@@ -110,6 +110,7 @@ pub fn handler_limits(settings: &EngineSettings) -> HandlerLimits {
         coalesce_max: 1,
         running_max: settings.lanes_max,
         starts_per_second_max: None,
+        parks: false,
         suspend: SuspendPolicy {
             attempts_min: settings.suspend_attempts_min,
             attempts_window: milliseconds(settings.suspend_attempts_window_ms),

@@ -275,6 +275,7 @@ impl Driver {
             epoch: replay.epoch,
             request: replay.request,
             position,
+            is_head: false,
             work,
         });
     }

@@ -43,7 +43,7 @@ impl Driver {
             Action::RateAfter { handler, wait } => {
                 self.waits.insert(Due::Rate(handler), drawn(wait));
             }
-            Action::Reserve { partition: _, to: _ } => {}
+            Action::Reserve { .. } | Action::Park { .. } | Action::Unpark { .. } => {}
             Action::Suspended { handler, cause } => {
                 tracing::error!(
                     group = %self.setup.group, handler = self.name_of(handler), cause = cause.as_str(),
@@ -53,7 +53,12 @@ impl Driver {
             Action::Resumed { handler } => {
                 tracing::warn!(group = %self.setup.group, handler = self.name_of(handler), "handler works again and goes on");
             }
-            Action::Bury { job, class, attempts } => self.bury(job, class, attempts),
+            Action::Bury {
+                job,
+                class,
+                attempts,
+                park: _,
+            } => self.bury(job, class, attempts),
             Action::Forget { job } => {
                 self.held.remove(&job);
             }

@@ -86,6 +86,7 @@ impl Broker {
             suspect_to: claim.suspect_to,
             deaths: marks.iter().map(|(job, mark)| (*job, mark.deaths)).collect(),
             attempts: self.attempts[place].iter().map(|(job, made)| (*job, *made)).collect(),
+            parked: BTreeMap::new(),
         };
         claim.owner = Some(member);
         claim.last_owner = Some(member);

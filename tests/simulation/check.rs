@@ -4,6 +4,7 @@ use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{HandlerIndex, PartitionId};
 
 use crate::invariant::{Checked, Invariant};
+use crate::parked::Aside;
 use crate::shadow::{Hold, Lane, Origin, Shadow, State};
 
 impl Shadow {
@@ -36,6 +37,7 @@ impl Shadow {
         let commit_due = std::mem::take(&mut self.commit_due);
         for (id, hold) in &self.holds {
             self.check_lanes(*id, hold)?;
+            self.check_parked(*id, hold)?;
             let unreserved =
                 hold.newest.is_some() && hold.reserved_to <= hold.newest && self.limits.crash_deaths_max > 0;
             Invariant::Blame.check(!unreserved || hold.reserving || hold.releasing, || {
@@ -74,7 +76,7 @@ impl Shadow {
     fn is_clear(&self, hold: &Hold, lane: &Lane) -> bool {
         let head = &self.jobs[lane.queue.front().expect("a lane has jobs")];
         let deaths = hold.inherited.deaths.get(&(head.position, head.lane.0));
-        let is_replay = matches!(head.origin, Origin::Replay(_));
+        let is_replay = !matches!(head.origin, Origin::Arrival(_));
         let reserved = is_replay || hold.reserved_to.is_some_and(|to| head.position < to);
         self.limits.crash_deaths_max == 0 || reserved && (deaths.is_none() || self.alone.is_none())
     }
@@ -91,7 +93,7 @@ impl Shadow {
 
     fn check_lanes(&self, id: PartitionId, hold: &Hold) -> Checked {
         let room = self.running < self.limits.running_max;
-        let mut with_driver = false;
+        let mut with_driver = hold.aside.values().any(|aside| *aside == Aside::Storing);
         for (name, lane) in &hold.lanes {
             match lane.state {
                 State::Running(_) | State::Burying => with_driver = true,

@@ -18,7 +18,7 @@ pub(crate) struct Table {
 }
 
 /// Everything that has to happen in at least one world of a hundred.
-const KINDS: [&str; 84] = [
+const KINDS: [&str; 97] = [
     "input: assigned",
     "input: bury failed",
     "input: buried",
@@ -26,6 +26,7 @@ const KINDS: [&str; 84] = [
     "input: delivered job",
     "input: delivered nothing",
     "input: delivered undecodable",
+    "input: drain",
     "input: due",
     "input: finished",
     "input: lost",
@@ -36,6 +37,10 @@ const KINDS: [&str; 84] = [
     "input: revoke expired",
     "input: revoking",
     "input: stop expired",
+    "input: store failed",
+    "input: stored",
+    "input: unparked more",
+    "input: unparked nothing",
     "input: stopping",
     "finish: done",
     "finish: panicked",
@@ -56,6 +61,8 @@ const KINDS: [&str; 84] = [
     "action: commit",
     "action: drained",
     "action: forget",
+    "action: park",
+    "action: park lane",
     "action: pause",
     "action: released",
     "action: replay buried again",
@@ -72,6 +79,7 @@ const KINDS: [&str; 84] = [
     "action: suspended, failing",
     "action: suspended, flood",
     "action: suspended, silent",
+    "action: unpark",
     "action: wait",
     "fault: abandoned call commits",
     "fault: abandoned call commits later",
@@ -82,6 +90,7 @@ const KINDS: [&str; 84] = [
     "fault: commit lost",
     "fault: commit of a deposed owner",
     "fault: crash",
+    "fault: crash after events were stored",
     "fault: crash after the effect",
     "fault: crash after the letter",
     "fault: crash before the effect",
@@ -90,11 +99,13 @@ const KINDS: [&str; 84] = [
     "fault: delivered under an old epoch",
     "fault: delivered while releasing",
     "fault: deposed without a word",
+    "fault: events not stored",
     "fault: killed by a job",
     "fault: killed by one job of several",
     "fault: late answer",
     "fault: late budget of a revocation",
     "fault: letter not written",
+    "fault: letter of a deposed owner does not park",
     "fault: moved to another member",
     "fault: outage",
     "fault: replayed under an old epoch",
@@ -102,7 +113,9 @@ const KINDS: [&str; 84] = [
     "fault: replay taken again by the next owner",
     "fault: reservation of a deposed owner",
     "fault: timed out and committed later",
+    "fault: unpark of a deposed owner",
     "fault: zombie finds its row",
+    "several events stored together",
 ];
 
 impl Coverage {
@@ -119,6 +132,11 @@ impl Coverage {
                 Work::Jobs(_) => "input: delivered job",
                 Work::Undecodable(_) => "input: delivered undecodable",
             },
+            Input::Stored { .. } => "input: stored",
+            Input::StoreFailed { .. } => "input: store failed",
+            Input::Drain { .. } => "input: drain",
+            Input::Unparked { jobs, .. } if jobs.is_empty() => "input: unparked nothing",
+            Input::Unparked { .. } => "input: unparked more",
             Input::Reserved { .. } => "input: reserved",
             Input::Replayed { .. } => "input: replayed",
             Input::Finished { finish, .. } => {
@@ -141,6 +159,9 @@ impl Coverage {
     }
 
     pub(crate) fn mark_action(&mut self, action: &Action) {
+        if matches!(action, Action::Bury { park: true, .. }) {
+            self.mark("action: park lane");
+        }
         self.mark(match action {
             Action::Start { mark: Mark::Alone, .. } => "action: start alone",
             Action::Start {
@@ -158,6 +179,8 @@ impl Coverage {
             Action::Resumed { .. } => "action: resumed",
             Action::ProbeAfter { .. } => "action: probe after",
             Action::RateAfter { .. } => "action: rate after",
+            Action::Park { .. } => "action: park",
+            Action::Unpark { .. } => "action: unpark",
             Action::Bury { class, .. } => match class {
                 Class::Undecodable => "action: bury undecodable",
                 Class::Permanent => "action: bury permanent",

@@ -3,8 +3,12 @@
 //! A transaction is one call of [`Database::commit`]: the ledger rows come first, members that have one are left out.
 //! That a rival waits for an open transaction is modelled by the moment at which the world lets it commit.
 
+use std::collections::BTreeMap;
+
+use afterwrite::event::delivery::Position;
+
 use crate::invariant::{Checked, Invariant};
-use crate::plan::Plan;
+use crate::plan::{Plan, Row};
 use crate::script::{Ending, Failure};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,18 @@ pub(crate) struct Database {
     effects: Vec<u32>,
     /// Per lane the record whose effect is the latest.
     latest: Vec<Option<usize>>,
+    /// Lanes whose head is in the dead letters.
+    pub(crate) parked: BTreeMap<usize, Parked>,
+}
+
+/// A lane whose head is in the dead letters.
+pub(crate) struct Parked {
+    pub(crate) head: usize,
+    pub(crate) draining: bool,
+    /// The head was mended or given up.
+    pub(crate) head_ended: bool,
+    /// What is stored behind it: rows by their places in the log.
+    pub(crate) stored: BTreeMap<usize, usize>,
 }
 
 impl Database {
@@ -35,6 +51,7 @@ impl Database {
             replayed: vec![0; rows],
             effects: vec![0; rows],
             latest: vec![None; plan.lanes],
+            parked: BTreeMap::new(),
         }
     }
 
@@ -75,6 +92,10 @@ impl Database {
             }
             self.ledger[row] = Some(Entry::Done);
             self.effects[row] += 1;
+            let lane = self.parked.get_mut(&plan.rows[row].lane);
+            if let Some(lane) = lane.filter(|lane| replay && lane.head == row) {
+                lane.head_ended = true;
+            }
             if !replay {
                 let latest = &mut self.latest[plan.rows[row].lane];
                 let index = plan.rows[row].index;
@@ -92,6 +113,62 @@ impl Database {
         self.letters[row] += 1;
     }
 
+    /// In the transaction of a letter: the lane is parked behind it, and what was stored of the letter's own event goes.
+    pub(crate) fn park_lane(&mut self, plan: &Plan, row: usize) {
+        let Row { lane, index, .. } = plan.rows[row];
+        let parked = self.parked.entry(lane).or_insert_with(|| Parked {
+            head: row,
+            draining: false,
+            head_ended: false,
+            stored: BTreeMap::new(),
+        });
+        parked.head = row;
+        parked.draining = false;
+        parked.head_ended = self.ledger[row] == Some(Entry::Done);
+        parked.stored.remove(&index);
+    }
+
+    /// Stores an event behind the head of its lane; refused when the lane is live.
+    pub(crate) fn store(&mut self, plan: &Plan, row: usize) -> bool {
+        let Row { lane, index, .. } = plan.rows[row];
+        let Some(parked) = self.parked.get_mut(&lane) else {
+            return false;
+        };
+        parked.stored.insert(index, row);
+        true
+    }
+
+    /// Somebody gives the head of a lane up.
+    pub(crate) fn discard_head(&mut self, lane: usize) {
+        if let Some(parked) = self.parked.get_mut(&lane) {
+            parked.head_ended = true;
+        }
+    }
+
+    /// Deletes what is done of a draining lane and answers what comes next; nothing, and the lane is live.
+    pub(crate) fn unpark(
+        &mut self,
+        plan: &Plan,
+        lane: usize,
+        done: &[Position],
+        rows_max: usize,
+    ) -> Option<Vec<usize>> {
+        let parked = self.parked.get_mut(&lane)?;
+        if !parked.draining && !parked.head_ended {
+            return None;
+        }
+        parked.draining = true;
+        parked.stored.retain(|_, row| {
+            let row = &plan.rows[*row];
+            !done.contains(&plan.record(row.partition, row.index).position)
+        });
+        let next: Vec<usize> = parked.stored.values().take(rows_max).copied().collect();
+        if next.is_empty() {
+            self.parked.remove(&lane);
+        }
+        Some(next)
+    }
+
     /// The ledger says that the job is in the dead letters, unless it was done meanwhile.
     pub(crate) fn enter_buried(&mut self, row: usize) {
         self.ledger[row].get_or_insert(Entry::Buried);
@@ -101,7 +178,13 @@ impl Database {
         match self.ledger[row] {
             Some(Entry::Done) => true,
             Some(Entry::Buried) => self.letters[row] > 0,
-            None => self.skipped[row],
+            None => {
+                self.skipped[row]
+                    || self
+                        .parked
+                        .values()
+                        .any(|lane| lane.stored.values().any(|stored| *stored == row))
+            }
         }
     }
 

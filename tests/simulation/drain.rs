@@ -21,9 +21,9 @@ impl World {
         for zombie in std::mem::take(&mut self.zombies) {
             match zombie {
                 Zombie::Call { rows, replay } => self.database.commit(&self.plan, &rows, replay)?,
-                Zombie::Letter { row } => {
+                Zombie::Letter { row, parks } => {
                     self.database.write_letter(row);
-                    self.database.enter_buried(row);
+                    self.enter_letter(row, parks);
                 }
             }
         }
@@ -63,6 +63,12 @@ impl World {
                     self.end_call(m, 0)?;
                 }
             }
+            for _ in 0..self.members[m].storing.len() {
+                self.end_storing(m, 0, false)?;
+            }
+            for _ in 0..self.members[m].unparks.len() {
+                self.end_unpark(m, 0)?;
+            }
             for _ in 0..self.members[m].reservations.len() {
                 self.end_reservation(m, 0)?;
             }
@@ -75,6 +81,9 @@ impl World {
         }
         for request in self.takable() {
             self.take_replay(request)?;
+        }
+        for (m, drain) in self.drainable() {
+            self.feed(m, drain)?;
         }
         let killed = self.members.iter().any(|member| !member.is_up());
         let progress = self.inputs > before || killed;
@@ -113,6 +122,14 @@ impl World {
         }
         let row = (0..self.plan.rows.len()).find(|row| !self.database.is_settled(*row));
         live.check(row.is_none(), || format!("row {row:?} is never settled"))?;
+        let lane = self
+            .database
+            .parked
+            .iter()
+            .find(|(_, lane)| lane.draining || lane.head_ended);
+        live.check(lane.is_none(), || {
+            format!("lane {:?} never ends draining", lane.map(|(lane, _)| lane))
+        })?;
         let request = self.requests.iter().position(|request| !request.ended);
         live.check(request.is_none(), || format!("request {request:?} never ends"))?;
         for id in self.broker.ids().filter(|id| !self.broker.claim(*id).commit_lost) {

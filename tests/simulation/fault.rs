@@ -2,6 +2,8 @@
 
 use afterwrite::engine::core::messages::{Input, PartitionId};
 
+use std::collections::BTreeMap;
+
 use crate::invariant::Checked;
 use crate::step::{Kind, Step, pick};
 use crate::world::{World, Zombie};
@@ -130,11 +132,13 @@ impl World {
         self.fault("fault: crash");
         self.note(|| format!("-- member {m} is down"));
         self.members[m].core = None;
-        self.members[m].fetches.clear();
+        let fetches = std::mem::take(&mut self.members[m].fetches);
+        let epochs: BTreeMap<PartitionId, u64> = fetches.into_iter().map(|(id, fetch)| (id, fetch.epoch)).collect();
         self.members[m].waits.clear();
         self.members[m].late.clear();
         self.members[m].stale.clear();
         self.members[m].reservations.clear();
+        self.members[m].unparks.clear();
         self.broker.depose_all(m);
         for call in std::mem::take(&mut self.members[m].calls) {
             let (rows, replay) = self.rows(&call.jobs);
@@ -147,18 +151,30 @@ impl World {
                 self.zombies.push(Zombie::Call { rows, replay });
             }
         }
-        for job in std::mem::take(&mut self.members[m].burials) {
+        for (job, park) in std::mem::take(&mut self.members[m].burials) {
             let row = self.row(job);
             let got = self.luck.below(4);
+            let parks = park.then(|| epochs[&self.plan.rows[row].partition]);
             if got < 2 {
                 self.fault("fault: crash after the letter");
                 self.database.write_letter(row);
             }
             if got == 1 {
-                self.database.enter_buried(row);
+                self.enter_letter(row, parks);
             }
             if got == 2 {
-                self.zombies.push(Zombie::Letter { row });
+                self.zombies.push(Zombie::Letter { row, parks });
+            }
+        }
+        for jobs in std::mem::take(&mut self.members[m].storing) {
+            let row = self.row(jobs[0]);
+            let current =
+                self.broker.claim(self.plan.rows[row].partition).epoch == epochs[&self.plan.rows[row].partition];
+            if current && self.luck.chance(50) {
+                for row in jobs.iter().map(|job| self.row(*job)).collect::<Vec<_>>() {
+                    self.database.store(&self.plan, row);
+                }
+                self.fault("fault: crash after events were stored");
             }
         }
         Ok(())

@@ -22,6 +22,9 @@ pub(crate) enum Invariant {
     /// What was with an owner that died is marked before it runs; what ran at a death runs alone; nothing is started whose
     /// death nobody would know of; a job is blamed for deaths when it caused enough of them, and only then.
     Blame,
+    /// While the head of a lane is in the dead letters, nothing behind it is worked on and all of it is stored; when the
+    /// head has ended, what is stored goes on in order before anything that arrived later.
+    Parking,
     /// Never more running than allowed, by the group, by a handler, within a second; never a lane left waiting while there is room, and none overtaken by one that was
     /// ready later.
     Room,
@@ -57,13 +60,14 @@ impl fmt::Display for Violation {
 }
 
 impl Invariant {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Frontier,
         Self::LaneOrder,
         Self::Effects,
         Self::Attempts,
         Self::Suspension,
         Self::Blame,
+        Self::Parking,
         Self::Room,
         Self::Release,
         Self::Window,

@@ -24,6 +24,8 @@ mod fault;
 
 mod drain;
 
+mod parking;
+
 mod member;
 
 mod broker;
@@ -31,6 +33,8 @@ mod broker;
 mod database;
 
 mod shadow;
+
+mod parked;
 
 mod watch;
 

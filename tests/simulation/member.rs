@@ -20,12 +20,16 @@ pub(crate) struct Member {
     pub(crate) drained: bool,
     pub(crate) fetches: BTreeMap<PartitionId, Fetch>,
     pub(crate) calls: Vec<Call>,
+    /// Events on their way into the store of parked lanes.
+    pub(crate) storing: Vec<Vec<JobId>>,
+    /// Questions under way for what comes next of a draining lane.
+    pub(crate) unparks: Vec<Unpark>,
     /// Reservations under way.
     pub(crate) reservations: Vec<(PartitionId, u64, Position)>,
     /// Waits under way, with the moments at which they are over.
     pub(crate) waits: Vec<(Waiter, Moment)>,
     /// Letters under way.
-    pub(crate) burials: Vec<JobId>,
+    pub(crate) burials: Vec<(JobId, bool)>,
     /// Answers for jobs that were abandoned or forgotten, still in a channel.
     pub(crate) late: Vec<Input>,
     /// Records that were fetched under an epoch that is over, still in a channel.
@@ -39,6 +43,16 @@ pub(crate) struct Call {
     pub(crate) mark: Mark,
     /// Its mark was refused, so its handler is not called.
     pub(crate) fenced: bool,
+}
+
+/// A question under way for what comes next of a draining lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Unpark {
+    pub(crate) partition: PartitionId,
+    pub(crate) epoch: u64,
+    pub(crate) handler: HandlerIndex,
+    pub(crate) key: u64,
+    pub(crate) done: Vec<Position>,
 }
 
 /// Whose wait is under way.
@@ -99,6 +113,8 @@ impl Member {
             drained: false,
             fetches: BTreeMap::new(),
             calls: Vec::new(),
+            storing: Vec::new(),
+            unparks: Vec::new(),
             reservations: Vec::new(),
             waits: Vec::new(),
             burials: Vec::new(),

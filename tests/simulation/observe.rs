@@ -5,6 +5,7 @@ use afterwrite::engine::retry::{Class, Finish, Policy, Wait};
 use afterwrite::event::delivery::Position;
 
 use crate::invariant::{Checked, Invariant};
+use crate::parked::Aside;
 use crate::shadow::{Hold, Origin, Shadow, State};
 use crate::watch::{self, Word};
 
@@ -23,7 +24,27 @@ impl Shadow {
             Action::Resumed { handler } => self.says(*handler, Word::Resumed),
             Action::ProbeAfter { handler, wait } => self.probes_after(*handler, *wait),
             Action::RateAfter { handler, .. } => self.rate_after(*handler),
-            Action::Bury { job, class, attempts } => self.buries(*job, *class, *attempts),
+            Action::Bury {
+                job,
+                class,
+                attempts,
+                park,
+            } => {
+                let handler = self.jobs.get(job).map_or(HandlerIndex::NONE, |job| job.lane.0);
+                let limits = self.limits.handlers.get(usize::from(handler.0));
+                let parks = limits.is_some_and(|limits| limits.parks);
+                Invariant::Parking.check(*park == parks, || {
+                    format!("{job:?} is buried, and parks its lane: {park}")
+                })?;
+                self.buries(*job, *class, *attempts)
+            }
+            Action::Park { jobs } => self.parks(jobs),
+            Action::Unpark {
+                partition,
+                handler,
+                key,
+                ..
+            } => self.unparks(*partition, (*handler, *key)),
             Action::Forget { job } => self.forgets(*job),
             Action::Abandon { job } => self.abandons(*job),
             Action::Commit { positions } => positions
@@ -50,6 +71,9 @@ impl Shadow {
         let Some(lane) = hold.lanes.get(&name) else {
             return order.violated("a call starts with a job that is settled");
         };
+        let free = |job: &JobId| !matches!(self.jobs[job].origin, Origin::Arrival(_));
+        let holds_back = hold.parked.contains_key(&name) && !members.iter().all(free);
+        Invariant::Parking.check(!holds_back, || "an event starts whose lane is parked")?;
         order.check(lane.state == State::Idle, || {
             format!("a call starts on a lane that is {:?}", lane.state)
         })?;
@@ -73,7 +97,7 @@ impl Shadow {
         Invariant::Room.check(fits, || "too many calls of one handler run")?;
         let coalesce_max = limits.coalesce_max;
         order.check(members.len() <= coalesce_max, || "a call takes too many jobs")?;
-        let apart = |job: &JobId| self.jobs[job].alone || matches!(self.jobs[job].origin, Origin::Replay(_));
+        let apart = |job: &JobId| self.jobs[job].alone || !matches!(self.jobs[job].origin, Origin::Arrival(_));
         order.check(
             members.len() == 1 || !members.iter().any(apart),
             || "a job that has to run alone runs in company",
@@ -96,7 +120,7 @@ impl Shadow {
         let mut expected = Mark::None;
         for job in members.iter().map(|job| &self.jobs[job]).filter(|_| deaths_max > 0) {
             let hold = &self.holds[&job.partition];
-            let is_replay = matches!(job.origin, Origin::Replay(_));
+            let is_replay = !matches!(job.origin, Origin::Arrival(_));
             let reserved = is_replay || hold.reserved_to.is_some_and(|to| job.position < to);
             blame.check(reserved, || "a job starts whose position is not reserved")?;
             let deaths = hold.inherited.deaths.get(&(job.position, job.lane.0));
@@ -138,6 +162,13 @@ impl Shadow {
     }
 
     fn waits(&mut self, job: JobId, attempts: u32, wait: Wait) -> Checked {
+        if self.move_batch(job, Aside::StoreFailed, Aside::StoreWaiting).is_some() {
+            let longest = self.limits.handlers[usize::from(self.jobs[&job].lane.0.0)]
+                .policy
+                .outage_wait_max;
+            let right = matches!(wait, Wait::Jittered(ceiling) if ceiling <= longest);
+            return Invariant::Attempts.check(right, || format!("{wait:?} after an event was not stored"));
+        }
         let known = Invariant::Release;
         let Some(state) = self.state_of_head(job) else {
             return known.violated(format!("{job:?} waits, but is not at the head of a lane"));
@@ -297,6 +328,14 @@ impl Shadow {
         Invariant::Letters.check(hold.releasing, || {
             format!("{id:?} is forgotten, but neither done nor buried")
         })?;
+        if let Some(aside) = hold.aside.get(&id) {
+            Invariant::Release.check(*aside != Aside::Storing, || {
+                format!("{id:?} is forgotten while the driver stores it")
+            })?;
+            hold.aside.remove(&id);
+            self.jobs.remove(&id);
+            return Ok(());
+        }
         let lane = hold.lanes.get_mut(&name).expect("an open job has a lane");
         let place = lane
             .queue
@@ -323,6 +362,10 @@ impl Shadow {
     }
 
     fn abandons(&mut self, job: JobId) -> Checked {
+        if self.move_batch(job, Aside::Storing, Aside::GivenUp).is_some() {
+            let expired = self.holds[&self.jobs[&job].partition].expired;
+            return Invariant::Release.check(expired, || format!("{job:?} is abandoned before its time"));
+        }
         let state = self.state_of_head(job);
         let with_driver = matches!(state, Some(State::Running(_) | State::Burying));
         Invariant::Release.check(with_driver, || format!("{job:?} is abandoned, but is {state:?}"))?;
@@ -373,7 +416,11 @@ impl Shadow {
         Invariant::Release.check(!hold.lanes.values().any(with_driver), || {
             format!("{id:?} is released while the driver works on it")
         })?;
-        Invariant::Memory.check(hold.lanes.is_empty(), || {
+        let storing = hold.aside.values().any(|aside| *aside == Aside::Storing);
+        Invariant::Release.check(!storing, || {
+            format!("{id:?} is released while the driver stores events")
+        })?;
+        Invariant::Memory.check(hold.lanes.is_empty() && hold.aside.is_empty(), || {
             format!("{id:?} is released, but has open jobs")
         })?;
         is_frontier(hold, position)?;

@@ -121,6 +121,12 @@ impl Plan {
         self.log.push(records);
     }
 
+    /// The number of a lane.
+    pub(crate) fn lane(&self, id: PartitionId, handler: HandlerIndex, key: u64) -> Option<usize> {
+        let named = |row: &&Row| (row.partition, row.handler, row.key) == (id, handler, key);
+        self.rows.iter().find(named).map(|row| row.lane)
+    }
+
     pub(crate) fn record(&self, id: PartitionId, index: usize) -> &Record {
         &self.log[id.0 as usize][index]
     }
@@ -140,6 +146,7 @@ fn handler(random: &mut Random) -> HandlerLimits {
         coalesce_max: [1, 1, 2, 3, 5][random.below(5)],
         running_max: [1, 2, 9, 9][random.below(4)],
         starts_per_second_max: [None, None, None, Some(1), Some(5)][random.below(5)],
+        parks: random.chance(40),
         suspend: SuspendPolicy {
             attempts_min: [0, 4, 6, 8][random.below(4)],
             attempts_window: Duration::from_secs(30),

@@ -22,6 +22,7 @@ fn core(running_max: usize, lanes: u64) -> Core {
             coalesce_max: 2,
             running_max: usize::MAX,
             starts_per_second_max: None,
+            parks: false,
             suspend: SuspendPolicy::default(),
             policy: Policy {
                 attempts_max: 2,

@@ -15,7 +15,7 @@ use crate::world::World;
 const SHRINKS_MAX: usize = 1_500;
 
 /// So many lines of it are shown; `SIM_SEED` shows the whole history.
-const LINES_MAX: usize = 400;
+const LINES_MAX: usize = 1_000;
 
 pub(crate) struct Summary {
     pub(crate) inputs: usize,

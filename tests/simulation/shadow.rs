@@ -11,6 +11,7 @@ use afterwrite::engine::core::messages::{
 use afterwrite::engine::retry::{Class, Finish};
 use afterwrite::event::delivery::Position;
 
+use crate::parked::{Aside, Parked, State as ParkState};
 use crate::watch::{self, Watch};
 
 pub(crate) struct Shadow {
@@ -56,6 +57,9 @@ pub(crate) struct Hold {
     pub(crate) reserved_to: Option<Position>,
     /// A reservation is with the driver.
     pub(crate) reserving: bool,
+    pub(crate) parked: BTreeMap<LaneName, Parked>,
+    /// Open jobs that are in no lane.
+    pub(crate) aside: BTreeMap<JobId, Aside>,
 }
 
 pub(crate) type LaneName = (HandlerIndex, u64);
@@ -115,11 +119,35 @@ pub(crate) struct Job {
 pub(crate) enum Origin {
     Arrival(u64),
     Replay(RequestId),
+    Stored,
 }
 
 pub(crate) struct Replay {
     pub(crate) open: usize,
     pub(crate) healed: bool,
+    pub(crate) is_head: bool,
+}
+
+impl Job {
+    pub(crate) fn new(
+        partition: PartitionId,
+        lane: LaneName,
+        origin: Origin,
+        position: Position,
+        counted: u32,
+    ) -> Self {
+        Self {
+            partition,
+            lane,
+            origin,
+            position,
+            counted,
+            alone: false,
+            first_failure: None,
+            last: None,
+            class: None,
+        }
+    }
 }
 
 impl Lane {
@@ -134,6 +162,8 @@ impl Hold {
     pub(crate) fn new(epoch: u64, inherited: Inheritance) -> Self {
         Self {
             epoch,
+            parked: Parked::inherited(&inherited.parked),
+            aside: BTreeMap::new(),
             inherited,
             reserved_to: None,
             reserving: false,
@@ -167,7 +197,7 @@ impl Hold {
         number
     }
 
-    fn settle(&mut self, number: u64) {
+    pub(crate) fn settle(&mut self, number: u64) {
         let index = usize::try_from(number - self.arrived_before).expect("it is near");
         self.arrivals[index].open -= 1;
         self.advance();
@@ -225,9 +255,31 @@ impl Shadow {
                 epoch,
                 request,
                 position,
+                is_head,
                 work,
-            } => self.replayed(*partition, *epoch, (*request, *position), work),
+            } => self.replayed(*partition, *epoch, (*request, *position, *is_head), work),
+            Input::Stored { job } => self.stored(*job),
+            Input::StoreFailed { job } => self.store_failed(*job),
+            Input::Drain {
+                partition,
+                epoch,
+                handler,
+                key,
+            } => {
+                let current = self.holds.get(partition).is_some_and(|hold| hold.epoch == *epoch);
+                if current {
+                    self.drain(*partition, (*handler, *key));
+                }
+            }
+            Input::Unparked {
+                partition,
+                epoch,
+                handler,
+                key,
+                jobs,
+            } => self.unparked(*partition, *epoch, (*handler, *key), jobs),
             Input::Finished { job, finish } => self.finished(*job, *finish),
+            Input::Due { job } if self.store_again(*job) => {}
             Input::Due { job } => self.move_head(*job, |state, _| match state {
                 State::Waiting => State::Idle,
                 State::BuryWaiting => State::MustBury,
@@ -306,7 +358,13 @@ impl Shadow {
         self.queue(id, Origin::Arrival(number), position, &specs);
     }
 
-    fn replayed(&mut self, id: PartitionId, epoch: u64, (request, position): (RequestId, Position), work: &Work) {
+    fn replayed(
+        &mut self,
+        id: PartitionId,
+        epoch: u64,
+        (request, position, is_head): (RequestId, Position, bool),
+        work: &Work,
+    ) {
         let specs = specs(work);
         let live = self
             .holds
@@ -319,6 +377,7 @@ impl Shadow {
         let accepted = Replay {
             open: specs.len(),
             healed: true,
+            is_head,
         };
         self.replays.insert(request, accepted);
         self.queue(id, Origin::Replay(request), position, &specs);
@@ -326,33 +385,34 @@ impl Shadow {
 
     fn queue(&mut self, id: PartitionId, origin: Origin, position: Position, specs: &[JobSpec]) {
         for spec in specs {
+            let name = (spec.handler, spec.key);
             let earlier = match origin {
                 Origin::Arrival(_) => self.hold(id).inherited.attempts.remove(&(position, spec.handler)),
-                Origin::Replay(_) => None,
+                _ => None,
             };
-            let job = Job {
-                partition: id,
-                lane: (spec.handler, spec.key),
-                origin,
-                position,
-                counted: earlier.unwrap_or(0),
-                alone: false,
-                first_failure: None,
-                last: None,
-                class: None,
-            };
-            self.jobs.insert(spec.job, job);
-            let hold = self.holds.get_mut(&id).expect("it was just found");
-            let lane = hold.lanes.entry((spec.handler, spec.key)).or_default();
-            if lane.queue.is_empty() {
-                self.clock += 1;
-                lane.ready_at = self.clock;
+            self.jobs
+                .insert(spec.job, Job::new(id, name, origin, position, earlier.unwrap_or(0)));
+            let hold = self.hold(id);
+            if matches!(origin, Origin::Arrival(_)) && hold.parked.contains_key(&name) {
+                hold.put_aside(name, spec.job);
+                continue;
             }
-            lane.queue.push_back(spec.job);
+            self.join_lane(id, name, spec.job);
             if spec.handler == HandlerIndex::NONE {
-                lane.state = State::MustBury;
+                let hold = self.hold(id);
+                hold.lanes.get_mut(&name).expect("it was just joined").state = State::MustBury;
             }
         }
+    }
+
+    pub(crate) fn join_lane(&mut self, id: PartitionId, name: LaneName, job: JobId) {
+        self.clock += 1;
+        let clock = self.clock;
+        let lane = self.hold(id).lanes.entry(name).or_default();
+        if lane.queue.is_empty() {
+            lane.ready_at = clock;
+        }
+        lane.queue.push_back(job);
     }
 
     fn hold(&mut self, id: PartitionId) -> &mut Hold {
@@ -431,7 +491,13 @@ impl Shadow {
         let clock = self.clock;
         if let Some((lane, _)) = self.lane_of_head(id).filter(|(lane, _)| lane.state == State::Burying) {
             lane.become_ready(clock);
+            let (partition, name) = (self.jobs[&id].partition, self.jobs[&id].lane);
+            let limits = self.limits.handlers.get(usize::from(name.0.0));
+            let parks = limits.is_some_and(|limits| limits.parks);
             self.settle_head(id, false);
+            if parks {
+                self.park_lane(partition, name);
+            }
         }
     }
 
@@ -449,9 +515,19 @@ impl Shadow {
         match self.jobs[&job].origin {
             Origin::Arrival(number) => hold.settle(number),
             Origin::Replay(request) => {
-                if let Some(replay) = self.replays.get_mut(&request) {
+                let replay = self.replays.get_mut(&request);
+                let mended = replay.is_some_and(|replay| {
                     replay.open -= 1;
                     replay.healed &= healed;
+                    healed && replay.is_head
+                });
+                if mended {
+                    self.drain(id, name);
+                }
+            }
+            Origin::Stored => {
+                if let Some(ParkState::Working(left)) = hold.parked.get_mut(&name).map(|lane| &mut lane.state) {
+                    *left -= 1;
                 }
             }
         }

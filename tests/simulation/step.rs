@@ -24,6 +24,12 @@ pub(crate) enum Kind {
     Deliver,
     CallEnds,
     ReservationEnds,
+    StoringEnds,
+    UnparkEnds,
+    /// The head of a parked lane is given up.
+    DiscardHead,
+    /// An owner finds out that the head of a lane was mended or given up.
+    FindDrain,
     Due,
     LetterEnds,
     CommitDue,
@@ -56,10 +62,14 @@ pub(crate) enum Kind {
 }
 
 /// How often each kind is tried: always, and for each degree of trouble.
-const WEIGHTS: [(Kind, usize, usize); 29] = [
+const WEIGHTS: [(Kind, usize, usize); 33] = [
     (Kind::Deliver, 300, 0),
     (Kind::CallEnds, 300, 0),
     (Kind::ReservationEnds, 120, 0),
+    (Kind::StoringEnds, 100, 0),
+    (Kind::UnparkEnds, 80, 0),
+    (Kind::DiscardHead, 6, 0),
+    (Kind::FindDrain, 20, 0),
     (Kind::Due, 140, 0),
     (Kind::LetterEnds, 100, 0),
     (Kind::CommitDue, 25, 0),
@@ -124,11 +134,24 @@ impl World {
     /// Lets a step happen; answers whether it was possible.
     pub(crate) fn apply(&mut self, step: &Step) -> Checked<bool> {
         self.luck = Random::new(step.luck);
+        let before = self.now;
         self.pass_time(step.luck);
+        let happened = self.happen(step)?;
+        if !happened {
+            self.now = before;
+        }
+        Ok(happened)
+    }
+
+    fn happen(&mut self, step: &Step) -> Checked<bool> {
         match step.kind {
             Kind::Deliver => self.deliver_next(step.pick),
             Kind::CallEnds => self.end_some_call(step.pick),
             Kind::ReservationEnds => self.end_some_reservation(step.pick),
+            Kind::StoringEnds => self.end_some_storing(step.pick),
+            Kind::UnparkEnds => self.end_some_unpark(step.pick),
+            Kind::DiscardHead => Ok(self.discard_some_head(step.pick)),
+            Kind::FindDrain => self.find_drain(step.pick),
             Kind::Due => self.end_some_wait(step.pick),
             Kind::LetterEnds => self.end_some_letter(step.pick),
             Kind::CommitDue => match pick(self.up(), step.pick) {
@@ -291,14 +314,19 @@ impl World {
     }
 
     pub(crate) fn end_letter(&mut self, m: usize, letter: usize, fails: bool) -> Checked {
-        let job = self.members[m].burials.remove(letter);
+        let (job, park) = self.members[m].burials.remove(letter);
         if fails {
             self.fault("fault: letter not written");
             return self.feed(m, Input::BuryFailed { job });
         }
         let row = self.row(job);
         self.database.write_letter(row);
-        self.database.enter_buried(row);
+        let epoch = self.named(m, job).1;
+        if park && self.broker.claim(self.plan.rows[row].partition).epoch != epoch {
+            self.fault("fault: letter not written");
+            return self.feed(m, Input::BuryFailed { job });
+        }
+        self.enter_letter(row, park.then_some(epoch));
         self.forget_crashes(m, job);
         self.feed(m, Input::Buried { job })
     }
@@ -347,7 +375,13 @@ impl World {
         };
         let with = |row: &usize| *row != first && of_same_record(row) && decodes(row);
         let mut rows = vec![first];
-        rows.extend(letters.iter().copied().find(|row| decodes(&first) && with(row)));
+        // Letters of lanes that are parked are replayed one by one.
+        let parks = |row: &usize| self.database.parked.contains_key(&self.plan.rows[*row].lane);
+        let another = letters
+            .iter()
+            .copied()
+            .find(|row| decodes(&first) && with(row) && !parks(row));
+        rows.extend(another.filter(|_| !parks(&first)));
         if self.luck.chance(5) {
             rows.clear();
         }
@@ -411,10 +445,10 @@ impl World {
                 }
                 self.database.commit(&self.plan, &rows, replay)?;
             }
-            Zombie::Letter { row } => {
+            Zombie::Letter { row, parks } => {
                 self.note(|| format!("-- a zombie buries row {row}"));
                 self.database.write_letter(row);
-                self.database.enter_buried(row);
+                self.enter_letter(row, parks);
             }
         }
         Ok(true)

@@ -16,7 +16,7 @@ use crate::broker::{Broker, Named};
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::invariant::{Checked, Invariant};
-use crate::member::{Call, Fetch, Member, Stale, Subject, Waiter};
+use crate::member::{Call, Fetch, Member, Stale, Subject, Unpark, Waiter};
 use crate::plan::Plan;
 use crate::quiet::quietly;
 use crate::random::Random;
@@ -65,8 +65,15 @@ pub(crate) struct Request {
 
 /// Something that nobody waits for any more, but that still reaches the database.
 pub(crate) enum Zombie {
-    Call { rows: Vec<usize>, replay: bool },
-    Letter { row: usize },
+    Call {
+        rows: Vec<usize>,
+        replay: bool,
+    },
+    /// With the epoch under which its lane would be parked.
+    Letter {
+        row: usize,
+        parks: Option<u64>,
+    },
 }
 
 impl World {
@@ -160,7 +167,23 @@ impl World {
             Action::ProbeAfter { handler, wait } => self.wait(m, Waiter::Probe(handler), wait),
             Action::RateAfter { handler, wait } => self.wait(m, Waiter::Rate(handler), wait),
             Action::Suspended { .. } | Action::Resumed { .. } => {}
-            Action::Bury { job, .. } => self.members[m].burials.push(job),
+            Action::Bury { job, park, .. } => self.members[m].burials.push((job, park)),
+            Action::Park { jobs } => self.members[m].storing.push(jobs),
+            Action::Unpark {
+                partition,
+                handler,
+                key,
+                done,
+            } => {
+                let epoch = self.members[m].fetches.get(&partition).map(|fetch| fetch.epoch);
+                self.members[m].unparks.push(Unpark {
+                    partition,
+                    epoch: epoch.unwrap_or(self.broker.claim(partition).epoch),
+                    handler,
+                    key,
+                    done,
+                });
+            }
             Action::Forget { job } => {
                 let member = &mut self.members[m];
                 let waits = |(waiter, _): &(Waiter, Moment)| *waiter == Waiter::Job(job);
@@ -209,7 +232,7 @@ impl World {
     }
 
     /// The partition of a job, the epoch under which this member works on it, and its name.
-    fn named(&self, m: usize, job: JobId) -> (PartitionId, u64, Named) {
+    pub(crate) fn named(&self, m: usize, job: JobId) -> (PartitionId, u64, Named) {
         let row = &self.plan.rows[self.row(job)];
         let position = self.plan.record(row.partition, row.index).position;
         let epoch = self.members[m]
@@ -225,6 +248,34 @@ impl World {
             let (id, epoch, named) = self.named(m, call.jobs[0]);
             self.broker
                 .unmark(id, epoch, named, call.mark == Mark::Alone && !settled);
+        }
+    }
+
+    /// New jobs for rows that were stored.
+    pub(crate) fn stored_jobs(&mut self, rows: &[usize]) -> Vec<(JobId, Position)> {
+        let mut jobs = Vec::new();
+        for row in rows.iter().copied() {
+            let job = JobId(self.jobs.len() as u64);
+            self.jobs.push((row, None));
+            let row = &self.plan.rows[row];
+            jobs.push((job, self.plan.record(row.partition, row.index).position));
+        }
+        jobs
+    }
+
+    /// A letter is durable: in one transaction with it the ledger says so and its lane is parked, unless the owner is
+    /// another by now.
+    pub(crate) fn enter_letter(&mut self, row: usize, parks: Option<u64>) {
+        let id = self.plan.rows[row].partition;
+        match parks {
+            Some(epoch) if self.broker.claim(id).epoch != epoch => {
+                self.fault("fault: letter of a deposed owner does not park");
+            }
+            Some(_) => {
+                self.database.enter_buried(row);
+                self.database.park_lane(&self.plan, row);
+            }
+            None => self.database.enter_buried(row),
         }
     }
 
@@ -354,14 +405,20 @@ impl World {
             self.fault("fault: abandoned call commits");
             return self.database.commit(&self.plan, &rows, replay);
         }
-        if let Some(place) = member.burials.iter().position(|buried| *buried == job) {
-            member.burials.remove(place);
+        if let Some(place) = member.burials.iter().position(|(buried, _)| *buried == job) {
+            let (_, park) = member.burials.remove(place);
             member.late.push(Input::Buried { job });
             if self.luck.chance(50) {
                 self.fault("fault: abandoned letter is written later");
                 let row = self.row(job);
-                self.zombies.push(Zombie::Letter { row });
+                let parks = park.then(|| self.named(m, job).1);
+                self.zombies.push(Zombie::Letter { row, parks });
             }
+        }
+        let member = &mut self.members[m];
+        if let Some(place) = member.storing.iter().position(|stored| stored[0] == job) {
+            member.storing.remove(place);
+            member.late.push(Input::Stored { job });
         }
         Ok(())
     }
@@ -409,7 +466,9 @@ impl World {
 
     pub(crate) fn replay(&mut self, m: usize, epoch: u64, request: usize) -> Checked {
         let rows = self.requests[request].rows.clone();
+        let is_head = self.database.parked.values().any(|lane| rows == [lane.head]);
         let replayed = Input::Replayed {
+            is_head,
             partition: self.requests[request].partition,
             epoch,
             request: RequestId(i64::try_from(request).expect("there are few requests")),
@@ -424,7 +483,16 @@ impl World {
 
     /// Makes a member the owner; its core is told at once.
     pub(crate) fn assign(&mut self, m: usize, partition: PartitionId) -> Checked {
-        let (epoch, inherited) = self.broker.assign(partition, m);
+        let (epoch, mut inherited) = self.broker.assign(partition, m);
+        let parked = self
+            .database
+            .parked
+            .values()
+            .map(|lane| (&self.plan.rows[lane.head], lane.draining));
+        inherited.parked = parked
+            .filter(|(row, _)| row.partition == partition)
+            .map(|(row, draining)| ((row.handler, row.key), draining))
+            .collect();
         let input = Input::Assigned {
             partition,
             epoch,

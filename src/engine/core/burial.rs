@@ -23,10 +23,13 @@ impl Core {
         let state = self.jobs.get_mut(&job).expect("a located job is known");
         state.class = Some(class);
         state.outages = 0;
+        let attempts = state.attempts;
+        let park = self.parks(key.handler);
         actions.push(Action::Bury {
             job,
             class,
-            attempts: state.attempts,
+            attempts,
+            park,
         });
         if self.mutated(Mutation::BuriedBeforeDurable) {
             self.buried(job, actions);
@@ -40,6 +43,10 @@ impl Core {
         }
         self.partition(id).in_flight -= 1;
         self.lane(id, key).pop();
+        if self.parks(key.handler) {
+            self.park_lane(id, key, actions);
+        }
+        self.acquit(id, job);
         self.settle(job, false, actions);
         self.go_on(id, key, actions);
         self.relieve(id, actions);
@@ -73,12 +80,20 @@ impl Core {
         let Some((id, key)) = self.locate(job) else { return };
         self.lane(id, key).phase = Phase::Burying;
         self.partition(id).in_flight += 1;
+        let park = self.parks(key.handler);
         let state = &self.jobs[&job];
         let class = state.class.expect("a job that is buried again has its class");
         actions.push(Action::Bury {
             job,
             class,
             attempts: state.attempts,
+            park,
         });
+    }
+
+    /// Whether a lane of this handler is parked when its head is buried.
+    fn parks(&self, handler: HandlerIndex) -> bool {
+        let limits = self.limits.handlers.get(usize::from(handler.0));
+        limits.is_some_and(|limits| limits.parks)
     }
 }

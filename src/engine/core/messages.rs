@@ -1,7 +1,7 @@
 //! What goes into the core and what comes out: the closed list of everything that can happen and everything that can be
 //! decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::retry::{Class, Finish, Policy, Wait};
 use crate::engine::suspend::{Cause, SuspendPolicy};
@@ -76,6 +76,8 @@ pub enum Input {
         request: RequestId,
         /// Where its record stands.
         position: Position,
+        /// Whether its letter is the head of a parked lane, which drains when it is mended.
+        is_head: bool,
         /// What it asks for.
         work: Work,
     },
@@ -111,6 +113,40 @@ pub enum Input {
         /// The job.
         job: JobId,
     },
+    /// Events of a parked lane are stored.
+    Stored {
+        /// The first of them.
+        job: JobId,
+    },
+    /// Events of a parked lane could not be stored.
+    StoreFailed {
+        /// The first of them.
+        job: JobId,
+    },
+    /// The head of a parked lane was given up: its followers may go on.
+    Drain {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which this was found out.
+        epoch: u64,
+        /// The handler.
+        handler: HandlerIndex,
+        /// Hash of the ordering key.
+        key: u64,
+    },
+    /// What comes next of a draining lane was read. Nothing: the store is empty, and the lane is live.
+    Unparked {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which it was read.
+        epoch: u64,
+        /// The handler.
+        handler: HandlerIndex,
+        /// Hash of the ordering key.
+        key: u64,
+        /// New jobs for what was stored, in order, with their places.
+        jobs: Vec<(JobId, Position)>,
+    },
     /// The partition is about to be taken away.
     Revoking {
         /// The partition.
@@ -143,6 +179,8 @@ pub struct Inheritance {
     pub deaths: HashMap<(Position, HandlerIndex), u32>,
     /// Jobs that waited for another attempt, and how many they had.
     pub attempts: HashMap<(Position, HandlerIndex), u32>,
+    /// Lanes that hold their events back, by handler and key, and whether they are draining.
+    pub parked: BTreeMap<(HandlerIndex, u64), bool>,
 }
 
 /// Whether the attempt at a job is written down before it begins, so that its death is known.
@@ -257,6 +295,26 @@ pub enum Action {
         class: Class,
         /// Attempts that were made.
         attempts: u32,
+        /// Whether its lane has to be parked in the same transaction.
+        park: bool,
+    },
+    /// Store these events of one lane, in this order and all or none, behind the head of their parked lane; answer `Stored`
+    /// with the first only when that is durable.
+    Park {
+        /// The jobs; the first stands for all.
+        jobs: Vec<JobId>,
+    },
+    /// Delete what is done of a draining lane and read what comes next, or end its parking when nothing does; answer
+    /// `Unparked`.
+    Unpark {
+        /// The partition.
+        partition: PartitionId,
+        /// The handler.
+        handler: HandlerIndex,
+        /// Hash of the ordering key.
+        key: u64,
+        /// Events that were read before and are settled.
+        done: Vec<Position>,
     },
     /// The job is settled or no longer ours: drop what is kept for it.
     Forget {
@@ -327,6 +385,8 @@ pub struct HandlerLimits {
     pub running_max: usize,
     /// Calls that may start within a second; `None` is without limit.
     pub starts_per_second_max: Option<u32>,
+    /// Whether later events of a key wait while an earlier one is in the dead letters.
+    pub parks: bool,
     /// When it is suspended.
     pub suspend: SuspendPolicy,
     /// Retrying.

@@ -19,6 +19,8 @@ mod dispatch;
 
 mod outcome;
 
+mod park;
+
 mod poison;
 
 mod release;
@@ -35,7 +37,9 @@ use crate::engine::core::messages::{
 };
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::outcome::FirstFailure;
+use crate::engine::core::park::{Aside, Parked};
 use crate::engine::core::poison::Poison;
+use crate::engine::core::replay::Named;
 use crate::engine::lanes::{Lane, LaneKey, Lanes, Phase};
 use crate::engine::offsets::{Ticket, Tracker};
 use crate::engine::retry::Class;
@@ -58,6 +62,8 @@ pub(crate) struct Job {
 pub(crate) enum Origin {
     Delivery(Ticket),
     Replay(RequestId),
+    /// It was stored behind a parked head.
+    Stored,
 }
 
 #[derive(Debug)]
@@ -73,6 +79,10 @@ pub(crate) struct Partition {
     pub(crate) poison: Poison,
     /// Attempts of jobs that an earlier owner left waiting.
     pub(crate) attempts: HashMap<(Position, HandlerIndex), u32>,
+    /// Lanes that hold their events back.
+    pub(crate) parked: HashMap<LaneKey, Parked>,
+    /// Open jobs that are in no lane.
+    pub(crate) aside: BTreeMap<JobId, Aside>,
 }
 
 /// Jobs of one replay that are still open.
@@ -80,6 +90,29 @@ pub(crate) struct Partition {
 pub(crate) struct OpenReplay {
     pub(crate) jobs: usize,
     pub(crate) healed: bool,
+    /// Its letter is the head of a parked lane.
+    pub(crate) is_head: bool,
+}
+
+impl Job {
+    pub(crate) fn new(
+        partition: PartitionId,
+        lane: LaneKey,
+        origin: Origin,
+        position: Position,
+        attempts: u32,
+    ) -> Self {
+        Self {
+            partition,
+            position,
+            lane,
+            origin,
+            attempts,
+            outages: 0,
+            first_failure: None,
+            class: None,
+        }
+    }
 }
 
 /// The state machine of one group in one process.
@@ -153,10 +186,36 @@ impl Core {
                 epoch,
                 request,
                 position,
+                is_head,
                 work,
             } => {
-                self.replayed(partition, epoch, (request, position), work, actions);
+                let named = Named {
+                    request,
+                    position,
+                    is_head,
+                };
+                self.replayed(partition, epoch, named, work, actions);
             }
+            Input::Stored { job } => self.stored(job, actions),
+            Input::StoreFailed { job } => self.store_failed(job, actions),
+            Input::Drain {
+                partition,
+                epoch,
+                handler,
+                key,
+            } => {
+                let owned = |partition: &Partition| partition.epoch == epoch && !partition.releasing;
+                if self.partitions.get(&partition).is_some_and(owned) {
+                    self.drain(partition, LaneKey { handler, key }, actions);
+                }
+            }
+            Input::Unparked {
+                partition,
+                epoch,
+                handler,
+                key,
+                jobs,
+            } => self.unparked(partition, epoch, LaneKey { handler, key }, jobs, actions),
             Input::Finished { job, finish } => self.finished(at, job, finish, actions),
             Input::Due { job } => self.due(job, actions),
             Input::ProbeDue { handler } => self.probe_due(handler),
@@ -233,36 +292,25 @@ impl Core {
             };
             let earlier = match origin {
                 Origin::Delivery(_) => self.partition(id).attempts.remove(&(position, spec.handler)),
-                Origin::Replay(_) => None,
+                Origin::Replay(_) | Origin::Stored => None,
             };
-            let job = Job {
-                partition: id,
-                position,
-                lane,
-                origin,
-                attempts: earlier.unwrap_or(0),
-                outages: 0,
-                first_failure: None,
-                class: None,
-            };
-            self.jobs.insert(spec.job, job);
-            let lanes = &mut self.partition(id).lanes;
-            match lanes.get_mut(&lane) {
-                Some(known) => known.queue.push_back(spec.job),
-                None => {
-                    lanes.insert(lane, Lane::of(spec.job));
-                    if spec.handler == HandlerIndex::NONE {
-                        self.bury(spec.job, Class::Undecodable, actions);
-                    } else {
-                        self.make_ready(id, lane);
-                    }
-                }
+            self.jobs
+                .insert(spec.job, Job::new(id, lane, origin, position, earlier.unwrap_or(0)));
+            if matches!(origin, Origin::Delivery(_)) && self.is_parked(id, lane) {
+                self.park(id, lane, spec.job, actions);
+                continue;
+            }
+            self.enqueue(id, lane, spec.job);
+            if spec.handler == HandlerIndex::NONE {
+                self.bury(spec.job, Class::Undecodable, actions);
             }
         }
     }
 
     fn due(&mut self, job: JobId, actions: &mut Vec<Action>) {
-        let Some((id, key)) = self.locate(job) else { return };
+        let Some((id, key)) = self.locate(job) else {
+            return self.store_again(job, actions);
+        };
         match self.lane(id, key).phase {
             Phase::Waiting => {
                 if self.mutated(Mutation::RetryLosesItsPlace) {
@@ -280,6 +328,7 @@ impl Core {
     pub(crate) fn settle_head(&mut self, id: PartitionId, key: LaneKey, members: usize, actions: &mut Vec<Action>) {
         for _ in 0..members {
             let job = self.lane(id, key).pop();
+            self.acquit(id, job);
             self.settle(job, true, actions);
         }
         self.go_on(id, key, actions);
@@ -301,14 +350,18 @@ impl Core {
     /// Marks one job as finished: done, or durably buried when not `healed`.
     pub(crate) fn settle(&mut self, job: JobId, healed: bool, actions: &mut Vec<Action>) {
         let Some(state) = self.jobs.remove(&job) else { return };
-        self.partition(state.partition)
-            .poison
-            .acquit(state.position, state.lane.handler);
         match state.origin {
             Origin::Delivery(ticket) => {
                 self.partition(state.partition).tracker.settle(ticket);
             }
-            Origin::Replay(request) => self.replay_settled(request, healed, actions),
+            Origin::Replay(request) => {
+                let mended = healed && self.replays.get(&request).is_some_and(|open| open.is_head);
+                self.replay_settled(request, healed, actions);
+                if mended {
+                    self.drain(state.partition, state.lane, actions);
+                }
+            }
+            Origin::Stored => self.stored_settled(state.partition, state.lane, state.position, actions),
         }
         actions.push(Action::Forget { job });
     }

@@ -74,11 +74,21 @@ pub enum Mutation {
     SuspectsRunTogether,
     /// A job of which processes die is started for ever.
     NobodyIsBlamed,
+    /// Followers of a parked head stay in their lane.
+    ParkedFollowersRun,
+    /// A draining lane asks for its end while events are on their way into the store.
+    LiveWhileStoring,
+    /// A lane that was parked stays draining for ever.
+    NeverLiveAgain,
+    /// What arrived while a draining lane was read goes on before what was stored.
+    HeldOvertakes,
+    /// Events of a parked lane are stored at the same time.
+    StoredOutOfOrder,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 39] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -113,5 +123,10 @@ impl Mutation {
         Self::SuspectsAreNotMarked,
         Self::SuspectsRunTogether,
         Self::NobodyIsBlamed,
+        Self::ParkedFollowersRun,
+        Self::LiveWhileStoring,
+        Self::NeverLiveAgain,
+        Self::HeldOvertakes,
+        Self::StoredOutOfOrder,
     ];
 }

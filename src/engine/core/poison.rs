@@ -56,11 +56,6 @@ impl Poison {
                 && !self.deaths.contains_key(&(position, handler))
     }
 
-    /// The job is settled.
-    pub(super) fn acquit(&mut self, position: Position, handler: HandlerIndex) {
-        self.deaths.remove(&(position, handler));
-    }
-
     fn is_reserved(&self, position: Position) -> bool {
         self.reserved_to.is_some_and(|to| position < to)
     }
@@ -122,7 +117,7 @@ impl Core {
             .get_mut(&id)
             .expect("a ready lane has a partition")
             .poison;
-        let is_replay = matches!(origin, Origin::Replay(_));
+        let is_replay = !matches!(origin, Origin::Delivery(_));
         if !is_replay && !poison.is_reserved(position) && !unreserved_starts {
             poison.unreserved.push(key);
             self.lane(id, key).phase = Phase::Unreserved;
@@ -138,6 +133,14 @@ impl Core {
             Some(_) => Clearance::Start(Mark::Alone),
             None if (is_replay || poison.is_suspect(position)) && !unsuspected => Clearance::Start(Mark::Running),
             None => Clearance::Start(Mark::None),
+        }
+    }
+
+    /// The job is done, or in the dead letters: what is known of its deaths is of no use any more.
+    pub(super) fn acquit(&mut self, id: PartitionId, job: JobId) {
+        if let Some(state) = self.jobs.get(&job) {
+            let named = (state.position, state.lane.handler);
+            self.partition(id).poison.deaths.remove(&named);
         }
     }
 

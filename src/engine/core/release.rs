@@ -4,8 +4,11 @@
 //! moves the frontier; a failure is neither retried nor buried, the next owner meets the record again. When the budget is
 //! spent, what runs is abandoned.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::engine::core::messages::{Action, Inheritance, JobId, PartitionId};
 use crate::engine::core::mutation::Mutation;
+use crate::engine::core::park::{Aside, Parked};
 use crate::engine::core::poison::Poison;
 use crate::engine::core::{Core, Origin, Partition};
 use crate::engine::lanes::{LaneKey, Phase};
@@ -28,15 +31,22 @@ impl Core {
         let fresh = Partition {
             epoch,
             tracker: Tracker::default(),
-            lanes: std::collections::HashMap::new(),
+            lanes: HashMap::new(),
             in_flight: 0,
             paused: false,
             releasing: false,
             committed: None,
             poison: Poison::inherited(inherited.suspect_to, inherited.deaths),
             attempts: inherited.attempts,
+            parked: HashMap::new(),
+            aside: BTreeMap::new(),
         };
         self.partitions.insert(id, fresh);
+        for ((handler, key), draining) in inherited.parked {
+            let lane = LaneKey { handler, key };
+            self.partition(id).parked.insert(lane, Parked::inherited(draining));
+            self.drain_on(id, lane, actions);
+        }
         self.share_anew(actions);
     }
 
@@ -74,6 +84,8 @@ impl Core {
         let lanes = self.partitions[&id].lanes.iter();
         let mut left: Vec<(JobId, LaneKey, Phase)> = lanes.map(|(key, lane)| (lane.head(), *key, lane.phase)).collect();
         left.sort_unstable_by_key(|(head, _, _)| *head);
+        let storing = self.batches(id);
+        actions.extend(storing.into_iter().map(|job| Action::Abandon { job }));
         for (head, key, phase) in left {
             actions.push(Action::Abandon { job: head });
             if matches!(phase, Phase::Running { .. }) {
@@ -119,6 +131,7 @@ impl Core {
             .values()
             .flat_map(|lane| lane.queue.iter().copied())
             .collect();
+        left.extend(gone.aside.keys());
         left.sort_unstable();
         for job in left {
             self.drop_job(job, actions);
@@ -174,6 +187,9 @@ impl Core {
             forgotten.extend(lane.queue.drain(kept..));
             kept > 0
         });
+        let aside = &mut self.partition(id).aside;
+        forgotten.extend(aside.keys().filter(|job| aside[*job] != Aside::Storing));
+        aside.retain(|_, state| *state == Aside::Storing);
         forgotten.sort_unstable();
         for job in forgotten {
             self.drop_job(job, actions);
@@ -181,7 +197,7 @@ impl Core {
     }
 
     /// Drops a job without settling it: the record stays before the frontier.
-    fn drop_job(&mut self, job: JobId, actions: &mut Vec<Action>) {
+    pub(super) fn drop_job(&mut self, job: JobId, actions: &mut Vec<Action>) {
         let Some(state) = self.jobs.remove(&job) else { return };
         if let Origin::Replay(request) = state.origin {
             // The request stays taken under an old epoch; the next owner takes it again.

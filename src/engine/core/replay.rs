@@ -6,15 +6,27 @@ use crate::engine::core::mutation::Mutation;
 use crate::engine::core::{Core, OpenReplay, Origin};
 use crate::event::delivery::Position;
 
+/// What a replay is of.
+pub(super) struct Named {
+    pub(super) request: RequestId,
+    pub(super) position: Position,
+    pub(super) is_head: bool,
+}
+
 impl Core {
     pub(super) fn replayed(
         &mut self,
         id: PartitionId,
         epoch: u64,
-        (request, position): (RequestId, Position),
+        named: Named,
         work: Work,
         actions: &mut Vec<Action>,
     ) {
+        let Named {
+            request,
+            position,
+            is_head,
+        } = named;
         let jobs = work.jobs();
         let live = self
             .partitions
@@ -34,6 +46,7 @@ impl Core {
             OpenReplay {
                 jobs: jobs.len(),
                 healed: true,
+                is_head,
             },
         );
         self.queue(id, Origin::Replay(request), position, &jobs, actions);
