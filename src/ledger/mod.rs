@@ -11,6 +11,16 @@ pub mod days;
 
 pub mod claims;
 
+mod inheritance;
+
+pub mod marks;
+
+pub mod attempts;
+
+pub mod parked;
+
+pub mod headers;
+
 pub mod registry;
 
 use std::sync::Arc;
