@@ -9,6 +9,8 @@ pub mod effects;
 
 pub mod days;
 
+pub mod retention;
+
 pub mod claims;
 
 mod inheritance;

@@ -8,3 +8,5 @@ mod database;
 mod owners;
 
 mod parked;
+
+mod retention;

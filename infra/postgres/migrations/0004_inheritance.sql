@@ -71,13 +71,10 @@ CREATE TABLE afterwrite.parked (
     PRIMARY KEY (group_name, topic, partition, handler, lane_key, source_offset)
 );
 
--- From which day on the ledger is kept. No row: all of it. Events of an earlier day are not run again by themselves, since
--- nobody knows any more what was done with them.
-CREATE TABLE afterwrite.ledger_kept (
-    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    oldest_day date    NOT NULL
-);
-
--- The name under which the ledger knows a handler that was renamed; null while it is the handler's own name.
-ALTER TABLE afterwrite.handlers ADD COLUMN ledger_name text;
+-- ledger_name: under which name the ledger knows a handler that was renamed; null while it is the handler's own.
+-- kept_from: from which day on the ledger is kept for a handler; null is all of it. Events of an earlier day are not run
+-- again by themselves, since nobody knows any more whether they were done.
+ALTER TABLE afterwrite.handlers
+    ADD COLUMN ledger_name text,
+    ADD COLUMN kept_from   date;
 CREATE UNIQUE INDEX handlers_by_ledger_name ON afterwrite.handlers ((coalesce(ledger_name, name)));
