@@ -29,11 +29,12 @@ use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::handler::{Handler, Resources};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
+use crate::ledger::retention::{self, Held, Retention};
 use crate::ledger::{days, registry};
 use crate::router::Router;
 use crate::source::kafka;
 
-/// How often the ledger's coming days are made.
+/// How often the ledger's coming days are made, and old ones dropped.
 const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Connections for claims, letters and replay requests, beside those of the groups.
@@ -73,7 +74,7 @@ pub async fn serve(
     }
     let background = [
         tokio::spawn(pass_on(stop, Arc::clone(&halt))),
-        tokio::spawn(keep_days_ready(shared.coordination.clone())),
+        tokio::spawn(keep_days(shared.coordination.clone(), config.ledger.retention_days)),
         tokio::spawn(
             shared
                 .wakeups
@@ -287,12 +288,29 @@ async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receive
     }
 }
 
-async fn keep_days_ready(pool: PgPool) {
+/// Makes the coming days of the ledger and drops the old ones.
+async fn keep_days(pool: PgPool, retention_days: u32) {
     let mut every = tokio::time::interval(DAYS_EVERY);
     loop {
         every.tick().await;
         if let Err(error) = days::make_ahead(&pool).await {
             tracing::warn!(error = %error, "the ledger's coming days could not be made yet; they are made on demand");
+        }
+        match retention::drop_days(&pool, retention_days).await {
+            Ok(Retention { dropped, held_by }) => {
+                if let (Some(first), Some(last)) = (dropped.first(), dropped.last()) {
+                    tracing::info!(days = dropped.len(), %first, %last, "old days of the ledger dropped");
+                }
+                if let Some(Held { day, what }) = held_by {
+                    let day = day.map_or_else(|| "all".to_owned(), |day| day.to_string());
+                    tracing::warn!(
+                        from_day = day,
+                        needed_by = what,
+                        "the ledger keeps days beyond its retention"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "old days of the ledger could not be dropped yet"),
         }
     }
 }

@@ -113,6 +113,8 @@ pub enum Fault {
     },
     /// Will not heal by itself: dead letter.
     Permanent,
+    /// The event is older than the ledger, so nobody knows whether it was done: dead letter, and only its replay runs it.
+    Expired,
     /// Something every job needs does not answer (Postgres, the mail server): no attempt is counted, the lane waits.
     Unreachable {
         /// What does not answer, for people.
@@ -171,6 +173,7 @@ impl fmt::Display for HandlerError {
         match &self.fault {
             Fault::Transient { .. } => out.write_str("the handler failed and may succeed later"),
             Fault::Permanent => out.write_str("the handler failed for good"),
+            Fault::Expired => out.write_str("the event is too old to be run again by itself"),
             Fault::Unreachable { what } => write!(out, "{what} did not answer"),
         }
     }
@@ -211,6 +214,18 @@ impl From<sqlx::Error> for HandlerError {
                 None,
             ) => Self::unreachable("postgres", error),
             _ => Self::transient(error),
+        }
+    }
+}
+
+impl From<transaction::Error> for HandlerError {
+    fn from(error: transaction::Error) -> Self {
+        match error {
+            transaction::Error::Postgres(error) => error.into(),
+            transaction::Error::Expired { .. } => Self {
+                fault: Fault::Expired,
+                source: error.into(),
+            },
         }
     }
 }

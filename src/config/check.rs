@@ -69,6 +69,9 @@ const WRITE_TIMEOUT_MS_MAX: u64 = 600_000;
 /// A consumer that does not poll for five minutes (`max.poll.interval.ms`) loses its partitions.
 const REVOKE_GRACE_MS_MAX: u64 = 120_000;
 
+/// Each day is a table; more of them make planning slow.
+const RETENTION_DAYS_MAX: u32 = 1_000;
+
 /// Shorter keys can be tried out one by one.
 const SECRET_BYTES_MIN: usize = 16;
 
@@ -85,6 +88,11 @@ pub(super) fn check(config: &Config) -> Vec<(String, String)> {
         check_engine(&section, &config.engine_of(name), connect_timeout_ms, &mut refusals);
     }
     check_handlers(config, &mut refusals);
+    refusals.unless(
+        (1..=RETENTION_DAYS_MAX).contains(&config.ledger.retention_days),
+        "ledger.retention_days",
+        format!("it must lie between 1 and {RETENTION_DAYS_MAX}"),
+    );
     check_dead_letters(config, &mut refusals);
     check_waitlist(config, &mut refusals);
     refusals.0

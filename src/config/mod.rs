@@ -60,6 +60,8 @@ pub struct Config {
     pub groups: BTreeMap<String, Group>,
     /// `[handlers.NAME]`: what one handler has instead.
     pub handlers: BTreeMap<String, HandlerSettings>,
+    /// `[ledger]`: what was done with which event.
+    pub ledger: Ledger,
     /// `[dead_letters]`: the topics of dead letters.
     pub dead_letters: DeadLetters,
     /// `[smtp]`: the mail server.
@@ -214,6 +216,20 @@ impl Default for Connect {
             url: Endpoint::local(8083),
             timeout_ms: 15_000,
         }
+    }
+}
+
+/// What was done with which event.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ledger {
+    /// How many days of it are kept at least.
+    pub retention_days: u32,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { retention_days: 14 }
     }
 }
 

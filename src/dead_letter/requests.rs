@@ -4,16 +4,15 @@
 //! row taken by an owner that is gone is taken again by the next one. The ledger decides what is still to be done, so
 //! taking a row twice does nothing twice.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::postgres::PgPool;
 
-use crate::dead_letter::headers::{self, Header};
+use crate::dead_letter::headers;
 use crate::dead_letter::state::LetterRow;
 use crate::engine::driver::Owned;
 use crate::event::delivery::{RawRecord, SourcePartition};
+use crate::ledger::headers::{from_json, to_json};
 
 /// Channel on which takers are woken.
 pub const CHANNEL: &str = "afterwrite_replay";
@@ -69,7 +68,7 @@ pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str
     .bind(letter.source_offset)
     .bind(stored.key.as_deref())
     .bind(stored.value.as_deref())
-    .bind(headers_to_json(&headers::original(&stored.headers)))
+    .bind(to_json(&headers::original(&stored.headers)))
     .bind(letter.replays)
     .bind(by)
     .fetch_one(&mut *transaction)
@@ -165,7 +164,7 @@ impl From<RequestRow> for Request {
             record: RawRecord {
                 key: row.key.map(Bytes::from),
                 value: row.value.map(Bytes::from),
-                headers: headers_from_json(&row.headers),
+                headers: from_json(&row.headers),
                 timestamp_ms: None,
             },
         }
@@ -202,23 +201,4 @@ pub async fn states(pool: &PgPool, ids: &[i64]) -> Result<Vec<String>, sqlx::Err
         .bind(ids)
         .fetch_all(pool)
         .await
-}
-
-fn headers_to_json(headers: &[Header]) -> Value {
-    let pair = |(name, value): &Header| json!([name, value.as_ref().map(|value| STANDARD.encode(value))]);
-    Value::Array(headers.iter().map(pair).collect())
-}
-
-fn headers_from_json(headers: &Value) -> Vec<Header> {
-    let pairs = headers.as_array().map(Vec::as_slice).unwrap_or_default();
-    let decoded = pairs.iter().filter_map(|pair| {
-        let name = pair.get(0)?.as_str()?.to_owned();
-        let value = pair
-            .get(1)?
-            .as_str()
-            .and_then(|value| STANDARD.decode(value).ok())
-            .map(Bytes::from);
-        Some((name, value))
-    });
-    decoded.collect()
 }

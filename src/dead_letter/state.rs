@@ -124,7 +124,8 @@ pub async fn record(pool: &PgPool, letter: &Letter, error: &str, place: &Place) 
     let mut transaction = pool.begin().await?;
     if let Some(key) = key {
         sqlx::query(
-            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state) VALUES ($1, $2, $3, 'buried')
+            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
+             VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2), $3, 'buried')
              ON CONFLICT DO NOTHING",
         )
         .bind(key.commit_day)

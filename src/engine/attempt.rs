@@ -83,7 +83,7 @@ fn outcome_finish(outcome: &Outcome) -> Finish {
 fn fault_finish(fault: &Fault) -> Finish {
     match fault {
         Fault::Transient { after } => Finish::Transient(*after),
-        Fault::Permanent => Finish::Permanent,
+        Fault::Permanent | Fault::Expired => Finish::Permanent,
         Fault::Unreachable { .. } => Finish::Unreachable,
     }
 }

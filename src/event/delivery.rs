@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use crate::event::change::ChangeEvent;
 
@@ -99,6 +100,55 @@ impl SkipReason {
             Self::Unrouted => "unrouted",
         }
     }
+}
+
+/// What the owner of a partition inherits from whoever owned it before. Nothing, unless that one died, or left jobs behind
+/// that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inherited {
+    /// The last owner died, and events before this position may have been running then; `None` after a clean release.
+    pub suspect_to: Option<Position>,
+    /// Jobs that were running when an owner died.
+    pub left: Vec<LeftMark>,
+    /// Attempts that earlier owners made at jobs that are not settled.
+    pub attempts: Vec<EarlierAttempts>,
+    /// Lanes that hold their events back.
+    pub parked: Vec<ParkedLane>,
+}
+
+/// A job whose running mark an owner left behind when it died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftMark {
+    /// Where its event stands.
+    pub position: Position,
+    /// The handler's name.
+    pub handler: String,
+    /// How many owners died while this job was the only one that ran.
+    pub deaths: u32,
+}
+
+/// Attempts at a job that were stored because its next one is far away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierAttempts {
+    /// Where its event stands.
+    pub position: Position,
+    /// The handler's name.
+    pub handler: String,
+    /// How many failed.
+    pub attempts: u32,
+    /// When the first of them failed.
+    pub first_failed_at: DateTime<Utc>,
+}
+
+/// A lane whose head is in the dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedLane {
+    /// The handler's name.
+    pub handler: String,
+    /// Hash of the ordering key.
+    pub key: u64,
+    /// Its followers are being worked on; what arrives meanwhile is still appended.
+    pub draining: bool,
 }
 
 /// What a source tells the engine, in the order in which it happened.

@@ -1,14 +1,21 @@
-//! Claims: which process owns which partition of a group, under which epoch.
+//! Claims: which process owns which partition of a group, under which epoch, and what it inherits.
 //!
 //! A claim is taken at assignment, before the first fetch. Its epoch fences whatever an earlier owner still does on the
-//! partition's behalf, such as replays; its first offset tells a partition that starts for the first time from one whose
-//! committed offset was lost.
+//! partition's behalf; its first offset tells a partition that starts for the first time from one whose committed offset
+//! was lost. A claim that was not released cleanly says that its owner died.
+//!
+//! Every write on behalf of a partition locks the row of its claim against a next owner, and changes nothing when the epoch
+//! is over. So what a next owner reads after it has taken the claim is the last word of the one before.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
+
+use crate::event::delivery::{Inherited, Position, SourcePartition};
+use crate::ledger::inheritance;
 
 /// The claims of one process.
 #[derive(Debug, Clone)]
@@ -27,20 +34,27 @@ enum Store {
 }
 
 /// A claim that was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Greater than that of every earlier owner.
     pub epoch: u64,
     /// Where the group started on this partition; `None` when nothing was ever fetched.
     pub first_offset: Option<i64>,
+    /// What the last owner left.
+    pub inherited: Inherited,
 }
 
-impl Claim {
-    /// Of a partition that nobody ever owned.
-    const NONE: Self = Self {
-        epoch: 0,
-        first_offset: None,
-    };
+/// A job, and the epoch under which its partition is owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedJob {
+    /// The partition of its event.
+    pub partition: SourcePartition,
+    /// The epoch of the partition's claim.
+    pub epoch: u64,
+    /// Where its event stands.
+    pub position: Position,
+    /// The handler's name.
+    pub handler: String,
 }
 
 impl Claims {
@@ -63,7 +77,23 @@ impl Claims {
         }
     }
 
-    /// Takes the claim of a partition away from whoever had it.
+    /// The group whose claims these are.
+    pub(super) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The database; `None` for claims in memory, for which nothing is kept and everything succeeds.
+    pub(super) fn pool(&self) -> Option<&PgPool> {
+        match &self.store {
+            Store::Postgres(pool) => Some(pool),
+            Store::Memory(_) => None,
+        }
+    }
+
+    /// Takes the claim of a partition away from whoever had it, and answers what that one left.
+    ///
+    /// Two statements, each a transaction of its own. A process that dies between them has died as an owner that never
+    /// ran anything: the next one inherits the same.
     ///
     /// # Errors
     /// Whatever Postgres answered.
@@ -72,17 +102,23 @@ impl Claims {
             Store::Postgres(pool) => pool,
             Store::Memory(claims) => {
                 let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-                let claim = claims.entry((topic.to_owned(), partition)).or_insert(Claim::NONE);
+                let claim = claims.entry((topic.to_owned(), partition)).or_insert(Claim {
+                    epoch: 0,
+                    first_offset: None,
+                    inherited: Inherited::default(),
+                });
                 claim.epoch += 1;
-                return Ok(*claim);
+                return Ok(claim.clone());
             }
         };
-        let (epoch, first_offset): (i64, Option<i64>) = sqlx::query_as(
-            "INSERT INTO afterwrite.claims AS known (group_name, topic, partition, owner, epoch)
-             VALUES ($1, $2, $3, $4, 1)
+        // A clean release has reserved nothing any more, so `handed_out_to` alone tells whether the last owner died.
+        let (epoch, first_offset, handed_out_to): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
+            "INSERT INTO afterwrite.claims AS known (group_name, topic, partition, owner, epoch, released_clean)
+             VALUES ($1, $2, $3, $4, 1, false)
              ON CONFLICT (group_name, topic, partition) DO UPDATE
-                 SET owner = excluded.owner, epoch = known.epoch + 1, claimed_at = now()
-             RETURNING epoch, first_offset",
+                 SET owner = excluded.owner, epoch = known.epoch + 1, claimed_at = now(), released_clean = false,
+                     handed_out_to = CASE WHEN known.released_clean THEN NULL ELSE known.handed_out_to END
+             RETURNING epoch, first_offset, handed_out_to",
         )
         .bind(&self.group)
         .bind(topic)
@@ -90,9 +126,12 @@ impl Claims {
         .bind(self.owner)
         .fetch_one(pool)
         .await?;
+        let suspect_to = handed_out_to.map(Position);
+        let place = (&*self.group, topic, partition);
         Ok(Claim {
             epoch: epoch.unsigned_abs(),
             first_offset,
+            inherited: inheritance::load(pool, place, epoch, suspect_to).await?,
         })
     }
 
@@ -142,6 +181,81 @@ impl Claims {
         .bind(&self.group)
         .fetch_one(pool)
         .await
+    }
+
+    /// Reserves the events before `to`, an exclusive bound: from now on they may be handed to handlers. What was reserved
+    /// stays so until a clean release. False: the epoch is over, or the partition was released.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn reserve(&self, partition: &SourcePartition, epoch: u64, to: Position) -> Result<bool, sqlx::Error> {
+        let Some(pool) = self.pool() else { return Ok(true) };
+        let reserved = sqlx::query(
+            "UPDATE afterwrite.claims SET handed_out_to = greatest(handed_out_to, $5)
+             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND NOT released_clean",
+        )
+        .bind(&self.group)
+        .bind(&*partition.topic)
+        .bind(partition.partition)
+        .bind(epoch.cast_signed())
+        .bind(to.0)
+        .execute(pool)
+        .await?;
+        Ok(reserved.rows_affected() > 0)
+    }
+
+    /// Releases a partition on which nothing runs any more: the next owner has nothing to suspect. False: the epoch is
+    /// over, and nothing was changed.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn released(&self, partition: &SourcePartition, epoch: u64) -> Result<bool, sqlx::Error> {
+        let Some(pool) = self.pool() else { return Ok(true) };
+        sqlx::query_scalar(
+            "WITH claim AS (
+                 UPDATE afterwrite.claims SET released_clean = true, handed_out_to = NULL
+                 WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4
+                 RETURNING true),
+             unmarked AS (
+                 DELETE FROM afterwrite.marks
+                 WHERE group_name = $1 AND topic = $2 AND partition = $3 AND EXISTS (SELECT FROM claim))
+             SELECT EXISTS (SELECT FROM claim)",
+        )
+        .bind(&self.group)
+        .bind(&*partition.topic)
+        .bind(partition.partition)
+        .bind(epoch.cast_signed())
+        .fetch_one(pool)
+        .await
+    }
+
+    /// Says for owned partitions from which UTC day of commit on their group still needs the ledger: the earliest day among
+    /// the events that are not settled, or today where the partition was read to its end and all of it is settled. Days
+    /// before that of any group may be dropped, so a partition of which nothing was ever said holds all of them.
+    /// Meant to be said at most once a minute.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn frontiers(&self, days: &[(SourcePartition, u64, NaiveDate)]) -> Result<(), sqlx::Error> {
+        let Some(pool) = self.pool() else { return Ok(()) };
+        let topics: Vec<&str> = days.iter().map(|(partition, ..)| &*partition.topic).collect();
+        let partitions: Vec<i32> = days.iter().map(|(partition, ..)| partition.partition).collect();
+        let epochs: Vec<i64> = days.iter().map(|(_, epoch, _)| epoch.cast_signed()).collect();
+        let said: Vec<NaiveDate> = days.iter().map(|(.., day)| *day).collect();
+        sqlx::query(
+            "UPDATE afterwrite.claims AS claim SET frontier_day = said.day
+             FROM unnest($2::text[], $3::int[], $4::bigint[], $5::date[]) AS said(topic, partition, epoch, day)
+             WHERE claim.group_name = $1 AND claim.topic = said.topic AND claim.partition = said.partition
+               AND claim.epoch = said.epoch AND claim.frontier_day IS DISTINCT FROM said.day",
+        )
+        .bind(&self.group)
+        .bind(topics)
+        .bind(partitions)
+        .bind(epochs)
+        .bind(said)
+        .execute(pool)
+        .await?;
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! would wait behind the longest handler that has written to it.
 
 use chrono::{Days, NaiveDate, Utc};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 /// How many days from today on are kept ready.
 pub const DAYS_AHEAD: u64 = 7;
@@ -25,28 +25,74 @@ pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
 /// Makes the partition of one day; that it exists already, or that another process makes it now, is no error.
 ///
 /// # Errors
-/// Whatever Postgres answered.
+/// Whatever Postgres answered, and that the day is being dropped: then it can be made a little later.
 pub async fn make(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
+    let table = table(day);
+    if state(&mut *pool.acquire().await?, &table).await? == State::Attached {
+        return Ok(());
+    }
     let mut transaction = pool.begin().await?;
     // Two sessions could both find the table missing.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.ledger.days', 0))")
         .execute(&mut *transaction)
         .await?;
-    let table = format!("afterwrite.ledger_{}", day.format("%Y%m%d"));
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(&table)
-        .fetch_one(&mut *transaction)
-        .await?;
-    if !exists {
-        let next = day + Days::new(1);
-        for statement in [
-            format!("CREATE TABLE {table} (LIKE afterwrite.ledger INCLUDING ALL)"),
-            format!("ALTER TABLE afterwrite.ledger ATTACH PARTITION {table} FOR VALUES FROM ('{day}') TO ('{next}')"),
-        ] {
-            sqlx::query(sqlx::AssertSqlSafe(statement))
-                .execute(&mut *transaction)
-                .await?;
-        }
+    let found = state(&mut transaction, &table).await?;
+    match found {
+        State::Attached => return Ok(()),
+        State::Leaving => return Err(sqlx::Error::Protocol(format!("{table} is being dropped"))),
+        State::Absent | State::Apart => {}
+    }
+    let next = day + Days::new(1);
+    let create = format!("CREATE TABLE IF NOT EXISTS {table} (LIKE afterwrite.ledger INCLUDING ALL)");
+    let attach =
+        format!("ALTER TABLE afterwrite.ledger ATTACH PARTITION {table} FOR VALUES FROM ('{day}') TO ('{next}')");
+    for statement in [create, attach] {
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(&mut *transaction)
+            .await?;
     }
     transaction.commit().await
 }
+
+/// How the table of a day stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Absent,
+    /// A partition of the ledger.
+    Attached,
+    /// A partition that takes no rows any more.
+    Leaving,
+    /// No partition: whoever dropped the day did not come to its end.
+    Apart,
+}
+
+async fn state(connection: &mut PgConnection, table: &str) -> Result<State, sqlx::Error> {
+    let (exists, leaving): (bool, Option<bool>) = sqlx::query_as(
+        "SELECT to_regclass($1) IS NOT NULL,
+             (SELECT inhdetachpending FROM pg_inherits
+              WHERE inhrelid = to_regclass($1) AND inhparent = 'afterwrite.ledger'::regclass)",
+    )
+    .bind(table)
+    .fetch_one(connection)
+    .await?;
+    Ok(match (exists, leaving) {
+        (false, _) => State::Absent,
+        (true, None) => State::Apart,
+        (true, Some(false)) => State::Attached,
+        (true, Some(true)) => State::Leaving,
+    })
+}
+
+/// The table of a day.
+fn table(day: NaiveDate) -> String {
+    format!("{PREFIX}{}", day.format(FORMAT))
+}
+
+/// The day of a table of the ledger, given with its schema.
+pub(super) fn day_of(table: &str) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(table.strip_prefix(PREFIX)?, FORMAT).ok()
+}
+
+const PREFIX: &str = "afterwrite.ledger_";
+
+const FORMAT: &str = "%Y%m%d";

@@ -9,7 +9,19 @@ pub mod effects;
 
 pub mod days;
 
+pub mod retention;
+
 pub mod claims;
+
+mod inheritance;
+
+pub mod marks;
+
+pub mod attempts;
+
+pub mod parked;
+
+pub mod headers;
 
 pub mod registry;
 

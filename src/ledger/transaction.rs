@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
@@ -21,6 +22,27 @@ pub struct Opened {
     pub pending: Vec<Arc<ChangeEvent>>,
 }
 
+/// The transaction of an attempt could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody knows whether the event was done: its day is not in the ledger any more.
+    #[error(
+        "the event was committed on {day}, and what handler {handler} did is known from {kept_from} on only \
+         (ledger.retention_days): see whether it was done, then replay its dead letter, or leave it"
+    )]
+    Expired {
+        /// The handler.
+        handler: String,
+        /// UTC day of the event's commit.
+        day: NaiveDate,
+        /// The first day that is kept.
+        kept_from: NaiveDate,
+    },
+    /// Postgres failed.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
 /// How an event that the ledger already knows is treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
@@ -37,13 +59,9 @@ pub enum Mode {
 /// other in a circle.
 ///
 /// # Errors
-/// Whatever Postgres answered. A missing partition of the ledger is made, outside the transaction, and tried again.
-pub async fn open(
-    pool: &PgPool,
-    handler: &str,
-    events: &[Arc<ChangeEvent>],
-    mode: &Mode,
-) -> Result<Opened, sqlx::Error> {
+/// Whatever Postgres answered, and, but for a replay, that an event is older than the ledger. A missing partition of the
+/// ledger is made, outside the transaction, and tried again.
+pub async fn open(pool: &PgPool, handler: &str, events: &[Arc<ChangeEvent>], mode: &Mode) -> Result<Opened, Error> {
     let keyed: Vec<(Option<LedgerKey>, &Arc<ChangeEvent>)> =
         events.iter().map(|event| (LedgerKey::of(event), event)).collect();
     let mut keys: Vec<LedgerKey> = keyed.iter().filter_map(|(key, _)| *key).collect();
@@ -61,30 +79,71 @@ pub async fn open(
 /// The events that are not in the ledger: neither done nor buried by this handler. An event without identity never is.
 ///
 /// # Errors
-/// Whatever Postgres answered.
+/// Whatever Postgres answered, and that an event is older than the ledger.
 pub async fn unsettled(
     pool: &PgPool,
     handler: &str,
     events: &[Arc<ChangeEvent>],
-) -> Result<Vec<Arc<ChangeEvent>>, sqlx::Error> {
+) -> Result<Vec<Arc<ChangeEvent>>, Error> {
     let keys: Vec<LedgerKey> = events.iter().filter_map(LedgerKey::of).collect();
-    let days: Vec<chrono::NaiveDate> = keys.iter().map(|key| key.commit_day).collect();
-    let ids: Vec<Vec<u8>> = keys.iter().map(|key| key.event_id.0.to_vec()).collect();
-    let known: Vec<(Vec<u8>,)> = sqlx::query_as(
-        "SELECT event_id FROM afterwrite.ledger
-         WHERE handler = $2 AND (commit_day, event_id) IN (SELECT * FROM unnest($1::date[], $3::bytea[]))",
+    let mut connection = pool.acquire().await?;
+    let kept_from = kept_from(&mut connection, handler).await?;
+    let unknown = unknown(&mut connection, handler, &keys).await?;
+    refuse_expired(handler, &unknown, kept_from)?;
+    let is_unknown = |event: &&Arc<ChangeEvent>| LedgerKey::of(event).is_none_or(|key| unknown.contains(&key));
+    Ok(events.iter().filter(is_unknown).map(Arc::clone).collect())
+}
+
+/// The first day of the ledger that is kept for a handler; `None` when all of it is.
+async fn kept_from(connection: &mut PgConnection, handler: &str) -> Result<Option<NaiveDate>, sqlx::Error> {
+    let found: Option<Option<NaiveDate>> =
+        sqlx::query_scalar("SELECT kept_from FROM afterwrite.handlers WHERE name = $1")
+            .bind(handler)
+            .fetch_optional(connection)
+            .await?;
+    Ok(found.flatten())
+}
+
+/// Those of the keys under which the ledger has no row of this handler.
+async fn unknown(
+    connection: &mut PgConnection,
+    handler: &str,
+    keys: &[LedgerKey],
+) -> Result<Vec<LedgerKey>, sqlx::Error> {
+    let (days, ids) = columns(keys);
+    let known: Vec<(NaiveDate, Vec<u8>)> = sqlx::query_as(
+        "SELECT commit_day, event_id FROM afterwrite.ledger
+         WHERE handler = coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2)
+           AND (commit_day, event_id) IN (SELECT * FROM unnest($1::date[], $3::bytea[]))",
     )
     .bind(&days)
     .bind(handler)
     .bind(&ids)
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
-    let is_known = |event: &Arc<ChangeEvent>| {
-        event
-            .id()
-            .is_some_and(|id| known.iter().any(|(known,)| **known == id.0))
-    };
-    Ok(events.iter().filter(|event| !is_known(event)).map(Arc::clone).collect())
+    Ok(keys.iter().filter(|key| !is_among(key, &known)).copied().collect())
+}
+
+fn refuse_expired(handler: &str, unknown: &[LedgerKey], kept_from: Option<NaiveDate>) -> Result<(), Error> {
+    let Some(kept_from) = kept_from else { return Ok(()) };
+    let earliest = unknown.iter().map(|key| key.commit_day).min();
+    match earliest {
+        Some(day) if day < kept_from => Err(Error::Expired {
+            handler: handler.to_owned(),
+            day,
+            kept_from,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn columns(keys: &[LedgerKey]) -> (Vec<NaiveDate>, Vec<Vec<u8>>) {
+    keys.iter().map(|key| (key.commit_day, key.event_id.0.to_vec())).unzip()
+}
+
+fn is_among(key: &LedgerKey, rows: &[(NaiveDate, Vec<u8>)]) -> bool {
+    rows.iter()
+        .any(|(day, id)| *day == key.commit_day && **id == key.event_id.0)
 }
 
 async fn write_rows_making_days(
@@ -92,11 +151,11 @@ async fn write_rows_making_days(
     handler: &str,
     keys: &[LedgerKey],
     mode: &Mode,
-) -> Result<(Transaction<'static, Postgres>, Vec<LedgerKey>), sqlx::Error> {
+) -> Result<(Transaction<'static, Postgres>, Vec<LedgerKey>), Error> {
     let mut transaction = pool.begin().await?;
     match write_rows(&mut transaction, handler, keys, mode).await {
         Ok(fresh) => Ok((transaction, fresh)),
-        Err(error) if is_missing_day(&error) => {
+        Err(Error::Postgres(error)) if is_missing_day(&error) => {
             transaction.rollback().await?;
             for key in keys {
                 days::make(pool, key.commit_day).await?;
@@ -115,47 +174,63 @@ async fn write_rows(
     handler: &str,
     keys: &[LedgerKey],
     mode: &Mode,
-) -> Result<Vec<LedgerKey>, sqlx::Error> {
+) -> Result<Vec<LedgerKey>, Error> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let days: Vec<chrono::NaiveDate> = keys.iter().map(|key| key.commit_day).collect();
-    let ids: Vec<Vec<u8>> = keys.iter().map(|key| key.event_id.0.to_vec()).collect();
+    // A day of which nothing is known any more may have a partition: letters of its events and their replays make it anew.
     let sql = match mode {
         Mode::Deliver => {
             "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
-             SELECT day, $2, id, 'done' FROM unnest($1::date[], $3::bytea[]) AS key(day, id)
+             SELECT day, coalesce(registered.ledger_name, $2), id, 'done'
+             FROM unnest($1::date[], $3::bytea[]) AS key(day, id)
+             LEFT JOIN afterwrite.handlers registered ON registered.name = $2
+             WHERE day >= coalesce(registered.kept_from, '-infinity')
+             ORDER BY day, id
              ON CONFLICT DO NOTHING
              RETURNING commit_day, event_id"
         }
         Mode::Replay { .. } => {
             "INSERT INTO afterwrite.ledger AS known (commit_day, handler, event_id, state)
-             SELECT day, $2, id, 'done' FROM unnest($1::date[], $3::bytea[]) AS key(day, id)
+             SELECT day, coalesce(registered.ledger_name, $2), id, 'done'
+             FROM unnest($1::date[], $3::bytea[]) AS key(day, id)
+             LEFT JOIN afterwrite.handlers registered ON registered.name = $2
+             ORDER BY day, id
              ON CONFLICT (commit_day, handler, event_id) DO UPDATE SET state = 'done', settled_at = now()
                  WHERE known.state = 'buried'
              RETURNING commit_day, event_id"
         }
     };
-    let rows: Vec<(chrono::NaiveDate, Vec<u8>)> = sqlx::query_as(sql)
+    let (days, ids) = columns(keys);
+    let rows: Vec<(NaiveDate, Vec<u8>)> = sqlx::query_as(sql)
         .bind(&days)
         .bind(handler)
         .bind(&ids)
         .fetch_all(&mut *connection)
         .await?;
-    if let Mode::Replay { letter_id } = mode {
-        sqlx::query("UPDATE afterwrite.letters SET state = 'replayed', state_at = now() WHERE letter_id = $1")
-            .bind(letter_id)
-            .execute(&mut *connection)
-            .await?;
+    let (fresh, others): (Vec<LedgerKey>, Vec<LedgerKey>) = keys.iter().partition(|key| is_among(key, &rows));
+    match mode {
+        // A row that was not written stands there already, or must not be written.
+        Mode::Deliver if !others.is_empty() => refuse_unknown(connection, handler, &others).await?,
+        Mode::Deliver => {}
+        Mode::Replay { letter_id } => {
+            sqlx::query("UPDATE afterwrite.letters SET state = 'replayed', state_at = now() WHERE letter_id = $1")
+                .bind(letter_id)
+                .execute(connection)
+                .await?;
+        }
     }
-    Ok(keys
-        .iter()
-        .filter(|key| {
-            rows.iter()
-                .any(|(day, id)| *day == key.commit_day && **id == key.event_id.0)
-        })
-        .copied()
-        .collect())
+    Ok(fresh)
+}
+
+async fn refuse_unknown(connection: &mut PgConnection, handler: &str, keys: &[LedgerKey]) -> Result<(), Error> {
+    let kept_from = kept_from(connection, handler).await?;
+    let is_old = |key: &&LedgerKey| kept_from.is_some_and(|kept_from| key.commit_day < kept_from);
+    let old: Vec<LedgerKey> = keys.iter().filter(is_old).copied().collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    refuse_expired(handler, &unknown(connection, handler, &old).await?, kept_from)
 }
 
 fn is_missing_day(error: &sqlx::Error) -> bool {

@@ -9,7 +9,7 @@ use crate::reading::{File, code_without_tests, has_word, is_word_character, top_
 use crate::rules::LAYERS;
 
 /// The sections, and what their values are called where they are read.
-const CALLED: [(&str, &[&str]); 16] = [
+const CALLED: [(&str, &[&str]); 17] = [
     ("Config", &["config"]),
     ("Source", &["source"]),
     ("Postgres", &["postgres"]),
@@ -18,6 +18,7 @@ const CALLED: [(&str, &[&str]); 16] = [
     ("Connect", &["connect"]),
     ("Engine", &["settings", "engine"]),
     ("HandlerSettings", &["own"]),
+    ("Ledger", &["ledger"]),
     ("DeadLetters", &["dead_letters", "letters"]),
     ("Smtp", &["smtp"]),
     ("Webhook", &["webhook"]),

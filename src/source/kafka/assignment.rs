@@ -95,7 +95,7 @@ impl<'a> Asking<'a> {
                 Some(Offset::Offset(offset)) => Some(offset),
                 _ => None,
             };
-            if self.begin(partition, claim, known, start) {
+            if self.begin(partition, &claim, known, start) {
                 claimed.push((partition.clone(), claim.epoch));
             }
         }
@@ -103,7 +103,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Makes sure that the partition has a position; answers whether it has one.
-    fn begin(&self, partition: &SourcePartition, claim: Claim, committed: Option<i64>, start: Start) -> bool {
+    fn begin(&self, partition: &SourcePartition, claim: &Claim, committed: Option<i64>, start: Start) -> bool {
         let first = match (committed, claim.first_offset) {
             (Some(_), Some(_)) => return true,
             (Some(offset), None) => offset,

@@ -1,0 +1,12 @@
+//! The coordination state against a real Postgres: what an owner of a partition inherits, parked lanes, and the ledger's days.
+//!
+//! Every test has a database of its own, in which it may do what the worker's role may do. Needs `DATABASE_URL`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod database;
+
+mod owners;
+
+mod parked;
+
+mod retention;
