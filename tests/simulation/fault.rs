@@ -154,7 +154,8 @@ impl World {
         for (job, park) in std::mem::take(&mut self.members[m].burials) {
             let row = self.row(job);
             let got = self.luck.below(4);
-            let parks = park.then(|| epochs[&self.plan.rows[row].partition]);
+            let epoch = epochs.get(&self.plan.rows[row].partition).copied();
+            let parks = park.then_some(epoch.unwrap_or(0));
             if got < 2 {
                 self.fault("fault: crash after the letter");
                 self.database.write_letter(row);
@@ -168,8 +169,8 @@ impl World {
         }
         for jobs in std::mem::take(&mut self.members[m].storing) {
             let row = self.row(jobs[0]);
-            let current =
-                self.broker.claim(self.plan.rows[row].partition).epoch == epochs[&self.plan.rows[row].partition];
+            let id = self.plan.rows[row].partition;
+            let current = epochs.get(&id) == Some(&self.broker.claim(id).epoch);
             if current && self.luck.chance(50) {
                 for row in jobs.iter().map(|job| self.row(*job)).collect::<Vec<_>>() {
                     self.database.store(&self.plan, row);
