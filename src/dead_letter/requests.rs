@@ -4,16 +4,16 @@
 //! row taken by an owner that is gone is taken again by the next one. The ledger decides what is still to be done, so
 //! taking a row twice does nothing twice.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
-use crate::dead_letter::headers::{self, Header};
+use crate::dead_letter::headers;
 use crate::dead_letter::state::LetterRow;
 use crate::engine::driver::Owned;
 use crate::event::delivery::{RawRecord, SourcePartition};
+use crate::ledger::headers::{from_json, to_json};
 
 /// Channel on which takers are woken.
 pub const CHANNEL: &str = "afterwrite_replay";
@@ -45,13 +45,25 @@ pub struct Request {
 /// Whatever Postgres answered.
 pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
+    let asked = ask_within(&mut transaction, letter, stored, by).await?;
+    transaction.commit().await?;
+    Ok(asked)
+}
+
+/// The same inside a transaction of the caller.
+pub(super) async fn ask_within(
+    connection: &mut PgConnection,
+    letter: &LetterRow,
+    stored: &RawRecord,
+    by: &str,
+) -> Result<Option<i64>, sqlx::Error> {
     let marked = sqlx::query(
         "UPDATE afterwrite.letters SET state = 'replaying', state_by = $2, state_at = now()
          WHERE letter_id = $1 AND state = 'open'",
     )
     .bind(&letter.letter_id)
     .bind(by)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     if marked.rows_affected() == 0 {
         return Ok(None);
@@ -69,17 +81,16 @@ pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str
     .bind(letter.source_offset)
     .bind(stored.key.as_deref())
     .bind(stored.value.as_deref())
-    .bind(headers_to_json(&headers::original(&stored.headers)))
+    .bind(to_json(&headers::original(&stored.headers)))
     .bind(letter.replays)
     .bind(by)
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *connection)
     .await?;
     sqlx::query("SELECT pg_notify($1, $2)")
         .bind(CHANNEL)
         .bind(&letter.group_name)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    transaction.commit().await?;
     Ok(Some(id))
 }
 
@@ -165,7 +176,7 @@ impl From<RequestRow> for Request {
             record: RawRecord {
                 key: row.key.map(Bytes::from),
                 value: row.value.map(Bytes::from),
-                headers: headers_from_json(&row.headers),
+                headers: from_json(&row.headers),
                 timestamp_ms: None,
             },
         }
@@ -173,14 +184,16 @@ impl From<RequestRow> for Request {
 }
 
 /// Records the end of a request that was taken under `epoch`; the end of an owner that was deposed meanwhile means nothing.
-/// The letter is `replayed` either way: one that failed again has a new letter.
+/// The letter is `replayed` either way: one that failed again has a new letter. The bytes go, so that they do not pile up.
 ///
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<(), sqlx::Error> {
     sqlx::query(
         "WITH request AS (
-             UPDATE afterwrite.replay_requests SET state = $2, finished_at = now() WHERE id = $1 AND epoch = $3
+             UPDATE afterwrite.replay_requests
+             SET state = $2, finished_at = now(), key = NULL, value = NULL, headers = '[]'
+             WHERE id = $1 AND epoch = $3
              RETURNING letter_id)
          UPDATE afterwrite.letters SET state = 'replayed', state_at = now()
          WHERE letter_id = (SELECT letter_id FROM request)",
@@ -202,23 +215,4 @@ pub async fn states(pool: &PgPool, ids: &[i64]) -> Result<Vec<String>, sqlx::Err
         .bind(ids)
         .fetch_all(pool)
         .await
-}
-
-fn headers_to_json(headers: &[Header]) -> Value {
-    let pair = |(name, value): &Header| json!([name, value.as_ref().map(|value| STANDARD.encode(value))]);
-    Value::Array(headers.iter().map(pair).collect())
-}
-
-fn headers_from_json(headers: &Value) -> Vec<Header> {
-    let pairs = headers.as_array().map(Vec::as_slice).unwrap_or_default();
-    let decoded = pairs.iter().filter_map(|pair| {
-        let name = pair.get(0)?.as_str()?.to_owned();
-        let value = pair
-            .get(1)?
-            .as_str()
-            .and_then(|value| STANDARD.decode(value).ok())
-            .map(Bytes::from);
-        Some((name, value))
-    });
-    decoded.collect()
 }

@@ -7,6 +7,8 @@ pub mod transaction;
 
 pub mod effects;
 
+pub mod headers;
+
 pub mod days;
 
 pub mod claims;
