@@ -42,7 +42,10 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "LETTERS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: Option<u32>,
     /// Send the given letters back however often their events were replayed
-    #[arg(long, requires = "letters")]
+    #[arg(
+        long,
+        conflicts_with_all = ["resume", "all", "group", "handlers", "classes", "tables", "key", "since", "until", "states"]
+    )]
     force: bool,
     /// Go on with the interrupted run of a group
     #[arg(
