@@ -16,7 +16,8 @@ use crate::engine::suspend::SuspendPolicy;
 use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
 
-pub(super) fn writing(config: &Config) -> Writing {
+/// How letters are written.
+pub fn writing(config: &Config) -> Writing {
     Writing {
         error_bytes_max: config.dead_letters.error_bytes_max,
         acknowledge_max: Duration::from_millis(config.dead_letters.write_timeout_ms),

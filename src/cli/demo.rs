@@ -53,7 +53,7 @@ use crate::cli::output::{Output, print_line};
 use crate::cli::{Failure, stop_signal};
 use crate::config::Config;
 use crate::config::load::{ConfigError, Inputs, load};
-use crate::dead_letter::reader;
+use crate::dead_letter::kept;
 
 /// The secret of the demo's webhook, the one of the standard's own example.
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -136,7 +136,7 @@ enum DemoFailure {
     #[error("the mailbox {} could not be looked at", path.display())]
     Mailbox { path: PathBuf, source: std::io::Error },
     #[error("the dead letter could not be read")]
-    Letter(#[source] reader::Error),
+    Letter(#[source] kept::Error),
     #[error("{0}")]
     Wrong(&'static str),
     #[error("stopped by a signal")]

@@ -1,22 +1,31 @@
-//! `afterwrite dlq`: dead letters: follow them, list them, look at one, send them back.
+//! `afterwrite dlq`: dead letters: follow them, list them, look at one, send them back, discard them, move them.
 
-mod replay;
+mod chosen;
+
+mod list;
 
 mod show;
 
 mod tail;
 
+mod replay;
+
+mod discard;
+
+mod export;
+
+mod import;
+
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use crate::cli::output::{self, Output};
-use crate::cli::{Failure, database};
+use crate::cli::Failure;
+use crate::cli::output::Output;
 use crate::config::Config;
-use crate::dead_letter::reader;
+use crate::dead_letter::filter::Count;
+use crate::dead_letter::kept;
 use crate::dead_letter::state::{self, LetterRow};
-
-/// Longest error text in a table; `dlq show` has all of it.
-const ERROR_CHARS_MAX: usize = 60;
 
 /// Arguments of `dlq`.
 #[derive(Debug, Args)]
@@ -24,9 +33,11 @@ const ERROR_CHARS_MAX: usize = 60;
 Examples:
   afterwrite dlq tail --group email                     follow new dead letters of a group
   afterwrite dlq list --group email --state open        what waits for somebody
-  afterwrite dlq show 3f2a…                             everything about one letter
+  afterwrite dlq show 3f2a…                             why, where from, what became of it
   afterwrite dlq replay 3f2a… --wait                    send one back and wait for the end
-  afterwrite dlq replay --all --group email             send all open ones of a group back
+  afterwrite dlq replay --group email --class timeout --since 2h --dry-run
+  afterwrite dlq discard 3f2a… --reason 'test data'     never run it
+  afterwrite dlq export --group email --to email.jsonl  with the records; `dlq import` puts them back
 
 A group is named short (email) or full (afterwrite.email). A letter's id may be shortened while it is unique.")]
 pub struct DlqArgs {
@@ -39,24 +50,17 @@ enum DlqCommand {
     /// Follow the dead letters of a group as they are written
     Tail(tail::TailArgs),
     /// List dead letters, newest first
-    List(ListArgs),
-    /// Show one dead letter: why, where from, and its event
+    List(list::ListArgs),
+    /// Show one dead letter: why, where from, what became of it, and with --values its event
     Show(show::ShowArgs),
     /// Send dead letters back to the handler that failed
     Replay(replay::ReplayArgs),
-}
-
-#[derive(Debug, Args)]
-struct ListArgs {
-    /// Only this group
-    #[arg(long)]
-    group: Option<String>,
-    /// Only letters in this state
-    #[arg(long, value_parser = ["open", "parked", "replaying", "replayed", "discarded"])]
-    state: Option<String>,
-    /// At most this many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
-    limit: i64,
+    /// Decide that dead letters are never run again, and say why
+    Discard(discard::DiscardArgs),
+    /// Print dead letters with their records, one JSON object a line
+    Export(export::ExportArgs),
+    /// Put exported dead letters back
+    Import(import::ImportArgs),
 }
 
 /// Runs a `dlq` command.
@@ -66,61 +70,35 @@ struct ListArgs {
 pub async fn run(args: &DlqArgs, config: &Config, output: Output) -> Result<(), Failure> {
     match &args.command {
         DlqCommand::Tail(args) => tail::run(args, config, output).await,
-        DlqCommand::List(args) => list(args, config, output).await,
+        DlqCommand::List(args) => list::run(args, config, output).await,
         DlqCommand::Show(args) => show::run(args, config, output).await,
-        DlqCommand::Replay(args) => replay::run(args, config, output).await,
+        DlqCommand::Replay(args) => Box::pin(replay::run(args, config, output)).await,
+        DlqCommand::Discard(args) => discard::run(args, config, output).await,
+        DlqCommand::Export(args) => Box::pin(export::run(args, config, output)).await,
+        DlqCommand::Import(args) => Box::pin(import::run(args, config, output)).await,
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Letters {
-    letters: Vec<LetterRow>,
-}
-
-async fn list(args: &ListArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let pool = database::connect(config).await?;
-    let group = args.group.as_ref().map(|group| config.group_name(group));
-    let letters = state::list(&pool, group.as_deref(), args.state.as_deref(), args.limit)
-        .await
-        .map_err(LookFailed)
-        .map_err(Failure::failed)?;
-    output.print(&Letters { letters }, |listed| letters_table(&listed.letters))
-}
-
-fn letters_table(letters: &[LetterRow]) -> String {
-    if letters.is_empty() {
-        return "no dead letters".to_owned();
+/// Letters by group, handler and class.
+fn counted(letters: &[LetterRow]) -> Vec<Count> {
+    let mut counts = BTreeMap::new();
+    for letter in letters {
+        *counts
+            .entry((&letter.group_name, &letter.handler, &letter.class))
+            .or_insert(0) += 1;
     }
-    let names = [
-        "letter",
-        "failed at",
-        "handler",
-        "table",
-        "class",
-        "attempts",
-        "state",
-        "error",
-    ];
-    let rows = letters.iter().map(|letter| {
-        [
-            letter.short_id().to_owned(),
-            letter.failed_at.format("%Y-%m-%d %H:%M:%S").to_string(),
-            letter.handler.clone(),
-            letter.table_name.clone().unwrap_or_else(|| "-".to_owned()),
-            letter.class.clone(),
-            letter.attempts.to_string(),
-            letter.state.clone(),
-            shortened(&letter.error),
-        ]
-    });
-    output::table(names, rows)
+    let count = |((group, handler, class), letters): ((&String, &String, &String), i64)| Count {
+        group_name: group.clone(),
+        handler: handler.clone(),
+        class: class.clone(),
+        letters,
+    };
+    counts.into_iter().map(count).collect()
 }
 
-fn shortened(error: &str) -> String {
-    if error.chars().count() <= ERROR_CHARS_MAX {
-        return error.to_owned();
-    }
-    error.chars().take(ERROR_CHARS_MAX).chain(['…']).collect()
+fn counts_in_words(heading: &str, counts: &[Count]) -> String {
+    let lines = counts.iter().map(|count| format!("\n  {count}"));
+    std::iter::once(heading.to_owned()).chain(lines).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -135,8 +113,8 @@ enum FindFailed {
     Several(String),
 }
 
-/// Exit code 3 when the broker was away, 1 when the letter is.
-fn unreadable(error: reader::Error) -> Failure {
+/// Exit code 3 when whatever keeps the letter was away, 1 when the letter is.
+fn unreadable(error: kept::Error) -> Failure {
     match error.is_unreachable() {
         true => Failure::unreachable(error),
         false => Failure::failed(error),
@@ -153,5 +131,14 @@ async fn find(pool: &sqlx::PgPool, beginning: &str) -> Result<LetterRow, Failure
         (Some(letter), true) => Ok(letter),
         (Some(_), false) => Err(Failure::usage(FindFailed::Several(beginning.to_owned()))),
         (None, _) => Err(Failure::failed(FindFailed::None(beginning.to_owned()))),
+    }
+}
+
+/// The beginning of an error, in one line.
+fn shortened(error: &str, chars_max: usize) -> String {
+    let line = |character: char| if character.is_control() { ' ' } else { character };
+    match error.chars().nth(chars_max) {
+        None => error.chars().map(line).collect(),
+        Some(_) => error.chars().take(chars_max).map(line).chain(['…']).collect(),
     }
 }

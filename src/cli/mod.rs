@@ -111,7 +111,7 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// React to changes: the worker
     Run(run::RunArgs),
-    /// Follow, list, show and replay dead letters
+    /// Follow, list, show, replay, discard and move dead letters
     Dlq(dlq::DlqArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),

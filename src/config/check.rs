@@ -66,6 +66,9 @@ const ERROR_BYTES_MAX: usize = 16_384;
 /// A letter that is not acknowledged holds back the commits of its partition; the next try must not be far.
 const WRITE_TIMEOUT_MS_MAX: u64 = 600_000;
 
+/// Each letter is read and requested by itself, so no machine sends more.
+const REPLAY_RATE_MAX: u32 = 10_000;
+
 /// A consumer that does not poll for five minutes (`max.poll.interval.ms`) loses its partitions.
 const REVOKE_GRACE_MS_MAX: u64 = 120_000;
 
@@ -345,6 +348,12 @@ fn check_dead_letters(config: &Config, refusals: &mut Refusals) {
         "dead_letters.write_timeout_ms",
         format!("it must lie between 100 and {WRITE_TIMEOUT_MS_MAX}"),
     );
+    refusals.unless(
+        (1..=REPLAY_RATE_MAX).contains(&letters.replay_rate_max),
+        "dead_letters.replay_rate_max",
+        format!("it must lie between 1 and {REPLAY_RATE_MAX}"),
+    );
+    refusals.at_least(letters.replays_max.into(), 1, "dead_letters.replays_max");
 }
 
 fn check_waitlist(config: &Config, refusals: &mut Refusals) {

@@ -64,6 +64,10 @@ pub struct DeadLetters {
     pub error_bytes_max: usize,
     /// How long one letter may take to be acknowledged before the write counts as failed and is tried again.
     pub write_timeout_ms: u64,
+    /// Letters a second that `dlq replay` sends back, unless it is told another number.
+    pub replay_rate_max: u32,
+    /// A letter of an event that was replayed so often is not sent back by a filter any more.
+    pub replays_max: u32,
 }
 
 impl Default for DeadLetters {
@@ -75,6 +79,8 @@ impl Default for DeadLetters {
             message_bytes_max: 10 * 1024 * 1024 + 64 * 1024,
             error_bytes_max: 4_096,
             write_timeout_ms: 30_000,
+            replay_rate_max: 100,
+            replays_max: 5,
         }
     }
 }

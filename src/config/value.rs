@@ -74,7 +74,8 @@ impl Interval {
         Self(Duration::from_secs(seconds))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The stretch of time of a text.
+    pub fn parse(text: &str) -> Option<Self> {
         if let Ok(seconds) = text.parse() {
             return Some(Self::seconds(seconds));
         }

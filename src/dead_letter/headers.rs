@@ -69,7 +69,8 @@ pub fn text<'a>(headers: &'a [Header], name: &str) -> Option<&'a str> {
     std::str::from_utf8(value.as_ref()?).ok()
 }
 
-fn is_ours(name: &str) -> bool {
+/// Whether a letter adds this header.
+pub fn is_ours(name: &str) -> bool {
     name.starts_with(PREFIX) || name.starts_with(CONNECT_PREFIX)
 }
 

@@ -1,8 +1,9 @@
 //! Dead letters: jobs that failed for good, kept byte for byte, and their way back.
 //!
-//! Bytes live in the topic `<group>.dlq`, state lives in `afterwrite.letters`. A letter is the topic write, acknowledged
-//! by the broker, and then one transaction for the ledger row `buried` and the state row; only then does the engine
-//! settle the job. A crash between the two writes the letter again; copies share their id and collapse.
+//! Bytes live in the topic `<group>.dlq`, or in `afterwrite.dead_letters` where that refuses them as too large; state lives
+//! in `afterwrite.letters`. A letter is the topic write, acknowledged by the broker, and then one transaction for the
+//! ledger row `buried` and the state row; only then does the engine settle the job. A crash between the two writes the
+//! letter again; copies share their id and collapse.
 
 pub mod headers;
 
@@ -19,3 +20,13 @@ pub mod taker;
 pub mod wakeups;
 
 pub mod reader;
+
+pub mod kept;
+
+pub mod filter;
+
+pub mod runs;
+
+pub mod discards;
+
+pub mod exported;

@@ -114,17 +114,6 @@ pub fn read_all(options: Options, places: Vec<Place>) -> mpsc::Receiver<Result<R
     receiver
 }
 
-/// Reads one letter.
-///
-/// # Errors
-/// When the broker does not answer, or nothing stands there any more.
-pub async fn read(options: Options, place: Place) -> Result<RawRecord, Error> {
-    read_all(options, vec![place])
-        .recv()
-        .await
-        .unwrap_or(Err(Error::Abandoned))
-}
-
 /// Reads dead-letter topics.
 pub struct Reader {
     consumer: BaseConsumer,

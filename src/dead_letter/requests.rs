@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
 use crate::dead_letter::headers;
@@ -44,13 +45,25 @@ pub struct Request {
 /// Whatever Postgres answered.
 pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
+    let asked = ask_within(&mut transaction, letter, stored, by).await?;
+    transaction.commit().await?;
+    Ok(asked)
+}
+
+/// The same inside a transaction of the caller.
+pub(super) async fn ask_within(
+    connection: &mut PgConnection,
+    letter: &LetterRow,
+    stored: &RawRecord,
+    by: &str,
+) -> Result<Option<i64>, sqlx::Error> {
     let marked = sqlx::query(
         "UPDATE afterwrite.letters SET state = 'replaying', state_by = $2, state_at = now()
          WHERE letter_id = $1 AND state = 'open'",
     )
     .bind(&letter.letter_id)
     .bind(by)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     if marked.rows_affected() == 0 {
         return Ok(None);
@@ -71,14 +84,13 @@ pub async fn ask(pool: &PgPool, letter: &LetterRow, stored: &RawRecord, by: &str
     .bind(to_json(&headers::original(&stored.headers)))
     .bind(letter.replays)
     .bind(by)
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *connection)
     .await?;
     sqlx::query("SELECT pg_notify($1, $2)")
         .bind(CHANNEL)
         .bind(&letter.group_name)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    transaction.commit().await?;
     Ok(Some(id))
 }
 
@@ -172,14 +184,16 @@ impl From<RequestRow> for Request {
 }
 
 /// Records the end of a request that was taken under `epoch`; the end of an owner that was deposed meanwhile means nothing.
-/// The letter is `replayed` either way: one that failed again has a new letter.
+/// The letter is `replayed` either way: one that failed again has a new letter. The bytes go, so that they do not pile up.
 ///
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<(), sqlx::Error> {
     sqlx::query(
         "WITH request AS (
-             UPDATE afterwrite.replay_requests SET state = $2, finished_at = now() WHERE id = $1 AND epoch = $3
+             UPDATE afterwrite.replay_requests
+             SET state = $2, finished_at = now(), key = NULL, value = NULL, headers = '[]'
+             WHERE id = $1 AND epoch = $3
              RETURNING letter_id)
          UPDATE afterwrite.letters SET state = 'replayed', state_at = now()
          WHERE letter_id = (SELECT letter_id FROM request)",

@@ -1,4 +1,5 @@
-//! Writing a letter: first to the topic, acknowledged by all in-sync replicas, then its state to Postgres.
+//! Writing a letter: first to the topic, acknowledged by all in-sync replicas, then its state to Postgres. A letter that
+//! the topic refuses as too large goes to Postgres as a whole: it would be refused for ever.
 
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use rdkafka::types::RDKafkaErrorCode;
 use sqlx::postgres::PgPool;
 
 use crate::clients::kafka::hide_value;
-use crate::dead_letter::state::{self, Place};
+use crate::dead_letter::state::{self, Kept, LetterRow, Place};
 use crate::dead_letter::{headers, topic};
 use crate::engine::letter::{BuryError, Letter, Letters};
+use crate::event::delivery::RawRecord;
 
 /// How letters are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,22 +57,28 @@ impl KafkaLetters {
         })
     }
 
-    async fn produce(&self, letter: &Letter, error: &str, topic: &str) -> Result<Place, KafkaError> {
-        let mut added = OwnedHeaders::new();
-        for (name, value) in headers::of(letter, error) {
+    /// Writes a letter's record with all its headers.
+    pub(super) async fn produce(
+        &self,
+        record: &RawRecord,
+        headers: &[headers::Header],
+        topic: &str,
+    ) -> Result<Place, KafkaError> {
+        let mut added = OwnedHeaders::new_with_capacity(headers.len());
+        for (name, value) in headers {
             added = added.insert(Header {
-                key: &name,
+                key: name,
                 value: value.as_deref(),
             });
         }
-        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(added);
-        if let Some(key) = &letter.raw.key {
-            record = record.key(key);
+        let mut produced: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(added);
+        if let Some(key) = &record.key {
+            produced = produced.key(key);
         }
-        if let Some(value) = &letter.raw.value {
-            record = record.payload(value);
+        if let Some(value) = &record.value {
+            produced = produced.payload(value);
         }
-        match self.producer.send(record, self.writing.acknowledge_max).await {
+        match self.producer.send(produced, self.writing.acknowledge_max).await {
             Ok(delivered) => Ok(Place {
                 topic: topic.to_owned(),
                 partition: delivered.partition,
@@ -79,6 +87,69 @@ impl KafkaLetters {
             Err((error, _)) => Err(error),
         }
     }
+
+    /// Writes the letter to its topic; answers `None` when that refuses it as too large, also with a shorter error.
+    async fn to_topic(&self, letter: &Letter, error: &str, topic: &str) -> Result<Option<Place>, KafkaError> {
+        let shorter = headers::cut(&letter.error, ERROR_BYTES_WHERE_TIGHT);
+        let mut texts = vec![error];
+        texts.extend((shorter.len() < error.len()).then_some(shorter.as_str()));
+        for text in texts {
+            match self.produce(&letter.raw, &headers::of(letter, text), topic).await {
+                Err(refused) if is_too_large(&refused) => {}
+                answer => return answer.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a letter that is not known back: its record as it is, then its state. Answers whether it was not known.
+    ///
+    /// # Errors
+    /// When the broker or Postgres refuse; repeating it leaves one letter.
+    pub async fn put_back(&self, letter: LetterRow, record: &RawRecord) -> Result<bool, BuryError> {
+        let topic = topic::name(&letter.group_name);
+        let place = match self.produce(record, &record.headers, &topic).await {
+            Ok(place) => Some(place),
+            Err(refused) if is_too_large(&refused) => None,
+            Err(source) => {
+                return Err(BuryError {
+                    place: topic,
+                    source: source.into(),
+                });
+            }
+        };
+        let settled = match letter.state.as_str() {
+            "replayed" => None,
+            "discarded" => Some("discarded"),
+            _ => Some("buried"),
+        };
+        let kept = place.as_ref().map_or(Kept::Table(record), Kept::Topic);
+        let written = state::write(&self.pool, letter, kept, settled).await;
+        written.map_err(|source| BuryError {
+            place: "afterwrite.letters".to_owned(),
+            source: source.into(),
+        })
+    }
+
+    /// A topic that somebody deleted is made again, so that the next try can succeed.
+    async fn make_again(&self, topic: &str, refused: &KafkaError) {
+        if is_unknown_topic(refused)
+            && let Err(error) = topic::ensure(&self.options, topic).await
+        {
+            tracing::warn!(topic, error = %error, "missing dead-letter topic could not be made again");
+        }
+    }
+}
+
+/// What is left of the error's text where the topic has no room for more.
+const ERROR_BYTES_WHERE_TIGHT: usize = 64;
+
+/// Whether the record is larger than the topic, or this client, takes.
+pub(super) fn is_too_large(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
+    )
 }
 
 /// Whether the topic does not exist: by the broker's word, or by that of the client, which remembers it.
@@ -94,22 +165,30 @@ impl Letters for KafkaLetters {
     async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
         let topic = topic::name(&letter.group);
         let error = headers::cut(&letter.error, self.writing.error_bytes_max);
-        let place = match self.produce(letter, &error, &topic).await {
+        let place = match self.to_topic(letter, &error, &topic).await {
             Ok(place) => place,
             Err(source) => {
-                // A topic that somebody deleted is made again, so that the next try can succeed.
-                if is_unknown_topic(&source)
-                    && let Err(error) = topic::ensure(&self.options, &topic).await
-                {
-                    tracing::warn!(topic, error = %error, "missing dead-letter topic could not be made again");
-                }
+                self.make_again(&topic, &source).await;
                 return Err(BuryError {
                     place: topic,
                     source: source.into(),
                 });
             }
         };
-        let recorded = state::record(&self.pool, letter, &error, &place).await;
+        let recorded = match &place {
+            Some(place) => state::record(&self.pool, letter, &error, Kept::Topic(place)).await,
+            None => {
+                tracing::warn!(
+                    group = %letter.group, letter = letter.id(), bytes = letter.raw.weight(),
+                    "the dead-letter topic refuses the letter as too large: its bytes go to afterwrite.dead_letters"
+                );
+                let record = RawRecord {
+                    headers: headers::of(letter, &error),
+                    ..letter.raw.clone()
+                };
+                state::record(&self.pool, letter, &error, Kept::Table(&record)).await
+            }
+        };
         recorded.map_err(|source| BuryError {
             place: "afterwrite.letters".to_owned(),
             source: source.into(),

@@ -2,13 +2,36 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
+use crate::decode::canonical::CanonicalRow;
 use crate::engine::letter::Letter;
-use crate::ledger::{LedgerKey, days};
+use crate::event::change::ChangeEvent;
+use crate::event::delivery::RawRecord;
+use crate::ledger::{LedgerKey, days, headers};
 
-/// Where a letter's bytes are.
+/// The state of a letter that waits for somebody.
+pub const OPEN: &str = "open";
+
+/// Every state a letter can have.
+pub const STATES: [&str; 5] = [OPEN, "parked", "replaying", "replayed", "discarded"];
+
+/// Every class a letter can have.
+pub const CLASSES: [&str; 8] = [
+    "undecodable",
+    "permanent",
+    "exhausted",
+    "timeout",
+    "panic",
+    "crashed",
+    "parked",
+    "expired",
+];
+
+/// Where a letter's bytes are in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The dead-letter topic.
@@ -25,8 +48,17 @@ impl fmt::Display for Place {
     }
 }
 
+/// What keeps the bytes of a letter that is recorded.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept<'a> {
+    /// Its topic has them.
+    Topic(&'a Place),
+    /// The topic refuses them: they go to `afterwrite.dead_letters`, with all headers.
+    Table(&'a RawRecord),
+}
+
 /// A letter as `dlq list` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct LetterRow {
     /// Identity of the letter.
     pub letter_id: String,
@@ -61,27 +93,78 @@ pub struct LetterRow {
     /// Its offset.
     #[serde(rename = "offset")]
     pub source_offset: i64,
-    /// Topic of the letter's bytes.
+    /// Topic of the letter's bytes; `None` with the two that follow when they are in `afterwrite.dead_letters`.
     #[serde(skip)]
-    pub dlq_topic: String,
+    pub dlq_topic: Option<String>,
     /// Its partition.
     #[serde(skip)]
-    pub dlq_partition: i32,
+    pub dlq_partition: Option<i32>,
     /// Its offset.
     #[serde(skip)]
-    pub dlq_offset: i64,
+    pub dlq_offset: Option<i64>,
     /// `open`, `parked`, `replaying`, `replayed` or `discarded`.
     pub state: String,
+    /// Who gave it this state by a command.
+    #[serde(skip)]
+    pub state_by: Option<String>,
+    /// Since when it has this state.
+    #[serde(skip)]
+    pub state_at: DateTime<Utc>,
+    /// Why it was discarded.
+    #[serde(skip)]
+    pub state_reason: Option<String>,
+    /// UTC day of the event's commit.
+    #[serde(skip)]
+    pub commit_day: Option<NaiveDate>,
+    /// The event's primary key. It is part of the row, so it is not listed.
+    #[serde(skip)]
+    pub event_key: Option<Value>,
 }
 
 impl LetterRow {
-    /// Where the letter's bytes are.
-    pub fn stored(&self) -> Place {
-        Place {
-            topic: self.dlq_topic.clone(),
-            partition: self.dlq_partition,
-            offset: self.dlq_offset,
+    pub(super) fn of(letter: &Letter, error: &str, key: Option<LedgerKey>) -> Self {
+        let event = letter.event.as_deref();
+        let int = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        Self {
+            letter_id: letter.id(),
+            group_name: letter.group.to_string(),
+            handler: letter.handler.to_string(),
+            event_id: key.map(|key| key.event_id.to_string()),
+            table_name: event.map(|event| format!("{}.{}", event.origin().schema, event.origin().table)),
+            class: letter.class.as_str().to_owned(),
+            error: error.replace('\0', ""),
+            attempts: int(letter.attempts),
+            first_failed_at: letter.first_failed_at,
+            failed_at: letter.failed_at,
+            replays: int(letter.replays),
+            source_topic: letter.partition.topic.to_string(),
+            source_partition: letter.partition.partition,
+            source_offset: letter.position.0,
+            dlq_topic: None,
+            dlq_partition: None,
+            dlq_offset: None,
+            state: OPEN.to_owned(),
+            state_by: None,
+            state_at: Utc::now(),
+            state_reason: None,
+            commit_day: key.map(|key| key.commit_day),
+            event_key: event.and_then(event_key),
         }
+    }
+
+    /// Where the letter's bytes are in Kafka; `None` when they are in `afterwrite.dead_letters`.
+    pub fn stored(&self) -> Option<Place> {
+        Some(Place {
+            topic: self.dlq_topic.clone()?,
+            partition: self.dlq_partition?,
+            offset: self.dlq_offset?,
+        })
+    }
+
+    /// The same in words.
+    pub fn stored_in_words(&self) -> String {
+        self.stored()
+            .map_or_else(|| "afterwrite.dead_letters".to_owned(), |place| place.to_string())
     }
 
     /// Where the original record came from.
@@ -99,6 +182,12 @@ impl LetterRow {
     }
 }
 
+/// The event's primary key as jsonb takes it; a text with a NUL it does not take, and no column of Postgres has one.
+fn event_key(event: &ChangeEvent) -> Option<Value> {
+    let key = serde_json::to_value(CanonicalRow(event.key()?.row())).ok()?;
+    (!key.to_string().contains("\\u0000")).then_some(key)
+}
+
 /// The beginning of a letter's id.
 pub fn short_id(id: &str) -> &str {
     id.get(..SHORT_ID_BYTES).unwrap_or(id)
@@ -107,95 +196,114 @@ pub fn short_id(id: &str) -> &str {
 /// Ids are hexadecimal.
 const SHORT_ID_BYTES: usize = 12;
 
-const COLUMNS: &str = "letter_id, group_name, handler, encode(event_id, 'hex') AS event_id, table_name, class, error, \
-     attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic, \
-     dlq_partition, dlq_offset, state";
+/// The columns of a [`LetterRow`].
+pub(super) const COLUMNS: &str = "letter_id, group_name, handler, encode(event_id, 'hex') AS event_id, table_name, class, \
+     error, attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic, \
+     dlq_partition, dlq_offset, state, state_by, state_at, state_reason, commit_day, event_key";
 
 /// Records a durable letter: the ledger row becomes `buried` and the state row appears, in one transaction. A letter that
 /// is known already stays as it is. `error` is the letter's error as far as it is kept.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn record(pool: &PgPool, letter: &Letter, error: &str, place: &Place) -> Result<(), sqlx::Error> {
+pub async fn record(pool: &PgPool, letter: &Letter, error: &str, kept: Kept<'_>) -> Result<(), sqlx::Error> {
     let key = letter.event.as_ref().and_then(LedgerKey::of);
-    if let Some(key) = key {
-        days::make(pool, key.commit_day).await?;
-    }
-    let mut transaction = pool.begin().await?;
-    if let Some(key) = key {
-        sqlx::query(
-            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
-             VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2), $3, 'buried')
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(key.commit_day)
-        .bind(&*letter.handler)
-        .bind(&key.event_id.0[..])
-        .execute(&mut *transaction)
-        .await?;
-    }
-    insert(&mut transaction, letter, error, key, place).await?;
-    transaction.commit().await
+    write(pool, LetterRow::of(letter, error, key), kept, Some("buried"))
+        .await
+        .map(|_| ())
 }
 
-async fn insert(
-    connection: &mut sqlx::PgConnection,
-    letter: &Letter,
-    error: &str,
-    key: Option<LedgerKey>,
-    place: &Place,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO afterwrite.letters (letter_id, group_name, handler, event_id, commit_day, table_name, class, error,
-             attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic,
-             dlq_partition, dlq_offset)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-         ON CONFLICT (letter_id) DO NOTHING",
-    )
-    .bind(letter.id())
-    .bind(&*letter.group)
-    .bind(&*letter.handler)
-    .bind(key.map(|key| key.event_id.0.to_vec()))
-    .bind(key.map(|key| key.commit_day))
-    .bind(letter.event.as_ref().map(|event| format!("{}.{}", event.origin().schema, event.origin().table)))
-    .bind(letter.class.as_str())
-    .bind(error.replace('\0', ""))
-    .bind(i32::try_from(letter.attempts).unwrap_or(i32::MAX))
-    .bind(letter.first_failed_at)
-    .bind(letter.failed_at)
-    .bind(i32::try_from(letter.replays).unwrap_or(i32::MAX))
-    .bind(&*letter.partition.topic)
-    .bind(letter.partition.partition)
-    .bind(letter.position.0)
-    .bind(&place.topic)
-    .bind(place.partition)
-    .bind(place.offset)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Letters of a group, newest first.
+/// Writes a letter with its ledger row, which gets this state, in one transaction. What is known already stays as it is;
+/// answers whether the letter was not.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn list(
+pub(super) async fn write(
     pool: &PgPool,
-    group: Option<&str>,
-    state: Option<&str>,
-    limit: i64,
-) -> Result<Vec<LetterRow>, sqlx::Error> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM afterwrite.letters
-         WHERE ($1::text IS NULL OR group_name = $1) AND ($2::text IS NULL OR state = $2)
-         ORDER BY failed_at DESC, letter_id LIMIT $3"
-    );
-    sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(group)
+    mut letter: LetterRow,
+    kept: Kept<'_>,
+    ledger_state: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    if let Kept::Topic(place) = kept {
+        letter.dlq_topic = Some(place.topic.clone());
+        letter.dlq_partition = Some(place.partition);
+        letter.dlq_offset = Some(place.offset);
+    }
+    let settled = letter.commit_day.zip(letter.event_id.as_deref()).zip(ledger_state);
+    if let Some(((day, _), _)) = settled {
+        days::make(pool, day).await?;
+    }
+    let mut transaction = pool.begin().await?;
+    if let Some(((day, event_id), state)) = settled {
+        sqlx::query(
+            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
+             VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2), decode($3, 'hex'), $4)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(day)
+        .bind(&letter.handler)
+        .bind(event_id)
         .bind(state)
-        .bind(limit)
-        .fetch_all(pool)
-        .await
+        .execute(&mut *transaction)
+        .await?;
+    }
+    let is_new = insert(&mut transaction, &letter).await?;
+    if let (true, Kept::Table(record)) = (is_new, kept) {
+        insert_bytes(&mut transaction, &letter.letter_id, record).await?;
+    }
+    transaction.commit().await?;
+    Ok(is_new)
+}
+
+async fn insert(connection: &mut PgConnection, letter: &LetterRow) -> Result<bool, sqlx::Error> {
+    let inserted = sqlx::query(
+        "INSERT INTO afterwrite.letters (letter_id, group_name, handler, event_id, commit_day, table_name, class, error,
+             attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic,
+             dlq_partition, dlq_offset, state, state_by, state_at, state_reason, event_key)
+         VALUES ($1, $2, $3, decode($4, 'hex'), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+             $21, $22, $23)
+         ON CONFLICT (letter_id) DO NOTHING",
+    )
+    .bind(&letter.letter_id)
+    .bind(&letter.group_name)
+    .bind(&letter.handler)
+    .bind(&letter.event_id)
+    .bind(letter.commit_day)
+    .bind(&letter.table_name)
+    .bind(&letter.class)
+    .bind(&letter.error)
+    .bind(letter.attempts)
+    .bind(letter.first_failed_at)
+    .bind(letter.failed_at)
+    .bind(letter.replays)
+    .bind(&letter.source_topic)
+    .bind(letter.source_partition)
+    .bind(letter.source_offset)
+    .bind(&letter.dlq_topic)
+    .bind(letter.dlq_partition)
+    .bind(letter.dlq_offset)
+    .bind(&letter.state)
+    .bind(&letter.state_by)
+    .bind(letter.state_at)
+    .bind(&letter.state_reason)
+    .bind(&letter.event_key)
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected() > 0)
+}
+
+async fn insert_bytes(connection: &mut PgConnection, letter_id: &str, record: &RawRecord) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO afterwrite.dead_letters (letter_id, key, value, headers, timestamp_ms) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(letter_id)
+    .bind(record.key.as_deref())
+    .bind(record.value.as_deref())
+    .bind(headers::to_json(&record.headers))
+    .bind(record.timestamp_ms)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The letters whose id begins so; at most two, which is enough to know that it is not one.
@@ -209,4 +317,44 @@ pub async fn find(pool: &PgPool, beginning: &str) -> Result<Vec<LetterRow>, sqlx
         .bind(beginning)
         .fetch_all(pool)
         .await
+}
+
+/// Which of these letters are known.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn known(pool: &PgPool, ids: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT letter_id FROM afterwrite.letters WHERE letter_id = ANY($1)")
+        .bind(ids)
+        .fetch_all(pool)
+        .await
+}
+
+/// A change of a letter's state.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+pub struct Changed {
+    /// When.
+    pub changed_at: DateTime<Utc>,
+    /// By whom: who ran a command, or the database user of a worker.
+    pub changed_by: String,
+    /// The state before; `None` where the letter begins.
+    pub from_state: Option<String>,
+    /// The state after.
+    pub to_state: String,
+    /// Why, where somebody had to say it.
+    pub reason: Option<String>,
+}
+
+/// How a letter came to its state, oldest first.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn history(pool: &PgPool, letter_id: &str) -> Result<Vec<Changed>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT changed_at, changed_by, from_state, to_state, reason FROM afterwrite.letter_history
+         WHERE letter_id = $1 ORDER BY id",
+    )
+    .bind(letter_id)
+    .fetch_all(pool)
+    .await
 }

@@ -166,18 +166,25 @@ async fn a_replayed_letter_runs_again_once_its_cause_is_mended_and_not_before() 
         (&letter.clone().into(), &"permanent".into())
     );
     let (_, shown) = world
-        .afterwrite(&["dlq", "show", &letter[..10], "--output", "json"])
+        .afterwrite(&["dlq", "show", &letter[..10], "--values", "--output", "json"])
         .await;
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["event"]["after"]["behaviour"], "permanent", "{shown}");
 
-    let (code, _) = world.afterwrite(&["dlq", "replay", &letter, "--wait"]).await;
+    let (code, said) = world
+        .afterwrite(&["dlq", "replay", &letter, "--wait", "--output", "json"])
+        .await;
     assert_eq!(code, 1, "the replay was buried again, and the command says so");
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     let again = until("the letter of the failed replay", Duration::from_secs(60), async || {
         open_letter(&world).await
     })
     .await;
     assert_ne!(letter, again, "a failed replay makes a new letter");
+    let named = serde_json::json!([{"letter_id": letter, "new_letters": [again]}]);
+    assert_eq!(report["failed_again"], named, "{report}");
+    let bytes = "SELECT count(*) FROM afterwrite.replay_requests WHERE key IS NOT NULL OR value IS NOT NULL";
+    assert_eq!(world.count(bytes).await, 0, "bytes go when a request ends");
 
     sqlx::query("INSERT INTO mended VALUES (1)")
         .execute(&world.pool)

@@ -48,6 +48,12 @@ mod ledger;
 
 mod replays;
 
+mod letters;
+
+mod runs;
+
+mod too_large;
+
 mod old_rows;
 
 mod torture;

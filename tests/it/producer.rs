@@ -97,6 +97,13 @@ pub(crate) async fn write(topic: &str, key: &[u8], value: &[u8]) {
         .unwrap();
 }
 
+/// Writes one record without a key.
+pub(crate) async fn write_keyless(topic: &str, value: &[u8]) {
+    let producer: FutureProducer = config().create().unwrap();
+    let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).payload(value);
+    producer.send(record, Duration::from_secs(10)).await.unwrap();
+}
+
 /// Writes a change of `work` as the connector would print it, to partition 0.
 pub(crate) async fn write_change(topic: &str, k: i64, behaviour: &str) {
     write_change_to(topic, 0, k, behaviour).await;
@@ -150,7 +157,8 @@ pub(crate) async fn write_in_transaction(topic: &str, rows: std::ops::Range<i64>
     }
 }
 
-fn change(k: i64, seq: i64, behaviour: &str) -> String {
+/// A change of `work` as the connector would print it.
+pub(crate) fn change(k: i64, seq: i64, behaviour: &str) -> String {
     let lsn = seq * 1_000_000 + k;
     format!(
         r#"{{"before":null,"after":{{"k":{k},"seq":{seq},"behaviour":"{behaviour}"}},"op":"c","source":{{"connector":"postgresql",

@@ -18,8 +18,9 @@ async fn an_unwritable_dead_letter_topic_blocks_the_commit_and_heals() {
         (producer::committed(&world.group(), &world.topic()) == Some(0)).then_some(())
     })
     .await;
-    producer::limit_records(&letters, "10").await;
-    producer::write(&world.topic(), b"{\"k\":1}", b"neither json nor avro").await;
+    // A compacted topic takes no record without a key.
+    producer::configure(&letters, &[("cleanup.policy", "compact")]).await;
+    producer::write_keyless(&world.topic(), b"neither json nor avro").await;
     for offset in 1..=20 {
         producer::write_change(&world.topic(), offset, "ok").await;
     }
@@ -38,7 +39,7 @@ async fn an_unwritable_dead_letter_topic_blocks_the_commit_and_heals() {
         "nothing is committed past the letter"
     );
     assert_eq!(world.count("SELECT count(*) FROM afterwrite.letters").await, 0);
-    producer::limit_records(&letters, "1000000").await;
+    producer::configure(&letters, &[("cleanup.policy", "delete")]).await;
     until("the commit to go on", Duration::from_secs(60), async || {
         (producer::committed(&world.group(), &world.topic()) == Some(21)).then_some(())
     })

@@ -8,8 +8,9 @@ use super::stage::Stage;
 use super::story::LINUS;
 use crate::app;
 use crate::config::Config;
-use crate::dead_letter::state::{self, LetterRow};
-use crate::dead_letter::{headers, reader, requests};
+use crate::dead_letter::filter::{self, Filter};
+use crate::dead_letter::state::{LetterRow, OPEN};
+use crate::dead_letter::{headers, kept, requests};
 use crate::event::delivery::RawRecord;
 
 /// Who asks for the replay.
@@ -34,9 +35,7 @@ pub(super) async fn play(
 
     let letter = open_letter(pool, config).await?;
     let options = app::options::dead_letter_topics(config);
-    let record = reader::read(options, letter.stored())
-        .await
-        .map_err(DemoFailure::Letter)?;
+    let record = kept::read(options, pool, &letter).await.map_err(DemoFailure::Letter)?;
     show(stage, &letter, &record);
 
     let rows = campaign.mend_template().await.map_err(DemoFailure::Write)?;
@@ -53,10 +52,12 @@ pub(super) async fn play(
 }
 
 async fn open_letter(pool: &PgPool, config: &Config) -> Result<LetterRow, DemoFailure> {
-    let group = config.group_name("email");
-    let mut letters = state::list(pool, Some(&group), Some("open"), 1)
-        .await
-        .map_err(DemoFailure::Watch)?;
+    let open = Filter {
+        group: Some(config.group_name("email")),
+        states: vec![OPEN.to_owned()],
+        ..Filter::default()
+    };
+    let mut letters = filter::newest(pool, &open, 1).await.map_err(DemoFailure::Watch)?;
     letters
         .pop()
         .ok_or(DemoFailure::Wrong("the dead letter is gone from the list of open ones"))
@@ -69,7 +70,7 @@ fn show(stage: &Stage<'_>, letter: &LetterRow, record: &RawRecord) {
         .map(|key| String::from_utf8_lossy(key).into_owned())
         .unwrap_or_default();
     let attempts = headers::text(&record.headers, "afterwrite.attempts").unwrap_or("?");
-    let (source, stored) = (letter.source().to_string(), letter.stored().to_string());
+    let (source, stored) = (letter.source().to_string(), letter.stored_in_words());
     for (name, value) in [
         ("letter", letter.short_id()),
         ("class", &letter.class),

@@ -1,49 +1,75 @@
-//! `afterwrite dlq show`: everything about one letter.
+//! `afterwrite dlq show`: everything about one letter; what its row holds only when that is asked for.
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::app;
-use crate::cli::dlq::{find, unreadable};
+use crate::cli::dlq::{LookFailed, find, unreadable};
 use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
-use crate::dead_letter::reader;
-use crate::dead_letter::state::LetterRow;
+use crate::dead_letter::state::{self, Changed, LetterRow};
+use crate::dead_letter::{headers, kept};
 use crate::decode::canonical::Canonical;
 use crate::decode::registry::Registry;
 use crate::decode::{Decoder, resolve};
 use crate::event::delivery::{Content, RawRecord};
 
+/// Members of an event that hold a row or a part of one.
+const ROWS: [&str; 6] = ["key", "before", "after", "before_as_sent", "moved_from", "moved_to"];
+
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterwrite dlq show 3f2a…
+  afterwrite dlq show 3f2a… --values                    with what the row holds
+  afterwrite dlq show 3f2a… --values --output json | jq .event.after
+
+Without --values only the names of columns and headers are shown: a row may hold what not everybody may see.")]
 pub(super) struct ShowArgs {
     /// The letter's id, or the beginning of it
     letter: String,
+    /// Show also what the key, the row and the headers hold
+    #[arg(long)]
+    values: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct Shown {
     #[serde(flatten)]
     letter: LetterRow,
+    /// Where the bytes are kept.
+    stored: String,
+    /// With --values only.
     key: Option<String>,
     value_bytes: Option<usize>,
+    /// Without --values only our own have a value.
     headers: Vec<(String, Option<String>)>,
-    /// The event as every encoding prints it; absent when the bytes cannot be decoded.
+    /// The event as every encoding prints it; absent when the bytes cannot be decoded. Without --values the names of columns
+    /// stand for rows.
     event: Option<Value>,
     undecodable: Option<String>,
+    history: Vec<Changed>,
 }
 
 pub(super) async fn run(args: &ShowArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let pool = database::connect(config).await?;
     let letter = find(&pool, &args.letter).await?;
+    let history = state::history(&pool, &letter.letter_id)
+        .await
+        .map_err(LookFailed)
+        .map_err(Failure::failed)?;
     let options = app::options::dead_letter_topics(config);
-    let record = reader::read(options, letter.stored()).await.map_err(unreadable)?;
-    let shown = shown(config, letter, record).await?;
+    let record = kept::read(options, &pool, &letter).await.map_err(unreadable)?;
+    let mut shown = shown(config, letter, record, history).await?;
+    if !args.values {
+        hide_values(&mut shown);
+    }
     output.print(&shown, in_words)
 }
 
-async fn shown(config: &Config, letter: LetterRow, record: RawRecord) -> Result<Shown, Failure> {
+async fn shown(config: &Config, letter: LetterRow, record: RawRecord, history: Vec<Changed>) -> Result<Shown, Failure> {
     let decoder = Decoder::new(app::options::decode_options(config));
     let registry = Registry::new(&app::options::registry_settings(config)).map_err(Failure::usage)?;
     let content = resolve::content(&decoder, Some(&registry), &letter.source_topic, &record).await;
@@ -64,10 +90,34 @@ async fn shown(config: &Config, letter: LetterRow, record: RawRecord) -> Result<
             .iter()
             .map(|(name, value)| (name.clone(), value.as_ref().map(text)))
             .collect(),
+        stored: letter.stored_in_words(),
         letter,
         event,
         undecodable,
+        history,
     })
+}
+
+fn hide_values(shown: &mut Shown) {
+    shown.key = None;
+    for (name, value) in &mut shown.headers {
+        if !headers::is_ours(name) {
+            *value = None;
+        }
+    }
+    if let Some(Value::Object(event)) = &mut shown.event {
+        for row in ROWS {
+            if let Some(Value::Object(columns)) = event.get_mut(row).map(Value::take) {
+                event.insert(row.to_owned(), names(&columns));
+            }
+        }
+        // The content of a logical message is whatever its application wrote.
+        event.remove("message");
+    }
+}
+
+fn names(columns: &Map<String, Value>) -> Value {
+    json!(columns.keys().collect::<Vec<_>>())
 }
 
 fn in_words(shown: &Shown) -> String {
@@ -88,14 +138,65 @@ fn in_words(shown: &Shown) -> String {
         ("failed", letter.failed_at.to_rfc3339()),
         ("table", letter.table_name.clone().unwrap_or_else(|| "-".to_owned())),
         ("source", letter.source().to_string()),
-        ("stored", letter.stored().to_string()),
-        ("key", shown.key.clone().unwrap_or_else(|| "null".to_owned())),
+        ("stored", shown.stored.clone()),
         ("value", size),
     ];
+    let key = shown.key.clone().map(|key| ("key", key));
+    let rows = rows.into_iter().chain(key);
     let table = output::table(["", ""], rows.map(|(name, value)| [name.to_owned(), value]));
     let event = match (&shown.event, &shown.undecodable) {
         (Some(event), _) => format!("{event:#}"),
         (None, reason) => format!("not decodable: {}", reason.as_deref().unwrap_or("no reason")),
     };
-    format!("{}\n\nevent\n{event}", table.trim_start_matches([' ', '\n']))
+    let history = shown.history.iter().map(|changed| {
+        [
+            changed.changed_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+            changed.to_state.clone(),
+            changed.changed_by.clone(),
+            changed.reason.clone().unwrap_or_default(),
+        ]
+    });
+    let history = output::table(["history", "state", "by", "reason"], history);
+    format!(
+        "{}\n\n{history}\n\nevent\n{event}",
+        table.trim_start_matches([' ', '\n'])
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_values_nothing_of_the_row_is_shown() {
+        let at = "2026-11-25T10:00:00Z";
+        let letter: LetterRow = serde_json::from_value(json!({
+            "letter_id": "3f2a", "group": "g", "handler": "h", "event_id": null, "table": "public.t",
+            "class": "permanent", "error": "e", "attempts": 1, "first_failed_at": at, "failed_at": at, "replays": 0,
+            "topic": "t", "partition": 0, "offset": 1, "state": "open"}))
+        .unwrap();
+        let header = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+        let mut shown = Shown {
+            letter,
+            stored: "g.dlq[0] offset 0".to_owned(),
+            key: Some("secret".to_owned()),
+            value_bytes: Some(6),
+            headers: vec![header("trace", "secret"), header("afterwrite.class", "permanent")],
+            event: Some(json!({
+                "id": "00", "op": "update", "key": {"id": "secret"}, "before": null, "after": {"id": "secret", "name": null},
+                "before_as_sent": {"id": "secret"}, "moved_from": {"id": "secret"}, "unavailable": ["note"],
+                "message": {"prefix": "secret", "content": "secret"}})),
+            undecodable: None,
+            history: Vec::new(),
+        };
+        hide_values(&mut shown);
+        for text in [serde_json::to_string(&shown).unwrap(), in_words(&shown)] {
+            assert!(
+                !text.contains("secret") && text.contains("name") && text.contains("note"),
+                "{text}"
+            );
+        }
+        assert_eq!(shown.event.unwrap()["after"], json!(["id", "name"]));
+        assert_eq!(shown.headers[1], header("afterwrite.class", "permanent"));
+    }
 }

@@ -1,6 +1,7 @@
-//! `afterwrite dlq tail`: dead letters as they are written.
+//! `afterwrite dlq tail`: dead letters as they are written, wherever they are kept, each once.
 
-use std::io::{self, Write};
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,21 +9,40 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use crate::app;
-use crate::cli::dlq::unreadable;
+use crate::cli::dlq::{shortened, unreadable};
 use crate::cli::following::follow;
 use crate::cli::output::{Output, print_next_line};
-use crate::cli::{Failure, stop_signal};
+use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
-use crate::dead_letter::reader::{self, Reader, Stored};
-use crate::dead_letter::state::short_id;
+use crate::dead_letter::kept::Following;
+use crate::dead_letter::reader::{self, Reader};
+use crate::dead_letter::state::{CLASSES, short_id};
 use crate::dead_letter::{headers, topic};
+use crate::event::delivery::RawRecord;
 
 /// Letters that are read ahead of the terminal.
 const AHEAD_MAX: usize = 64;
 
+/// Ids of letters that were printed and are remembered: copies that a crash left stand close to each other.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// How often letters are looked for that are in Postgres only.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest error text in a line; `dlq show` has all of it.
+const ERROR_CHARS_MAX: usize = 160;
+
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterwrite dlq tail --group email
+  afterwrite dlq tail --group email --from-beginning --class timeout --limit 10
+  afterwrite dlq tail --group email --output json | jq .error
+
+It waits for a broker that is away, and prints no values of rows.")]
 pub(super) struct TailArgs {
     /// The group whose dead letters to follow
     #[arg(long)]
@@ -30,6 +50,15 @@ pub(super) struct TailArgs {
     /// Begin with the oldest letter that is kept, not with the next one
     #[arg(long)]
     from_beginning: bool,
+    /// Only of this handler; * for records that could not be decoded
+    #[arg(long = "handler", value_name = "HANDLER")]
+    handlers: Vec<String>,
+    /// Only of this class
+    #[arg(long = "class", value_name = "CLASS", value_parser = CLASSES)]
+    classes: Vec<String>,
+    /// Only of this table
+    #[arg(long = "table", value_name = "SCHEMA.TABLE", value_parser = super::chosen::table)]
+    tables: Vec<String>,
     /// End after this many letters
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -46,41 +75,145 @@ struct Missing {
     known: String,
 }
 
+/// What comes from the topic and from Postgres.
+type Coming = Result<RawRecord, reader::Error>;
+
 pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let options = app::options::dead_letter_topics(config);
     let group = config.group_name(&args.group);
     let name = topic::name(&group);
-    let (letters, following) = mpsc::channel(AHEAD_MAX);
-    let from_beginning = args.from_beginning;
-    let topic = name.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let reader = Reader::new(&options, &topic)?;
-        reader.follow(from_beginning)?;
-        while !letters.is_closed() {
-            if let Some(stored) = reader.next(Duration::from_millis(200))?
-                && letters.blocking_send(stored).is_err()
-            {
-                break;
-            }
+    let (letters, coming) = mpsc::channel(AHEAD_MAX);
+    let reading = read_topic(config, name.clone(), args.from_beginning, letters.clone());
+    let looking = tokio::spawn(look(
+        config.clone(),
+        group.clone(),
+        args.from_beginning,
+        letters,
+        output,
+    ));
+    hint(output, &format!("following {name}; Ctrl-C ends"));
+    let mut printed = Printed::default();
+    let colours = output == Output::Table
+        && io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let followed = follow(coming, stop_signal(), args.limit, async |next| {
+        let record = next.map_err(|error| failure(error, args, config))?;
+        let letter = Letter::of(&group, &record);
+        if !letter.is_wanted(args) || !printed.is_new(letter.letter_id) {
+            return Ok(Some(0));
         }
-        Ok(())
-    });
-    if output == Output::Table {
-        // Whoever reads both outputs may have left (`2>&1 | head`): then nobody needs the hint.
-        drop(writeln!(io::stderr(), "following {name}; Ctrl-C ends"));
-    }
-    follow(following, stop_signal(), args.limit, async |stored| {
-        Ok(print_next_line(&line(&group, &stored, output)?)?.then_some(1))
+        let line = match output {
+            Output::Table => letter.in_words(colours),
+            Output::Json => serde_json::to_string(&letter).map_err(Failure::failed)?,
+        };
+        Ok(print_next_line(&line)?.then_some(1))
     })
-    .await?;
-    reading.await.map_err(Failure::failed)?.map_err(|error| match error {
+    .await;
+    looking.abort();
+    reading.await.map_err(Failure::failed)?;
+    followed
+}
+
+/// Whoever reads both outputs may have left (`2>&1 | head`): then nobody needs the hint.
+fn hint(output: Output, text: &str) {
+    if output == Output::Table {
+        drop(writeln!(io::stderr(), "{text}"));
+    }
+}
+
+fn read_topic(
+    config: &Config,
+    topic: String,
+    from_beginning: bool,
+    letters: mpsc::Sender<Coming>,
+) -> tokio::task::JoinHandle<()> {
+    let options = app::options::dead_letter_topics(config);
+    tokio::task::spawn_blocking(move || {
+        let read = || {
+            let reader = Reader::new(&options, &topic)?;
+            reader.follow(from_beginning)?;
+            while !letters.is_closed() {
+                if let Some(stored) = reader.next(Duration::from_millis(200))?
+                    && letters.blocking_send(Ok(stored.record)).is_err()
+                {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            // Whoever followed has left already when nobody takes it.
+            drop(letters.blocking_send(Err(error)));
+        }
+    })
+}
+
+/// Letters that only Postgres has. The topic is followed also where it cannot be asked.
+async fn look(config: Config, group: String, from_beginning: bool, letters: mpsc::Sender<Coming>, output: Output) {
+    let started = async {
+        let pool = database::connect(&config).await?;
+        let following = Following::start(&pool, &group, from_beginning).await;
+        Ok::<_, Failure>((pool, following.map_err(Failure::failed)?))
+    };
+    let (pool, mut following) = match started.await {
+        Ok(started) => started,
+        Err(failure) => {
+            let why = failure.chain();
+            return hint(
+                output,
+                &format!("letters that are too large for the topic are not shown: {why}"),
+            );
+        }
+    };
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match following.next(&pool).await {
+            Ok(records) => {
+                for record in records {
+                    if letters.send(Ok(record)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(error = %error, "following dead letters waits for postgres"),
+        }
+    }
+}
+
+fn failure(error: reader::Error, args: &TailArgs, config: &Config) -> Failure {
+    match error {
         reader::Error::Missing { topic } => Failure::failed(Missing {
             topic,
             group: args.group.clone(),
             known: known_groups(config),
         }),
-        error => unreadable(error),
-    })
+        error => unreadable(error.into()),
+    }
+}
+
+/// Which letters were printed.
+#[derive(Debug, Default)]
+struct Printed {
+    ids: HashSet<String>,
+    in_order: VecDeque<String>,
+}
+
+impl Printed {
+    /// Whether a letter is printed for the first time, as far as is remembered. One without an id always is.
+    fn is_new(&mut self, id: Option<&str>) -> bool {
+        let Some(id) = id else { return true };
+        if !self.ids.insert(id.to_owned()) {
+            return false;
+        }
+        self.in_order.push_back(id.to_owned());
+        if self.in_order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
 }
 
 fn known_groups(config: &Config) -> String {
@@ -115,8 +248,8 @@ struct Letter<'a> {
 }
 
 impl<'a> Letter<'a> {
-    fn of(group: &'a str, stored: &'a Stored) -> Self {
-        let headers = &stored.record.headers;
+    fn of(group: &'a str, record: &'a RawRecord) -> Self {
+        let headers = &record.headers;
         let ours = |name: &str| headers::text(headers, &format!("{}{name}", headers::PREFIX));
         let source = |name: &str| headers::text(headers, &format!("{}{name}", headers::CONNECT_PREFIX));
         Self {
@@ -138,20 +271,32 @@ impl<'a> Letter<'a> {
         }
     }
 
-    fn in_words(&self) -> String {
+    fn is_wanted(&self, args: &TailArgs) -> bool {
+        let fits = |wanted: &[String], found: Option<&str>| {
+            wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|wanted| wanted == found))
+        };
+        fits(&args.handlers, self.handler) && fits(&args.classes, self.class) && fits(&args.tables, self.table)
+    }
+
+    /// One line.
+    fn in_words(&self, colours: bool) -> String {
+        let look = |code: &str, text: String| match colours {
+            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            false => text,
+        };
         let or_dash = |text: Option<&'a str>| text.unwrap_or("-");
-        let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let at = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S").to_string();
+        let attempts = self
+            .attempts
+            .map_or_else(|| "-".to_owned(), |attempts| format!("{attempts}x"));
         format!(
-            "{}  {:<12}  {:<9}  {}  {:<24}  {}[{}] offset {}  {}",
-            self.failed_at.map_or_else(|| "-".to_owned(), |at| at.to_rfc3339()),
-            or_dash(self.class),
-            or_dash(self.handler),
-            short_id(or_dash(self.letter_id)),
+            "{}  {}  {}  {:<24}  {}  {attempts:>3}  {}",
+            look("2", self.failed_at.map_or_else(|| "-".to_owned(), at)),
+            look("1", short_id(or_dash(self.letter_id)).to_owned()),
+            look("36", format!("{:<9}", or_dash(self.handler))),
             or_dash(self.table),
-            or_dash(self.topic),
-            number(self.partition.map(i64::from)),
-            number(self.offset),
-            or_dash(self.error)
+            look("31", format!("{:<11}", or_dash(self.class))),
+            shortened(or_dash(self.error), ERROR_CHARS_MAX)
         )
     }
 }
@@ -160,87 +305,107 @@ fn parsed<T: FromStr>(text: Option<&str>) -> Option<T> {
     text?.parse().ok()
 }
 
-/// One letter in one line.
-fn line(group: &str, stored: &Stored, output: Output) -> Result<String, Failure> {
-    let letter = Letter::of(group, stored);
-    match output {
-        Output::Table => Ok(letter.in_words()),
-        Output::Json => serde_json::to_string(&letter).map_err(Failure::failed),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use clap::Parser;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dead_letter::state::{LetterRow, Place};
-    use crate::event::delivery::RawRecord;
+    use crate::dead_letter::state::LetterRow;
 
-    fn stored(headers: &[(&str, &str)]) -> Stored {
+    fn record(headers: &[(&str, &str)]) -> RawRecord {
         let header = |(name, value): &(&str, &str)| ((*name).to_owned(), Some(Bytes::from((*value).to_owned())));
-        Stored {
-            place: Place {
-                topic: "g.dlq".to_owned(),
-                partition: 0,
-                offset: 0,
-            },
-            record: RawRecord {
-                key: None,
-                value: None,
-                headers: headers.iter().map(header).collect(),
-                timestamp_ms: None,
-            },
+        RawRecord {
+            headers: headers.iter().map(header).collect(),
+            ..RawRecord::default()
         }
     }
 
     #[test]
     fn json_has_the_shape_of_the_list() {
-        let at: DateTime<Utc> = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        let listed = LetterRow {
-            letter_id: "3f2a".to_owned(),
-            group_name: "g".to_owned(),
-            handler: "email".to_owned(),
-            event_id: None,
-            table_name: None,
-            class: "undecodable".to_owned(),
-            error: "no schema".to_owned(),
-            attempts: 1,
-            first_failed_at: at,
-            failed_at: at,
-            replays: 2,
-            source_topic: "t".to_owned(),
-            source_partition: 3,
-            source_offset: 4,
-            dlq_topic: String::new(),
-            dlq_partition: 0,
-            dlq_offset: 0,
-            state: "open".to_owned(),
-        };
-        let mut expected = serde_json::to_value(&listed).unwrap();
+        let at = "2026-01-02T03:04:05.678Z";
+        let mut expected = json!({
+            "letter_id": "3f2a", "group": "g", "handler": "email", "event_id": null, "table": null,
+            "class": "undecodable", "error": "no schema", "attempts": 1, "first_failed_at": at, "failed_at": at,
+            "replays": 2, "topic": "t", "partition": 3, "offset": 4, "state": "open"});
+        let listed: LetterRow = serde_json::from_value(expected.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&listed).unwrap(), expected);
         expected["state"] = Value::Null;
-        let written = stored(&[
+        let written = record(&[
             ("afterwrite.letter_id", "3f2a"),
             ("afterwrite.handler", "email"),
             ("afterwrite.class", "undecodable"),
             ("afterwrite.error", "no schema"),
             ("afterwrite.attempts", "1"),
-            ("afterwrite.first_failed_at", &at.to_rfc3339()),
-            ("afterwrite.failed_at", &at.to_rfc3339()),
+            ("afterwrite.first_failed_at", at),
+            ("afterwrite.failed_at", at),
             ("afterwrite.replays", "2"),
             ("__connect.errors.topic", "t"),
             ("__connect.errors.partition", "3"),
             ("__connect.errors.offset", "4"),
         ]);
-        let printed: Value = serde_json::from_str(&line("g", &written, Output::Json).unwrap()).unwrap();
-        assert_eq!(printed, expected);
-        let bare: Value = serde_json::from_str(&line("g", &stored(&[]), Output::Json).unwrap()).unwrap();
+        assert_eq!(serde_json::to_value(Letter::of("g", &written)).unwrap(), expected);
+        let bare = serde_json::to_value(Letter::of("g", &record(&[]))).unwrap();
         assert_eq!((&bare["error"], &bare["offset"]), (&json!(null), &json!(null)));
+    }
+
+    #[test]
+    fn a_letter_is_one_line_in_colours_on_a_terminal_only() {
+        let long = "first\nsecond ".repeat(50);
+        let written = record(&[("afterwrite.class", "panic"), ("afterwrite.error", &long)]);
+        let letter = Letter::of("g", &written);
+        let plain = letter.in_words(false);
         assert!(
-            line("g", &stored(&[]), Output::Table)
-                .unwrap()
-                .contains("-[-] offset -")
+            !plain.contains(['\n', '\u{1b}']) && plain.contains("first second"),
+            "{plain}"
         );
+        assert!(plain.chars().count() < 300, "{plain}");
+        assert!(letter.in_words(true).contains("\u{1b}[31mpanic"));
+    }
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TailArgs,
+    }
+
+    #[test]
+    fn filters_narrow_what_is_shown() {
+        let written = record(&[
+            ("afterwrite.handler", "email"),
+            ("afterwrite.class", "panic"),
+            ("afterwrite.table", "public.users"),
+        ]);
+        let letter = Letter::of("g", &written);
+        for (words, expected) in [
+            (&[][..], true),
+            (
+                &["--handler", "email", "--class", "panic", "--table", "public.users"],
+                true,
+            ),
+            (&["--class", "timeout", "--class", "panic"], true),
+            (&["--class", "timeout"], false),
+            (&["--handler", "reward"], false),
+            (&["--table", "public.rewards"], false),
+        ] {
+            let line = Line::try_parse_from([&["x", "--group", "g"], words].concat()).unwrap();
+            assert_eq!(letter.is_wanted(&line.args), expected, "{words:?}");
+        }
+        let undecodable = record(&[("afterwrite.handler", "*")]);
+        let line = Line::try_parse_from(["x", "--group", "g", "--table", "public.users"]).unwrap();
+        assert!(!Letter::of("g", &undecodable).is_wanted(&line.args));
+    }
+
+    #[test]
+    fn a_copy_of_a_letter_is_not_printed_again_as_long_as_it_is_remembered() {
+        let mut printed = Printed::default();
+        assert!(printed.is_new(Some("a")) && !printed.is_new(Some("a")));
+        assert!(printed.is_new(None) && printed.is_new(None));
+        for number in 0..REMEMBERED_MAX {
+            assert!(printed.is_new(Some(&number.to_string())));
+        }
+        assert_eq!(printed.ids.len(), REMEMBERED_MAX);
+        assert!(printed.is_new(Some("a")), "it was forgotten, and memory is bounded");
     }
 }

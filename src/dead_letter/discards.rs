@@ -1,0 +1,70 @@
+//! Discarding letters: somebody decided that they are never to be run again, and said why.
+
+use sqlx::postgres::PgPool;
+
+use crate::dead_letter::filter::{CONDITION, Filter};
+
+/// Which letters are discarded.
+#[derive(Debug, Clone)]
+pub enum Chosen {
+    /// These, and all of them or none.
+    Ids(Vec<String>),
+    /// Those that a filter chooses now and that are open.
+    Filter(Filter),
+}
+
+/// What was discarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discarded {
+    /// These letters.
+    All(Vec<String>),
+    /// Nothing, because these of the given ones are not open: id and state.
+    NotOpen(Vec<(String, String)>),
+}
+
+/// Discards letters: they and their ledger rows become `discarded`, in one transaction, so a redelivery stays settled. A
+/// letter that changes its state meanwhile is waited for and then looked at again.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn discard(pool: &PgPool, chosen: &Chosen, by: &str, reason: &str) -> Result<Discarded, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let locked: Vec<(String, String)> = match chosen {
+        Chosen::Ids(ids) => {
+            let sql = "SELECT letter_id, state FROM afterwrite.letters WHERE letter_id = ANY($1) ORDER BY letter_id FOR UPDATE";
+            sqlx::query_as(sql).bind(ids).fetch_all(&mut *transaction).await?
+        }
+        Chosen::Filter(filter) => {
+            let sql = format!(
+                "SELECT letter_id, state FROM afterwrite.letters WHERE {CONDITION} ORDER BY letter_id FOR UPDATE"
+            );
+            let open = Filter {
+                states: vec!["open".to_owned()],
+                ..filter.clone()
+            };
+            let query = open.bind(sqlx::query_as(sqlx::AssertSqlSafe(sql)));
+            query.fetch_all(&mut *transaction).await?
+        }
+    };
+    let (open, others): (Vec<_>, Vec<_>) = locked.into_iter().partition(|(_, state)| state == "open");
+    if !others.is_empty() {
+        return Ok(Discarded::NotOpen(others));
+    }
+    let ids: Vec<String> = open.into_iter().map(|(id, _)| id).collect();
+    sqlx::query(
+        "WITH discarded AS (
+             UPDATE afterwrite.letters SET state = 'discarded', state_by = $2, state_at = now(), state_reason = $3
+             WHERE letter_id = ANY($1) RETURNING commit_day, handler, event_id)
+         UPDATE afterwrite.ledger AS ledger SET state = 'discarded', settled_at = now() FROM discarded
+         WHERE ledger.commit_day = discarded.commit_day AND ledger.handler = coalesce(
+             (SELECT ledger_name FROM afterwrite.handlers WHERE name = discarded.handler), discarded.handler)
+           AND ledger.event_id = discarded.event_id AND ledger.state = 'buried'",
+    )
+    .bind(&ids)
+    .bind(by)
+    .bind(reason)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(Discarded::All(ids))
+}
