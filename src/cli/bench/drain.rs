@@ -351,7 +351,8 @@ fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &
         topics: args.topics.clone(),
         start: kafka::Start::Earliest,
         properties: cluster.properties.clone(),
-        revoke_budget: Duration::from_millis(config.engine.revoke_grace_ms) + Duration::from_secs(2),
+        membership: app::options::membership(&config.kafka),
+        budgets: app::options::budgets(&config.engine),
     }
 }
 

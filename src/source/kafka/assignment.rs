@@ -6,28 +6,24 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clients::kafka::QUESTION_TIMEOUT;
-use crate::event::delivery::SourcePartition;
+use crate::event::delivery::{Position, SourcePartition};
 use crate::ledger::claims::{Claim, Claims};
 use crate::source::kafka::Start;
 use crate::source::kafka::client::Client;
+use crate::source::kafka::commits::{commit_within, committed};
 
 /// Pause between tries to reach Postgres or the broker while partitions wait for their claims.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often a warning says what is waited for.
 const TRIES_PER_WARNING: u32 = 10;
-
-/// How long claiming may take in all before it is given up and the assignment given back. It holds up the poll thread,
-/// and librdkafka gives the whole assignment away when that is silent for `max.poll.interval.ms` (5 min).
-const CLAIM_MAX: Duration = Duration::from_secs(60);
 
 /// Until when claiming may go on.
 #[derive(Debug, Clone, Copy)]
@@ -53,19 +49,21 @@ pub(super) struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    /// Asks for at most [`CLAIM_MAX`] from now on, and no longer than until the process stops.
+    /// Asks for at most `budget` from now on, and no longer than until the process stops. It holds up the poll thread, and
+    /// librdkafka gives the whole assignment away when that is silent for `max.poll.interval.ms`.
     pub(super) fn new(
         client: &'a Client,
         claims: &'a Claims,
         runtime: &'a Handle,
         stop: &'a watch::Receiver<bool>,
+        budget: Duration,
     ) -> Self {
         Self {
             client,
             claims,
             runtime,
             stop,
-            deadline: Deadline::after(CLAIM_MAX),
+            deadline: Deadline::after(budget),
         }
     }
 
@@ -127,7 +125,7 @@ impl<'a> Asking<'a> {
         self.postgres("the first offset", started).is_some()
     }
 
-    fn broker<T>(&self, what: &str, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> Option<T> {
+    fn broker<T, E: std::fmt::Display>(&self, what: &str, mut ask: impl FnMut(Duration) -> Result<T, E>) -> Option<T> {
         self.insist(what, || ask(self.deadline.left().min(QUESTION_TIMEOUT)))
     }
 
@@ -150,29 +148,16 @@ impl<'a> Asking<'a> {
     }
 }
 
-fn committed(client: &Client, partitions: &[SourcePartition], within: Duration) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(&partition.topic, partition.partition);
-    }
-    let answer = client.committed_offsets(list, within)?;
-    // A question that failed for one partition must not pass for "nothing was committed" there.
-    for element in answer.elements() {
-        element.error()?;
-    }
-    Ok(answer)
-}
-
 /// Finds and commits the offset at which the group starts on a partition.
-fn first_offset(client: &Client, partition: &SourcePartition, start: Start, within: Duration) -> KafkaResult<i64> {
-    let (low, high) = client.fetch_watermarks(&partition.topic, partition.partition, within)?;
+fn first_offset(client: &Client, partition: &SourcePartition, start: Start, within: Duration) -> Result<i64, String> {
+    let (low, high) = client
+        .fetch_watermarks(&partition.topic, partition.partition, within)
+        .map_err(|error| error.to_string())?;
     let first = match start {
         Start::Earliest => low,
         Start::Latest => high,
     };
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(first))?;
-    client.commit(&list, CommitMode::Sync)?;
+    commit_within(client, &[(partition.clone(), Position(first))], within)?;
     tracing::info!(%partition, offset = first, "first start: explicit offset committed");
     Ok(first)
 }

@@ -14,6 +14,8 @@ mod assignment;
 
 mod client;
 
+mod commits;
+
 mod decoding;
 
 pub mod follow;
@@ -21,6 +23,8 @@ pub mod follow;
 mod pauses;
 
 mod poll;
+
+pub mod protocol;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -31,6 +35,7 @@ use crate::decode::registry::Registry;
 use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent};
 use crate::ledger::claims::Claims;
+use crate::source::kafka::protocol::Membership;
 
 /// Records between the poll thread and the decoding task.
 const UNDECODED_MAX: usize = 1_024;
@@ -54,8 +59,31 @@ pub struct Options {
     pub start: Start,
     /// Further librdkafka properties, such as those of TLS and SASL.
     pub properties: Vec<(String, String)>,
+    /// How the process takes part in the group.
+    pub membership: Membership,
+    /// How long a rebalance may keep the poll thread from polling.
+    pub budgets: Budgets,
+}
+
+/// How long a rebalance may keep the poll thread from polling. All three together must be shorter than
+/// `max.poll.interval.ms`, after which the group takes the member for dead.
+#[derive(Debug, Clone, Copy)]
+pub struct Budgets {
     /// How long a revocation waits for the engine.
-    pub revoke_budget: Duration,
+    pub revoke: Duration,
+    /// How long the positions of a revocation, or of a stop, may take to be committed.
+    pub commit: Duration,
+    /// How long assigned partitions may wait for their claims.
+    pub claim: Duration,
+}
+
+impl Budgets {
+    /// For clients that join no group.
+    pub const NONE: Self = Self {
+        revoke: Duration::ZERO,
+        commit: Duration::ZERO,
+        claim: Duration::ZERO,
+    };
 }
 
 /// Where a group that never ran starts.

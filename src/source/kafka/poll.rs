@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
@@ -33,6 +33,10 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// How often commits that failed are repeated.
 const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// How much longer than a session commits may stay without an acknowledgement. Where sessions are the member's affair,
+/// librdkafka notices their end first, and says it better.
+const UNACKNOWLEDGED_SLACK: Duration = Duration::from_secs(5);
 
 /// How often an error that lasts is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -72,6 +76,10 @@ pub(super) struct Poller {
 enum End {
     Leave(Vec<Settled>),
     Failed(String),
+    /// Another process has taken our name over, and our partitions with it.
+    Fenced,
+    /// Another process has our name still.
+    Unreleased,
 }
 
 impl Poller {
@@ -117,18 +125,37 @@ impl Poller {
     pub(super) fn run(mut self) {
         let mut pause = REBUILD_PAUSES.0;
         loop {
-            let end = match self.first_client.take().map_or_else(|| self.client(), Ok) {
-                Ok(client) => self.poll_until_end(&client),
-                Err(error) => End::Failed(error.to_string()),
+            let (end, ran_well) = match self.first_client.take().map_or_else(|| self.client(), Ok) {
+                Ok(client) => {
+                    let end = self.poll_until_end(&client);
+                    (end, client.context().commits().was_acknowledged())
+                }
+                Err(error) => (End::Failed(error.to_string()), false),
             };
+            if ran_well {
+                pause = REBUILD_PAUSES.0;
+            }
+            let group = &self.options.group;
             match end {
                 End::Leave(_) => return,
                 End::Failed(error) => {
-                    tracing::error!(
-                        group = self.options.group,
-                        error,
-                        "kafka client failed for good; building a new one"
+                    tracing::error!(group, error, "kafka client failed for good; building a new one");
+                }
+                End::Unreleased => {
+                    tracing::warn!(
+                        group,
+                        "another member of the group has this kafka.instance_id; waiting until it has left or its session is \
+                         over"
                     );
+                    pause = REBUILD_PAUSES.0;
+                }
+                End::Fenced => {
+                    tracing::error!(
+                        group,
+                        "another process has joined the group with this kafka.instance_id and taken the partitions over: give \
+                         each process one of its own"
+                    );
+                    return;
                 }
             }
             if self.told_to_leave_within(pause) {
@@ -146,10 +173,10 @@ impl Poller {
         };
         match &end {
             End::Leave(settled) => {
-                client::commit(client, &self.still_owned(client, settled), CommitMode::Sync);
+                client.context().commit_last(client, &self.still_owned(client, settled));
                 tracing::info!(group = self.options.group, "leaving the consumer group");
             }
-            End::Failed(_) => client.context().lose_all(),
+            End::Failed(_) | End::Fenced | End::Unreleased => client.context().lose_all(),
         }
         end
     }
@@ -164,7 +191,9 @@ impl Poller {
                 return End::Failed("partitions were assigned that could not be claimed in postgres".to_owned());
             }
             self.pauses.release(client);
-            self.recommit(client);
+            if let Some(end) = self.tend_commits(client) {
+                return end;
+            }
             // What is there is taken without waiting; before the thread waits, what it holds is passed on.
             let patience = if client.context().is_holding() {
                 Duration::ZERO
@@ -178,10 +207,10 @@ impl Poller {
                         return end;
                     }
                 }
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    return End::Failed(KafkaError::MessageConsumptionFatal(code).to_string());
-                }
-                Some(Err(error)) => self.complained(client, &error),
+                Some(Err(error)) => match client.client().fatal_error() {
+                    Some((code, reason)) => return fatal(code, reason),
+                    None => self.complained(client, &error),
+                },
             }
         }
     }
@@ -214,16 +243,29 @@ impl Poller {
             .collect()
     }
 
-    fn recommit(&mut self, client: &Client) {
+    /// Repeats commits that failed. A client none of whose commits reach the broker for a whole session is given up: its
+    /// partitions may have been somebody else's for long, and some defects of the client library heal in no other way.
+    fn tend_commits(&mut self, client: &Client) -> Option<End> {
         let now = Instant::now();
         if now < self.recommit_at {
-            return;
+            return None;
         }
         self.recommit_at = now + RECOMMIT_EVERY;
-        let failed = client.context().failed_commits();
+        let (failed, since) = {
+            let commits = client.context().commits();
+            (commits.to_repeat(), commits.waiting_since())
+        };
+        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if waited > self.options.membership.protocol.session() + UNACKNOWLEDGED_SLACK {
+            let seconds = waited.as_secs();
+            return Some(End::Failed(format!(
+                "no commit reached the group's coordinator for {seconds} s"
+            )));
+        }
         if !failed.is_empty() {
             client.context().commit(client, &failed);
         }
+        None
     }
 
     /// Passes a record on, or holds it back when its partition is to pause.
@@ -303,6 +345,15 @@ impl Poller {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return false,
             }
         }
+    }
+}
+
+/// What follows from an error after which the client does nothing more.
+fn fatal(code: RDKafkaErrorCode, reason: String) -> End {
+    match code {
+        RDKafkaErrorCode::FencedInstanceId => End::Fenced,
+        RDKafkaErrorCode::UnreleasedInstanceId => End::Unreleased,
+        _ => End::Failed(reason),
     }
 }
 
