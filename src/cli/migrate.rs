@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "coordination",
@@ -33,6 +33,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "effect_failures",
         include_str!("../../infra/postgres/migrations/0003_effect_failures.sql"),
+    ),
+    (
+        6,
+        "groups",
+        include_str!("../../infra/postgres/migrations/0006_groups.sql"),
     ),
 ];
 

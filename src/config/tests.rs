@@ -1,5 +1,6 @@
 //! What is accepted, what is refused, and that the example file tells the whole truth.
 
+#[cfg(test)]
 mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,6 +11,8 @@ pub mod days;
 
 pub mod claims;
 
+pub mod beginnings;
+
 pub mod registry;
 
 use std::sync::Arc;

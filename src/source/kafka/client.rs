@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -15,8 +15,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
 use crate::source::kafka::commits::{self, Commits};
+use crate::source::kafka::retention::Frontiers;
 use crate::source::kafka::{Options, assignment};
 
 /// Records that are passed on together.
@@ -50,6 +52,10 @@ pub(super) enum Polled {
 pub(super) struct Callbacks {
     pub(super) options: Options,
     claims: Claims,
+    /// Where the group began; known before it subscribes.
+    beginning: OnceLock<Beginning>,
+    /// Where each owned partition stands, for whoever watches over it.
+    frontiers: Arc<watch::Sender<Frontiers>>,
     runtime: Handle,
     stop: watch::Receiver<bool>,
     /// Partitions were assigned that could not be claimed.
@@ -69,11 +75,14 @@ impl Callbacks {
         claims: Claims,
         runtime: Handle,
         records: Sender<Vec<Polled>>,
+        frontiers: Arc<watch::Sender<Frontiers>>,
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
             options,
             claims,
+            beginning: OnceLock::new(),
+            frontiers,
             runtime,
             stop,
             unclaimed: AtomicBool::new(false),
@@ -98,19 +107,23 @@ impl Callbacks {
         self.unclaimed.load(Ordering::Relaxed)
     }
 
-    /// Partitions owned now.
-    pub(super) fn owned(&self) -> Vec<SourcePartition> {
-        self.epochs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .cloned()
-            .collect()
+    /// Tells where the group began. Before that nothing may be subscribed.
+    pub(super) fn begin(&self, beginning: Beginning) {
+        if self.beginning.set(beginning).is_err() {
+            tracing::debug!(group = self.options.group, "the beginning was told already");
+        }
+    }
+
+    /// Partitions owned now, with the epochs of their claims.
+    pub(super) fn owned(&self) -> HashMap<SourcePartition, u64> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Commits positions of owned partitions; a failure comes back through the callback.
     pub(super) fn commit(&self, client: &Client, positions: &[(SourcePartition, Position)]) {
         self.commits().sent(positions, Instant::now());
+        self.frontiers
+            .send_modify(|frontiers| frontiers.extend(positions.iter().cloned()));
         if let Err(error) = commits::send(client, positions) {
             tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
             for (partition, _) in positions {
@@ -167,7 +180,8 @@ impl Callbacks {
 
     /// All partitions are gone without a chance to commit.
     pub(super) fn lose_all(&self) {
-        let partitions = self.owned();
+        let partitions: Vec<SourcePartition> = self.owned().into_keys().collect();
+        self.frontiers.send_modify(Frontiers::clear);
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.commits().forget_all();
         if !partitions.is_empty() {
@@ -182,10 +196,22 @@ impl Callbacks {
         }
         let budget = self.options.budgets.claim;
         let asking = assignment::Asking::new(client, &self.claims, &self.runtime, &self.stop, budget);
-        let claimed = asking.claim(&names, self.options.start);
+        let beginning = self
+            .beginning
+            .get()
+            .expect("the beginning is told before anything is subscribed");
+        let claimed = asking.claim(&names, beginning);
         if claimed.len() < names.len() {
             self.unclaimed.store(true, Ordering::Relaxed);
         }
+        let standing = claimed
+            .iter()
+            .filter_map(|claimed| Some((claimed.partition.clone(), claimed.position?)));
+        self.frontiers.send_modify(|frontiers| frontiers.extend(standing));
+        let claimed: Vec<(SourcePartition, u64)> = claimed
+            .into_iter()
+            .map(|claimed| (claimed.partition, claimed.epoch))
+            .collect();
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         epochs.extend(claimed.iter().cloned());
         drop(epochs);
@@ -198,6 +224,8 @@ impl Callbacks {
         let partitions: Vec<SourcePartition> = gone.into_iter().filter(|name| epochs.remove(name).is_some()).collect();
         drop(epochs);
         self.commits().forget(&partitions);
+        self.frontiers
+            .send_modify(|frontiers| frontiers.retain(|partition, _| !partitions.contains(partition)));
         if partitions.is_empty() {
             return;
         }

@@ -12,6 +12,8 @@
 
 mod assignment;
 
+mod beginning;
+
 mod client;
 
 mod commits;
@@ -20,11 +22,15 @@ mod decoding;
 
 pub mod follow;
 
+mod gaps;
+
 mod pauses;
 
 mod poll;
 
 pub mod protocol;
+
+mod retention;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -34,6 +40,7 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::source::kafka::protocol::Membership;
 
@@ -86,6 +93,15 @@ impl Budgets {
     };
 }
 
+/// What the source keeps about its group, where it outlives the process.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Who owns which partition.
+    pub claims: Claims,
+    /// Where the group began.
+    pub beginnings: Beginnings,
+}
+
 /// Where a group that never ran starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -123,6 +139,7 @@ pub enum Error {
 pub struct Running {
     thread: std::thread::JoinHandle<()>,
     decoding: tokio::task::JoinHandle<()>,
+    retention: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -136,6 +153,8 @@ impl Running {
         if self.decoding.await.is_err() {
             tracing::error!("the decoding task panicked");
         }
+        // It may be in the middle of a question to a broker that is away, and nobody waits for the answer any more.
+        self.retention.abort();
     }
 }
 
@@ -146,7 +165,7 @@ impl Running {
 /// When the properties are refused or no thread can be had. An unreachable broker is no error: the source waits for it.
 pub fn start(
     options: Options,
-    claims: Claims,
+    kept: Kept,
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
     commands: mpsc::Receiver<SourceCommand>,
@@ -156,12 +175,15 @@ pub fn start(
     let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX / client::BATCH_MAX);
     let group = options.group.clone();
     let wanted = options.wanted.clone();
+    let (frontiers, watched) = tokio::sync::watch::channel(retention::Frontiers::new());
+    let retention = retention::Watch::new(&options, watched);
     let (pauses, paused_by_decoding) = mpsc::channel();
     let poller = poll::Poller::new(
         options,
-        claims,
+        kept,
         records,
         poll::Orders::new(commands, paused_by_decoding),
+        frontiers,
         stop,
     )
     .map_err(|source| Error::MadeClient {
@@ -174,5 +196,9 @@ pub fn start(
         .name(format!("poll {group}"))
         .spawn(move || poller.run())
         .map_err(|source| Error::StartedThread { group, source })?;
-    Ok(Running { thread, decoding })
+    Ok(Running {
+        thread,
+        decoding,
+        retention: tokio::spawn(retention.run()),
+    })
 }

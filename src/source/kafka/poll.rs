@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 use crate::clients::kafka::hide_value;
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
-use crate::ledger::claims::Claims;
 use crate::source::kafka::client::{self, Callbacks, Client, Polled};
+use crate::source::kafka::gaps::Gaps;
 use crate::source::kafka::pauses::{Pauser, Pauses};
-use crate::source::kafka::{Options, assignment};
+use crate::source::kafka::retention::Frontiers;
+use crate::source::kafka::{Kept, Options, beginning};
 
 /// Longest time the thread waits for the pause of a partition to end before it pauses it in the client.
 const HOLD_MAX: Duration = Duration::from_secs(1);
@@ -37,6 +38,10 @@ const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How much longer than a session commits may stay without an acknowledgement. Where sessions are the member's affair,
 /// librdkafka notices their end first, and says it better.
 const UNACKNOWLEDGED_SLACK: Duration = Duration::from_secs(5);
+
+/// Pause between questions for a group's beginning, and how many of them go by before it is said what is waited for.
+const BEGIN_PAUSE: Duration = Duration::from_millis(500);
+const TRIES_PER_WARNING: u32 = 10;
 
 /// How often an error that lasts is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -59,7 +64,7 @@ impl Orders {
 /// The poll thread's state.
 pub(super) struct Poller {
     options: Options,
-    claims: Claims,
+    kept: Kept,
     stop: watch::Receiver<bool>,
     records: Sender<Vec<Polled>>,
     runtime: Handle,
@@ -67,6 +72,8 @@ pub(super) struct Poller {
     pauses: Pauses,
     topics: HashMap<String, Arc<str>>,
     recommit_at: Instant,
+    gaps: Gaps,
+    frontiers: Arc<watch::Sender<Frontiers>>,
     first_client: Option<Client>,
     /// What was complained of last, and until when it is not said again.
     complaint: Option<(String, Instant)>,
@@ -86,14 +93,15 @@ impl Poller {
     /// Makes the first client, which checks the properties.
     pub(super) fn new(
         options: Options,
-        claims: Claims,
+        kept: Kept,
         records: Sender<Vec<Polled>>,
         orders: Orders,
+        frontiers: watch::Sender<Frontiers>,
         stop: watch::Receiver<bool>,
     ) -> KafkaResult<Self> {
         let mut poller = Self {
             options,
-            claims,
+            kept,
             stop,
             records,
             runtime: Handle::current(),
@@ -101,6 +109,8 @@ impl Poller {
             pauses: Pauses::default(),
             topics: HashMap::new(),
             recommit_at: Instant::now(),
+            gaps: Gaps::default(),
+            frontiers: Arc::new(frontiers),
             first_client: None,
             complaint: None,
         };
@@ -111,9 +121,10 @@ impl Poller {
     fn client(&self) -> KafkaResult<Client> {
         let callbacks = Callbacks::new(
             self.options.clone(),
-            self.claims.clone(),
+            self.kept.claims.clone(),
             self.runtime.clone(),
             self.records.clone(),
+            Arc::clone(&self.frontiers),
             self.stop.clone(),
         );
         client::config(&self.options)
@@ -166,6 +177,9 @@ impl Poller {
     }
 
     fn poll_until_end(&mut self, client: &Client) -> End {
+        if !self.begin(client) {
+            return End::Leave(Vec::new());
+        }
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         let end = match client.subscribe(&topics) {
             Ok(()) => self.poll(client),
@@ -181,6 +195,31 @@ impl Poller {
         end
     }
 
+    /// Finds out where the group begins, for as long as it takes; `false` when the process was stopped before.
+    fn begin(&mut self, client: &Client) -> bool {
+        let mut tried = 0_u32;
+        loop {
+            match beginning::ask(&self.options, &self.kept, client, &self.runtime) {
+                Ok(beginning) => {
+                    client.context().begin(beginning);
+                    return true;
+                }
+                Err(error) if tried.is_multiple_of(TRIES_PER_WARNING) => {
+                    tracing::warn!(
+                        group = self.options.group,
+                        error,
+                        "waiting for the group's beginning before the first fetch"
+                    );
+                }
+                Err(_) => {}
+            }
+            tried += 1;
+            if self.told_to_leave_within(BEGIN_PAUSE) {
+                return false;
+            }
+        }
+    }
+
     fn poll(&mut self, client: &Client) -> End {
         loop {
             if let Some(end) = self.obey(client) {
@@ -194,6 +233,7 @@ impl Poller {
             if let Some(end) = self.tend_commits(client) {
                 return end;
             }
+            self.gaps.name(client, || client.context().owned());
             // What is there is taken without waiting; before the thread waits, what it holds is passed on.
             let patience = if client.context().is_holding() {
                 Duration::ZERO
@@ -209,7 +249,7 @@ impl Poller {
                 }
                 Some(Err(error)) => match client.client().fatal_error() {
                     Some((code, reason)) => return fatal(code, reason),
-                    None => self.complained(client, &error),
+                    None => self.complained(&error),
                 },
             }
         }
@@ -311,11 +351,11 @@ impl Poller {
         topic
     }
 
-    fn complained(&mut self, client: &Client, error: &KafkaError) {
+    fn complained(&mut self, error: &KafkaError) {
         let group = &self.options.group;
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                assignment::name_gaps(client, &client.context().owned());
+                self.gaps.suspect();
             }
             // A table that nobody has written to yet has no topic; it is picked up when it appears.
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
