@@ -27,6 +27,7 @@ use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::handler::{Handler, Resources};
+use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::retention::{self, Held, Retention};
@@ -154,7 +155,7 @@ struct Group {
     source: kafka::Options,
     topic: topic::Options,
     setup: Setup,
-    claims: Claims,
+    kept: kafka::Kept,
     coordination: PgPool,
     wakeups: Wakeups,
     decoder: Arc<Decoder>,
@@ -196,7 +197,10 @@ impl Group {
         };
         Ok(Self {
             source: options::source_options(config, &group, &spec, &settings),
-            claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.owner),
+            kept: kafka::Kept {
+                claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.owner),
+                beginnings: Beginnings::new(shared.coordination.clone(), group.as_str()),
+            },
             name: group.into(),
             topic,
             setup,
@@ -229,7 +233,7 @@ impl Group {
         };
         let source = kafka::start(
             self.source,
-            self.claims,
+            self.kept,
             self.decoder,
             self.registry,
             orders,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::engine::Engine as EngineSettings;
+use crate::config::kafka::{Assignor, CLAIM_WAIT_MS, COMMIT_WAIT_MS, GroupProtocol, Kafka, REVOKE_MARGIN_MS};
 use crate::config::value::Secret;
 use crate::dead_letter::sink::Writing;
 use crate::dead_letter::topic;
@@ -15,6 +16,8 @@ use crate::engine::retry::Policy;
 use crate::engine::suspend::SuspendPolicy;
 use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
+use crate::source::kafka::Budgets;
+use crate::source::kafka::protocol::{EagerAssignor, Membership, Protocol, RemoteAssignor, Session};
 
 /// How letters are written.
 pub fn writing(config: &Config) -> Writing {
@@ -42,16 +45,18 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
     // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
     // and another all those with work.
     let topic = |route: &Route| format!("{name}.{}.{}", route.schema, route.table);
-    let mut topics: Vec<String> = spec.routes.iter().map(topic).collect();
+    let mut topics: Vec<String> = match config.topics_of(group) {
+        [] => spec.routes.iter().map(topic).collect(),
+        chosen => chosen.to_vec(),
+    };
     topics.sort_unstable();
     topics.dedup();
+    let refresh = (
+        "topic.metadata.refresh.interval.ms".to_owned(),
+        config.kafka.metadata_refresh_ms.to_string(),
+    );
     let mut all = properties(config);
-    let ours = [
-        ("session.timeout.ms", config.kafka.session_timeout_ms),
-        ("heartbeat.interval.ms", config.kafka.heartbeat_interval_ms),
-        ("topic.metadata.refresh.interval.ms", config.kafka.metadata_refresh_ms),
-    ];
-    all.splice(0..0, ours.map(|(name, value)| (name.to_owned(), value.to_string())));
+    all.insert(0, refresh);
     kafka::Options {
         brokers: config.kafka.brokers.clone(),
         group: group.to_owned(),
@@ -62,7 +67,44 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
             crate::config::kafka::Start::Latest => kafka::Start::Latest,
         },
         properties: all,
-        revoke_budget: Duration::from_millis(settings.revoke_grace_ms) + Duration::from_secs(2),
+        membership: membership(&config.kafka),
+        budgets: budgets(settings),
+    }
+}
+
+/// How the process takes part in its groups. What the protocol does not have was refused with the configuration.
+pub fn membership(kafka: &Kafka) -> Membership {
+    let session = Session {
+        timeout: kafka.session_timeout(),
+        heartbeat: kafka.heartbeat_interval(),
+    };
+    let protocol = match kafka.group_protocol {
+        GroupProtocol::CooperativeSticky => Protocol::CooperativeSticky(session),
+        GroupProtocol::Eager => Protocol::Eager(
+            session,
+            match kafka.assignor {
+                Some(Assignor::RoundRobin) => EagerAssignor::RoundRobin,
+                _ => EagerAssignor::Range,
+            },
+        ),
+        GroupProtocol::Consumer => Protocol::Consumer(match kafka.assignor {
+            Some(Assignor::Uniform) => RemoteAssignor::Uniform,
+            Some(Assignor::Range) => RemoteAssignor::Range,
+            _ => RemoteAssignor::BrokersChoice,
+        }),
+    };
+    Membership {
+        protocol,
+        instance: kafka.instance_id.clone(),
+    }
+}
+
+/// How long a rebalance may keep the source waiting.
+pub fn budgets(settings: &EngineSettings) -> Budgets {
+    Budgets {
+        revoke: Duration::from_millis(settings.revoke_grace_ms + REVOKE_MARGIN_MS),
+        commit: Duration::from_millis(COMMIT_WAIT_MS),
+        claim: Duration::from_millis(CLAIM_WAIT_MS),
     }
 }
 
@@ -75,7 +117,8 @@ pub fn reading_options(config: &Config) -> kafka::Options {
         topics: Vec::new(),
         start: kafka::Start::Latest,
         properties: properties(config),
-        revoke_budget: Duration::ZERO,
+        membership: Membership::default(),
+        budgets: Budgets::NONE,
     }
 }
 

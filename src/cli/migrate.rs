@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "coordination",
@@ -43,6 +43,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         5,
         "letters",
         include_str!("../../infra/postgres/migrations/0005_letters.sql"),
+    ),
+    (
+        6,
+        "groups",
+        include_str!("../../infra/postgres/migrations/0006_groups.sql"),
     ),
 ];
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
 /// Longest time for one question to the broker.
@@ -30,6 +31,54 @@ pub(crate) fn bounds(consumer: &BaseConsumer, topic: &str, partition: i32) -> Ka
             answer => return answer,
         }
     }
+}
+
+/// The offset of each partition at one place: [`Offset::Beginning`], [`Offset::End`], or the first record whose timestamp is
+/// not before `Offset::Offset(milliseconds)`, and the end where there is none. One request a broker, for all partitions, and at
+/// most `within` altogether.
+///
+/// # Errors
+/// When a broker does not answer in time, or refuses the question about one of the partitions.
+pub(crate) fn offsets_at<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[(&str, i32)],
+    at: Offset,
+    within: Duration,
+) -> KafkaResult<Vec<(String, i32, i64)>> {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition_offset(topic, *partition, at)?;
+    }
+    if list.count() == 0 {
+        return Ok(Vec::new());
+    }
+    let deadline = Instant::now() + within;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let found = consumer.offsets_for_times(list, left())?;
+    let mut offsets = Vec::with_capacity(found.count());
+    let mut at_end = Vec::new();
+    for element in found.elements() {
+        element.error()?;
+        match element.offset() {
+            Offset::Offset(offset) => offsets.push((element.topic().to_owned(), element.partition(), offset)),
+            // All records are older.
+            _ if at != Offset::End => at_end.push((element.topic().to_owned(), element.partition())),
+            other => {
+                tracing::debug!(
+                    topic = element.topic(),
+                    partition = element.partition(),
+                    ?other,
+                    "no end was told"
+                );
+            }
+        }
+    }
+    let at_end: Vec<(&str, i32)> = at_end
+        .iter()
+        .map(|(topic, partition)| (topic.as_str(), *partition))
+        .collect();
+    offsets.extend(offsets_at(consumer, &at_end, Offset::End, left())?);
+    Ok(offsets)
 }
 
 /// Whether the broker that was asked is not the partition's leader yet, or not any more.

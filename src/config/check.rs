@@ -1,5 +1,7 @@
 //! Values that cannot be true, alone or together. Pure; each refusal names the setting and says why.
 
+mod kafka;
+
 mod registry;
 
 use sqlx::postgres::PgConnectOptions;
@@ -7,58 +9,6 @@ use sqlx::postgres::PgConnectOptions;
 use super::Config;
 use super::engine::Engine;
 use super::waitlist::FraudCheck;
-
-/// librdkafka properties that this program sets itself, also by their other names, and why nobody else may.
-const OWN_PROPERTIES: [(&str, &str); 20] = [
-    ("bootstrap.servers", "set kafka.brokers instead"),
-    ("metadata.broker.list", "set kafka.brokers instead"),
-    ("group.id", "set kafka.group_prefix instead"),
-    (
-        "enable.auto.commit",
-        "a position is committed when its work is settled, never by the clock",
-    ),
-    (
-        "enable.auto.offset.store",
-        "a position is committed when its work is settled, never on delivery",
-    ),
-    (
-        "auto.offset.reset",
-        "a lost position must stop the partition, never be reset silently",
-    ),
-    ("session.timeout.ms", "set kafka.session_timeout_ms instead"),
-    ("heartbeat.interval.ms", "set kafka.heartbeat_interval_ms instead"),
-    (
-        "topic.metadata.refresh.interval.ms",
-        "set kafka.metadata_refresh_ms instead",
-    ),
-    (
-        "isolation.level",
-        "what a transaction wrote that was aborted never happened, and is never read",
-    ),
-    (
-        "enable.partition.eof",
-        "a worker waits for the next record, and ends of partitions tell it nothing",
-    ),
-    (
-        "allow.auto.create.topics",
-        "topics are made by the connector, and those of dead letters by the worker",
-    ),
-    ("acks", ALL_REPLICAS),
-    ("request.required.acks", ALL_REPLICAS),
-    ("enable.idempotence", "a letter that is sent again is not written again"),
-    ("delivery.timeout.ms", "set dead_letters.write_timeout_ms instead"),
-    ("message.timeout.ms", "set dead_letters.write_timeout_ms instead"),
-    ("message.max.bytes", "set dead_letters.message_bytes_max instead"),
-    ("linger.ms", AT_ONCE),
-    ("queue.buffering.max.ms", AT_ONCE),
-];
-
-const ALL_REPLICAS: &str = "a job counts as buried when all in-sync replicas have its letter";
-
-const AT_ONCE: &str = "the lane of a letter waits for it, so it is written at once";
-
-/// New partitions must be found before a user starts to wonder.
-const METADATA_REFRESH_MS_MAX: u32 = 5_000;
 
 /// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
 const ERROR_BYTES_MAX: usize = 16_384;
@@ -68,9 +18,6 @@ const WRITE_TIMEOUT_MS_MAX: u64 = 600_000;
 
 /// Each letter is read and requested by itself, so no machine sends more.
 const REPLAY_RATE_MAX: u32 = 10_000;
-
-/// A consumer that does not poll for five minutes (`max.poll.interval.ms`) loses its partitions.
-const REVOKE_GRACE_MS_MAX: u64 = 120_000;
 
 /// Each day is a table; more of them make planning slow.
 const RETENTION_DAYS_MAX: u32 = 1_000;
@@ -83,7 +30,7 @@ pub(super) fn check(config: &Config) -> Vec<(String, String)> {
     let mut refusals = Refusals::default();
     check_places(config, &mut refusals);
     registry::check(&config.registry, &mut refusals);
-    check_kafka(config, &mut refusals);
+    kafka::check(config, &mut refusals);
     let connect_timeout_ms = config.postgres.connect_timeout_ms;
     check_engine("engine", &config.engine, connect_timeout_ms, &mut refusals);
     for name in config.groups.keys() {
@@ -153,45 +100,6 @@ fn check_places(config: &Config, refusals: &mut Refusals) {
     );
 }
 
-fn check_kafka(config: &Config, refusals: &mut Refusals) {
-    let kafka = &config.kafka;
-    for broker in kafka.brokers.split(',') {
-        let port = broker
-            .trim()
-            .rsplit_once(':')
-            .map(|(host, port)| (host, port.parse::<u16>()));
-        let holds = matches!(port, Some((host, Ok(port))) if !host.is_empty() && port > 0);
-        refusals.unless(
-            holds,
-            "kafka.brokers",
-            format!("{:?} is not written host:port", broker.trim()),
-        );
-    }
-    refusals.unless(
-        is_topic_part(&kafka.group_prefix),
-        "kafka.group_prefix",
-        "groups and dead-letter topics begin with it: letters, digits, dot, underscore and hyphen only",
-    );
-    refusals.at_least(kafka.heartbeat_interval_ms.into(), 1, "kafka.heartbeat_interval_ms");
-    refusals.unless(
-        u64::from(kafka.session_timeout_ms) >= 3 * u64::from(kafka.heartbeat_interval_ms),
-        "kafka.session_timeout_ms",
-        "it is shorter than three heartbeats: one lost heartbeat would cost the partitions",
-    );
-    refusals.unless(
-        (100..=METADATA_REFRESH_MS_MAX).contains(&kafka.metadata_refresh_ms),
-        "kafka.metadata_refresh_ms",
-        format!("it must lie between 100 and {METADATA_REFRESH_MS_MAX}"),
-    );
-    for (name, why) in OWN_PROPERTIES {
-        refusals.unless(
-            !kafka.properties.0.contains_key(name),
-            format!("kafka.properties.{name}"),
-            why,
-        );
-    }
-}
-
 fn check_engine(section: &str, engine: &Engine, connect_timeout_ms: u64, refusals: &mut Refusals) {
     let path = |key: &str| format!("{section}.{key}");
     refusals.at_least(engine.attempts_max.into(), 1, path("attempts_max"));
@@ -233,14 +141,6 @@ fn check_engine(section: &str, engine: &Engine, connect_timeout_ms: u64, refusal
         (10..=60_000).contains(&engine.commit_interval_ms),
         path("commit_interval_ms"),
         "it must lie between 10 and 60,000",
-    );
-    refusals.unless(
-        engine.revoke_grace_ms <= REVOKE_GRACE_MS_MAX,
-        path("revoke_grace_ms"),
-        format!(
-            "it is longer than {REVOKE_GRACE_MS_MAX}: the consumer would be taken for dead while it waits, and lose all its \
-             partitions"
-        ),
     );
     check_lease(engine.attempt_timeout_ms, engine, path("attempt_timeout_ms"), refusals);
     check_outage(

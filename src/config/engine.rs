@@ -94,6 +94,8 @@ impl Engine {
 #[derive(Debug, Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Group {
+    /// Instead of [`topics`](super::kafka::Kafka::topics) of `[kafka]`.
+    pub topics: Option<Vec<String>>,
     /// Instead of [`Engine::attempts_max`].
     pub attempts_max: Option<u32>,
     /// Instead of [`Engine::wait_first_ms`].
@@ -190,6 +192,12 @@ impl Config {
             lanes_max: own.lanes_max.map_or(engine.lanes_max, |own| own.min(engine.lanes_max)),
             ..engine
         }
+    }
+
+    /// The topics that a group was told to read; empty where they follow from its tables.
+    pub fn topics_of(&self, group: &str) -> &[String] {
+        let own = self.group(group).and_then(|own| own.topics.as_ref());
+        own.unwrap_or(&self.kafka.topics)
     }
 
     /// The section of a group, given short or full.

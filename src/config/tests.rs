@@ -1,5 +1,8 @@
 //! What is accepted, what is refused, and that the example file tells the whole truth.
 
+#[cfg(test)]
+mod groups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -13,9 +16,13 @@ use super::{Config, engine, kafka, waitlist};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 17] = [
+const ABSENT: [&str; 21] = [
     "dead_letters.replication_factor",
     "engine.connections_max",
+    "kafka.assignor",
+    "kafka.heartbeat_interval_ms",
+    "kafka.instance_id",
+    "kafka.session_timeout_ms",
     "registry.ca_pem",
     "registry.client_certificate_pem",
     "registry.client_key_pem",
@@ -373,12 +380,19 @@ fn the_example_shows_every_default_and_nothing_else() {
 
 #[test]
 fn the_example_names_every_setting() {
-    // All settings at once: certificates ask for https, and files of secrets are not there.
-    let mut example = EXAMPLE.replacen(
-        "#url = \"http://localhost:8081\"",
-        "#url = \"https://localhost:8081\"",
-        1,
-    );
+    // All settings at once: certificates ask for https, an assignor for a protocol that has it, and files of secrets are not
+    // there.
+    let mut example = EXAMPLE
+        .replacen(
+            "#url = \"http://localhost:8081\"",
+            "#url = \"https://localhost:8081\"",
+            1,
+        )
+        .replacen(
+            "#group_protocol = \"cooperative-sticky\"",
+            "#group_protocol = \"eager\"",
+            1,
+        );
     for (file, content) in [
         ("/run/secrets/smtp_password", "x"),
         ("/run/secrets/registry_password", "x"),

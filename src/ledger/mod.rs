@@ -23,6 +23,8 @@ pub mod parked;
 
 pub mod headers;
 
+pub mod beginnings;
+
 pub mod registry;
 
 use std::sync::Arc;

@@ -42,6 +42,10 @@ mod connectors;
 
 mod ownership;
 
+mod protocols;
+
+mod beginnings;
+
 mod outage;
 
 mod ledger;

@@ -157,6 +157,41 @@ pub(crate) async fn write_in_transaction(topic: &str, rows: std::ops::Range<i64>
     }
 }
 
+/// Writes the change number `seq` of each of these rows, each row's to a partition of its own choice that stays the same.
+pub(crate) async fn write_round(topic: &str, partitions: i64, rows: std::ops::Range<i64>, seq: i64) {
+    let producer: FutureProducer = config().create().unwrap();
+    let sent = rows.map(async |k| {
+        let partition = i32::try_from(k % partitions).unwrap();
+        send(&producer, topic, partition, k, &change(k, seq, "ok")).await;
+    });
+    for sending in sent {
+        sending.await;
+    }
+}
+
+/// Writes a change to partition 0 as if that had been so long ago.
+pub(crate) async fn write_aged(topic: &str, k: i64, behaviour: &str, age: Duration) {
+    let producer: FutureProducer = config().create().unwrap();
+    let (key, value) = (format!("{{\"k\":{k}}}"), change(k, 1, behaviour));
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let record = FutureRecord::to(topic)
+        .partition(0)
+        .key(&key)
+        .payload(&value)
+        .timestamp(now_ms - i64::try_from(age.as_millis()).unwrap());
+    producer.send(record, Duration::from_secs(10)).await.unwrap();
+}
+
+/// Removes the records before an offset of partition 0, as retention does.
+pub(crate) async fn remove_before(topic: &str, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    let removed = admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    for element in removed.elements() {
+        element.error().unwrap();
+    }
+}
+
 /// A change of `work` as the connector would print it.
 pub(crate) fn change(k: i64, seq: i64, behaviour: &str) -> String {
     let lsn = seq * 1_000_000 + k;

@@ -53,8 +53,14 @@ impl Worker {
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .envs(settings.iter().copied());
+            .stderr(log);
+        for (name, value) in settings {
+            // Empty is not set, also where the world sets it.
+            match *value {
+                "" => command.env_remove(name),
+                value => command.env(name, value),
+            };
+        }
         Self {
             child: command.spawn().unwrap(),
             log: path,

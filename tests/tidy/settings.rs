@@ -33,13 +33,27 @@ const CALLED: [(&str, &[&str]); 17] = [
 const LAID_OVER: [(&str, &str); 2] = [("Group", "Engine"), ("HandlerSettings", "Engine")];
 
 /// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
-const INDIRECT: [(&str, &str, &str, &str); 5] = [
+const INDIRECT: [(&str, &str, &str, &str); 9] = [
     (
         "Kafka",
         "group_prefix",
         "config.group_name(",
         "every group's name begins with it",
     ),
+    (
+        "Kafka",
+        "session_timeout_ms",
+        "kafka.session_timeout(",
+        "it has a default where the protocol leaves it to the member",
+    ),
+    (
+        "Kafka",
+        "heartbeat_interval_ms",
+        "kafka.heartbeat_interval(",
+        "the same",
+    ),
+    ("Kafka", "topics", "config.topics_of(", "a group may have its own"),
+    ("Group", "topics", "config.topics_of(", "they beat those of all groups"),
     (
         "Engine",
         "connections_max",

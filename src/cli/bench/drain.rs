@@ -30,6 +30,7 @@ use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::event::delivery::SourceEvent;
 use crate::handler::Resources;
+use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::router::Router;
@@ -223,11 +224,14 @@ async fn drive(
         replay_ends: ends,
         owned: Arc::new(watch::Sender::new(Owned::new())),
     };
-    let claims = Claims::in_memory(&*setup.group);
+    let kept = kafka::Kept {
+        claims: Claims::in_memory(&*setup.group),
+        beginnings: Beginnings::in_memory(),
+    };
     let options = source_options(args, config, cluster, &setup.group);
     let (decoder, registry) = decoding(args, config)?;
     let source =
-        kafka::start(options, claims, decoder, registry, orders, events, stopping.clone()).map_err(Failure::usage)?;
+        kafka::start(options, kept, decoder, registry, orders, events, stopping.clone()).map_err(Failure::usage)?;
     let listening = tokio::spawn(listen(from_source, to_engine, Arc::clone(progress)));
     let stopped = async move {
         if stopping.wait_for(|stopping| *stopping).await.is_err() {
@@ -345,7 +349,8 @@ fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &
         topics: args.topics.clone(),
         start: kafka::Start::Earliest,
         properties: cluster.properties.clone(),
-        revoke_budget: Duration::from_millis(config.engine.revoke_grace_ms) + Duration::from_secs(2),
+        membership: app::options::membership(&config.kafka),
+        budgets: app::options::budgets(&config.engine),
     }
 }
 

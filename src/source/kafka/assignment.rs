@@ -6,28 +6,24 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clients::kafka::QUESTION_TIMEOUT;
-use crate::event::delivery::SourcePartition;
+use crate::event::delivery::{Position, SourcePartition};
+use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::{Claim, Claims};
-use crate::source::kafka::Start;
 use crate::source::kafka::client::Client;
+use crate::source::kafka::commits::{commit_within, committed};
 
 /// Pause between tries to reach Postgres or the broker while partitions wait for their claims.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often a warning says what is waited for.
 const TRIES_PER_WARNING: u32 = 10;
-
-/// How long claiming may take in all before it is given up and the assignment given back. It holds up the poll thread,
-/// and librdkafka gives the whole assignment away when that is silent for `max.poll.interval.ms` (5 min).
-const CLAIM_MAX: Duration = Duration::from_secs(60);
 
 /// Until when claiming may go on.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +39,15 @@ impl Deadline {
     }
 }
 
+/// A partition that is ours.
+pub(super) struct Claimed {
+    pub(super) partition: SourcePartition,
+    /// Of its claim.
+    pub(super) epoch: u64,
+    /// Where the group stands; `None` when that was lost.
+    pub(super) position: Option<Position>,
+}
+
 /// Whom to ask, and until when.
 pub(super) struct Asking<'a> {
     client: &'a Client,
@@ -53,36 +58,34 @@ pub(super) struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    /// Asks for at most [`CLAIM_MAX`] from now on, and no longer than until the process stops.
+    /// Asks for at most `budget` from now on, and no longer than until the process stops. It holds up the poll thread, and
+    /// librdkafka gives the whole assignment away when that is silent for `max.poll.interval.ms`.
     pub(super) fn new(
         client: &'a Client,
         claims: &'a Claims,
         runtime: &'a Handle,
         stop: &'a watch::Receiver<bool>,
+        budget: Duration,
     ) -> Self {
         Self {
             client,
             claims,
             runtime,
             stop,
-            deadline: Deadline::after(CLAIM_MAX),
+            deadline: Deadline::after(budget),
         }
     }
 
     /// Claims partitions. Runs on the poll thread before the first fetch; heartbeats go on meanwhile.
     ///
     /// Partitions that could not be claimed are left out, and deliver nothing; the poll loop gives the assignment back.
-    pub(super) fn claim(&self, partitions: &[SourcePartition], start: Start) -> Vec<(SourcePartition, u64)> {
+    pub(super) fn claim(&self, partitions: &[SourcePartition], beginning: &Beginning) -> Vec<Claimed> {
         let mut claimed = Vec::with_capacity(partitions.len());
-        let Some(started_before) = self.postgres("the claims", || self.claims.group_started()) else {
-            return claimed;
-        };
         let Some(committed) = self.broker("the committed offsets", |within| {
             committed(self.client, partitions, within)
         }) else {
             return claimed;
         };
-        let start = if started_before { Start::Earliest } else { start };
         for partition in partitions {
             let topic = &partition.topic;
             let Some(claim) = self.postgres("the claim", || self.claims.take(topic, partition.partition)) else {
@@ -95,17 +98,27 @@ impl<'a> Asking<'a> {
                 Some(Offset::Offset(offset)) => Some(offset),
                 _ => None,
             };
-            if self.begin(partition, &claim, known, start) {
-                claimed.push((partition.clone(), claim.epoch));
+            if let Some(position) = self.begin(partition, &claim, known, beginning) {
+                claimed.push(Claimed {
+                    partition: partition.clone(),
+                    epoch: claim.epoch,
+                    position,
+                });
             }
         }
         claimed
     }
 
-    /// Makes sure that the partition has a position; answers whether it has one.
-    fn begin(&self, partition: &SourcePartition, claim: &Claim, committed: Option<i64>, start: Start) -> bool {
+    /// Makes sure that the partition has a position, unless it has lost it, and answers it; `None` when that failed.
+    fn begin(
+        &self,
+        partition: &SourcePartition,
+        claim: &Claim,
+        committed: Option<i64>,
+        beginning: &Beginning,
+    ) -> Option<Option<Position>> {
         let first = match (committed, claim.first_offset) {
-            (Some(_), Some(_)) => return true,
+            (Some(offset), Some(_)) => return Some(Some(Position(offset))),
             (Some(offset), None) => offset,
             (None, Some(first)) => {
                 tracing::error!(
@@ -113,21 +126,18 @@ impl<'a> Asking<'a> {
                     "the committed offset of this partition was lost (expired or deleted): it is stopped; set the group's \
                      offset explicitly, then restart"
                 );
-                return true;
+                return Some(None);
             }
-            (None, None) => {
-                let first = self.broker("the first offset", |within| {
-                    first_offset(self.client, partition, start, within)
-                });
-                let Some(first) = first else { return false };
-                first
-            }
+            (None, None) => self.broker("the first offset", |within| {
+                first_offset(self.client, partition, beginning, within)
+            })?,
         };
         let started = || self.claims.started(&partition.topic, partition.partition, first);
-        self.postgres("the first offset", started).is_some()
+        self.postgres("the first offset", started)?;
+        Some(Some(Position(first)))
     }
 
-    fn broker<T>(&self, what: &str, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> Option<T> {
+    fn broker<T, E: std::fmt::Display>(&self, what: &str, mut ask: impl FnMut(Duration) -> Result<T, E>) -> Option<T> {
         self.insist(what, || ask(self.deadline.left().min(QUESTION_TIMEOUT)))
     }
 
@@ -150,29 +160,24 @@ impl<'a> Asking<'a> {
     }
 }
 
-fn committed(client: &Client, partitions: &[SourcePartition], within: Duration) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(&partition.topic, partition.partition);
-    }
-    let answer = client.committed_offsets(list, within)?;
-    // A question that failed for one partition must not pass for "nothing was committed" there.
-    for element in answer.elements() {
-        element.error()?;
-    }
-    Ok(answer)
-}
-
-/// Finds and commits the offset at which the group starts on a partition.
-fn first_offset(client: &Client, partition: &SourcePartition, start: Start, within: Duration) -> KafkaResult<i64> {
-    let (low, high) = client.fetch_watermarks(&partition.topic, partition.partition, within)?;
-    let first = match start {
-        Start::Earliest => low,
-        Start::Latest => high,
+/// Finds and commits the offset at which the group starts on a partition. One that was there when the group began starts
+/// where it ended then, also when its topic no longer goes back so far: that is a gap, and is named as one.
+fn first_offset(
+    client: &Client,
+    partition: &SourcePartition,
+    beginning: &Beginning,
+    within: Duration,
+) -> Result<i64, String> {
+    let first = match beginning.offset_of(&partition.topic, partition.partition) {
+        Some(first) => first,
+        None => {
+            let (low, _) = client
+                .fetch_watermarks(&partition.topic, partition.partition, within)
+                .map_err(|error| error.to_string())?;
+            low
+        }
     };
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(first))?;
-    client.commit(&list, CommitMode::Sync)?;
+    commit_within(client, &[(partition.clone(), Position(first))], within)?;
     tracing::info!(%partition, offset = first, "first start: explicit offset committed");
     Ok(first)
 }
@@ -199,34 +204,6 @@ fn insist<T, E: std::fmt::Display>(
     }
     tracing::error!("gave up on {what}: the partitions are given back, and claimed anew after a pause");
     None
-}
-
-/// Names every partition whose position is outside of what its topic still holds. It is stopped, never reset.
-pub(super) fn name_gaps(client: &Client, partitions: &[SourcePartition]) {
-    let Ok(committed) = committed(client, partitions, QUESTION_TIMEOUT) else {
-        tracing::error!("a position is out of range, and the committed offsets could not be read to tell which");
-        return;
-    };
-    for partition in partitions {
-        let (topic, number) = (&partition.topic, partition.partition);
-        let Ok((low, high)) = client.fetch_watermarks(topic, number, QUESTION_TIMEOUT) else {
-            continue;
-        };
-        let offset = committed.find_partition(topic, number).map(|element| element.offset());
-        match offset {
-            Some(Offset::Offset(position)) if position < low => tracing::error!(
-                %partition, position, oldest = low, lost = low - position,
-                "records before this group's position are gone (retention overtook it): the partition is stopped; set \
-                 the group's offset explicitly, then restart"
-            ),
-            Some(Offset::Offset(position)) if position > high => tracing::error!(
-                %partition, position, newest = high,
-                "this group's position is past the end of the topic (topic made anew?): the partition is stopped; set \
-                 the group's offset explicitly, then restart"
-            ),
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,19 +2,23 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
+use crate::source::kafka::commits::{self, Commits};
+use crate::source::kafka::retention::Frontiers;
 use crate::source::kafka::{Options, assignment};
 
 /// Records that are passed on together.
@@ -48,6 +52,10 @@ pub(super) enum Polled {
 pub(super) struct Callbacks {
     pub(super) options: Options,
     claims: Claims,
+    /// Where the group began; known before it subscribes.
+    beginning: OnceLock<Beginning>,
+    /// Where each owned partition stands, for whoever watches over it.
+    frontiers: Arc<watch::Sender<Frontiers>>,
     runtime: Handle,
     stop: watch::Receiver<bool>,
     /// Partitions were assigned that could not be claimed.
@@ -58,15 +66,7 @@ pub(super) struct Callbacks {
     /// Partitions owned now, with the epochs of their claims.
     epochs: Mutex<HashMap<SourcePartition, u64>>,
     /// What was committed last of each owned partition.
-    commits: Mutex<HashMap<SourcePartition, Commit>>,
-}
-
-/// The newest commit of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Commit {
-    position: Position,
-    /// It, or one before it, did not reach the broker.
-    failed: bool,
+    commits: Mutex<Commits>,
 }
 
 impl Callbacks {
@@ -75,11 +75,14 @@ impl Callbacks {
         claims: Claims,
         runtime: Handle,
         records: Sender<Vec<Polled>>,
+        frontiers: Arc<watch::Sender<Frontiers>>,
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
             options,
             claims,
+            beginning: OnceLock::new(),
+            frontiers,
             runtime,
             stop,
             unclaimed: AtomicBool::new(false),
@@ -104,38 +107,49 @@ impl Callbacks {
         self.unclaimed.load(Ordering::Relaxed)
     }
 
-    /// Partitions owned now.
-    pub(super) fn owned(&self) -> Vec<SourcePartition> {
-        self.epochs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .cloned()
-            .collect()
+    /// Tells where the group began. Before that nothing may be subscribed.
+    pub(super) fn begin(&self, beginning: Beginning) {
+        if self.beginning.set(beginning).is_err() {
+            tracing::debug!(group = self.options.group, "the beginning was told already");
+        }
+    }
+
+    /// Partitions owned now, with the epochs of their claims.
+    pub(super) fn owned(&self) -> HashMap<SourcePartition, u64> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Commits positions of owned partitions; a failure comes back through the callback.
     pub(super) fn commit(&self, client: &Client, positions: &[(SourcePartition, Position)]) {
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        for (partition, position) in positions {
-            let newest = Commit {
-                position: *position,
-                failed: false,
-            };
-            commits.insert(partition.clone(), newest);
+        self.commits().sent(positions, Instant::now());
+        self.frontiers
+            .send_modify(|frontiers| frontiers.extend(positions.iter().cloned()));
+        if let Err(error) = commits::send(client, positions) {
+            tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
+            for (partition, _) in positions {
+                self.commits().failed(partition);
+            }
         }
-        drop(commits);
-        commit(client, positions, CommitMode::Async);
     }
 
-    /// The partitions of which a commit failed, with the newest position that was to be committed: repeating an older
-    /// one would take the group back.
-    pub(super) fn failed_commits(&self) -> Vec<(SourcePartition, Position)> {
-        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = commits.iter().filter(|(_, commit)| commit.failed);
-        failed
-            .map(|(partition, commit)| (partition.clone(), commit.position))
-            .collect()
+    /// What was committed.
+    pub(super) fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits the last positions of partitions that go, and waits for it. What is not known by then is delivered again, and
+    /// the ledger knows what was done.
+    pub(super) fn commit_last(&self, client: &Client, positions: &[(SourcePartition, Position)]) {
+        if positions.is_empty() {
+            return;
+        }
+        if let Err(error) = commits::commit_within(client, positions, self.options.budgets.commit) {
+            tracing::warn!(
+                group = self.options.group,
+                error,
+                "commit failed; what it covered is delivered again and met by the ledger"
+            );
+        }
     }
 
     /// Passes something on: records in batches, because waking the decoding task costs more than copying a record;
@@ -166,9 +180,10 @@ impl Callbacks {
 
     /// All partitions are gone without a chance to commit.
     pub(super) fn lose_all(&self) {
-        let partitions = self.owned();
+        let partitions: Vec<SourcePartition> = self.owned().into_keys().collect();
+        self.frontiers.send_modify(Frontiers::clear);
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.commits().forget_all();
         if !partitions.is_empty() {
             self.pass_on(Polled::Lost { partitions });
         }
@@ -179,11 +194,24 @@ impl Callbacks {
         if names.is_empty() {
             return;
         }
-        let asking = assignment::Asking::new(client, &self.claims, &self.runtime, &self.stop);
-        let claimed = asking.claim(&names, self.options.start);
+        let budget = self.options.budgets.claim;
+        let asking = assignment::Asking::new(client, &self.claims, &self.runtime, &self.stop, budget);
+        let beginning = self
+            .beginning
+            .get()
+            .expect("the beginning is told before anything is subscribed");
+        let claimed = asking.claim(&names, beginning);
         if claimed.len() < names.len() {
             self.unclaimed.store(true, Ordering::Relaxed);
         }
+        let standing = claimed
+            .iter()
+            .filter_map(|claimed| Some((claimed.partition.clone(), claimed.position?)));
+        self.frontiers.send_modify(|frontiers| frontiers.extend(standing));
+        let claimed: Vec<(SourcePartition, u64)> = claimed
+            .into_iter()
+            .map(|claimed| (claimed.partition, claimed.epoch))
+            .collect();
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         epochs.extend(claimed.iter().cloned());
         drop(epochs);
@@ -195,9 +223,9 @@ impl Callbacks {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let partitions: Vec<SourcePartition> = gone.into_iter().filter(|name| epochs.remove(name).is_some()).collect();
         drop(epochs);
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        commits.retain(|partition, _| !partitions.contains(partition));
-        drop(commits);
+        self.commits().forget(&partitions);
+        self.frontiers
+            .send_modify(|frontiers| frontiers.retain(|partition, _| !partitions.contains(partition)));
         if partitions.is_empty() {
             return;
         }
@@ -207,11 +235,11 @@ impl Callbacks {
         }
         let (reply, answered) = std::sync::mpsc::sync_channel(1);
         self.pass_on(Polled::Revoking { partitions, reply });
-        match answered.recv_timeout(self.options.revoke_budget) {
-            Ok(positions) => commit(client, &positions, CommitMode::Sync),
+        match answered.recv_timeout(self.options.budgets.revoke) {
+            Ok(positions) => self.commit_last(client, &positions),
             Err(_) => tracing::warn!(
                 group = self.options.group,
-                budget_ms = self.options.revoke_budget.as_millis(),
+                budget_ms = self.options.budgets.revoke.as_millis(),
                 "revocation was not answered within its budget: nothing was committed, the next owner runs it again"
             ),
         }
@@ -248,37 +276,25 @@ impl ConsumerContext for Callbacks {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let Err(error) = result else { return };
-        if matches!(
-            error,
-            KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)
-        ) {
+        if commits::is_empty(&result) {
             return;
         }
-        tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names(offsets) {
-            if let Some(commit) = commits.get_mut(&name) {
-                commit.failed = true;
+        let mut commits = self.commits();
+        let mut failed = None;
+        for outcome in commits::outcomes(&result, offsets) {
+            match outcome.result {
+                Ok(()) => commits.acknowledged(&outcome.partition, outcome.position, Instant::now()),
+                Err(error) => {
+                    if commits.failed(&outcome.partition) {
+                        failed = Some((outcome.partition, error));
+                    }
+                }
             }
         }
-    }
-}
-
-/// Commits positions. An asynchronous failure comes back through the callback, a synchronous one is logged: the records
-/// are delivered again, and the ledger knows what was done.
-pub(super) fn commit(client: &Client, positions: &[(SourcePartition, Position)], mode: CommitMode) {
-    let mut list = TopicPartitionList::new();
-    for (name, position) in positions {
-        if let Err(error) = list.add_partition_offset(&name.topic, name.partition, Offset::Offset(position.0)) {
-            tracing::error!(partition = %name, error = %error, "position could not be put into a commit");
+        drop(commits);
+        if let Some((partition, error)) = failed {
+            tracing::warn!(group = self.options.group, %partition, error = %error, "commit failed and is repeated");
         }
-    }
-    if list.count() == 0 {
-        return;
-    }
-    if let Err(error) = client.commit(&list, mode) {
-        tracing::warn!(error = %error, "commit failed; what it covered is delivered again and met by the ledger");
     }
 }
 
@@ -299,9 +315,6 @@ pub(super) fn config(options: &Options) -> ClientConfig {
     config
         .set("bootstrap.servers", &options.brokers)
         .set("group.id", &options.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", "30000")
-        .set("heartbeat.interval.ms", "3000")
         .set("topic.metadata.refresh.interval.ms", "5000")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "10")
@@ -309,6 +322,9 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("queued.max.messages.kbytes", "32768")
         .set("socket.keepalive.enable", "true");
     for (name, value) in &options.properties {
+        config.set(name, value);
+    }
+    for (name, value) in options.membership.properties(&options.group) {
         config.set(name, value);
     }
     config

@@ -12,15 +12,25 @@
 
 mod assignment;
 
+mod beginning;
+
 mod client;
+
+mod commits;
 
 mod decoding;
 
 pub mod follow;
 
+mod gaps;
+
 mod pauses;
 
 mod poll;
+
+pub mod protocol;
+
+mod retention;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -30,7 +40,9 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
+use crate::source::kafka::protocol::Membership;
 
 /// Records between the poll thread and the decoding task.
 const UNDECODED_MAX: usize = 1_024;
@@ -54,8 +66,40 @@ pub struct Options {
     pub start: Start,
     /// Further librdkafka properties, such as those of TLS and SASL.
     pub properties: Vec<(String, String)>,
+    /// How the process takes part in the group.
+    pub membership: Membership,
+    /// How long a rebalance may keep the poll thread from polling.
+    pub budgets: Budgets,
+}
+
+/// How long a rebalance may keep the poll thread from polling. All three together must be shorter than
+/// `max.poll.interval.ms`, after which the group takes the member for dead.
+#[derive(Debug, Clone, Copy)]
+pub struct Budgets {
     /// How long a revocation waits for the engine.
-    pub revoke_budget: Duration,
+    pub revoke: Duration,
+    /// How long the positions of a revocation, or of a stop, may take to be committed.
+    pub commit: Duration,
+    /// How long assigned partitions may wait for their claims.
+    pub claim: Duration,
+}
+
+impl Budgets {
+    /// For clients that join no group.
+    pub const NONE: Self = Self {
+        revoke: Duration::ZERO,
+        commit: Duration::ZERO,
+        claim: Duration::ZERO,
+    };
+}
+
+/// What the source keeps about its group, where it outlives the process.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Who owns which partition.
+    pub claims: Claims,
+    /// Where the group began.
+    pub beginnings: Beginnings,
 }
 
 /// Where a group that never ran starts.
@@ -95,6 +139,7 @@ pub enum Error {
 pub struct Running {
     thread: std::thread::JoinHandle<()>,
     decoding: tokio::task::JoinHandle<()>,
+    retention: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -108,6 +153,8 @@ impl Running {
         if self.decoding.await.is_err() {
             tracing::error!("the decoding task panicked");
         }
+        // It may be in the middle of a question to a broker that is away, and nobody waits for the answer any more.
+        self.retention.abort();
     }
 }
 
@@ -118,7 +165,7 @@ impl Running {
 /// When the properties are refused or no thread can be had. An unreachable broker is no error: the source waits for it.
 pub fn start(
     options: Options,
-    claims: Claims,
+    kept: Kept,
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
     commands: mpsc::Receiver<SourceCommand>,
@@ -128,12 +175,15 @@ pub fn start(
     let (records, undecoded) = tokio::sync::mpsc::channel(UNDECODED_MAX / client::BATCH_MAX);
     let group = options.group.clone();
     let wanted = options.wanted.clone();
+    let (frontiers, watched) = tokio::sync::watch::channel(retention::Frontiers::new());
+    let retention = retention::Watch::new(&options, watched);
     let (pauses, paused_by_decoding) = mpsc::channel();
     let poller = poll::Poller::new(
         options,
-        claims,
+        kept,
         records,
         poll::Orders::new(commands, paused_by_decoding),
+        frontiers,
         stop,
     )
     .map_err(|source| Error::MadeClient {
@@ -146,5 +196,9 @@ pub fn start(
         .name(format!("poll {group}"))
         .spawn(move || poller.run())
         .map_err(|source| Error::StartedThread { group, source })?;
-    Ok(Running { thread, decoding })
+    Ok(Running {
+        thread,
+        decoding,
+        retention: tokio::spawn(retention.run()),
+    })
 }

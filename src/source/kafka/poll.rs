@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 use crate::clients::kafka::hide_value;
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
-use crate::ledger::claims::Claims;
 use crate::source::kafka::client::{self, Callbacks, Client, Polled};
+use crate::source::kafka::gaps::Gaps;
 use crate::source::kafka::pauses::{Pauser, Pauses};
-use crate::source::kafka::{Options, assignment};
+use crate::source::kafka::retention::Frontiers;
+use crate::source::kafka::{Kept, Options, beginning};
 
 /// Longest time the thread waits for the pause of a partition to end before it pauses it in the client.
 const HOLD_MAX: Duration = Duration::from_secs(1);
@@ -33,6 +34,14 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// How often commits that failed are repeated.
 const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// How much longer than a session commits may stay without an acknowledgement. Where sessions are the member's affair,
+/// librdkafka notices their end first, and says it better.
+const UNACKNOWLEDGED_SLACK: Duration = Duration::from_secs(5);
+
+/// Pause between questions for a group's beginning, and how many of them go by before it is said what is waited for.
+const BEGIN_PAUSE: Duration = Duration::from_millis(500);
+const TRIES_PER_WARNING: u32 = 10;
 
 /// How often an error that lasts is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -55,7 +64,7 @@ impl Orders {
 /// The poll thread's state.
 pub(super) struct Poller {
     options: Options,
-    claims: Claims,
+    kept: Kept,
     stop: watch::Receiver<bool>,
     records: Sender<Vec<Polled>>,
     runtime: Handle,
@@ -63,6 +72,8 @@ pub(super) struct Poller {
     pauses: Pauses,
     topics: HashMap<String, Arc<str>>,
     recommit_at: Instant,
+    gaps: Gaps,
+    frontiers: Arc<watch::Sender<Frontiers>>,
     first_client: Option<Client>,
     /// What was complained of last, and until when it is not said again.
     complaint: Option<(String, Instant)>,
@@ -72,20 +83,25 @@ pub(super) struct Poller {
 enum End {
     Leave(Vec<Settled>),
     Failed(String),
+    /// Another process has taken our name over, and our partitions with it.
+    Fenced,
+    /// Another process has our name still.
+    Unreleased,
 }
 
 impl Poller {
     /// Makes the first client, which checks the properties.
     pub(super) fn new(
         options: Options,
-        claims: Claims,
+        kept: Kept,
         records: Sender<Vec<Polled>>,
         orders: Orders,
+        frontiers: watch::Sender<Frontiers>,
         stop: watch::Receiver<bool>,
     ) -> KafkaResult<Self> {
         let mut poller = Self {
             options,
-            claims,
+            kept,
             stop,
             records,
             runtime: Handle::current(),
@@ -93,6 +109,8 @@ impl Poller {
             pauses: Pauses::default(),
             topics: HashMap::new(),
             recommit_at: Instant::now(),
+            gaps: Gaps::default(),
+            frontiers: Arc::new(frontiers),
             first_client: None,
             complaint: None,
         };
@@ -103,9 +121,10 @@ impl Poller {
     fn client(&self) -> KafkaResult<Client> {
         let callbacks = Callbacks::new(
             self.options.clone(),
-            self.claims.clone(),
+            self.kept.claims.clone(),
             self.runtime.clone(),
             self.records.clone(),
+            Arc::clone(&self.frontiers),
             self.stop.clone(),
         );
         client::config(&self.options)
@@ -117,18 +136,37 @@ impl Poller {
     pub(super) fn run(mut self) {
         let mut pause = REBUILD_PAUSES.0;
         loop {
-            let end = match self.first_client.take().map_or_else(|| self.client(), Ok) {
-                Ok(client) => self.poll_until_end(&client),
-                Err(error) => End::Failed(error.to_string()),
+            let (end, ran_well) = match self.first_client.take().map_or_else(|| self.client(), Ok) {
+                Ok(client) => {
+                    let end = self.poll_until_end(&client);
+                    (end, client.context().commits().was_acknowledged())
+                }
+                Err(error) => (End::Failed(error.to_string()), false),
             };
+            if ran_well {
+                pause = REBUILD_PAUSES.0;
+            }
+            let group = &self.options.group;
             match end {
                 End::Leave(_) => return,
                 End::Failed(error) => {
-                    tracing::error!(
-                        group = self.options.group,
-                        error,
-                        "kafka client failed for good; building a new one"
+                    tracing::error!(group, error, "kafka client failed for good; building a new one");
+                }
+                End::Unreleased => {
+                    tracing::warn!(
+                        group,
+                        "another member of the group has this kafka.instance_id; waiting until it has left or its session is \
+                         over"
                     );
+                    pause = REBUILD_PAUSES.0;
+                }
+                End::Fenced => {
+                    tracing::error!(
+                        group,
+                        "another process has joined the group with this kafka.instance_id and taken the partitions over: give \
+                         each process one of its own"
+                    );
+                    return;
                 }
             }
             if self.told_to_leave_within(pause) {
@@ -139,6 +177,9 @@ impl Poller {
     }
 
     fn poll_until_end(&mut self, client: &Client) -> End {
+        if !self.begin(client) {
+            return End::Leave(Vec::new());
+        }
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         let end = match client.subscribe(&topics) {
             Ok(()) => self.poll(client),
@@ -146,12 +187,37 @@ impl Poller {
         };
         match &end {
             End::Leave(settled) => {
-                client::commit(client, &self.still_owned(client, settled), CommitMode::Sync);
+                client.context().commit_last(client, &self.still_owned(client, settled));
                 tracing::info!(group = self.options.group, "leaving the consumer group");
             }
-            End::Failed(_) => client.context().lose_all(),
+            End::Failed(_) | End::Fenced | End::Unreleased => client.context().lose_all(),
         }
         end
+    }
+
+    /// Finds out where the group begins, for as long as it takes; `false` when the process was stopped before.
+    fn begin(&mut self, client: &Client) -> bool {
+        let mut tried = 0_u32;
+        loop {
+            match beginning::ask(&self.options, &self.kept, client, &self.runtime) {
+                Ok(beginning) => {
+                    client.context().begin(beginning);
+                    return true;
+                }
+                Err(error) if tried.is_multiple_of(TRIES_PER_WARNING) => {
+                    tracing::warn!(
+                        group = self.options.group,
+                        error,
+                        "waiting for the group's beginning before the first fetch"
+                    );
+                }
+                Err(_) => {}
+            }
+            tried += 1;
+            if self.told_to_leave_within(BEGIN_PAUSE) {
+                return false;
+            }
+        }
     }
 
     fn poll(&mut self, client: &Client) -> End {
@@ -164,7 +230,10 @@ impl Poller {
                 return End::Failed("partitions were assigned that could not be claimed in postgres".to_owned());
             }
             self.pauses.release(client);
-            self.recommit(client);
+            if let Some(end) = self.tend_commits(client) {
+                return end;
+            }
+            self.gaps.name(client, || client.context().owned());
             // What is there is taken without waiting; before the thread waits, what it holds is passed on.
             let patience = if client.context().is_holding() {
                 Duration::ZERO
@@ -178,10 +247,10 @@ impl Poller {
                         return end;
                     }
                 }
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    return End::Failed(KafkaError::MessageConsumptionFatal(code).to_string());
-                }
-                Some(Err(error)) => self.complained(client, &error),
+                Some(Err(error)) => match client.client().fatal_error() {
+                    Some((code, reason)) => return fatal(code, reason),
+                    None => self.complained(&error),
+                },
             }
         }
     }
@@ -214,16 +283,29 @@ impl Poller {
             .collect()
     }
 
-    fn recommit(&mut self, client: &Client) {
+    /// Repeats commits that failed. A client none of whose commits reach the broker for a whole session is given up: its
+    /// partitions may have been somebody else's for long, and some defects of the client library heal in no other way.
+    fn tend_commits(&mut self, client: &Client) -> Option<End> {
         let now = Instant::now();
         if now < self.recommit_at {
-            return;
+            return None;
         }
         self.recommit_at = now + RECOMMIT_EVERY;
-        let failed = client.context().failed_commits();
+        let (failed, since) = {
+            let commits = client.context().commits();
+            (commits.to_repeat(), commits.waiting_since())
+        };
+        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if waited > self.options.membership.protocol.session() + UNACKNOWLEDGED_SLACK {
+            let seconds = waited.as_secs();
+            return Some(End::Failed(format!(
+                "no commit reached the group's coordinator for {seconds} s"
+            )));
+        }
         if !failed.is_empty() {
             client.context().commit(client, &failed);
         }
+        None
     }
 
     /// Passes a record on, or holds it back when its partition is to pause.
@@ -269,11 +351,11 @@ impl Poller {
         topic
     }
 
-    fn complained(&mut self, client: &Client, error: &KafkaError) {
+    fn complained(&mut self, error: &KafkaError) {
         let group = &self.options.group;
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                assignment::name_gaps(client, &client.context().owned());
+                self.gaps.suspect();
             }
             // A table that nobody has written to yet has no topic; it is picked up when it appears.
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
@@ -303,6 +385,15 @@ impl Poller {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return false,
             }
         }
+    }
+}
+
+/// What follows from an error after which the client does nothing more.
+fn fatal(code: RDKafkaErrorCode, reason: String) -> End {
+    match code {
+        RDKafkaErrorCode::FencedInstanceId => End::Fenced,
+        RDKafkaErrorCode::UnreleasedInstanceId => End::Unreleased,
+        _ => End::Failed(reason),
     }
 }
 
