@@ -26,6 +26,7 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
@@ -107,7 +108,7 @@ async fn pass_on(stop: watch::Receiver<bool>, halt: Arc<watch::Sender<bool>>) {
 
 /// What the groups of a process share.
 struct Shared {
-    owner: Uuid,
+    process: Process,
     connect: PgConnectOptions,
     coordination: PgPool,
     wakeups: Wakeups,
@@ -138,7 +139,7 @@ impl Shared {
         let registry =
             Registry::new(&options::registry_settings(config)).context("the settings of [registry] cannot be used")?;
         Ok(Self {
-            owner: Uuid::new_v4(),
+            process: Process::this(Uuid::new_v4()),
             connect,
             coordination,
             wakeups: Wakeups::new(),
@@ -151,6 +152,7 @@ impl Shared {
 /// One group, checked and ready to run.
 struct Group {
     name: Arc<str>,
+    process: Process,
     source: kafka::Options,
     topic: topic::Options,
     setup: Setup,
@@ -178,7 +180,7 @@ impl Group {
             // The handler itself asks for more time than the configuration knows of.
             _ => longest + LEASE_MARGIN,
         };
-        let effects = Effects::new(pool.clone(), shared.owner, lease);
+        let effects = Effects::new(pool.clone(), shared.process.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), options::writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
         let setup = Setup {
@@ -196,8 +198,9 @@ impl Group {
         };
         Ok(Self {
             source: options::source_options(config, &group, &spec, &settings),
-            claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.owner),
+            claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.process.owner),
             name: group.into(),
+            process: shared.process.clone(),
             topic,
             setup,
             coordination: shared.coordination.clone(),
@@ -217,6 +220,14 @@ impl Group {
         let (replays, taken) = mpsc::channel(taker::OPEN_MAX);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
+        let standing = watch::Sender::default();
+        let telling = workers::tell(
+            self.coordination.clone(),
+            self.process,
+            name.clone(),
+            standing.subscribe(),
+        );
+        let telling = tokio::spawn(telling);
         let requests = Taker {
             pool: self.coordination,
             group: Arc::clone(&self.name),
@@ -243,11 +254,15 @@ impl Group {
             replays: taken,
             replay_ends: ends,
             owned,
+            standing,
         };
         let told_to_stop = stop.clone();
         let counts = driver::run(self.setup, channels, stopped(stop)).await;
         source.ended().await;
         taking.await.context("the taker of replay requests ended abnormally")?;
+        telling
+            .await
+            .context("telling where the group stands ended abnormally")?;
         anyhow::ensure!(
             *told_to_stop.borrow(),
             "the source of group {name} ended by itself; restart the process, the group goes on where it was"

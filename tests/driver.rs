@@ -115,6 +115,7 @@ impl Script {
             replays,
             replay_ends,
             owned,
+            standing: watch::Sender::default(),
         };
         let setup = setup(Arc::clone(&gate), Arc::clone(&shelf));
         let engine = tokio::spawn(driver::run(setup, channels, async move {

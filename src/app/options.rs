@@ -13,6 +13,7 @@ use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::retry::Policy;
 use crate::engine::suspend::SuspendPolicy;
+use crate::groups::broker;
 use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
 
@@ -75,6 +76,14 @@ pub fn reading_options(config: &Config) -> kafka::Options {
         start: kafka::Start::Latest,
         properties: properties(config),
         revoke_budget: Duration::ZERO,
+    }
+}
+
+/// How the brokers are reached by a command that asks about groups.
+pub fn broker_options(config: &Config) -> broker::Options {
+    broker::Options {
+        brokers: config.kafka.brokers.clone(),
+        properties: properties(config),
     }
 }
 

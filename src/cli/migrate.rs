@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "coordination",
@@ -38,6 +38,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         4,
         "inheritance",
         include_str!("../../infra/postgres/migrations/0004_inheritance.sql"),
+    ),
+    (
+        7,
+        "groups",
+        include_str!("../../infra/postgres/migrations/0007_groups.sql"),
     ),
 ];
 

@@ -12,6 +12,7 @@ pub mod dlq;
 pub mod mail_catcher;
 pub mod migrate;
 pub mod run;
+pub mod status;
 pub mod tail;
 
 mod following;
@@ -111,6 +112,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// React to changes: the worker
     Run(run::RunArgs),
+    /// Show how each group is: who runs it, how far behind it is, what waits, failed or is stopped
+    Status(status::StatusArgs),
     /// Follow, list, show and replay dead letters
     Dlq(dlq::DlqArgs),
     /// Show decoded changes as they happen
@@ -156,6 +159,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
+        Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {

@@ -24,6 +24,7 @@ use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::letter::Letters;
 use crate::engine::ownership::Ownership;
 use crate::engine::retry::Finish;
+use crate::engine::standing::Standing;
 use crate::event::delivery::{Content, Delivery, Settled, SkipReason, SourceCommand, SourceEvent};
 use crate::handler::Resources;
 use crate::router::Router;
@@ -78,6 +79,8 @@ pub struct Channels {
     pub replay_ends: mpsc::UnboundedSender<ReplayEnd>,
     /// Tells others which partitions are owned.
     pub owned: Arc<watch::Sender<Owned>>,
+    /// Tells others where the group stands; told at each commit.
+    pub standing: watch::Sender<Standing>,
 }
 
 /// Runs a group until its source ends, or until `stop` resolves and everything that ran has ended.
@@ -174,7 +177,10 @@ impl Driver {
                     });
                 }
                 Some(replay) = self.channels.replays.recv() => self.replay(replay),
-                _ = commits.tick() => self.step(Input::CommitDue),
+                _ = commits.tick() => {
+                    self.step(Input::CommitDue);
+                    self.tell_standing();
+                }
                 () = &mut stop, if self.stop_deadline.is_none() => self.stop(),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.out_of_budget();

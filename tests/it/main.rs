@@ -50,6 +50,8 @@ mod replays;
 
 mod old_rows;
 
+mod status;
+
 mod torture;
 
 #[cfg(test)]

@@ -222,6 +222,7 @@ async fn drive(
         replays: taken,
         replay_ends: ends,
         owned: Arc::new(watch::Sender::new(Owned::new())),
+        standing: watch::Sender::default(),
     };
     let claims = Claims::in_memory(&*setup.group);
     let options = source_options(args, config, cluster, &setup.group);
