@@ -31,7 +31,7 @@ use crate::handler::{Handler, Resources};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::retention::{self, Held, Retention};
-use crate::ledger::{days, registry};
+use crate::ledger::{days, redo, registry};
 use crate::router::Router;
 use crate::source::kafka;
 
@@ -168,6 +168,9 @@ impl Group {
         let spec = handler.spec();
         let group = config.group_name(&spec.name);
         registry::register(&shared.coordination, &spec.name, &group, &options::ordering_text(&spec)).await?;
+        let redo_days = redo::days(&shared.coordination, &spec.name).await.context(
+            "the events that are to be done again could not be read: was `afterwrite migrate` run after the update?",
+        )?;
         let settings = config.engine_of(&group);
         let topic = options::dead_letter_topics(config);
         let router = router(config, &group, handler);
@@ -187,7 +190,11 @@ impl Group {
             group: group.as_str().into(),
             limits: options::limits(config, &group, &spec),
             router: Arc::new(router),
-            resources: Resources { pool, effects },
+            resources: Resources {
+                pool,
+                effects,
+                redo_days: Arc::new(redo_days),
+            },
             letters: Arc::new(letters),
             times: Times {
                 attempt,

@@ -170,7 +170,11 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
     Setup {
         group: "driver".into(),
         router: Arc::new(Router::new(vec![Arc::new(Gated { gate })])),
-        resources: Resources { pool, effects },
+        resources: Resources {
+            pool,
+            effects,
+            redo_days: Arc::default(),
+        },
         letters: shelf,
         limits: Limits {
             running_max: 4,

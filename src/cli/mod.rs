@@ -11,6 +11,7 @@ pub mod demo;
 pub mod dlq;
 pub mod mail_catcher;
 pub mod migrate;
+pub mod replay;
 pub mod run;
 pub mod status;
 pub mod tail;
@@ -116,6 +117,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Follow, list, show and replay dead letters
     Dlq(dlq::DlqArgs),
+    /// Move the position of a stopped group, so that records are delivered again
+    Replay(replay::ReplayArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
     /// Decode captured records into canonical events, one JSON object a line
@@ -161,6 +164,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
+        Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());

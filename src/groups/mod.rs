@@ -10,3 +10,5 @@ pub mod known;
 pub mod partition;
 
 pub mod broker;
+
+pub mod moves;

@@ -52,6 +52,8 @@ mod old_rows;
 
 mod status;
 
+mod moves;
+
 mod torture;
 
 #[cfg(test)]

@@ -316,6 +316,7 @@ fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledge
         resources: Resources {
             effects: Effects::new(pool.clone(), Uuid::nil(), milliseconds(settings.effect_lease_ms)),
             pool,
+            redo_days: Arc::default(),
         },
         letters: Arc::new(NoLetters),
         limits: Limits {
