@@ -26,12 +26,13 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::retention::{self, Held, Retention};
-use crate::ledger::{days, registry};
+use crate::ledger::{days, redo, registry};
 use crate::router::Router;
 use crate::source::kafka;
 
@@ -108,7 +109,7 @@ async fn pass_on(stop: watch::Receiver<bool>, halt: Arc<watch::Sender<bool>>) {
 
 /// What the groups of a process share.
 struct Shared {
-    owner: Uuid,
+    process: Process,
     connect: PgConnectOptions,
     coordination: PgPool,
     wakeups: Wakeups,
@@ -139,7 +140,7 @@ impl Shared {
         let registry =
             Registry::new(&options::registry_settings(config)).context("the settings of [registry] cannot be used")?;
         Ok(Self {
-            owner: Uuid::new_v4(),
+            process: Process::this(Uuid::new_v4()),
             connect,
             coordination,
             wakeups: Wakeups::new(),
@@ -152,6 +153,7 @@ impl Shared {
 /// One group, checked and ready to run.
 struct Group {
     name: Arc<str>,
+    process: Process,
     source: kafka::Options,
     topic: topic::Options,
     setup: Setup,
@@ -167,6 +169,9 @@ impl Group {
         let spec = handler.spec();
         let group = config.group_name(&spec.name);
         registry::register(&shared.coordination, &spec.name, &group, &options::ordering_text(&spec)).await?;
+        let redo_days = redo::days(&shared.coordination, &spec.name).await.context(
+            "the events that are to be done again could not be read: was `afterwrite migrate` run after the update?",
+        )?;
         let settings = config.engine_of(&group);
         let topic = options::dead_letter_topics(config);
         let router = router(config, &group, handler);
@@ -179,14 +184,18 @@ impl Group {
             // The handler itself asks for more time than the configuration knows of.
             _ => longest + LEASE_MARGIN,
         };
-        let effects = Effects::new(pool.clone(), shared.owner, lease);
+        let effects = Effects::new(pool.clone(), shared.process.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), options::writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
         let setup = Setup {
             group: group.as_str().into(),
             limits: options::limits(config, &group, &spec),
             router: Arc::new(router),
-            resources: Resources { pool, effects },
+            resources: Resources {
+                pool,
+                effects,
+                redo_days: Arc::new(redo_days),
+            },
             letters: Arc::new(letters),
             times: Times {
                 attempt,
@@ -198,10 +207,11 @@ impl Group {
         Ok(Self {
             source: options::source_options(config, &group, &spec, &settings),
             kept: kafka::Kept {
-                claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.owner),
+                claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.process.owner),
                 beginnings: Beginnings::new(shared.coordination.clone(), group.as_str()),
             },
             name: group.into(),
+            process: shared.process.clone(),
             topic,
             setup,
             coordination: shared.coordination.clone(),
@@ -221,6 +231,14 @@ impl Group {
         let (replays, taken) = mpsc::channel(taker::OPEN_MAX);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
+        let standing = watch::Sender::default();
+        let telling = workers::tell(
+            self.coordination.clone(),
+            self.process,
+            name.clone(),
+            standing.subscribe(),
+        );
+        let telling = tokio::spawn(telling);
         let requests = Taker {
             pool: self.coordination,
             group: Arc::clone(&self.name),
@@ -247,11 +265,15 @@ impl Group {
             replays: taken,
             replay_ends: ends,
             owned,
+            standing,
         };
         let told_to_stop = stop.clone();
         let counts = driver::run(self.setup, channels, stopped(stop)).await;
         source.ended().await;
         taking.await.context("the taker of replay requests ended abnormally")?;
+        telling
+            .await
+            .context("telling where the group stands ended abnormally")?;
         anyhow::ensure!(
             *told_to_stop.borrow(),
             "the source of group {name} ended by itself; restart the process, the group goes on where it was"

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::event::change::ChangeEvent;
 use crate::event::id::EventId;
+use crate::ledger::LedgerKey;
 use crate::ledger::effects::Effects;
+use crate::ledger::redo;
 use crate::ledger::transaction::{self, Mode};
 
 /// Reacts to changes.
@@ -237,6 +240,8 @@ pub struct Resources {
     pub pool: PgPool,
     /// Mails and calls.
     pub effects: Effects,
+    /// Days of commit on which events of these handlers were marked to be done again.
+    pub redo_days: Arc<BTreeSet<NaiveDate>>,
 }
 
 /// One attempt, as the handler sees it.
@@ -329,7 +334,8 @@ impl Context {
         self.accepted.push(key.to_owned());
     }
 
-    /// The events of this attempt that this handler has neither done nor buried; a replay's own count as such. For handlers
+    /// The events of this attempt that this handler has neither done nor buried, or is to do again; a replay's own count as
+    /// such. For handlers
     /// that call before [`Context::once`]: what is settled must not be called for again.
     ///
     /// # Errors
@@ -386,17 +392,31 @@ impl Context {
     /// # Errors
     /// Whatever Postgres answered, classified. The outcome is then unknown; the ledger tells at the next attempt.
     pub async fn commit(self) -> Result<(), HandlerError> {
-        if let Some(mut transaction) = self.transaction {
-            if self.worked {
-                // Postgres answers the COMMIT of a failed transaction with a rollback and no error: a handler that
-                // swallowed an error of its SQL would be taken for done.
-                sqlx::raw_sql("SELECT 1").execute(&mut *transaction).await?;
-            }
-            transaction.commit().await?;
-            for key in &self.accepted {
-                self.resources.effects.settled(key);
-            }
+        let Some(mut transaction) = self.transaction else {
+            return self.end_marks().await;
+        };
+        if self.worked {
+            // Postgres answers the COMMIT of a failed transaction with a rollback and no error: a handler that
+            // swallowed an error of its SQL would be taken for done.
+            sqlx::raw_sql("SELECT 1").execute(&mut *transaction).await?;
         }
+        transaction.commit().await?;
+        for key in &self.accepted {
+            self.resources.effects.settled(key);
+        }
+        Ok(())
+    }
+
+    /// Ends an attempt that had nothing to write: events of it that were to be done again are done with that.
+    async fn end_marks(self) -> Result<(), HandlerError> {
+        let may_be_marked = |key: &LedgerKey| self.resources.redo_days.contains(&key.commit_day);
+        let mut keys: Vec<LedgerKey> = self.events.iter().filter_map(LedgerKey::of).collect();
+        keys.retain(may_be_marked);
+        if keys.is_empty() || self.mode != Mode::Deliver {
+            return Ok(());
+        }
+        let mut connection = self.resources.pool.acquire().await?;
+        redo::turn(&mut connection, &self.handler, &keys).await?;
         Ok(())
     }
 }

@@ -10,6 +10,8 @@
 //! 4. [`engine`] decides when each job runs, what follows from its end, and how far the group's position may move;
 //! 5. the [`ledger`] makes what a handler writes to the database happen once;
 //! 6. [`dead_letter`] keeps what failed for good, byte for byte, until it is replayed.
+//!
+//! [`groups`] sees all of that from outside: who runs a group, how far it is, what stopped it.
 
 pub mod event;
 
@@ -26,6 +28,8 @@ pub mod router;
 pub mod engine;
 
 pub mod dead_letter;
+
+pub mod groups;
 
 pub mod clients;
 

@@ -13,7 +13,6 @@ use afterwrite::engine::counts::Counts;
 use afterwrite::engine::driver::{self, Channels, Owned, Setup, Times};
 use afterwrite::engine::letter::{BuryError, Letter, Letters};
 use afterwrite::engine::retry::{Class, Policy};
-use afterwrite::engine::suspend::SuspendPolicy;
 use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::event::delivery::{
     Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
@@ -115,6 +114,7 @@ impl Script {
             replays,
             replay_ends,
             owned,
+            standing: watch::Sender::default(),
         };
         let setup = setup(Arc::clone(&gate), Arc::clone(&shelf));
         let engine = tokio::spawn(driver::run(setup, channels, async move {
@@ -169,7 +169,11 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
     Setup {
         group: "driver".into(),
         router: Arc::new(Router::new(vec![Arc::new(Gated { gate })])),
-        resources: Resources { pool, effects },
+        resources: Resources {
+            pool,
+            effects,
+            redo_days: Arc::default(),
+        },
         letters: shelf,
         limits: Limits {
             running_max: 4,
@@ -178,16 +182,12 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
             window_events_max: 100,
             window_bytes_max: 1 << 20,
             handlers: vec![HandlerLimits {
-                coalesce_max: 1,
-                running_max: 4,
-                starts_per_second_max: None,
-                parks: false,
-                suspend: SuspendPolicy::default(),
                 policy: Policy {
                     attempts_max: 1,
                     first_wait: Duration::from_millis(1),
                     ..Policy::default()
                 },
+                ..HandlerLimits::default()
             }],
         },
         times: Times {

@@ -14,6 +14,7 @@ use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::retry::Policy;
 use crate::engine::suspend::SuspendPolicy;
+use crate::groups::broker;
 use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
 use crate::source::kafka::Budgets;
@@ -119,6 +120,14 @@ pub fn reading_options(config: &Config) -> kafka::Options {
         properties: properties(config),
         membership: Membership::default(),
         budgets: Budgets::NONE,
+    }
+}
+
+/// How the brokers are reached by a command that asks about groups.
+pub fn broker_options(config: &Config) -> broker::Options {
+    broker::Options {
+        brokers: config.kafka.brokers.clone(),
+        properties: properties(config),
     }
 }
 

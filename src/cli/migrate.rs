@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "coordination",
@@ -48,6 +48,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         6,
         "groups",
         include_str!("../../infra/postgres/migrations/0006_groups.sql"),
+    ),
+    (
+        7,
+        "status",
+        include_str!("../../infra/postgres/migrations/0007_status.sql"),
     ),
 ];
 

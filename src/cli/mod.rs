@@ -11,7 +11,9 @@ pub mod demo;
 pub mod dlq;
 pub mod mail_catcher;
 pub mod migrate;
+pub mod replay;
 pub mod run;
+pub mod status;
 pub mod tail;
 
 mod following;
@@ -111,8 +113,12 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// React to changes: the worker
     Run(run::RunArgs),
+    /// Show how each group is: who runs it, how far behind it is, what waits, failed or is stopped
+    Status(status::StatusArgs),
     /// Follow, list, show, replay, discard and move dead letters
     Dlq(dlq::DlqArgs),
+    /// Move the position of a stopped group, so that records are delivered again
+    Replay(replay::ReplayArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
     /// Decode captured records into canonical events, one JSON object a line
@@ -156,7 +162,9 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
+        Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
+        Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());

@@ -89,6 +89,22 @@ pub(crate) fn is_between_leaders(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether the broker was away: asking again later may help.
+pub(crate) fn is_away(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::WaitingForCoordinator
+        )
+    )
+}
+
 /// The error without the value of the property that was refused: it may be a password under a mistyped name.
 pub(crate) fn hide_value(error: KafkaError) -> KafkaError {
     match error {
@@ -114,6 +130,17 @@ mod tests {
             (RDKafkaErrorCode::TopicAuthorizationFailed, false),
         ] {
             assert_eq!(is_between_leaders(&KafkaError::MetadataFetch(code)), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_is_away_is_told_from_one_that_refuses() {
+        for (code, expected) in [
+            (RDKafkaErrorCode::BrokerTransportFailure, true),
+            (RDKafkaErrorCode::OperationTimedOut, true),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, false),
+        ] {
+            assert_eq!(is_away(&KafkaError::MetadataFetch(code)), expected, "{code}");
         }
     }
 

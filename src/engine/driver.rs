@@ -3,11 +3,12 @@
 //! One task per group. It never waits for a handler, a database or a broker: attempts and dead letters run in tasks of
 //! their own and report back, the source is told by messages. Whatever the loop awaits is cancel-safe.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -24,6 +25,8 @@ use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::letter::Letters;
 use crate::engine::ownership::Ownership;
 use crate::engine::retry::Finish;
+use crate::engine::standing::Standing;
+use crate::engine::suspend::Cause;
 use crate::event::delivery::{Content, Delivery, Settled, SkipReason, SourceCommand, SourceEvent};
 use crate::handler::Resources;
 use crate::router::Router;
@@ -78,6 +81,8 @@ pub struct Channels {
     pub replay_ends: mpsc::UnboundedSender<ReplayEnd>,
     /// Tells others which partitions are owned.
     pub owned: Arc<watch::Sender<Owned>>,
+    /// Tells others where the group stands; told at each commit.
+    pub standing: watch::Sender<Standing>,
 }
 
 /// Runs a group until its source ends, or until `stop` resolves and everything that ran has ended.
@@ -93,6 +98,8 @@ pub(super) struct Driver {
     pub(super) core: Core,
     /// When the core's time began.
     started: Instant,
+    /// Handlers that are suspended, since when and why.
+    pub(super) suspended: BTreeMap<HandlerIndex, (DateTime<Utc>, Cause)>,
     pub(super) channels: Channels,
     pub(super) ownership: Ownership,
     pub(super) held: HashMap<JobId, Held>,
@@ -133,6 +140,7 @@ impl Driver {
         Self {
             core: Core::new(setup.limits.clone()),
             started: Instant::now(),
+            suspended: BTreeMap::new(),
             ownership: Ownership::new(Arc::clone(&channels.owned)),
             setup,
             channels,
@@ -174,7 +182,10 @@ impl Driver {
                     });
                 }
                 Some(replay) = self.channels.replays.recv() => self.replay(replay),
-                _ = commits.tick() => self.step(Input::CommitDue),
+                _ = commits.tick() => {
+                    self.step(Input::CommitDue);
+                    self.tell_standing();
+                }
                 () = &mut stop, if self.stop_deadline.is_none() => self.stop(),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.out_of_budget();

@@ -28,3 +28,5 @@ pub mod backoff;
 pub mod letter;
 
 pub mod counts;
+
+pub mod standing;

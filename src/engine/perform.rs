@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::task::AbortHandle;
 
 use crate::engine::attempt::Attempt;
@@ -45,12 +46,14 @@ impl Driver {
             }
             Action::Reserve { .. } | Action::Park { .. } | Action::Unpark { .. } => {}
             Action::Suspended { handler, cause } => {
+                self.suspended.insert(handler, (Utc::now(), cause));
                 tracing::error!(
                     group = %self.setup.group, handler = self.name_of(handler), cause = cause.as_str(),
                     "handler suspended: nothing of it becomes a dead letter, one probe at a time goes through"
                 );
             }
             Action::Resumed { handler } => {
+                self.suspended.remove(&handler);
                 tracing::warn!(group = %self.setup.group, handler = self.name_of(handler), "handler works again and goes on");
             }
             Action::Bury {

@@ -65,24 +65,34 @@ impl Effects {
         }
     }
 
-    /// Claims an effect. The first claim commits `rendered`; later ones get those first bytes back.
+    /// Claims an effect for an event. The first claim commits `rendered`; later ones get those first bytes back, but for an
+    /// effect that an operator opened again: it is made anew, with the bytes of now and under the same key.
     ///
     /// `reopen` lets the replay of a dead letter claim an effect that had failed.
     ///
     /// # Errors
     /// Whatever Postgres answered.
-    pub async fn claim(&self, key: &str, handler: &str, rendered: &[u8], reopen: bool) -> Result<Claim, sqlx::Error> {
+    pub async fn claim(
+        &self,
+        key: &str,
+        handler: &str,
+        event: Option<EventId>,
+        rendered: &[u8],
+        reopen: bool,
+    ) -> Result<Claim, sqlx::Error> {
         if let Some(reply) = self.accepted.lock().expect("no panic while held").get(key) {
             return Ok(Claim::Accepted { reply: reply.clone() });
         }
         let taken: Option<(Vec<u8>,)> = sqlx::query_as(
-            "INSERT INTO afterwrite.effects AS known (effect_key, handler, state, rendered, owner, lease_until)
-             VALUES ($1, $2, 'sending', $3, $4, now() + $5 * interval '1 millisecond')
+            "INSERT INTO afterwrite.effects AS known (effect_key, handler, state, rendered, owner, lease_until, event_id)
+             VALUES ($1, $2, 'sending', $3, $4, now() + $5 * interval '1 millisecond', $7)
              ON CONFLICT (effect_key) DO UPDATE
                  SET state = 'sending', owner = excluded.owner, lease_until = excluded.lease_until,
-                     calls = known.calls + 1, updated_at = now()
+                     calls = known.calls + 1, updated_at = now(),
+                     rendered = CASE known.state WHEN 'reopened' THEN excluded.rendered ELSE known.rendered END
                  WHERE known.state = 'sending' AND (known.lease_until < now() OR known.owner = excluded.owner)
                     OR known.state = 'failed' AND $6
+                    OR known.state = 'reopened'
              RETURNING rendered",
         )
         .bind(key)
@@ -91,6 +101,7 @@ impl Effects {
         .bind(self.owner)
         .bind(i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX))
         .bind(reopen)
+        .bind(event.map(|event| event.0.to_vec()))
         .fetch_optional(&self.pool)
         .await?;
         if let Some((rendered,)) = taken {

@@ -5,6 +5,8 @@
 
 pub mod transaction;
 
+pub mod redo;
+
 pub mod effects;
 
 pub mod days;

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::event::change::ChangeEvent;
 use crate::ledger::LedgerKey;
-use crate::ledger::days;
+use crate::ledger::{days, redo};
 
 /// Postgres: no partition of the relation takes this row.
 const NO_PARTITION: &str = "23514";
@@ -46,9 +46,10 @@ pub enum Error {
 /// How an event that the ledger already knows is treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// A delivery from the source: a known event is settled, whatever its state.
+    /// A delivery from the source: a known event is settled, unless it is marked to be done again.
     Deliver,
-    /// The replay of this dead letter: a buried event becomes done, and the letter replayed.
+    /// The replay of this dead letter: an event that is buried, or failed when it was to be done again, becomes done, and
+    /// the letter replayed.
     Replay {
         /// The letter.
         letter_id: String,
@@ -76,7 +77,8 @@ pub async fn open(pool: &PgPool, handler: &str, events: &[Arc<ChangeEvent>], mod
     Ok(Opened { transaction, pending })
 }
 
-/// The events that are not in the ledger: neither done nor buried by this handler. An event without identity never is.
+/// The events that this handler has still to do: neither done nor buried, or marked to be done again. An event without
+/// identity always is.
 ///
 /// # Errors
 /// Whatever Postgres answered, and that an event is older than the ledger.
@@ -88,10 +90,11 @@ pub async fn unsettled(
     let keys: Vec<LedgerKey> = events.iter().filter_map(LedgerKey::of).collect();
     let mut connection = pool.acquire().await?;
     let kept_from = kept_from(&mut connection, handler).await?;
-    let unknown = unknown(&mut connection, handler, &keys).await?;
-    refuse_expired(handler, &unknown, kept_from)?;
-    let is_unknown = |event: &&Arc<ChangeEvent>| LedgerKey::of(event).is_none_or(|key| unknown.contains(&key));
-    Ok(events.iter().filter(is_unknown).map(Arc::clone).collect())
+    let found = look(&mut connection, handler, &keys).await?;
+    refuse_expired(handler, &found.unknown, kept_from)?;
+    let is_open = |key: LedgerKey| found.unknown.contains(&key) || found.marked.contains(&key);
+    let open = events.iter().filter(|event| LedgerKey::of(event).is_none_or(is_open));
+    Ok(open.map(Arc::clone).collect())
 }
 
 /// The first day of the ledger that is kept for a handler; `None` when all of it is.
@@ -104,15 +107,18 @@ async fn kept_from(connection: &mut PgConnection, handler: &str) -> Result<Optio
     Ok(found.flatten())
 }
 
-/// Those of the keys under which the ledger has no row of this handler.
-async fn unknown(
-    connection: &mut PgConnection,
-    handler: &str,
-    keys: &[LedgerKey],
-) -> Result<Vec<LedgerKey>, sqlx::Error> {
+/// What the ledger says of some keys.
+struct Found {
+    /// Those without a row.
+    unknown: Vec<LedgerKey>,
+    /// Those that are to be done again.
+    marked: Vec<LedgerKey>,
+}
+
+async fn look(connection: &mut PgConnection, handler: &str, keys: &[LedgerKey]) -> Result<Found, sqlx::Error> {
     let (days, ids) = columns(keys);
-    let known: Vec<(NaiveDate, Vec<u8>)> = sqlx::query_as(
-        "SELECT commit_day, event_id FROM afterwrite.ledger
+    let known: Vec<(NaiveDate, Vec<u8>, bool)> = sqlx::query_as(
+        "SELECT commit_day, event_id, state = 'redo' FROM afterwrite.ledger
          WHERE handler = coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2)
            AND (commit_day, event_id) IN (SELECT * FROM unnest($1::date[], $3::bytea[]))",
     )
@@ -121,7 +127,15 @@ async fn unknown(
     .bind(&ids)
     .fetch_all(connection)
     .await?;
-    Ok(keys.iter().filter(|key| !is_among(key, &known)).copied().collect())
+    let (marked, settled): (Vec<_>, Vec<_>) = known.into_iter().partition(|(.., is_marked)| *is_marked);
+    let rows =
+        |known: Vec<(NaiveDate, Vec<u8>, bool)>| known.into_iter().map(|(day, id, _)| (day, id)).collect::<Vec<_>>();
+    let (marked, settled) = (rows(marked), rows(settled));
+    let is_known = |key: &&LedgerKey| is_among(key, &settled) || is_among(key, &marked);
+    Ok(Found {
+        unknown: keys.iter().filter(|key| !is_known(key)).copied().collect(),
+        marked: keys.iter().filter(|key| is_among(key, &marked)).copied().collect(),
+    })
 }
 
 fn refuse_expired(handler: &str, unknown: &[LedgerKey], kept_from: Option<NaiveDate>) -> Result<(), Error> {
@@ -197,17 +211,21 @@ async fn write_rows(
              LEFT JOIN afterwrite.handlers registered ON registered.name = $2
              ORDER BY day, id
              ON CONFLICT (commit_day, handler, event_id) DO UPDATE SET state = 'done', settled_at = now()
-                 WHERE known.state = 'buried'
+                 WHERE known.state IN ('buried', 'redo')
              RETURNING commit_day, event_id"
         }
     };
     let (days, ids) = columns(keys);
-    let rows: Vec<(NaiveDate, Vec<u8>)> = sqlx::query_as(sql)
+    let mut rows: Vec<(NaiveDate, Vec<u8>)> = sqlx::query_as(sql)
         .bind(&days)
         .bind(handler)
         .bind(&ids)
         .fetch_all(&mut *connection)
         .await?;
+    if *mode == Mode::Deliver && rows.len() < keys.len() {
+        // Apart from the INSERT, which would otherwise lock every row of a redelivery.
+        rows.extend(redo::turn(connection, handler, keys).await?);
+    }
     let (fresh, others): (Vec<LedgerKey>, Vec<LedgerKey>) = keys.iter().partition(|key| is_among(key, &rows));
     match mode {
         // A row that was not written stands there already, or must not be written.
@@ -230,7 +248,7 @@ async fn refuse_unknown(connection: &mut PgConnection, handler: &str, keys: &[Le
     if old.is_empty() {
         return Ok(());
     }
-    refuse_expired(handler, &unknown(connection, handler, &old).await?, kept_from)
+    refuse_expired(handler, &look(connection, handler, &old).await?.unknown, kept_from)
 }
 
 fn is_missing_day(error: &sqlx::Error) -> bool {

@@ -443,5 +443,6 @@ fn resources(pool: &PgPool) -> Resources {
     Resources {
         pool: pool.clone(),
         effects: Effects::new(pool.clone(), Uuid::new_v4(), Duration::from_secs(60)),
+        redo_days: Arc::default(),
     }
 }

@@ -50,6 +50,7 @@ fn resources(world: &World) -> Resources {
     Resources {
         effects: Effects::new(world.pool.clone(), uuid::Uuid::new_v4(), lease),
         pool: world.pool.clone(),
+        redo_days: Arc::default(),
     }
 }
 

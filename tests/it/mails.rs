@@ -14,14 +14,14 @@ const SIGNUPS: i64 = 300;
 const KILLS: u32 = 4;
 
 /// One copy of a mail, as the mail server accepted it.
-struct Mail {
+pub(crate) struct Mail {
     to: String,
-    id: String,
+    pub(crate) id: String,
     bytes: Vec<u8>,
 }
 
 /// Every copy of the mails of this world's signups.
-fn caught(world: &World) -> Vec<Mail> {
+pub(crate) fn caught(world: &World) -> Vec<Mail> {
     let folder = PathBuf::from(stack::address("MAILBOX_DIR"));
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mails = files.filter(|path| path.extension().is_some_and(|ending| ending == "eml"));

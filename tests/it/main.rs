@@ -60,6 +60,10 @@ mod too_large;
 
 mod old_rows;
 
+mod status;
+
+mod moves;
+
 mod torture;
 
 #[cfg(test)]

@@ -88,6 +88,16 @@ pub(crate) async fn forget_group(group: &str) {
     }
 }
 
+/// Deletes the records before an offset of partition 0, as retention does.
+pub(crate) async fn delete_before(topic: &str, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    let deleted = admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    for element in deleted.elements() {
+        element.error().unwrap();
+    }
+}
+
 /// Writes one record.
 pub(crate) async fn write(topic: &str, key: &[u8], value: &[u8]) {
     let producer: FutureProducer = config().create().unwrap();

@@ -93,18 +93,6 @@ async fn letter(world: &World, id: &str, offset: i64, minutes_ago: i32) {
     .unwrap();
 }
 
-/// Runs `afterwrite` with one setting more; answers its exit code and what it said on standard error.
-async fn said(world: &World, arguments: &[&str], setting: (&str, &str)) -> (Option<i32>, String) {
-    let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
-    let output = command
-        .args(arguments)
-        .env(setting.0, setting.1)
-        .output()
-        .await
-        .unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
-
 #[tokio::test]
 async fn a_letter_whose_bytes_are_gone_holds_no_other_back() {
     let _stack = stack::shared().await;
@@ -140,10 +128,10 @@ async fn a_broker_that_is_away_is_not_taken_for_a_letter_that_is_gone() {
     letter(&world, "there", 0, 1).await;
     // Nobody listens there.
     let away = ("KAFKA_BROKERS", "127.0.0.1:1");
-    let show = said(&world, &["dlq", "show", "there"], away);
-    let replay = said(&world, &["dlq", "replay", "there"], away);
+    let show = world.said(&["dlq", "show", "there"], away);
+    let replay = world.said(&["dlq", "replay", "there"], away);
     let (show, replay) = futures::future::join(show, replay).await;
-    for (code, said) in [show, replay] {
+    for (code, _, said) in [show, replay] {
         assert_eq!(code, Some(3), "{said}");
         assert!(!said.contains("retention"), "{said}");
     }
@@ -157,7 +145,7 @@ async fn following_a_group_that_never_ran_names_its_topic_and_the_groups_there_a
     let _stack = stack::shared().await;
     let world = World::bare("never_ran").await;
     let none = ("AFTERWRITE__LOG__FORMAT", "human");
-    let (code, said) = said(&world, &["dlq", "tail", "--group", "emial"], none).await;
+    let (code, _, said) = world.said(&["dlq", "tail", "--group", "emial"], none).await;
     assert_eq!(code, Some(1), "{said}");
     for expected in [&format!("{}.emial.dlq", world.name), "fraud", "afterwrite run"] {
         assert!(said.contains(expected), "{said}");

@@ -166,6 +166,19 @@ impl World {
         (code, String::from_utf8(output.stdout).unwrap())
     }
 
+    /// Runs `afterwrite` with one setting more; answers its exit code, its standard output and its standard error.
+    pub(crate) async fn said(&self, arguments: &[&str], setting: (&str, &str)) -> (Option<i32>, String, String) {
+        let mut command = self.command(env!("CARGO_BIN_EXE_afterwrite"));
+        let output = command
+            .args(arguments)
+            .env(setting.0, setting.1)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
     /// A command with the settings that point a process at this world.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);

@@ -5,7 +5,6 @@ use afterwrite::engine::core::messages::{
     Action, HandlerIndex, HandlerLimits, Inheritance, Input, JobId, JobSpec, Limits, Mark, Moment, PartitionId, Work,
 };
 use afterwrite::engine::retry::{Finish, Policy};
-use afterwrite::engine::suspend::SuspendPolicy;
 use afterwrite::event::delivery::Position;
 
 const P0: PartitionId = PartitionId(0);
@@ -20,14 +19,11 @@ fn core(running_max: usize, lanes: u64) -> Core {
         window_bytes_max: 100,
         handlers: vec![HandlerLimits {
             coalesce_max: 2,
-            running_max: usize::MAX,
-            starts_per_second_max: None,
-            parks: false,
-            suspend: SuspendPolicy::default(),
             policy: Policy {
                 attempts_max: 2,
                 ..Policy::default()
             },
+            ..HandlerLimits::default()
         }],
     });
     step(

@@ -11,7 +11,7 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 16] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 17] = [
     ("event", &[]),
     ("ledger", &["event"]),
     ("handler", &["event", "ledger"]),
@@ -22,6 +22,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 16] = [
     ("source", &["event", "decode", "ledger", "clients"]),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
     ("dead_letter", &["event", "ledger", "decode", "engine", "clients"]),
+    // Groups as an operator sees them: what processes tell, what the ledger and the broker know.
+    ("groups", &["event", "ledger", "engine", "clients"]),
     ("clients", &[]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
@@ -55,6 +57,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 16] = [
             "decode",
             "source",
             "dead_letter",
+            "groups",
             "clients",
             "handlers",
             "telemetry",
@@ -72,6 +75,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 16] = [
             "decode",
             "source",
             "dead_letter",
+            "groups",
             "clients",
             "handlers",
             "telemetry",

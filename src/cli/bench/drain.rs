@@ -223,6 +223,7 @@ async fn drive(
         replays: taken,
         replay_ends: ends,
         owned: Arc::new(watch::Sender::new(Owned::new())),
+        standing: watch::Sender::default(),
     };
     let kept = kafka::Kept {
         claims: Claims::in_memory(&*setup.group),
@@ -319,6 +320,7 @@ fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledge
         resources: Resources {
             effects: Effects::new(pool.clone(), Uuid::nil(), milliseconds(settings.effect_lease_ms)),
             pool,
+            redo_days: Arc::default(),
         },
         letters: Arc::new(NoLetters),
         limits: Limits {

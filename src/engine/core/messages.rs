@@ -376,6 +376,20 @@ pub struct Limits {
     pub handlers: Vec<HandlerLimits>,
 }
 
+impl Default for HandlerLimits {
+    /// A handler that takes one event a call, as often as it can.
+    fn default() -> Self {
+        Self {
+            coalesce_max: 1,
+            running_max: usize::MAX,
+            starts_per_second_max: None,
+            parks: false,
+            suspend: SuspendPolicy::default(),
+            policy: Policy::default(),
+        }
+    }
+}
+
 /// Limits of one handler.
 #[derive(Debug, Clone)]
 pub struct HandlerLimits {

@@ -125,7 +125,13 @@ impl Email {
         let offered = mail.finished.to_stored();
         let claim = context
             .effects()
-            .claim(&mail.effect_key, context.handler(), &offered, context.replayed())
+            .claim(
+                &mail.effect_key,
+                context.handler(),
+                context.first_event(),
+                &offered,
+                context.replayed(),
+            )
             .await?;
         let rendered = match claim {
             Claim::Call { rendered } => rendered,

@@ -119,7 +119,13 @@ impl Delivering<'_> {
         let body = self.body(&row).to_string().into_bytes();
         let claim = context
             .effects()
-            .claim(&key, context.handler(), &body, context.replayed())
+            .claim(
+                &key,
+                context.handler(),
+                context.first_event(),
+                &body,
+                context.replayed(),
+            )
             .await?;
         let rendered = match claim {
             Claim::Call { rendered } => rendered,
