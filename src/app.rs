@@ -3,6 +3,7 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+pub mod keyless;
 pub mod options;
 mod replica_identity;
 pub mod waitlist;
@@ -30,7 +31,7 @@ use crate::handler::{Handler, Resources};
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::retention::{self, Held, Retention};
-use crate::ledger::{days, registry};
+use crate::ledger::{days, patience, registry};
 use crate::router::Router;
 use crate::source::kafka;
 
@@ -39,9 +40,6 @@ const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
-
-/// Longest statement on those.
-const COORDINATION_STATEMENT_MAX: Duration = Duration::from_secs(30);
 
 /// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
@@ -124,11 +122,12 @@ impl Shared {
             .parse()
             .context("postgres.url is not an address of a database")?;
         let connect = connect.application_name("afterwrite");
-        let bounded = bounded(&connect, COORDINATION_STATEMENT_MAX);
+        let bounded = bounded(&connect, patience::STATEMENT_MAX);
         let coordination = pool(&bounded, COORDINATION_CONNECTIONS, connect_timeout(config));
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
+        keyless::refuse(&coordination, handlers).await?;
         let mut decoding = options::decode_options(config);
         if config.source.full_identity.is_none() {
             decoding.full_identity = replica_identity::full(&coordination, handlers)
@@ -165,7 +164,13 @@ impl Group {
     async fn prepare(config: &Config, shared: &Shared, handler: Arc<dyn Handler>) -> anyhow::Result<Self> {
         let spec = handler.spec();
         let group = config.group_name(&spec.name);
-        registry::register(&shared.coordination, &spec.name, &group, &options::ordering_text(&spec)).await?;
+        let own = config.handlers.get(&spec.name);
+        let handler_name = registry::Name {
+            name: &spec.name,
+            was: own.and_then(|own| own.was.as_deref()),
+        };
+        let ordering = options::ordering_text(&spec);
+        registry::register(&shared.coordination, handler_name, &group, &ordering).await?;
         let settings = config.engine_of(&group);
         let topic = options::dead_letter_topics(config);
         let router = router(config, &group, handler);

@@ -20,7 +20,7 @@ use afterwrite::event::delivery::{
 };
 use afterwrite::event::key::Key;
 use afterwrite::event::row::{Row, Value};
-use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Resources, Route, Spec};
+use afterwrite::handler::{Context, Handler, HandlerError, Keyless, Ordering, Outcome, Resources, Route, Spec};
 use afterwrite::ledger::effects::Effects;
 use afterwrite::router::Router;
 use async_trait::async_trait;
@@ -41,6 +41,7 @@ impl Handler for Gated {
             schema: "public".to_owned(),
             table: "work".to_owned(),
             ordering: Ordering::PrimaryKey,
+            keyless: Keyless::Refused,
         };
         Spec {
             name: "gated".to_owned(),

@@ -136,6 +136,8 @@ pub struct HandlerSettings {
     pub lanes_max: Option<usize>,
     /// Calls that may start within a second; without it, as many as there is work for.
     pub starts_per_second_max: Option<u32>,
+    /// The name it had before: what it did under that name stays done.
+    pub was: Option<String>,
 }
 
 impl Default for HandlerSettings {
@@ -150,6 +152,7 @@ impl Default for HandlerSettings {
             wait_ms_max: None,
             lanes_max: None,
             starts_per_second_max: None,
+            was: None,
         }
     }
 }

@@ -6,13 +6,14 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::dead_letter::headers;
 use crate::dead_letter::state::LetterRow;
 use crate::engine::driver::Owned;
 use crate::event::delivery::{RawRecord, SourcePartition};
 use crate::ledger::headers::{from_json, to_json};
+use crate::ledger::patience::ask as ask_postgres;
 
 /// Channel on which takers are woken.
 pub const CHANNEL: &str = "afterwrite_replay";
@@ -104,7 +105,7 @@ pub async fn take(
         partitions.push(partition.partition);
         epochs.push(i64::try_from(*epoch).unwrap_or(i64::MAX));
     }
-    let mut rows: Vec<RequestRow> = sqlx::query_as(
+    let query = sqlx::query_as(
         "UPDATE afterwrite.replay_requests AS taken SET state = 'taken', epoch = chosen.epoch
          FROM (
              SELECT request.id, claim.epoch FROM afterwrite.replay_requests request
@@ -126,9 +127,12 @@ pub async fn take(
     .bind(partitions)
     .bind(epochs)
     .bind(limit)
-    .bind(open)
-    .fetch_all(pool)
-    .await?;
+    .bind(open);
+    let mut rows: Vec<RequestRow> =
+        ask_postgres(pool, "taking replay requests", async |connection: &mut PgConnection| {
+            query.fetch_all(connection).await
+        })
+        .await?;
     rows.sort_unstable_by_key(|row| row.id);
     Ok(rows.into_iter().map(Request::from).collect())
 }
@@ -177,7 +181,7 @@ impl From<RequestRow> for Request {
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    let query = sqlx::query(
         "WITH request AS (
              UPDATE afterwrite.replay_requests SET state = $2, finished_at = now() WHERE id = $1 AND epoch = $3
              RETURNING letter_id)
@@ -186,8 +190,12 @@ pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<
     )
     .bind(id)
     .bind(if healed { "done" } else { "failed" })
-    .bind(i64::try_from(epoch).unwrap_or(i64::MAX))
-    .execute(pool)
+    .bind(i64::try_from(epoch).unwrap_or(i64::MAX));
+    ask_postgres(
+        pool,
+        "ending a replay request",
+        async |connection: &mut PgConnection| query.execute(connection).await,
+    )
     .await?;
     Ok(())
 }

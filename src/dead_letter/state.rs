@@ -3,9 +3,10 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::engine::letter::Letter;
+use crate::ledger::patience::transact;
 use crate::ledger::{LedgerKey, days};
 
 /// Where a letter's bytes are.
@@ -121,25 +122,30 @@ pub async fn record(pool: &PgPool, letter: &Letter, error: &str, place: &Place) 
     if let Some(key) = key {
         days::make(pool, key.commit_day).await?;
     }
-    let mut transaction = pool.begin().await?;
-    if let Some(key) = key {
-        sqlx::query(
-            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
-             VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2), $3, 'buried')
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(key.commit_day)
-        .bind(&*letter.handler)
-        .bind(&key.event_id.0[..])
-        .execute(&mut *transaction)
-        .await?;
-    }
-    insert(&mut transaction, letter, error, key, place).await?;
-    transaction.commit().await
+    transact(
+        pool,
+        "recording a dead letter",
+        async |connection: &mut PgConnection| {
+            if let Some(key) = key {
+                sqlx::query(
+                    "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
+                 VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2), $3, 'buried')
+                 ON CONFLICT DO NOTHING",
+                )
+                .bind(key.commit_day)
+                .bind(&*letter.handler)
+                .bind(&key.event_id.0[..])
+                .execute(&mut *connection)
+                .await?;
+            }
+            insert(connection, letter, error, key, place).await
+        },
+    )
+    .await
 }
 
 async fn insert(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     letter: &Letter,
     error: &str,
     key: Option<LedgerKey>,

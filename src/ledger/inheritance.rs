@@ -1,9 +1,10 @@
 //! What a new owner of a partition finds: marks of jobs that ran when an owner died, attempts, and parked lanes.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::event::delivery::{EarlierAttempts, Inherited, LeftMark, ParkedLane, Position};
+use crate::ledger::patience::ask;
 
 /// Reads what the last owner of a partition (group, topic, number) left, after its claim was taken under `epoch`. A death
 /// is counted at each job that was marked as running alone, once: the mark does not say so any more afterwards.
@@ -18,7 +19,7 @@ pub(super) async fn load(
 ) -> Result<Inherited, sqlx::Error> {
     let (group, topic, partition) = place;
     // What is read is how it was before this statement counts, so the death is added here as well.
-    let rows: Vec<Left> = sqlx::query_as(
+    let query = sqlx::query_as(
         "WITH claim AS MATERIALIZED (
              SELECT FROM afterwrite.claims
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4 FOR SHARE),
@@ -43,8 +44,12 @@ pub(super) async fn load(
     .bind(topic)
     .bind(partition)
     .bind(epoch)
-    .bind(suspect_to.is_some())
-    .fetch_all(pool)
+    .bind(suspect_to.is_some());
+    let rows: Vec<Left> = ask(
+        pool,
+        "reading what the last owner left",
+        async |connection: &mut PgConnection| query.fetch_all(connection).await,
+    )
     .await?;
     let mut inherited = Inherited {
         suspect_to,

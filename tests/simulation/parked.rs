@@ -106,7 +106,10 @@ impl Shadow {
         let Some(batch) = self.move_batch(first, Aside::Storing, Aside::StoreFailed) else {
             return;
         };
-        let hold = self.holds.get_mut(&self.jobs[&first].partition).expect("it was just found");
+        let hold = self
+            .holds
+            .get_mut(&self.jobs[&first].partition)
+            .expect("it was just found");
         if hold.releasing {
             hold.aside.extend(batch.into_iter().map(|job| (job, Aside::GivenUp)));
         }
@@ -207,7 +210,9 @@ impl Shadow {
         let Some(lane) = lane.filter(|lane| !matches!(lane.state, State::Asking(_))) else {
             return parking.violated(format!("{jobs:?} are stored in a lane that may be live"));
         };
-        parking.check(lane.batch.is_empty(), || format!("{jobs:?} are stored beside others of their lane"))?;
+        parking.check(lane.batch.is_empty(), || {
+            format!("{jobs:?} are stored beside others of their lane")
+        })?;
         let in_turn = lane.queued.iter().take(jobs.len()).eq(jobs);
         parking.check(in_turn, || format!("{jobs:?} are stored, next are {:?}", lane.queued))?;
         lane.batch = lane.queued.drain(..jobs.len()).collect();
