@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use afterwrite::config::load::{Inputs, load};
 use afterwrite::event::change::ChangeEvent;
-use afterwrite::handler::{Context, Handler, HandlerError, Once, Ordering, Outcome, Route, Spec};
+use afterwrite::handler::{Context, Handler, HandlerError, Keyless, Once, Ordering, Outcome, Route, Spec};
 use async_trait::async_trait;
 
 /// Keeps one line of account per paid order.
@@ -27,6 +27,7 @@ impl Handler for Invoices {
                 schema: "public".to_owned(),
                 table: "orders".to_owned(),
                 ordering: Ordering::PrimaryKey,
+                keyless: Keyless::Refused,
             }],
             coalesce_max: 1,
             attempt_timeout: None,

@@ -3,6 +3,7 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+pub mod keyless;
 pub mod options;
 mod replica_identity;
 pub mod waitlist;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::dead_letter::parking::StoredEvents;
 use crate::dead_letter::sink::KafkaLetters;
 use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
@@ -31,8 +33,9 @@ use crate::handler::{Handler, Resources};
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
+use crate::ledger::parked::Parking;
 use crate::ledger::retention::{self, Held, Retention};
-use crate::ledger::{days, redo, registry};
+use crate::ledger::{days, patience, redo, registry};
 use crate::router::Router;
 use crate::source::kafka;
 
@@ -41,9 +44,6 @@ const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
-
-/// Longest statement on those.
-const COORDINATION_STATEMENT_MAX: Duration = Duration::from_secs(30);
 
 /// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
@@ -113,6 +113,8 @@ struct Shared {
     connect: PgConnectOptions,
     coordination: PgPool,
     wakeups: Wakeups,
+    /// Held by the one job of all groups that runs alone.
+    alone: Arc<tokio::sync::Mutex<()>>,
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
 }
@@ -126,11 +128,12 @@ impl Shared {
             .parse()
             .context("postgres.url is not an address of a database")?;
         let connect = connect.application_name("afterwrite");
-        let bounded = bounded(&connect, COORDINATION_STATEMENT_MAX);
+        let bounded = bounded(&connect, patience::STATEMENT_MAX);
         let coordination = pool(&bounded, COORDINATION_CONNECTIONS, connect_timeout(config));
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
+        keyless::refuse(&coordination, handlers).await?;
         let mut decoding = options::decode_options(config);
         if config.source.full_identity.is_none() {
             decoding.full_identity = replica_identity::full(&coordination, handlers)
@@ -144,6 +147,7 @@ impl Shared {
             connect,
             coordination,
             wakeups: Wakeups::new(),
+            alone: Arc::default(),
             decoder: Arc::new(Decoder::new(decoding)),
             registry: Some(Arc::new(registry)),
         })
@@ -168,7 +172,13 @@ impl Group {
     async fn prepare(config: &Config, shared: &Shared, handler: Arc<dyn Handler>) -> anyhow::Result<Self> {
         let spec = handler.spec();
         let group = config.group_name(&spec.name);
-        registry::register(&shared.coordination, &spec.name, &group, &options::ordering_text(&spec)).await?;
+        let own = config.handlers.get(&spec.name);
+        let handler_name = registry::Name {
+            name: &spec.name,
+            was: own.and_then(|own| own.was.as_deref()),
+        };
+        let ordering = options::ordering_text(&spec);
+        registry::register(&shared.coordination, handler_name, &group, &ordering).await?;
         let redo_days = redo::days(&shared.coordination, &spec.name).await.context(
             "the events that are to be done again could not be read: was `afterwrite migrate` run after the update?",
         )?;
@@ -187,6 +197,7 @@ impl Group {
         let effects = Effects::new(pool.clone(), shared.process.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), options::writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
+        let claims = Claims::new(shared.coordination.clone(), group.as_str(), shared.process.owner);
         let setup = Setup {
             group: group.as_str().into(),
             limits: options::limits(config, &group, &spec),
@@ -197,6 +208,13 @@ impl Group {
                 redo_days: Arc::new(redo_days),
             },
             letters: Arc::new(letters),
+            claims: claims.clone(),
+            parked: Some(Arc::new(StoredEvents {
+                parking: Parking::new(shared.coordination.clone(), group.as_str()),
+                decoder: Arc::clone(&shared.decoder),
+                registry: shared.registry.clone(),
+            })),
+            alone: Arc::clone(&shared.alone),
             times: Times {
                 attempt,
                 commit_interval: Duration::from_millis(settings.commit_interval_ms),
@@ -207,7 +225,7 @@ impl Group {
         Ok(Self {
             source: options::source_options(config, &group, &spec, &settings),
             kept: kafka::Kept {
-                claims: Claims::new(shared.coordination.clone(), group.as_str(), shared.process.owner),
+                claims,
                 beginnings: Beginnings::new(shared.coordination.clone(), group.as_str()),
             },
             name: group.into(),
@@ -229,6 +247,7 @@ impl Group {
         let (commands, orders) = std::sync::mpsc::channel();
         let (events, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
         let (replays, taken) = mpsc::channel(taker::OPEN_MAX);
+        let (drains, ended_heads) = mpsc::channel(taker::DRAINS_MAX as usize);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
         let standing = watch::Sender::default();
@@ -240,6 +259,8 @@ impl Group {
         );
         let telling = tokio::spawn(telling);
         let requests = Taker {
+            parking: Parking::new(self.coordination.clone(), name.as_str()),
+            drains,
             pool: self.coordination,
             group: Arc::clone(&self.name),
             decoder: Arc::clone(&self.decoder),
@@ -263,6 +284,7 @@ impl Group {
             events: arriving,
             commands,
             replays: taken,
+            drains: ended_heads,
             replay_ends: ends,
             owned,
             standing,

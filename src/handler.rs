@@ -76,6 +76,19 @@ pub struct Route {
     pub table: String,
     /// What keeps events in order.
     pub ordering: Ordering,
+    /// What holds when the table has no primary key.
+    pub keyless: Keyless,
+}
+
+/// What a route allows of a table without a primary key. Its rows cannot be told apart, so its events may have no identity and
+/// no place in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keyless {
+    /// A process that is routed to such a table does not start.
+    #[default]
+    Refused,
+    /// Events that come once more are worked on once more: what the handler does must tolerate it.
+    AtLeastOnce,
 }
 
 /// Events with equal ordering keys are handled strictly one after the other.

@@ -3,10 +3,12 @@
 //! Routes go by `source.schema` and `source.table`, never by a topic's name: topics may be renamed on the way.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
 
 use crate::event::change::ChangeEvent;
 use crate::event::row::{Cell, ValueRef};
@@ -134,8 +136,11 @@ fn table_key(schema: &str, table: &str) -> String {
 /// Hashes the ordering key. A row whose key is not known (no primary key, column absent) shares one lane with all such
 /// rows of its table. Under another replica identity than FULL the other columns of a delete are null or made up, so a route
 /// by them puts it into some lane apart from the row's earlier changes.
+///
+/// Parked lanes are known by this hash in Postgres, so it must stay the same over versions of this program and of the
+/// compiler: what goes in is written out byte for byte.
 fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = SipHasher13::new();
     match ordering {
         Ordering::PrimaryKey => {
             if let Some(key) = event.key() {
@@ -158,23 +163,35 @@ fn ordering_hash(ordering: &Ordering, event: &ChangeEvent) -> u64 {
 }
 
 /// Hashes a cell of a row; `None` is a column that is absent.
-fn hash_cell(cell: Option<Cell<'_>>, hasher: &mut DefaultHasher) {
+fn hash_cell(cell: Option<Cell<'_>>, hasher: &mut SipHasher13) {
     match cell {
-        None => 0_u8.hash(hasher),
-        Some(Cell::Null) => 1_u8.hash(hasher),
-        Some(Cell::Unavailable(_)) => 2_u8.hash(hasher),
+        None => hasher.write(&[0]),
+        Some(Cell::Null) => hasher.write(&[1]),
+        Some(Cell::Unavailable(_)) => hasher.write(&[2]),
         Some(Cell::Value(value)) => hash_value(value, hasher),
     }
 }
 
-fn hash_value(value: ValueRef<'_>, hasher: &mut DefaultHasher) {
+fn hash_value(value: ValueRef<'_>, hasher: &mut SipHasher13) {
     match value {
-        ValueRef::Bool(bool) => (3_u8, bool).hash(hasher),
-        ValueRef::Int(int) => (4_u8, int).hash(hasher),
-        ValueRef::Float(float) => (5_u8, float.to_bits()).hash(hasher),
-        ValueRef::Text(text) => (6_u8, text).hash(hasher),
-        ValueRef::List(_) | ValueRef::Struct(_) => (7_u8, format!("{value:?}")).hash(hasher),
+        ValueRef::Bool(bool) => hasher.write(&[3, u8::from(bool)]),
+        ValueRef::Int(int) => {
+            hasher.write(&[4]);
+            hasher.write(&int.to_le_bytes());
+        }
+        ValueRef::Float(float) => {
+            hasher.write(&[5]);
+            hasher.write(&float.to_bits().to_le_bytes());
+        }
+        ValueRef::Text(text) => hash_bytes(6, text.as_bytes(), hasher),
+        ValueRef::List(_) | ValueRef::Struct(_) => hash_bytes(7, format!("{value:?}").as_bytes(), hasher),
     }
+}
+
+fn hash_bytes(tag: u8, bytes: &[u8], hasher: &mut SipHasher13) {
+    hasher.write(&[tag]);
+    hasher.write(&(bytes.len() as u64).to_le_bytes());
+    hasher.write(bytes);
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ use afterwrite::engine::letter::{BuryError, Letter, Letters};
 use afterwrite::engine::retry::{Class, Policy};
 use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::event::delivery::{
-    Content, Delivery, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
+    Assigned, Content, Delivery, Inherited, Position, RawRecord, Settled, SourceCommand, SourceEvent, SourcePartition,
 };
 use afterwrite::event::key::Key;
 use afterwrite::event::row::{Row, Value};
-use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Resources, Route, Spec};
+use afterwrite::handler::{Context, Handler, HandlerError, Keyless, Ordering, Outcome, Resources, Route, Spec};
+use afterwrite::ledger::claims::Claims;
 use afterwrite::ledger::effects::Effects;
 use afterwrite::router::Router;
 use async_trait::async_trait;
@@ -40,6 +41,7 @@ impl Handler for Gated {
             schema: "public".to_owned(),
             table: "work".to_owned(),
             ordering: Ordering::PrimaryKey,
+            keyless: Keyless::Refused,
         };
         Spec {
             name: "gated".to_owned(),
@@ -95,7 +97,11 @@ struct Script {
     shelf: Arc<Shelf>,
     engine: tokio::task::JoinHandle<Counts>,
     /// Keeps the taker's ends open.
-    _replays: (mpsc::Sender<driver::Replay>, mpsc::UnboundedReceiver<driver::ReplayEnd>),
+    _replays: (
+        mpsc::Sender<driver::Replay>,
+        mpsc::Sender<driver::Drain>,
+        mpsc::UnboundedReceiver<driver::ReplayEnd>,
+    ),
 }
 
 impl Script {
@@ -103,6 +109,7 @@ impl Script {
         let (events, arriving) = mpsc::channel(EVENTS_MAX);
         let (orders, commands) = std::sync::mpsc::channel();
         let (replay, replays) = mpsc::channel(1);
+        let (drain, drains) = mpsc::channel(1);
         let (replay_ends, ended) = mpsc::unbounded_channel();
         let (stop, mut stopping) = watch::channel(false);
         let gate = Arc::new(Notify::new());
@@ -112,6 +119,7 @@ impl Script {
             events: arriving,
             commands: orders,
             replays,
+            drains,
             replay_ends,
             owned,
             standing: watch::Sender::default(),
@@ -127,14 +135,18 @@ impl Script {
             gate,
             shelf,
             engine,
-            _replays: (replay, ended),
+            _replays: (replay, drain, ended),
         }
     }
 
     fn assign(&self, epoch: u64) {
         self.events
             .try_send(SourceEvent::Assigned {
-                partitions: vec![(partition(), epoch)],
+                partitions: vec![Assigned {
+                    partition: partition(),
+                    epoch,
+                    inherited: Inherited::default(),
+                }],
             })
             .unwrap();
     }
@@ -175,6 +187,9 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
             redo_days: Arc::default(),
         },
         letters: shelf,
+        claims: Claims::in_memory("driver"),
+        parked: None,
+        alone: Arc::default(),
         limits: Limits {
             running_max: 4,
             crash_deaths_max: 0,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::engine::Engine as EngineSettings;
+use crate::config::engine::{Engine as EngineSettings, OnBury};
 use crate::config::kafka::{Assignor, CLAIM_WAIT_MS, COMMIT_WAIT_MS, GroupProtocol, Kafka, REVOKE_MARGIN_MS};
 use crate::config::value::Secret;
 use crate::dead_letter::sink::Writing;
@@ -21,6 +21,9 @@ use crate::source::kafka::Budgets;
 use crate::source::kafka::protocol::{EagerAssignor, Membership, Protocol, RemoteAssignor, Session};
 
 /// How letters are written.
+/// Positions that are reserved ahead: as many are suspects after a death, and each costs one more commit then.
+const RESERVED_AHEAD: i64 = 1_000;
+
 pub fn writing(config: &Config) -> Writing {
     Writing {
         error_bytes_max: config.dead_letters.error_bytes_max,
@@ -144,13 +147,14 @@ pub(super) fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
     let handler = handler_limits(&config.engine_of_handler(group, &spec.name));
     Limits {
         running_max: settings.lanes_max,
-        crash_deaths_max: 0,
-        reserved_ahead: 1_000,
+        crash_deaths_max: settings.crash_deaths_max,
+        reserved_ahead: RESERVED_AHEAD,
         window_events_max: settings.window_events_max,
         window_bytes_max: settings.window_bytes_max,
         handlers: vec![HandlerLimits {
             coalesce_max: coalesce_max.max(1),
             starts_per_second_max: own.and_then(|own| own.starts_per_second_max),
+            parks: own.is_some_and(|own| own.on_bury == OnBury::Park),
             ..handler
         }],
     }

@@ -4,6 +4,7 @@ use clap::Args;
 use tokio::sync::watch;
 
 use crate::app;
+use crate::app::keyless;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::topic;
@@ -57,13 +58,15 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
     });
     let served = app::serve(config, handlers, stopping).await;
     signals.abort();
-    served
-        .map(|_| ())
-        .map_err(|error| match error.downcast_ref::<topic::Error>() {
-            // The topic contradicts the configuration, and only a person can say which of them is right.
-            Some(_) => Failure::usage(error),
-            None => Failure::failed(error),
-        })
+    served.map(|_| ()).map_err(|error| {
+        // A topic or a table contradicts what it should be, and only a person can say which of them is right.
+        let contradicts =
+            error.is::<topic::Error>() || matches!(error.downcast_ref(), Some(keyless::Error::NoPrimaryKey { .. }));
+        match contradicts {
+            true => Failure::usage(error),
+            false => Failure::failed(error),
+        }
+    })
 }
 
 /// Whoever set an interval expects work that this version does not do.

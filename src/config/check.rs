@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::Config;
 use super::engine::Engine;
+use super::kafka::Start;
 use super::waitlist::FraudCheck;
 
 /// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
@@ -196,7 +197,25 @@ fn check_handlers(config: &Config, refusals: &mut Refusals) {
             refusals.at_least(starts.into(), 1, path("starts_per_second_max"));
         }
         check_handler_waits(config, name, refusals);
+        if let Some(was) = &handler.was {
+            check_earlier_name(config, name, was, refusals);
+        }
     }
+}
+
+fn check_earlier_name(config: &Config, name: &str, was: &str, refusals: &mut Refusals) {
+    let path = format!("handlers.{name}.was");
+    refusals.unless(
+        !was.is_empty() && was != name,
+        &path,
+        "it must be the name that the handler had before",
+    );
+    refusals.unless(
+        config.kafka.start == Start::Earliest,
+        &path,
+        "kafka.start is latest: the group of the new name would begin at the ends of its topics and miss what the old one \
+         had not done; set kafka.start to earliest for this start, the ledger knows what was done",
+    );
 }
 
 /// The waits of a handler, where it has its own: together with those it takes over.

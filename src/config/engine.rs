@@ -22,6 +22,8 @@ pub struct Engine {
     pub asked_wait_ms_max: u64,
     /// Longest wait for something that does not answer, and for a dead letter that could not be written.
     pub outage_wait_ms_max: u64,
+    /// A job during which so many processes died while it ran alone becomes a dead letter; 0 switches that off.
+    pub crash_deaths_max: u32,
     /// A job that no other lane of its handler outdid since it failed is not exhausted for so long.
     pub exhausted_alone_after_ms: u64,
     /// A handler is suspended when half of at least so many attempts within a window fail; 0 switches that off.
@@ -63,6 +65,7 @@ impl Default for Engine {
             wait_ms_max: 300_000,
             asked_wait_ms_max: 300_000,
             outage_wait_ms_max: 30_000,
+            crash_deaths_max: 3,
             exhausted_alone_after_ms: 3_600_000,
             suspend_attempts_min: 20,
             suspend_attempts_window_ms: 30_000,
@@ -138,6 +141,21 @@ pub struct HandlerSettings {
     pub lanes_max: Option<usize>,
     /// Calls that may start within a second; without it, as many as there is work for.
     pub starts_per_second_max: Option<u32>,
+    /// What becomes of later events of a key whose event is in the dead letters.
+    pub on_bury: OnBury,
+    /// The name it had before: what it did under that name stays done.
+    pub was: Option<String>,
+}
+
+/// What becomes of later events of a key whose event is in the dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBury {
+    /// They are worked on.
+    #[default]
+    Continue,
+    /// They are kept behind it until it is replayed or discarded.
+    Park,
 }
 
 impl Default for HandlerSettings {
@@ -152,6 +170,8 @@ impl Default for HandlerSettings {
             wait_ms_max: None,
             lanes_max: None,
             starts_per_second_max: None,
+            on_bury: OnBury::Continue,
+            was: None,
         }
     }
 }

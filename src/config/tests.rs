@@ -216,6 +216,19 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
             "fraud.checks.disposable_email.count_max: only velocity counts",
         ),
         (
+            "[ledger]\nretention_days = 0",
+            "ledger.retention_days: it must lie between 1 and 1000",
+        ),
+        (
+            "[handlers.email]\nwas = \"email\"",
+            "handlers.email.was: it must be the name that the handler had before",
+        ),
+        (
+            "[handlers.email]\nwas = \"mails\"\n[kafka]\nstart = \"latest\"",
+            "handlers.email.was: kafka.start is latest: the group of the new name would begin at the ends of its topics and \
+             miss what the old one had not done; set kafka.start to earliest for this start, the ledger knows what was done",
+        ),
+        (
             "[dead_letters]\nerror_bytes_max = 70000",
             "dead_letters.error_bytes_max: it must lie between 64 and 16384: a letter's headers hold the text twice",
         ),

@@ -219,6 +219,7 @@ mod tests {
                 ],
                 timestamp_ms: Some(5),
             },
+            parks: None,
         }
     }
 

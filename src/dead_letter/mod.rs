@@ -13,6 +13,8 @@ pub mod state;
 
 pub mod sink;
 
+pub mod parking;
+
 pub mod requests;
 
 pub mod taker;

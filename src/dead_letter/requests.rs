@@ -6,14 +6,14 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::dead_letter::headers;
 use crate::dead_letter::state::LetterRow;
 use crate::engine::driver::Owned;
 use crate::event::delivery::{RawRecord, SourcePartition};
 use crate::ledger::headers::{from_json, to_json};
+use crate::ledger::patience::ask as ask_postgres;
 
 /// Channel on which takers are woken.
 pub const CHANNEL: &str = "afterwrite_replay";
@@ -31,6 +31,8 @@ pub struct Request {
     pub replays: u32,
     /// The epoch under which it was taken.
     pub epoch: u64,
+    /// Whether the letter is the head of a parked lane.
+    pub is_head: bool,
     /// Where the original record came from.
     pub partition: SourcePartition,
     /// Its offset there.
@@ -116,7 +118,7 @@ pub async fn take(
         partitions.push(partition.partition);
         epochs.push(i64::try_from(*epoch).unwrap_or(i64::MAX));
     }
-    let mut rows: Vec<RequestRow> = sqlx::query_as(
+    let query = sqlx::query_as(
         "UPDATE afterwrite.replay_requests AS taken SET state = 'taken', epoch = chosen.epoch
          FROM (
              SELECT request.id, claim.epoch FROM afterwrite.replay_requests request
@@ -131,16 +133,20 @@ pub async fn take(
              ORDER BY request.id LIMIT $5 FOR UPDATE OF request SKIP LOCKED) AS chosen
          WHERE taken.id = chosen.id
          RETURNING taken.id, letter_id, handler, replays, source_topic, source_partition, source_offset, taken.epoch,
-             key, value, headers",
+             key, value, headers,
+             EXISTS (SELECT FROM afterwrite.parked_lanes lane WHERE lane.head_letter = taken.letter_id) AS is_head",
     )
     .bind(group)
     .bind(topics)
     .bind(partitions)
     .bind(epochs)
     .bind(limit)
-    .bind(open)
-    .fetch_all(pool)
-    .await?;
+    .bind(open);
+    let mut rows: Vec<RequestRow> =
+        ask_postgres(pool, "taking replay requests", async |connection: &mut PgConnection| {
+            query.fetch_all(connection).await
+        })
+        .await?;
     rows.sort_unstable_by_key(|row| row.id);
     Ok(rows.into_iter().map(Request::from).collect())
 }
@@ -155,6 +161,7 @@ struct RequestRow {
     source_partition: i32,
     source_offset: i64,
     epoch: i64,
+    is_head: bool,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Value,
@@ -168,6 +175,7 @@ impl From<RequestRow> for Request {
             handler: row.handler,
             replays: row.replays.unsigned_abs(),
             epoch: row.epoch.unsigned_abs(),
+            is_head: row.is_head,
             partition: SourcePartition {
                 topic: row.source_topic.into(),
                 partition: row.source_partition,
@@ -189,7 +197,7 @@ impl From<RequestRow> for Request {
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    let query = sqlx::query(
         "WITH request AS (
              UPDATE afterwrite.replay_requests
              SET state = $2, finished_at = now(), key = NULL, value = NULL, headers = '[]'
@@ -200,8 +208,12 @@ pub async fn finish(pool: &PgPool, id: i64, epoch: u64, healed: bool) -> Result<
     )
     .bind(id)
     .bind(if healed { "done" } else { "failed" })
-    .bind(i64::try_from(epoch).unwrap_or(i64::MAX))
-    .execute(pool)
+    .bind(i64::try_from(epoch).unwrap_or(i64::MAX));
+    ask_postgres(
+        pool,
+        "ending a replay request",
+        async |connection: &mut PgConnection| query.execute(connection).await,
+    )
     .await?;
     Ok(())
 }

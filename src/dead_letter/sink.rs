@@ -124,7 +124,7 @@ impl KafkaLetters {
             _ => Some("buried"),
         };
         let kept = place.as_ref().map_or(Kept::Table(record), Kept::Topic);
-        let written = state::write(&self.pool, letter, kept, settled).await;
+        let written = state::write(&self.pool, letter, kept, settled, None).await;
         written.map_err(|source| BuryError {
             place: "afterwrite.letters".to_owned(),
             source: source.into(),

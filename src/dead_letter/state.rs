@@ -4,13 +4,14 @@ use std::fmt;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
-use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::decode::canonical::CanonicalRow;
 use crate::engine::letter::Letter;
 use crate::event::change::ChangeEvent;
-use crate::event::delivery::RawRecord;
+use crate::event::delivery::{Position, RawRecord};
+use crate::ledger::parked::{Lane, Parking};
+use crate::ledger::patience::transact;
 use crate::ledger::{LedgerKey, days, headers};
 
 /// The state of a letter that waits for somebody.
@@ -208,13 +209,14 @@ pub(super) const COLUMNS: &str = "letter_id, group_name, handler, encode(event_i
 /// Whatever Postgres answered.
 pub async fn record(pool: &PgPool, letter: &Letter, error: &str, kept: Kept<'_>) -> Result<(), sqlx::Error> {
     let key = letter.event.as_ref().and_then(LedgerKey::of);
-    write(pool, LetterRow::of(letter, error, key), kept, Some("buried"))
+    let parks = letter.parks.as_ref().map(|parks| (parks.epoch, &parks.lane));
+    write(pool, LetterRow::of(letter, error, key), kept, Some("buried"), parks)
         .await
         .map(|_| ())
 }
 
 /// Writes a letter with its ledger row, which gets this state, in one transaction. What is known already stays as it is;
-/// answers whether the letter was not.
+/// answers whether the letter was not. Its lane is parked in the same transaction, under the epoch of the claim.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -223,6 +225,7 @@ pub(super) async fn write(
     mut letter: LetterRow,
     kept: Kept<'_>,
     ledger_state: Option<&str>,
+    parks: Option<(u64, &Lane)>,
 ) -> Result<bool, sqlx::Error> {
     if let Kept::Topic(place) = kept {
         letter.dlq_topic = Some(place.topic.clone());
@@ -233,26 +236,44 @@ pub(super) async fn write(
     if let Some(((day, _), _)) = settled {
         days::make(pool, day).await?;
     }
-    let mut transaction = pool.begin().await?;
-    if let Some(((day, event_id), state)) = settled {
-        sqlx::query(
-            "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
-             VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2), decode($3, 'hex'), $4)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(day)
-        .bind(&letter.handler)
-        .bind(event_id)
-        .bind(state)
-        .execute(&mut *transaction)
-        .await?;
-    }
-    let is_new = insert(&mut transaction, &letter).await?;
-    if let (true, Kept::Table(record)) = (is_new, kept) {
-        insert_bytes(&mut transaction, &letter.letter_id, record).await?;
-    }
-    transaction.commit().await?;
-    Ok(is_new)
+    transact(
+        pool,
+        "recording a dead letter",
+        async |connection: &mut PgConnection| {
+            if let Some(((day, event_id), state)) = settled {
+                sqlx::query(
+                    "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
+                 VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2),
+                     decode($3, 'hex'), $4)
+                 ON CONFLICT DO NOTHING",
+                )
+                .bind(day)
+                .bind(&letter.handler)
+                .bind(event_id)
+                .bind(state)
+                .execute(&mut *connection)
+                .await?;
+            }
+            let is_new = insert(connection, &letter).await?;
+            if let (true, Kept::Table(record)) = (is_new, kept) {
+                insert_bytes(connection, &letter.letter_id, record).await?;
+            }
+            if let Some((epoch, lane)) = parks {
+                let parking = Parking::new(pool.clone(), letter.group_name.as_str());
+                let head = Position(letter.source_offset);
+                if !parking
+                    .park_lane(connection, epoch, lane, head, &letter.letter_id)
+                    .await?
+                {
+                    return Err(sqlx::Error::Protocol(
+                        "the partition has another owner by now, so its lane is not parked".to_owned(),
+                    ));
+                }
+            }
+            Ok(is_new)
+        },
+    )
+    .await
 }
 
 async fn insert(connection: &mut PgConnection, letter: &LetterRow) -> Result<bool, sqlx::Error> {

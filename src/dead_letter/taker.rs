@@ -18,14 +18,18 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::resolve;
 use crate::engine::core::messages::RequestId;
-use crate::engine::driver::{Owned, Replay, ReplayEnd};
+use crate::engine::driver::{Drain, Owned, Replay, ReplayEnd};
 use crate::event::delivery::{Delivery, Position, SourcePartition};
+use crate::ledger::parked::Parking;
 
 /// How often requests are looked for, where no notification came.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Requests that are open at once: replays share the lanes with what arrives.
 pub const OPEN_MAX: usize = 32;
+
+/// Lanes that are told of at once.
+pub const DRAINS_MAX: u32 = 64;
 
 /// What taking needs.
 pub struct Taker {
@@ -43,6 +47,10 @@ pub struct Taker {
     pub wakeups: broadcast::Receiver<Arc<str>>,
     /// Where replays go.
     pub replays: mpsc::Sender<Replay>,
+    /// The group's parked lanes.
+    pub parking: Parking,
+    /// Where lanes go whose head has ended.
+    pub drains: mpsc::Sender<Drain>,
     /// Replays that have ended.
     pub ends: mpsc::UnboundedReceiver<ReplayEnd>,
 }
@@ -71,6 +79,7 @@ impl Taker {
                 _ = looks.tick() => {
                     self.record(&mut unrecorded, &mut open).await;
                     self.take(&mut open, &mut decoding).await;
+                    self.look_for_drains().await;
                 }
                 () = woken(&mut self.wakeups, &self.group) => self.take(&mut open, &mut decoding).await,
             }
@@ -119,6 +128,31 @@ impl Taker {
         }
     }
 
+    /// Tells the engine of parked lanes whose head was replayed or discarded: their followers may go on.
+    async fn look_for_drains(&self) {
+        let owned: Vec<(SourcePartition, u64)> = self.owned.borrow().clone().into_iter().collect();
+        if owned.is_empty() {
+            return;
+        }
+        match self.parking.to_drain(&owned, DRAINS_MAX).await {
+            Ok(lanes) => {
+                for lane in lanes {
+                    let epoch = owned.iter().find(|(partition, _)| *partition == lane.partition);
+                    let Some(epoch) = epoch.map(|(_, epoch)| *epoch) else {
+                        continue;
+                    };
+                    // What finds no room now is found again a second later.
+                    if self.drains.try_send(Drain { lane, epoch }).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(group = %self.group, error = %error, "parked lanes could not be looked for")
+            }
+        }
+    }
+
     /// Starts decoding a letter's record again. Its schema may have to be waited for as long as the registry is away.
     fn decode(&self, request: Request, decoding: &mut JoinSet<Replay>) {
         tracing::info!(group = %self.group, request = request.id, letter = request.letter_id, "replaying dead letter");
@@ -132,6 +166,7 @@ impl Taker {
                 epoch: request.epoch,
                 handler: request.handler,
                 replays: request.replays,
+                is_head: request.is_head,
                 delivery: Delivery {
                     partition: request.partition,
                     position: Position(request.offset),

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
 use crate::engine::retry::Finish;
 use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Fault, Handler, HandlerError, Outcome, Resources};
+use crate::ledger::claims::{Claims, OwnedJob};
 use crate::ledger::transaction::Mode;
 
 /// How an attempt ended, and the error's chain when it failed.
@@ -13,6 +16,18 @@ use crate::ledger::transaction::Mode;
 pub(crate) struct AttemptEnd {
     pub(crate) finish: Finish,
     pub(crate) error: Option<String>,
+}
+
+impl AttemptEnd {
+    /// The end of an attempt at a record that could be decoded once.
+    pub(crate) fn undecodable() -> Self {
+        Self {
+            finish: Finish::Permanent,
+            error: Some(
+                "the stored record cannot be decoded any more: is its schema still in the registry?".to_owned(),
+            ),
+        }
+    }
 }
 
 /// What an attempt needs.
@@ -24,12 +39,61 @@ pub(crate) struct Attempt {
     pub(crate) number: u32,
     pub(crate) mode: Mode,
     pub(crate) timeout: Duration,
+    /// What has to be committed before it begins.
+    pub(crate) mark: Option<MarkFirst>,
 }
+
+/// The mark of an attempt that may kill the process.
+pub(crate) struct MarkFirst {
+    pub(crate) claims: Claims,
+    pub(crate) job: OwnedJob,
+    /// Set for a job that has to run alone: no other such job of this process, of whatever group, runs meanwhile.
+    pub(crate) alone: Option<Arc<Mutex<()>>>,
+}
+
+impl MarkFirst {
+    /// Commits the mark; answers the permission to run alone, where that is needed.
+    async fn commit(self) -> Result<Option<OwnedMutexGuard<()>>, HandlerError> {
+        let is_alone = self.alone.is_some();
+        let permission = match self.alone {
+            Some(alone) => Some(alone.lock_owned().await),
+            None => None,
+        };
+        let OwnedJob {
+            partition,
+            epoch,
+            position,
+            handler,
+        } = &self.job;
+        match self.claims.mark(partition, *epoch, *position, handler, is_alone).await {
+            Ok(true) => Ok(permission),
+            Ok(false) => Err(HandlerError::unreachable("the partition's claim", Deposed)),
+            Err(error) => Err(HandlerError::unreachable("postgres", error)),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("another process owns the partition by now")]
+struct Deposed;
 
 impl Attempt {
     /// Runs the handler and commits its transaction, within the time-out. A panic passes through to the caller.
-    pub(crate) async fn run(self) -> AttemptEnd {
+    pub(crate) async fn run(mut self) -> AttemptEnd {
         let timeout = self.timeout;
+        let permission = match self.mark.take() {
+            Some(mark) => mark.commit().await,
+            None => Ok(None),
+        };
+        let _alone = match permission {
+            Ok(permission) => permission,
+            Err(error) => {
+                return AttemptEnd {
+                    finish: fault_finish(&error.fault),
+                    error: Some(format!("{error}: {}", error.chain())),
+                };
+            }
+        };
         match tokio::time::timeout(timeout, self.handle_and_commit()).await {
             Ok(Ok(outcome)) => AttemptEnd {
                 finish: outcome_finish(&outcome),

@@ -10,28 +10,30 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::time::DelayQueue;
 
 use crate::engine::attempt::AttemptEnd;
 use crate::engine::core::Core;
-use crate::engine::core::messages::{
-    HandlerIndex, Inheritance, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work,
-};
+use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
 use crate::engine::counts::Counts;
 use crate::engine::jobs::{Held, ReplayOrigin};
+use crate::engine::keeper::Keeper;
 use crate::engine::letter::Letters;
+use crate::engine::owner::{ParkedEvents, Unparked};
 use crate::engine::ownership::Ownership;
 use crate::engine::retry::Finish;
 use crate::engine::standing::Standing;
 use crate::engine::suspend::Cause;
-use crate::event::delivery::{Content, Delivery, Settled, SkipReason, SourceCommand, SourceEvent};
+use crate::event::delivery::{Assigned, Content, Delivery, Position, Settled, SkipReason, SourceCommand, SourceEvent};
 use crate::handler::Resources;
+use crate::ledger::claims::Claims;
 use crate::router::Router;
 
 pub use crate::engine::jobs::{Replay, ReplayEnd};
+pub use crate::engine::owner::Drain;
 pub use crate::engine::ownership::Owned;
 
 /// Records taken from the source before the loop looks at anything else.
@@ -50,6 +52,12 @@ pub struct Setup {
     pub resources: Resources,
     /// Where its dead letters go.
     pub letters: Arc<dyn Letters>,
+    /// Its partitions' claims.
+    pub claims: Claims,
+    /// Where the events of parked lanes are kept; needed where a handler parks.
+    pub parked: Option<Arc<dyn ParkedEvents>>,
+    /// Held by the one job of the process that runs alone, because processes may have died of it.
+    pub alone: Arc<Mutex<()>>,
     /// Limits of the core.
     pub limits: Limits,
     /// Times.
@@ -77,6 +85,8 @@ pub struct Channels {
     pub commands: std::sync::mpsc::Sender<SourceCommand>,
     /// Dead letters that come back.
     pub replays: mpsc::Receiver<Replay>,
+    /// Parked lanes whose head has ended.
+    pub drains: mpsc::Receiver<Drain>,
     /// Replays that have ended.
     pub replay_ends: mpsc::UnboundedSender<ReplayEnd>,
     /// Tells others which partitions are owned.
@@ -89,11 +99,15 @@ pub struct Channels {
 pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()> + Send) -> Counts {
     let mut driver = Driver::new(setup, channels);
     driver.drive(stop).await;
+    driver.keeper.end().await;
     tracing::info!(group = %driver.setup.group, counts = %driver.counts, "group ended");
     driver.counts
 }
 
 pub(super) struct Driver {
+    pub(super) keeper: Keeper,
+    /// Partitions that are let go, whose release is being written down.
+    pub(super) releases: usize,
     pub(super) setup: Setup,
     pub(super) core: Core,
     /// When the core's time began.
@@ -127,17 +141,29 @@ pub(super) enum Due {
 pub(super) enum Task {
     Attempt(JobId),
     Bury(JobId),
+    /// Stores events; the first stands for all.
+    Store(JobId),
+    /// Works for no job.
+    Owner,
 }
 
 /// What a task reports.
 pub(super) enum Ended {
     Attempt(AttemptEnd),
     Bury(Result<(), String>),
+    Stored(Result<(), String>),
+    /// Positions are reserved; nothing, when the epoch is over.
+    Reserved(Option<(PartitionId, u64, Position)>),
+    /// A release is written down, or will not be; named where somebody waits for it.
+    Released(Option<(PartitionId, Option<Position>)>),
+    Unparked(Unparked),
 }
 
 impl Driver {
     fn new(setup: Setup, channels: Channels) -> Self {
         Self {
+            keeper: Keeper::new(setup.claims.clone()),
+            releases: 0,
             core: Core::new(setup.limits.clone()),
             started: Instant::now(),
             suspended: BTreeMap::new(),
@@ -182,6 +208,7 @@ impl Driver {
                     });
                 }
                 Some(replay) = self.channels.replays.recv() => self.replay(replay),
+                Some(drain) = self.channels.drains.recv() => self.drain(drain),
                 _ = commits.tick() => {
                     self.step(Input::CommitDue);
                     self.tell_standing();
@@ -222,7 +249,12 @@ impl Driver {
     fn source_said(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Assigned { partitions } => {
-                for (name, epoch) in partitions {
+                for Assigned {
+                    partition: name,
+                    epoch,
+                    inherited,
+                } in partitions
+                {
                     let partition = self.ownership.id(&name);
                     if self.ownership.epoch(&name).is_some() {
                         // The source got it anew without ever saying that it had lost it.
@@ -233,7 +265,7 @@ impl Driver {
                     self.step(Input::Assigned {
                         partition,
                         epoch,
-                        inherited: Inheritance::default(),
+                        inherited: self.inheritance(inherited),
                     });
                 }
             }
@@ -286,7 +318,7 @@ impl Driver {
             epoch: replay.epoch,
             request: replay.request,
             position,
-            is_head: false,
+            is_head: replay.is_head,
             work,
         });
     }
@@ -301,10 +333,8 @@ impl Driver {
             }
             Content::Undecodable(_) => {
                 let held = Held {
-                    delivery: Arc::new(delivery),
-                    handler: HandlerIndex::NONE,
                     replay: replay.cloned(),
-                    failure: None,
+                    ..Held::of(Arc::new(delivery), HandlerIndex::NONE, 0)
                 };
                 return Work::Undecodable(self.keep(held));
             }
@@ -318,10 +348,8 @@ impl Driver {
             }
             let handler = HandlerIndex(u16::try_from(target.handler).expect("a group has few handlers"));
             let held = Held {
-                delivery: Arc::clone(&delivery),
-                handler,
                 replay: replay.cloned(),
-                failure: None,
+                ..Held::of(Arc::clone(&delivery), handler, target.key)
             };
             jobs.push(JobSpec {
                 job: self.keep(held),
@@ -336,7 +364,7 @@ impl Driver {
         Work::Jobs(jobs)
     }
 
-    fn keep(&mut self, held: Held) -> JobId {
+    pub(super) fn keep(&mut self, held: Held) -> JobId {
         let job = JobId(self.next_job);
         self.next_job += 1;
         self.held.insert(job, held);
@@ -360,30 +388,67 @@ impl Driver {
             Err(error) => error.id(),
         };
         let Some(task) = self.task_jobs.remove(&id) else { return };
-        let (Task::Attempt(job) | Task::Bury(job)) = task;
-        self.under_way.remove(&job);
-        match ended {
-            Ok((_, Ended::Attempt(end))) => self.attempt_ended(job, end),
-            Ok((_, Ended::Bury(Ok(())))) => {
+        if let Task::Attempt(job) | Task::Bury(job) | Task::Store(job) = task {
+            self.under_way.remove(&job);
+        }
+        match (task, ended) {
+            (Task::Attempt(job), Ok((_, Ended::Attempt(end)))) => self.attempt_ended(job, end),
+            (Task::Bury(job), Ok((_, Ended::Bury(Ok(()))))) => {
                 self.counts.buried += 1;
+                self.note_settled(job);
                 self.step(Input::Buried { job });
             }
-            Ok((_, Ended::Bury(Err(error)))) => self.bury_failed(job, &error),
-            Err(error) if error.is_panic() => {
+            (Task::Bury(job), Ok((_, Ended::Bury(Err(error))))) => self.bury_failed(job, &error),
+            (Task::Store(job), Ok((_, Ended::Stored(Ok(()))))) => self.step(Input::Stored { job }),
+            (Task::Store(job), Ok((_, Ended::Stored(Err(error))))) => self.store_failed(job, &error),
+            (_, Ok((_, Ended::Reserved(reserved)))) => {
+                if let Some((partition, epoch, to)) = reserved {
+                    self.step(Input::Reserved { partition, epoch, to });
+                }
+            }
+            (_, Ok((_, Ended::Released(released)))) => self.release_written(released),
+            (_, Ok((_, Ended::Unparked(unparked)))) => self.unparked(unparked),
+            (_, Ok(_)) => {}
+            (_, Err(error)) if error.is_panic() => {
                 let message = panic_message(error);
                 match task {
-                    Task::Attempt(_) => self.attempt_ended(
+                    Task::Attempt(job) => self.attempt_ended(
                         job,
                         AttemptEnd {
                             finish: Finish::Panicked,
                             error: Some(format!("the handler {message}")),
                         },
                     ),
-                    Task::Bury(_) => self.bury_failed(job, &format!("the writer {message}")),
+                    Task::Bury(job) => self.bury_failed(job, &format!("the writer {message}")),
+                    Task::Store(job) => self.store_failed(job, &format!("the writer {message}")),
+                    Task::Owner => tracing::error!(
+                        group = %self.setup.group, message, "a task of a partition panicked; the partition goes on with its next owner"
+                    ),
                 }
             }
             // Abandoned: the core has already forgotten the job.
-            Err(_) => {}
+            (_, Err(_)) => {}
+        }
+    }
+
+    fn store_failed(&mut self, job: JobId, error: &str) {
+        tracing::error!(group = %self.setup.group, error, "events behind a buried head could not be stored; they wait and are stored again");
+        self.step(Input::StoreFailed { job });
+    }
+
+    /// A partition that somebody waits for is let go, and that is written down.
+    fn release_written(&mut self, released: Option<(PartitionId, Option<Position>)>) {
+        let Some((id, position)) = released else { return };
+        self.releases -= 1;
+        self.ownership.released(id, position);
+        self.leave_when_released();
+    }
+
+    /// Leaves once everything that ran has ended and all releases are written down.
+    pub(super) fn leave_when_released(&mut self) {
+        if self.drained && self.releases == 0 {
+            let positions = std::mem::take(&mut self.last_positions);
+            self.tell_source(SourceCommand::Leave(positions));
         }
     }
 
@@ -406,13 +471,17 @@ impl Driver {
                 }
             }
         }
+        match end.finish {
+            Finish::Done | Finish::Skipped => self.note_settled(job),
+            _ => self.note_unsettled(job),
+        }
         self.step(Input::Finished {
             job,
             finish: end.finish,
         });
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         let mut actions = Vec::new();
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.core.step(Moment(micros), input, &mut actions);

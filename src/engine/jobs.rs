@@ -26,6 +26,8 @@ pub struct Replay {
     pub replays: u32,
     /// The record, decoded again.
     pub delivery: Delivery,
+    /// Whether the letter is the head of a parked lane.
+    pub is_head: bool,
 }
 
 /// A replay whose jobs have all ended.
@@ -42,8 +44,16 @@ pub struct ReplayEnd {
 pub(crate) struct Held {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) handler: HandlerIndex,
+    /// Hash of its ordering key.
+    pub(crate) key: u64,
     pub(crate) replay: Option<Arc<ReplayOrigin>>,
     pub(crate) failure: Option<Failure>,
+    /// A mark of it may be in Postgres.
+    pub(crate) marked: bool,
+    /// It runs alone.
+    pub(crate) runs_alone: bool,
+    /// Its attempts are in Postgres.
+    pub(crate) noted: bool,
 }
 
 /// Where a replayed job comes from.
@@ -62,6 +72,25 @@ pub(crate) struct Failure {
 }
 
 impl Held {
+    /// A job that comes from no replay.
+    pub(crate) fn of(delivery: Arc<Delivery>, handler: HandlerIndex, key: u64) -> Self {
+        Self {
+            delivery,
+            handler,
+            key,
+            replay: None,
+            failure: None,
+            marked: false,
+            runs_alone: false,
+            noted: false,
+        }
+    }
+
+    /// When its first attempt failed.
+    pub(crate) fn first_failed_at(&self) -> DateTime<Utc> {
+        self.failure.as_ref().map_or_else(Utc::now, |failure| failure.first_at)
+    }
+
     /// The event; jobs of undecodable records have none.
     pub(crate) fn event(&self) -> Option<&Arc<ChangeEvent>> {
         match &self.delivery.content {
@@ -118,6 +147,7 @@ impl Held {
             partition: self.delivery.partition.clone(),
             position: self.delivery.position,
             raw: self.delivery.raw.clone(),
+            parks: None,
         }
     }
 }

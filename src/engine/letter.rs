@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::retry::Class;
 use crate::event::change::ChangeEvent;
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::ledger::parked::Lane;
 
 /// The handler's name on letters of records that could not be decoded: they concern every handler of the group.
 pub const EVERY_HANDLER: &str = "*";
@@ -40,6 +41,17 @@ pub struct Letter {
     pub position: Position,
     /// The record, byte for byte.
     pub raw: RawRecord,
+    /// The lane that is parked behind it, in the same transaction.
+    pub parks: Option<Parks>,
+}
+
+/// A lane that is parked behind a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parks {
+    /// The lane.
+    pub lane: Lane,
+    /// The epoch of its partition's claim: under another one nothing is written.
+    pub epoch: u64,
 }
 
 impl Letter {

@@ -19,6 +19,10 @@ mod perform;
 
 mod ownership;
 
+mod keeper;
+
+pub mod owner;
+
 mod jobs;
 
 pub(crate) mod attempt;

@@ -106,6 +106,13 @@ impl Ownership {
         }
     }
 
+    /// Whether somebody waits for the partition to be let go.
+    pub(crate) fn is_revoking(&self, id: PartitionId) -> bool {
+        self.revocations
+            .iter()
+            .any(|revocation| revocation.waiting.contains(&id))
+    }
+
     /// When the budget of the most urgent revocation is spent.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.revocations.iter().map(|revocation| revocation.deadline).min()

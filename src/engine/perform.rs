@@ -6,13 +6,19 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio::task::AbortHandle;
 
-use crate::engine::attempt::Attempt;
+use crate::engine::attempt::{Attempt, AttemptEnd, MarkFirst};
 use crate::engine::backoff::jittered;
-use crate::engine::core::messages::{Action, HandlerIndex, JobId, PartitionId};
+use crate::engine::core::messages::{Action, HandlerIndex, JobId, Mark, PartitionId};
 use crate::engine::driver::{Driver, Due, Ended, ReplayEnd, Task};
 use crate::engine::jobs::Held;
+use crate::engine::keeper::Note;
+use crate::engine::letter::{Letter, Parks};
 use crate::engine::retry::{Class, Wait};
 use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
+use crate::ledger::claims::OwnedJob;
+
+/// The attempts of a job that waits for as long as this are stored: a change of owners would start them anew.
+const STORED_FROM: Duration = Duration::from_secs(5);
 
 /// How long a wait takes.
 fn drawn(wait: Wait) -> Duration {
@@ -33,10 +39,14 @@ impl Driver {
                 handler,
                 attempt,
                 members,
-                mark: _,
-            } => self.start(handler, attempt, &members),
-            Action::Wait { job, attempts: _, wait } => {
-                self.waits.insert(Due::Job(job), drawn(wait));
+                mark,
+            } => self.start(handler, attempt, &members, mark),
+            Action::Wait { job, attempts, wait } => {
+                let wait = drawn(wait);
+                if wait >= STORED_FROM && attempts > 0 {
+                    self.note_attempts(job, attempts);
+                }
+                self.waits.insert(Due::Job(job), wait);
             }
             Action::ProbeAfter { handler, wait } => {
                 self.waits.insert(Due::Probe(handler), drawn(wait));
@@ -44,7 +54,14 @@ impl Driver {
             Action::RateAfter { handler, wait } => {
                 self.waits.insert(Due::Rate(handler), drawn(wait));
             }
-            Action::Reserve { .. } | Action::Park { .. } | Action::Unpark { .. } => {}
+            Action::Reserve { partition, to } => self.reserve(partition, to),
+            Action::Park { jobs } => self.park(jobs),
+            Action::Unpark {
+                partition,
+                handler,
+                key,
+                done,
+            } => self.unpark(partition, handler, key, done),
             Action::Suspended { handler, cause } => {
                 self.suspended.insert(handler, (Utc::now(), cause));
                 tracing::error!(
@@ -60,8 +77,8 @@ impl Driver {
                 job,
                 class,
                 attempts,
-                park: _,
-            } => self.bury(job, class, attempts),
+                park,
+            } => self.bury(job, class, attempts, park),
             Action::Forget { job } => {
                 self.held.remove(&job);
             }
@@ -98,13 +115,12 @@ impl Driver {
             }
             Action::Drained => {
                 self.drained = true;
-                let positions = std::mem::take(&mut self.last_positions);
-                self.tell_source(SourceCommand::Leave(positions));
+                self.leave_when_released();
             }
         }
     }
 
-    fn owned(&self, id: PartitionId) -> Option<(SourcePartition, u64)> {
+    pub(super) fn owned(&self, id: PartitionId) -> Option<(SourcePartition, u64)> {
         let name = self.ownership.name(id);
         Some((name.clone(), self.ownership.epoch(name)?))
     }
@@ -124,17 +140,18 @@ impl Driver {
             self.last_positions
                 .extend(position.and_then(|position| self.settled(id, position)));
         }
-        self.ownership.released(id, position);
+        self.release_cleanly(id, position);
     }
 
     /// A source that ended closes its channel of events too, which ends the loop; nothing is lost by not telling it.
-    fn tell_source(&self, command: SourceCommand) {
+    pub(super) fn tell_source(&self, command: SourceCommand) {
         if self.channels.commands.send(command).is_err() {
             tracing::debug!(group = %self.setup.group, "the source has already ended");
         }
     }
 
-    fn start(&mut self, handler: HandlerIndex, number: u32, members: &[JobId]) {
+    fn start(&mut self, handler: HandlerIndex, number: u32, members: &[JobId], mark: Mark) {
+        let mark = self.mark_first(members[0], mark);
         let router = &self.setup.router;
         let index = usize::from(handler.0);
         let held: Vec<&Held> = members.iter().map(|job| &self.held[job]).collect();
@@ -146,16 +163,35 @@ impl Driver {
             events: held.iter().filter_map(|held| held.event().cloned()).collect(),
             number,
             mode: held[0].mode(),
+            mark,
         };
-        let under_way = self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) });
+        let under_way = match attempt.events.is_empty() {
+            // What was decoded once, and stored, is not decodable any more.
+            true => self
+                .tasks
+                .spawn(async move { Ended::Attempt(AttemptEnd::undecodable()) }),
+            false => self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) }),
+        };
         self.track(Task::Attempt(members[0]), under_way);
     }
 
-    fn bury(&mut self, job: JobId, class: Class, attempts: u32) {
+    fn bury(&mut self, job: JobId, class: Class, attempts: u32, park: bool) {
+        let parks = match park {
+            true => self.lane_of(job).map(|(lane, epoch)| Parks { lane, epoch }),
+            false => None,
+        };
+        let held = self.held.get_mut(&job).expect("a job is kept until it is forgotten");
+        if class == Class::Crashed {
+            held.marked = true;
+            held.failed("processes died each time while this job ran alone".to_owned());
+        }
         let held = &self.held[&job];
         let router = &self.setup.router;
         let handler = (held.handler != HandlerIndex::NONE).then(|| router.name(usize::from(held.handler.0)));
-        let letter = held.letter(&self.setup.group, handler, class, attempts);
+        let letter = Letter {
+            parks,
+            ..held.letter(&self.setup.group, handler, class, attempts)
+        };
         let letters = Arc::clone(&self.setup.letters);
         tracing::warn!(
             handler = %letter.handler, partition = %letter.partition, offset = letter.position.0, class = class.as_str(),
@@ -168,9 +204,78 @@ impl Driver {
         self.track(Task::Bury(job), under_way);
     }
 
-    fn track(&mut self, task: Task, under_way: AbortHandle) {
-        let (Task::Attempt(job) | Task::Bury(job)) = task;
+    /// What has to be committed before the attempt at a job begins.
+    fn mark_first(&mut self, job: JobId, mark: Mark) -> Option<MarkFirst> {
+        let alone = match mark {
+            Mark::None => return None,
+            Mark::Running => None,
+            Mark::Alone => Some(Arc::clone(&self.setup.alone)),
+        };
+        let owned = self.owned_job(job)?;
+        let held = self.held.get_mut(&job)?;
+        held.marked = true;
+        held.runs_alone = alone.is_some();
+        Some(MarkFirst {
+            claims: self.setup.claims.clone(),
+            job: owned,
+            alone,
+        })
+    }
+
+    fn owned_job(&mut self, job: JobId) -> Option<OwnedJob> {
+        let (lane, epoch) = self.lane_of(job)?;
+        Some(OwnedJob {
+            partition: lane.partition,
+            epoch,
+            position: self.held[&job].delivery.position,
+            handler: lane.handler,
+        })
+    }
+
+    /// A job is settled: nobody has to know of its marks and attempts any more.
+    pub(super) fn note_settled(&mut self, job: JobId) {
+        let Some((marked, noted)) = self.held.get(&job).map(|held| (held.marked, held.noted)) else {
+            return;
+        };
+        if !(marked || noted) {
+            return;
+        }
+        let Some(owned) = self.owned_job(job) else { return };
+        if noted {
+            self.keeper.note(Note::ForgetAttempts(owned.clone()));
+        }
+        if marked {
+            self.keeper.note(Note::Unmark(owned));
+        }
+    }
+
+    /// An attempt ended, and its job is not settled. One that ran alone stays a suspect.
+    pub(super) fn note_unsettled(&mut self, job: JobId) {
+        let Some((marked, alone)) = self.held.get(&job).map(|held| (held.marked, held.runs_alone)) else {
+            return;
+        };
+        if let (true, Some(owned)) = (marked, self.owned_job(job)) {
+            self.keeper.note(match alone {
+                true => Note::Rest(owned),
+                false => Note::Unmark(owned),
+            });
+        }
+    }
+
+    fn note_attempts(&mut self, job: JobId, attempts: u32) {
+        let delivered = self.held.get(&job).is_some_and(|held| held.replay.is_none());
+        if let (true, Some(owned)) = (delivered, self.owned_job(job)) {
+            let held = self.held.get_mut(&job).expect("it was just found");
+            held.noted = true;
+            let first_failed_at = held.first_failed_at();
+            self.keeper.note(Note::Attempts(owned, attempts, first_failed_at));
+        }
+    }
+
+    pub(super) fn track(&mut self, task: Task, under_way: AbortHandle) {
         self.task_jobs.insert(under_way.id(), task);
-        self.under_way.insert(job, under_way);
+        if let Task::Attempt(job) | Task::Bury(job) | Task::Store(job) = task {
+            self.under_way.insert(job, under_way);
+        }
     }
 }

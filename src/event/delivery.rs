@@ -151,13 +151,24 @@ pub struct ParkedLane {
     pub draining: bool,
 }
 
+/// A partition that is ours from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// The partition.
+    pub partition: SourcePartition,
+    /// The epoch of its claim.
+    pub epoch: u64,
+    /// What its earlier owners left.
+    pub inherited: Inherited,
+}
+
 /// What a source tells the engine, in the order in which it happened.
 #[derive(Debug)]
 pub enum SourceEvent {
     /// These partitions are ours from now on, under this epoch; deliveries follow.
     Assigned {
-        /// The partitions with the epoch of their claim.
-        partitions: Vec<(SourcePartition, u64)>,
+        /// The partitions.
+        partitions: Vec<Assigned>,
     },
     /// One record of an assigned partition, under the epoch in which it was fetched.
     Delivered {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clients::mailer::Mailer;
 use crate::clients::webhook::Caller;
-use crate::handler::{Handler, Ordering, Route};
+use crate::handler::{Handler, Keyless, Ordering, Route};
 use crate::handlers::email::EmailSettings;
 use crate::handlers::fraud::rules::FraudSettings;
 use crate::handlers::reward::RewardSettings;
@@ -84,6 +84,7 @@ fn routes(lane: impl Fn(&Wakes) -> &Option<Lane>) -> Vec<Route> {
                 Row => Ordering::PrimaryKey,
                 By(column) => Ordering::Columns(vec![(*column).to_owned()]),
             },
+            keyless: Keyless::Refused,
         })
         .collect()
 }

@@ -1,10 +1,12 @@
 //! Attempts at jobs that wait long for their next one. Stored, so that whoever owns the partition next goes on counting.
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnection;
 
 use crate::event::delivery::{Position, SourcePartition};
 use crate::ledger::claims::{Claims, OwnedJob};
 use crate::ledger::marks::Places;
+use crate::ledger::patience::ask;
 
 /// Attempts that were made at a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +32,7 @@ impl Claims {
             .iter()
             .map(|noted| i32::try_from(noted.attempts).unwrap_or(i32::MAX));
         let first_failed_at = noted.iter().map(|noted| noted.first_failed_at);
-        sqlx::query(
+        let query = sqlx::query(
             "WITH job AS (
                  SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::text[], $7::int[],
                                       $8::timestamptz[])
@@ -53,8 +55,10 @@ impl Claims {
         .bind(places.offsets)
         .bind(places.handlers)
         .bind(attempts.collect::<Vec<i32>>())
-        .bind(first_failed_at.collect::<Vec<DateTime<Utc>>>())
-        .execute(pool)
+        .bind(first_failed_at.collect::<Vec<DateTime<Utc>>>());
+        ask(pool, "storing attempts", async |connection: &mut PgConnection| {
+            query.execute(connection).await
+        })
         .await?;
         Ok(())
     }
@@ -66,7 +70,7 @@ impl Claims {
     pub async fn forget_attempts(&self, jobs: &[OwnedJob]) -> Result<(), sqlx::Error> {
         let Some(pool) = self.pool() else { return Ok(()) };
         let places = Places::of(jobs);
-        sqlx::query(
+        let query = sqlx::query(
             "WITH job AS (
                  SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::text[])
                      AS job(topic, partition, epoch, source_offset, handler)),
@@ -83,8 +87,10 @@ impl Claims {
         .bind(places.partitions)
         .bind(places.epochs)
         .bind(places.offsets)
-        .bind(places.handlers)
-        .execute(pool)
+        .bind(places.handlers);
+        ask(pool, "forgetting attempts", async |connection: &mut PgConnection| {
+            query.execute(connection).await
+        })
         .await?;
         Ok(())
     }
@@ -101,7 +107,7 @@ impl Claims {
         committed: Position,
     ) -> Result<bool, sqlx::Error> {
         let Some(pool) = self.pool() else { return Ok(true) };
-        sqlx::query_scalar(
+        let query = sqlx::query_scalar(
             "WITH claim AS MATERIALIZED (
                  SELECT FROM afterwrite.claims
                  WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4 FOR SHARE),
@@ -119,8 +125,12 @@ impl Claims {
         .bind(&*partition.topic)
         .bind(partition.partition)
         .bind(epoch.cast_signed())
-        .bind(committed.0)
-        .fetch_one(pool)
+        .bind(committed.0);
+        ask(
+            pool,
+            "forgetting what is settled",
+            async |connection: &mut PgConnection| query.fetch_one(connection).await,
+        )
         .await
     }
 }

@@ -11,11 +11,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::NaiveDate;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::event::delivery::{Inherited, Position, SourcePartition};
 use crate::ledger::inheritance;
+use crate::ledger::patience::ask;
 
 /// The claims of one process.
 #[derive(Debug, Clone)]
@@ -112,26 +113,32 @@ impl Claims {
             }
         };
         // A clean release has reserved nothing any more, so `handed_out_to` alone tells whether the last owner died.
-        let (epoch, first_offset, handed_out_to): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
+        let query = sqlx::query_as(
             "INSERT INTO afterwrite.claims AS known (group_name, topic, partition, owner, epoch, released_clean)
              VALUES ($1, $2, $3, $4, 1, false)
              ON CONFLICT (group_name, topic, partition) DO UPDATE
                  SET owner = excluded.owner, epoch = known.epoch + 1, claimed_at = now(), released_clean = false,
-                     handed_out_to = CASE WHEN known.released_clean THEN NULL ELSE known.handed_out_to END
-             RETURNING epoch, first_offset, handed_out_to",
+                     handed_out_to = CASE WHEN known.released_clean THEN NULL ELSE known.handed_out_to END,
+                     suspect_to = CASE WHEN known.released_clean THEN known.suspect_to
+                                       ELSE greatest(known.suspect_to, known.handed_out_to) END
+             RETURNING epoch, first_offset, handed_out_to, suspect_to",
         )
         .bind(&self.group)
         .bind(topic)
         .bind(partition)
-        .bind(self.owner)
-        .fetch_one(pool)
-        .await?;
-        let suspect_to = handed_out_to.map(Position);
+        .bind(self.owner);
+        let (epoch, first_offset, handed_out_to, suspect_to): (i64, Option<i64>, Option<i64>, Option<i64>) =
+            ask(pool, "taking a claim", async |connection: &mut PgConnection| {
+                query.fetch_one(connection).await
+            })
+            .await?;
+        let died = handed_out_to.is_some();
+        let suspect_to = suspect_to.map(Position);
         let place = (&*self.group, topic, partition);
         Ok(Claim {
             epoch: epoch.unsigned_abs(),
             first_offset,
-            inherited: inheritance::load(pool, place, epoch, suspect_to).await?,
+            inherited: inheritance::load(pool, place, epoch, died, suspect_to).await?,
         })
     }
 
@@ -150,15 +157,19 @@ impl Claims {
                 return Ok(());
             }
         };
-        sqlx::query(
+        let query = sqlx::query(
             "UPDATE afterwrite.claims SET first_offset = $4
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND first_offset IS NULL",
         )
         .bind(&self.group)
         .bind(topic)
         .bind(partition)
-        .bind(first_offset)
-        .execute(pool)
+        .bind(first_offset);
+        ask(
+            pool,
+            "recording where a group started",
+            async |connection: &mut PgConnection| query.execute(connection).await,
+        )
         .await?;
         Ok(())
     }
@@ -175,11 +186,15 @@ impl Claims {
                 return Ok(claims.values().any(|claim| claim.first_offset.is_some()));
             }
         };
-        sqlx::query_scalar(
+        let query = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM afterwrite.claims WHERE group_name = $1 AND first_offset IS NOT NULL)",
         )
-        .bind(&self.group)
-        .fetch_one(pool)
+        .bind(&self.group);
+        ask(
+            pool,
+            "asking whether a group started",
+            async |connection: &mut PgConnection| query.fetch_one(connection).await,
+        )
         .await
     }
 
@@ -190,7 +205,7 @@ impl Claims {
     /// Whatever Postgres answered.
     pub async fn reserve(&self, partition: &SourcePartition, epoch: u64, to: Position) -> Result<bool, sqlx::Error> {
         let Some(pool) = self.pool() else { return Ok(true) };
-        let reserved = sqlx::query(
+        let query = sqlx::query(
             "UPDATE afterwrite.claims SET handed_out_to = greatest(handed_out_to, $5)
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND NOT released_clean",
         )
@@ -198,35 +213,33 @@ impl Claims {
         .bind(&*partition.topic)
         .bind(partition.partition)
         .bind(epoch.cast_signed())
-        .bind(to.0)
-        .execute(pool)
+        .bind(to.0);
+        let reserved = ask(pool, "reserving positions", async |connection: &mut PgConnection| {
+            query.execute(connection).await
+        })
         .await?;
         Ok(reserved.rows_affected() > 0)
     }
 
-    /// Releases a partition on which nothing runs any more: the next owner has nothing to suspect. False: the epoch is
-    /// over, and nothing was changed.
+    /// Releases a partition on which nothing runs any more: the next owner has no death to suspect. What was suspected
+    /// before, and was not met meanwhile, stays a suspect. False: the epoch is over, and nothing was changed.
     ///
     /// # Errors
     /// Whatever Postgres answered.
     pub async fn released(&self, partition: &SourcePartition, epoch: u64) -> Result<bool, sqlx::Error> {
         let Some(pool) = self.pool() else { return Ok(true) };
-        sqlx::query_scalar(
-            "WITH claim AS (
-                 UPDATE afterwrite.claims SET released_clean = true, handed_out_to = NULL
-                 WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4
-                 RETURNING true),
-             unmarked AS (
-                 DELETE FROM afterwrite.marks
-                 WHERE group_name = $1 AND topic = $2 AND partition = $3 AND EXISTS (SELECT FROM claim))
-             SELECT EXISTS (SELECT FROM claim)",
+        let query = sqlx::query(
+            "UPDATE afterwrite.claims SET released_clean = true, handed_out_to = NULL
+             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4",
         )
         .bind(&self.group)
         .bind(&*partition.topic)
         .bind(partition.partition)
-        .bind(epoch.cast_signed())
-        .fetch_one(pool)
-        .await
+        .bind(epoch.cast_signed());
+        let released = ask(pool, "releasing a partition", async |connection: &mut PgConnection| {
+            query.execute(connection).await
+        });
+        Ok(released.await?.rows_affected() > 0)
     }
 
     /// Says for owned partitions from which UTC day of commit on their group still needs the ledger: the earliest day among
@@ -242,7 +255,7 @@ impl Claims {
         let partitions: Vec<i32> = days.iter().map(|(partition, ..)| partition.partition).collect();
         let epochs: Vec<i64> = days.iter().map(|(_, epoch, _)| epoch.cast_signed()).collect();
         let said: Vec<NaiveDate> = days.iter().map(|(.., day)| *day).collect();
-        sqlx::query(
+        let query = sqlx::query(
             "UPDATE afterwrite.claims AS claim SET frontier_day = said.day
              FROM unnest($2::text[], $3::int[], $4::bigint[], $5::date[]) AS said(topic, partition, epoch, day)
              WHERE claim.group_name = $1 AND claim.topic = said.topic AND claim.partition = said.partition
@@ -252,8 +265,12 @@ impl Claims {
         .bind(topics)
         .bind(partitions)
         .bind(epochs)
-        .bind(said)
-        .execute(pool)
+        .bind(said);
+        ask(
+            pool,
+            "saying how far the ledger is needed",
+            async |connection: &mut PgConnection| query.execute(connection).await,
+        )
         .await?;
         Ok(())
     }

@@ -7,6 +7,8 @@
 use chrono::{Days, NaiveDate, Utc};
 use sqlx::postgres::{PgConnection, PgPool};
 
+use crate::ledger::patience::{ask, transact};
+
 /// How many days from today on are kept ready.
 pub const DAYS_AHEAD: u64 = 7;
 
@@ -28,16 +30,24 @@ pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
 /// Whatever Postgres answered, and that the day is being dropped: then it can be made a little later.
 pub async fn make(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
     let table = table(day);
-    if state(&mut *pool.acquire().await?, &table).await? == State::Attached {
+    let made = async |connection: &mut PgConnection| state(connection, &table).await;
+    if ask(pool, "looking for a day of the ledger", made).await? == State::Attached {
         return Ok(());
     }
-    let mut transaction = pool.begin().await?;
+    transact(
+        pool,
+        "making a day of the ledger",
+        async |connection: &mut PgConnection| make_on(connection, &table, day).await,
+    )
+    .await
+}
+
+async fn make_on(connection: &mut PgConnection, table: &str, day: NaiveDate) -> Result<(), sqlx::Error> {
     // Two sessions could both find the table missing.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.ledger.days', 0))")
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    let found = state(&mut transaction, &table).await?;
-    match found {
+    match state(connection, table).await? {
         State::Attached => return Ok(()),
         State::Leaving => return Err(sqlx::Error::Protocol(format!("{table} is being dropped"))),
         State::Absent | State::Apart => {}
@@ -48,10 +58,10 @@ pub async fn make(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
         format!("ALTER TABLE afterwrite.ledger ATTACH PARTITION {table} FOR VALUES FROM ('{day}') TO ('{next}')");
     for statement in [create, attach] {
         sqlx::query(sqlx::AssertSqlSafe(statement))
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
     }
-    transaction.commit().await
+    Ok(())
 }
 
 /// How the table of a day stands.

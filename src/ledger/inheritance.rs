@@ -1,12 +1,14 @@
 //! What a new owner of a partition finds: marks of jobs that ran when an owner died, attempts, and parked lanes.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::event::delivery::{EarlierAttempts, Inherited, LeftMark, ParkedLane, Position};
+use crate::ledger::patience::ask;
 
-/// Reads what the last owner of a partition (group, topic, number) left, after its claim was taken under `epoch`. A death
-/// is counted at each job that was marked as running alone, once: the mark does not say so any more afterwards.
+/// Reads what the last owner of a partition (group, topic, number) left, after its claim was taken under `epoch`. When
+/// that one `died`, a death is counted at each job that it had marked as running alone, once: the mark does not say so any
+/// more afterwards.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -14,23 +16,23 @@ pub(super) async fn load(
     pool: &PgPool,
     place: (&str, &str, i32),
     epoch: i64,
+    died: bool,
     suspect_to: Option<Position>,
 ) -> Result<Inherited, sqlx::Error> {
     let (group, topic, partition) = place;
     // What is read is how it was before this statement counts, so the death is added here as well.
-    let rows: Vec<Left> = sqlx::query_as(
+    let query = sqlx::query_as(
         "WITH claim AS MATERIALIZED (
              SELECT FROM afterwrite.claims
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4 FOR SHARE),
-         gone AS (
-             DELETE FROM afterwrite.marks
-             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND NOT $5 AND EXISTS (SELECT FROM claim)),
          counted AS (
              UPDATE afterwrite.marks SET deaths = deaths + 1, alone = false
-             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND $5 AND alone AND EXISTS (SELECT FROM claim))
-         SELECT 'mark' AS kind, handler, source_offset AS at, deaths + alone::int AS number,
+             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND $5 AND alone AND epoch = $4 - 1
+               AND EXISTS (SELECT FROM claim))
+         SELECT 'mark' AS kind, handler, source_offset AS at,
+             deaths + ($5 AND alone AND epoch = $4 - 1)::int AS number,
              NULL::timestamptz AS first_failed_at, false AS draining
-         FROM afterwrite.marks WHERE group_name = $1 AND topic = $2 AND partition = $3 AND $5
+         FROM afterwrite.marks WHERE group_name = $1 AND topic = $2 AND partition = $3
          UNION ALL
          SELECT 'attempts', handler, source_offset, attempts, first_failed_at, false
          FROM afterwrite.attempts WHERE group_name = $1 AND topic = $2 AND partition = $3
@@ -43,8 +45,12 @@ pub(super) async fn load(
     .bind(topic)
     .bind(partition)
     .bind(epoch)
-    .bind(suspect_to.is_some())
-    .fetch_all(pool)
+    .bind(died);
+    let rows: Vec<Left> = ask(
+        pool,
+        "reading what the last owner left",
+        async |connection: &mut PgConnection| query.fetch_all(connection).await,
+    )
     .await?;
     let mut inherited = Inherited {
         suspect_to,

@@ -15,6 +15,8 @@ pub mod retention;
 
 pub mod claims;
 
+pub mod patience;
+
 mod inheritance;
 
 pub mod marks;

@@ -8,12 +8,13 @@
 //! in one order: claim, then lane.
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
 use sqlx::postgres::{PgArguments, PgPool};
 use sqlx::{Arguments, PgConnection};
 
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::ledger::patience::{ask, transact};
 use crate::ledger::{LedgerKey, headers};
 
 /// Which lane of a group.
@@ -36,6 +37,17 @@ pub enum Parked {
     LaneIsLive,
     /// The epoch is over: the event is the next owner's.
     Fenced,
+}
+
+/// An event that is appended to a lane.
+#[derive(Debug, Clone, Copy)]
+pub struct Appended<'a> {
+    /// Its place in the source partition.
+    pub position: Position,
+    /// Its place in the ledger; `None` for events without identity.
+    pub key: Option<LedgerKey>,
+    /// Its record.
+    pub raw: &'a RawRecord,
 }
 
 /// An event in the list of a lane.
@@ -99,19 +111,19 @@ impl Parking {
         .await
     }
 
-    /// Appends an event to a lane that is parked or draining. Appending it again changes nothing.
+    /// Appends events to a lane that is parked or draining, all or none. Appending them again changes nothing.
     ///
     /// # Errors
     /// Whatever Postgres answered.
-    pub async fn park(
-        &self,
-        epoch: u64,
-        lane: &Lane,
-        position: Position,
-        event: Option<LedgerKey>,
-        raw: &RawRecord,
-    ) -> Result<Parked, sqlx::Error> {
-        let (is_owner, is_parked): (bool, bool) = sqlx::query_as_with(
+    pub async fn park(&self, epoch: u64, lane: &Lane, events: &[Appended<'_>]) -> Result<Parked, sqlx::Error> {
+        let offsets = events.iter().map(|event| event.position.0);
+        let ids = events.iter().map(|event| event.key.map(|key| key.event_id.0.to_vec()));
+        let days = events.iter().map(|event| event.key.map(|key| key.commit_day));
+        let keys = events.iter().map(|event| event.raw.key.as_deref());
+        let values = events.iter().map(|event| event.raw.value.as_deref());
+        let all_headers = events.iter().map(|event| headers::to_json(&event.raw.headers));
+        let timestamps = events.iter().map(|event| event.raw.timestamp_ms);
+        let query = sqlx::query_as_with(
             "WITH claim AS MATERIALIZED (
                  SELECT FROM afterwrite.claims
                  WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $6 FOR SHARE),
@@ -123,21 +135,26 @@ impl Parking {
              appended AS (
                  INSERT INTO afterwrite.parked (group_name, topic, partition, handler, lane_key, source_offset, event_id,
                                                 commit_day, key, value, headers, timestamp_ms)
-                 SELECT $1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12, $13 FROM lane
+                 SELECT $1, $2, $3, $4, $5, event.*
+                 FROM lane, unnest($7::bigint[], $8::bytea[], $9::date[], $10::bytea[], $11::bytea[], $12::jsonb[],
+                                   $13::bigint[]) AS event
                  ON CONFLICT DO NOTHING)
              SELECT EXISTS (SELECT FROM claim), EXISTS (SELECT FROM lane)",
             self.arguments(lane),
         )
         .bind(epoch.cast_signed())
-        .bind(position.0)
-        .bind(event.map(|key| key.event_id.0.to_vec()))
-        .bind(event.map(|key| key.commit_day))
-        .bind(raw.key.as_deref())
-        .bind(raw.value.as_deref())
-        .bind(headers::to_json(&raw.headers))
-        .bind(raw.timestamp_ms)
-        .fetch_one(&self.pool)
-        .await?;
+        .bind(offsets.collect::<Vec<i64>>())
+        .bind(ids.collect::<Vec<Option<Vec<u8>>>>())
+        .bind(days.collect::<Vec<Option<NaiveDate>>>())
+        .bind(keys.collect::<Vec<Option<&[u8]>>>())
+        .bind(values.collect::<Vec<Option<&[u8]>>>())
+        .bind(all_headers.collect::<Vec<Value>>())
+        .bind(timestamps.collect::<Vec<Option<i64>>>());
+        let (is_owner, is_parked): (bool, bool) =
+            ask(&self.pool, "parking events", async |connection: &mut PgConnection| {
+                query.fetch_one(connection).await
+            })
+            .await?;
         Ok(match (is_owner, is_parked) {
             (false, _) => Parked::Fenced,
             (true, false) => Parked::LaneIsLive,
@@ -150,7 +167,7 @@ impl Parking {
     /// # Errors
     /// Whatever Postgres answered.
     pub async fn drain(&self, epoch: u64, lane: &Lane) -> Result<bool, sqlx::Error> {
-        let drained = sqlx::query_with(
+        let query = sqlx::query_with(
             "WITH claim AS MATERIALIZED (
                  SELECT FROM afterwrite.claims
                  WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $6 FOR SHARE)
@@ -159,8 +176,12 @@ impl Parking {
                AND EXISTS (SELECT FROM claim)",
             self.arguments(lane),
         )
-        .bind(epoch.cast_signed())
-        .execute(&self.pool)
+        .bind(epoch.cast_signed());
+        let drained = ask(
+            &self.pool,
+            "letting a lane drain",
+            async |connection: &mut PgConnection| query.execute(connection).await,
+        )
         .await?;
         Ok(drained.rows_affected() > 0)
     }
@@ -175,7 +196,7 @@ impl Parking {
         after: Option<Position>,
         limit: u32,
     ) -> Result<Vec<ParkedEvent>, sqlx::Error> {
-        let rows: Vec<EventRow> = sqlx::query_as_with(
+        let query = sqlx::query_as_with(
             "SELECT source_offset, key, value, headers, timestamp_ms FROM afterwrite.parked
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND handler = $4 AND lane_key = $5
                AND source_offset > $6
@@ -183,8 +204,12 @@ impl Parking {
             self.arguments(lane),
         )
         .bind(after.map_or(i64::MIN, |position| position.0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .bind(i64::from(limit));
+        let rows: Vec<EventRow> = ask(
+            &self.pool,
+            "reading parked events",
+            async |connection: &mut PgConnection| query.fetch_all(connection).await,
+        )
         .await?;
         Ok(rows.into_iter().map(ParkedEvent::from).collect())
     }
@@ -195,7 +220,7 @@ impl Parking {
     /// Whatever Postgres answered.
     pub async fn done(&self, epoch: u64, lane: &Lane, settled: &[Position]) -> Result<bool, sqlx::Error> {
         let offsets: Vec<i64> = settled.iter().map(|position| position.0).collect();
-        sqlx::query_scalar_with(
+        let query = sqlx::query_scalar_with(
             "WITH claim AS MATERIALIZED (
                  SELECT FROM afterwrite.claims
                  WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $6 FOR SHARE),
@@ -207,8 +232,12 @@ impl Parking {
             self.arguments(lane),
         )
         .bind(epoch.cast_signed())
-        .bind(offsets)
-        .fetch_one(&self.pool)
+        .bind(offsets);
+        ask(
+            &self.pool,
+            "taking events out of a lane",
+            async |connection: &mut PgConnection| query.fetch_one(connection).await,
+        )
         .await
     }
 
@@ -218,11 +247,11 @@ impl Parking {
     /// # Errors
     /// Whatever Postgres answered.
     pub async fn go_live(&self, epoch: u64, lane: &Lane) -> Result<bool, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        // Waits for who appends now, and keeps out who comes later. Whether the list is empty is asked by a statement of
-        // its own, which sees what the ones waited for have appended.
-        let (is_owner, state): (bool, Option<String>) = sqlx::query_as_with(
-            "WITH claim AS MATERIALIZED (
+        let going_live = async |connection: &mut PgConnection| {
+            // Waits for who appends now, and keeps out who comes later. Whether the list is empty is asked by a statement of
+            // its own, which sees what the ones waited for have appended.
+            let (is_owner, state): (bool, Option<String>) = sqlx::query_as_with(
+                "WITH claim AS MATERIALIZED (
                  SELECT FROM afterwrite.claims
                  WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $6 FOR SHARE),
              lane AS MATERIALIZED (
@@ -231,29 +260,30 @@ impl Parking {
                    AND EXISTS (SELECT FROM claim)
                  FOR UPDATE)
              SELECT EXISTS (SELECT FROM claim), (SELECT state FROM lane)",
-            self.arguments(lane),
-        )
-        .bind(epoch.cast_signed())
-        .fetch_one(&mut *transaction)
-        .await?;
-        match (is_owner, state.as_deref()) {
-            (true, None) => return Ok(true),
-            (true, Some("draining")) => {}
-            _ => return Ok(false),
-        }
-        let deleted = sqlx::query_with(
-            "DELETE FROM afterwrite.parked_lanes AS lane
+                self.arguments(lane),
+            )
+            .bind(epoch.cast_signed())
+            .fetch_one(&mut *connection)
+            .await?;
+            match (is_owner, state.as_deref()) {
+                (true, None) => return Ok(true),
+                (true, Some("draining")) => {}
+                _ => return Ok(false),
+            }
+            let deleted = sqlx::query_with(
+                "DELETE FROM afterwrite.parked_lanes AS lane
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND handler = $4 AND lane_key = $5
                AND NOT EXISTS (
                    SELECT FROM afterwrite.parked AS event
                    WHERE event.group_name = $1 AND event.topic = $2 AND event.partition = $3 AND event.handler = $4
                      AND event.lane_key = $5)",
-            self.arguments(lane),
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(deleted.rows_affected() > 0)
+                self.arguments(lane),
+            )
+            .execute(&mut *connection)
+            .await?;
+            Ok(deleted.rows_affected() > 0)
+        };
+        transact(&self.pool, "making a lane live", going_live).await
     }
 
     /// Parked lanes of the owned partitions whose head was replayed or discarded: they have to drain. At most `limit`. Asked
@@ -264,7 +294,7 @@ impl Parking {
     pub async fn to_drain(&self, owned: &[(SourcePartition, u64)], limit: u32) -> Result<Vec<Lane>, sqlx::Error> {
         let topics: Vec<&str> = owned.iter().map(|(partition, _)| &*partition.topic).collect();
         let partitions: Vec<i32> = owned.iter().map(|(partition, _)| partition.partition).collect();
-        let rows: Vec<LaneRow> = sqlx::query_as(
+        let query = sqlx::query_as(
             "SELECT lane.topic, lane.partition, lane.handler, lane.lane_key
              FROM afterwrite.parked_lanes lane JOIN afterwrite.letters letter ON letter.letter_id = lane.head_letter
              WHERE lane.group_name = $1 AND lane.state = 'parked' AND letter.state IN ('replayed', 'discarded')
@@ -274,8 +304,12 @@ impl Parking {
         .bind(&self.group)
         .bind(topics)
         .bind(partitions)
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .bind(i64::from(limit));
+        let rows: Vec<LaneRow> = ask(
+            &self.pool,
+            "looking for lanes to drain",
+            async |connection: &mut PgConnection| query.fetch_all(connection).await,
+        )
         .await?;
         Ok(rows.into_iter().map(Lane::from).collect())
     }
@@ -314,7 +348,7 @@ pub struct ParkedLanes {
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn summary(pool: &PgPool, group: &str) -> Result<Vec<ParkedLanes>, sqlx::Error> {
-    sqlx::query_as(
+    let query = sqlx::query_as(
         "SELECT handler, count(*) FILTER (WHERE state = 'parked') AS parked,
              count(*) FILTER (WHERE state = 'draining') AS draining,
              (SELECT count(*) FROM afterwrite.parked event
@@ -322,8 +356,10 @@ pub async fn summary(pool: &PgPool, group: &str) -> Result<Vec<ParkedLanes>, sql
              min(parked_at) AS oldest_parked_at
          FROM afterwrite.parked_lanes lane WHERE group_name = $1 GROUP BY handler ORDER BY handler",
     )
-    .bind(group)
-    .fetch_all(pool)
+    .bind(group);
+    ask(pool, "counting parked lanes", async |connection: &mut PgConnection| {
+        query.fetch_all(connection).await
+    })
     .await
 }
 
@@ -332,12 +368,16 @@ pub async fn summary(pool: &PgPool, group: &str) -> Result<Vec<ParkedLanes>, sql
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn headed_by(pool: &PgPool, letter_id: &str) -> Result<Option<Lane>, sqlx::Error> {
-    let row: Option<LaneRow> = sqlx::query_as(
+    let query = sqlx::query_as(
         "SELECT topic, partition, handler, lane_key FROM afterwrite.parked_lanes
          WHERE head_letter = $1 AND state = 'parked'",
     )
-    .bind(letter_id)
-    .fetch_optional(pool)
+    .bind(letter_id);
+    let row: Option<LaneRow> = ask(
+        pool,
+        "looking for the lane of a letter",
+        async |connection: &mut PgConnection| query.fetch_optional(connection).await,
+    )
     .await?;
     Ok(row.map(Lane::from))
 }

@@ -109,13 +109,14 @@ async fn earliest_needed(connection: &mut PgConnection, oldest: NaiveDate) -> Re
 }
 
 /// Says, before any day goes, that nothing of them is known any more. A handler whose group has not started has no rows in
-/// them, and runs its events of any day.
+/// them, unless it had another name before, and runs its events of any day.
 async fn forget_before(connection: &mut PgConnection, kept_from: NaiveDate) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE afterwrite.handlers SET kept_from = $1
          WHERE (kept_from IS NULL OR kept_from < $1)
-           AND EXISTS (SELECT FROM afterwrite.claims claim
-                       WHERE claim.group_name = handlers.group_name AND first_offset IS NOT NULL)",
+           AND (ledger_name IS NOT NULL
+                OR EXISTS (SELECT FROM afterwrite.claims claim
+                           WHERE claim.group_name = handlers.group_name AND first_offset IS NOT NULL))",
     )
     .bind(kept_from)
     .execute(connection)

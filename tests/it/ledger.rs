@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterwrite::event::change::ChangeEvent;
-use afterwrite::handler::{Context, Fault, Handler, HandlerError, Ordering, Outcome, Resources, Route, Spec};
+use afterwrite::handler::{Context, Fault, Handler, HandlerError, Keyless, Ordering, Outcome, Resources, Route, Spec};
 use afterwrite::ledger::days;
 use afterwrite::ledger::effects::Effects;
 use afterwrite::ledger::transaction::Mode;
@@ -27,6 +27,7 @@ impl Handler for Careless {
                 schema: "public".to_owned(),
                 table: "work".to_owned(),
                 ordering: Ordering::PrimaryKey,
+                keyless: Keyless::Refused,
             }],
             coalesce_max: 1,
             attempt_timeout: None,

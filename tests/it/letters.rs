@@ -60,6 +60,7 @@ pub(crate) fn letter(world: &World, k: i64, class: Class, minutes_ago: i64) -> L
             ],
             timestamp_ms: None,
         },
+        parks: None,
     }
 }
 

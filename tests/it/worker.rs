@@ -9,7 +9,7 @@ use afterwrite::app;
 use afterwrite::config::load::{Inputs, load};
 use afterwrite::event::change::ChangeEvent;
 use afterwrite::event::row::Row;
-use afterwrite::handler::{Context, Handler, HandlerError, Ordering, Outcome, Route, Spec};
+use afterwrite::handler::{Context, Handler, HandlerError, Keyless, Ordering, Outcome, Route, Spec};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -147,6 +147,7 @@ impl Handler for Recorder {
                 schema: "public".to_owned(),
                 table: "work".to_owned(),
                 ordering: Ordering::PrimaryKey,
+                keyless: Keyless::Refused,
             }],
             coalesce_max: 1,
             attempt_timeout: None,

@@ -10,3 +10,9 @@ mod owners;
 mod parked;
 
 mod retention;
+
+mod registry;
+
+mod patience;
+
+mod keyless;

@@ -3,7 +3,7 @@
 use afterwrite::event::delivery::{ParkedLane, Position, RawRecord};
 use afterwrite::event::id::EventId;
 use afterwrite::ledger::LedgerKey;
-use afterwrite::ledger::parked::{self, Lane, Parked, Parking};
+use afterwrite::ledger::parked::{self, Appended, Lane, Parked, Parking};
 use bytes::Bytes;
 use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
@@ -67,9 +67,12 @@ async fn append(pool: &PgPool, epoch: u64, offset: i64) -> Parked {
         event_id: EventId([7; 16]),
     };
     let raw = raw(&offset.to_string());
-    let parked = parking(pool)
-        .park(epoch, &lane(), Position(offset), Some(event), &raw)
-        .await;
+    let appended = Appended {
+        position: Position(offset),
+        key: Some(event),
+        raw: &raw,
+    };
+    let parked = parking(pool).park(epoch, &lane(), &[appended]).await;
     parked.unwrap()
 }
 

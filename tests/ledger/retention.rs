@@ -5,9 +5,10 @@ use std::sync::Arc;
 use afterwrite::event::change::{Change, ChangeEvent, Origin};
 use afterwrite::handler::{Fault, HandlerError};
 use afterwrite::ledger::claims::Claims;
+use afterwrite::ledger::registry::{self, Name};
 use afterwrite::ledger::retention::{self, Retention};
 use afterwrite::ledger::transaction::{self, Mode};
-use afterwrite::ledger::{LedgerKey, days, registry};
+use afterwrite::ledger::{LedgerKey, days};
 use chrono::{Days, NaiveDate, Utc};
 use sqlx::postgres::PgPool;
 
@@ -20,7 +21,7 @@ fn days_ago(days: u64) -> NaiveDate {
 }
 
 /// An event that was committed on this day; another `lsn` makes another event.
-fn event(day: NaiveDate, lsn: i64) -> Arc<ChangeEvent> {
+pub(crate) fn event(day: NaiveDate, lsn: i64) -> Arc<ChangeEvent> {
     let noon = day.and_hms_opt(12, 0, 0).unwrap().and_utc();
     let origin = Origin {
         name: "waitlist".into(),
@@ -39,7 +40,12 @@ fn event(day: NaiveDate, lsn: i64) -> Arc<ChangeEvent> {
 }
 
 /// How many of the events are still to be done. They are done when this has answered.
-async fn work(pool: &PgPool, handler: &str, events: &[Arc<ChangeEvent>], mode: &Mode) -> Result<usize, Fault> {
+pub(crate) async fn work(
+    pool: &PgPool,
+    handler: &str,
+    events: &[Arc<ChangeEvent>],
+    mode: &Mode,
+) -> Result<usize, Fault> {
     let opened = transaction::open(pool, handler, events, mode).await;
     let opened = opened.map_err(|error| HandlerError::from(error).fault)?;
     opened.transaction.commit().await.unwrap();
@@ -51,7 +57,11 @@ async fn drop_days(pool: &PgPool) -> Retention {
 }
 
 async fn register(pool: &PgPool, handler: &str, group: &str) {
-    registry::register(pool, handler, group, "public.waitlist_users(primary key)")
+    let name = Name {
+        name: handler,
+        was: None,
+    };
+    registry::register(pool, name, group, "public.waitlist_users(primary key)")
         .await
         .unwrap();
 }

@@ -2,16 +2,18 @@
 -- how often they were tried, and which lanes are parked. And how far back the ledger is kept.
 
 -- handed_out_to: events before this offset may have been handed to handlers; it is reserved ahead, and null after a clean
--- release. frontier_day: the earliest commit day among the events that are not settled; null holds the whole ledger.
+-- release. suspect_to: events before this offset were with an owner that died; it only grows, because a clean release in
+-- between does not say that they were all met. frontier_day: the earliest commit day among the events that are not settled; null holds the whole ledger.
 ALTER TABLE afterwrite.claims
     ADD COLUMN released_clean boolean NOT NULL DEFAULT true,
     ADD COLUMN handed_out_to  bigint,
+    ADD COLUMN suspect_to     bigint,
     ADD COLUMN frontier_day   date;
 -- Its rows are updated often and never in an indexed column: with room on the page no index is touched.
 ALTER TABLE afterwrite.claims SET (fillfactor = 50);
 
--- Jobs that run on a suspect partition. Written before such a job runs and deleted after it; a row that is found by the
--- next owner says that the process died while this job was running. Few rows at a time, but many in a day.
+-- Jobs that run on a suspect partition. Written before such a job runs and deleted after it, or when it is settled if it had
+-- to run alone; a row that is found by the next owner says that a process died while this job was running. Few rows at a time, but many in a day.
 CREATE TABLE afterwrite.marks (
     group_name    text        NOT NULL,
     topic         text        NOT NULL,

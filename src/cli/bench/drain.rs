@@ -215,12 +215,14 @@ async fn drive(
     let (events, from_source) = mpsc::channel(kafka::UNHEARD_MAX);
     let (to_engine, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
     let (_replays, taken) = mpsc::channel(1);
+    let (_drains, ended_heads) = mpsc::channel(1);
     let (ends, _ended) = mpsc::unbounded_channel();
     let (stop, mut stopping) = watch::channel(false);
     let channels = Channels {
         events: arriving,
         commands,
         replays: taken,
+        drains: ended_heads,
         replay_ends: ends,
         owned: Arc::new(watch::Sender::new(Owned::new())),
         standing: watch::Sender::default(),
@@ -323,6 +325,9 @@ fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledge
             redo_days: Arc::default(),
         },
         letters: Arc::new(NoLetters),
+        claims: Claims::in_memory(group),
+        parked: None,
+        alone: Arc::default(),
         limits: Limits {
             running_max: args.lanes.unwrap_or(settings.lanes_max).max(1),
             crash_deaths_max: 0,

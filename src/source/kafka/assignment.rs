@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clients::kafka::QUESTION_TIMEOUT;
-use crate::event::delivery::{Position, SourcePartition};
+use crate::event::delivery::{Inherited, Position, SourcePartition};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::{Claim, Claims};
 use crate::source::kafka::client::Client;
@@ -46,6 +46,8 @@ pub(super) struct Claimed {
     pub(super) epoch: u64,
     /// Where the group stands; `None` when that was lost.
     pub(super) position: Option<Position>,
+    /// What its earlier owners left.
+    pub(super) inherited: Inherited,
 }
 
 /// Whom to ask, and until when.
@@ -99,10 +101,15 @@ impl<'a> Asking<'a> {
                 _ => None,
             };
             if let Some(position) = self.begin(partition, &claim, known, beginning) {
+                if let Some(position) = position {
+                    let forget = || self.claims.forget_before(partition, claim.epoch, position);
+                    self.postgres("what is known of settled events", forget);
+                }
                 claimed.push(Claimed {
                     partition: partition.clone(),
                     epoch: claim.epoch,
                     position,
+                    inherited: claim.inherited,
                 });
             }
         }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::event::delivery::{Assigned, Position, RawRecord, SourcePartition};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
 use crate::source::kafka::commits::{self, Commits};
@@ -31,7 +31,7 @@ pub(super) type Client = BaseConsumer<Callbacks>;
 #[derive(Debug)]
 pub(super) enum Polled {
     Assigned {
-        partitions: Vec<(SourcePartition, u64)>,
+        partitions: Vec<Assigned>,
     },
     Record {
         epoch: u64,
@@ -208,13 +208,18 @@ impl Callbacks {
             .iter()
             .filter_map(|claimed| Some((claimed.partition.clone(), claimed.position?)));
         self.frontiers.send_modify(|frontiers| frontiers.extend(standing));
-        let claimed: Vec<(SourcePartition, u64)> = claimed
-            .into_iter()
-            .map(|claimed| (claimed.partition, claimed.epoch))
-            .collect();
+        let owned = claimed.iter().map(|claimed| (claimed.partition.clone(), claimed.epoch));
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        epochs.extend(claimed.iter().cloned());
+        epochs.extend(owned);
         drop(epochs);
+        let claimed = claimed
+            .into_iter()
+            .map(|claimed| Assigned {
+                partition: claimed.partition,
+                epoch: claimed.epoch,
+                inherited: claimed.inherited,
+            })
+            .collect();
         self.pass_on(Polled::Assigned { partitions: claimed });
     }
 
