@@ -24,6 +24,7 @@ use crate::source::kafka::protocol::{EagerAssignor, Membership, Protocol, Remote
 /// Positions that are reserved ahead: as many are suspects after a death, and each costs one more commit then.
 const RESERVED_AHEAD: i64 = 1_000;
 
+/// How dead letters are written.
 pub fn writing(config: &Config) -> Writing {
     Writing {
         error_bytes_max: config.dead_letters.error_bytes_max,
