@@ -203,12 +203,12 @@ pub(crate) async fn remove_before(topic: &str, offset: i64) {
     }
 }
 
-/// A change of `work` as the connector would print it.
-pub(crate) /// When all changes of this run were committed: the same for each, so that a change that is written twice is one event, and
+/// When all changes of this run were committed: the same for each, so that a change that is written twice is one event, and
 /// so late that the ledger still knows the day.
 static COMMITTED_MS: LazyLock<i64> = LazyLock::new(|| chrono::Utc::now().timestamp_millis());
 
-fn change(k: i64, seq: i64, behaviour: &str) -> String {
+/// A change of `work` as the connector would print it.
+pub(crate) fn change(k: i64, seq: i64, behaviour: &str) -> String {
     let lsn = seq * 1_000_000 + k;
     let committed_ms = *COMMITTED_MS;
     format!(
