@@ -1,6 +1,7 @@
 //! Records by hand: bytes that no connector would write, and reading topics back whole.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -202,12 +203,17 @@ pub(crate) async fn remove_before(topic: &str, offset: i64) {
     }
 }
 
+/// When all changes of this run were committed: the same for each, so that a change that is written twice is one event, and
+/// so late that the ledger still knows the day.
+static COMMITTED_MS: LazyLock<i64> = LazyLock::new(|| chrono::Utc::now().timestamp_millis());
+
 /// A change of `work` as the connector would print it.
 pub(crate) fn change(k: i64, seq: i64, behaviour: &str) -> String {
     let lsn = seq * 1_000_000 + k;
+    let committed_ms = *COMMITTED_MS;
     format!(
         r#"{{"before":null,"after":{{"k":{k},"seq":{seq},"behaviour":"{behaviour}"}},"op":"c","source":{{"connector":"postgresql",
-        "name":"it","db":"it","schema":"public","table":"work","ts_ms":1780000000000,"txId":{k},"lsn":{lsn}}}}}"#
+        "name":"it","db":"it","schema":"public","table":"work","ts_ms":{committed_ms},"txId":{k},"lsn":{lsn}}}}}"#
     )
 }
 

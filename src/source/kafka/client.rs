@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -60,7 +61,8 @@ pub(super) struct Callbacks {
     stop: watch::Receiver<bool>,
     /// Partitions were assigned that could not be claimed.
     unclaimed: AtomicBool,
-    records: Sender<Vec<Polled>>,
+    /// `None` when the client is being closed.
+    records: Mutex<Option<Sender<Vec<Polled>>>>,
     /// What was polled and is not passed on yet, in order.
     polled: Mutex<Vec<Polled>>,
     /// Partitions owned now, with the epochs of their claims.
@@ -86,7 +88,7 @@ impl Callbacks {
             runtime,
             stop,
             unclaimed: AtomicBool::new(false),
-            records,
+            records: Mutex::new(Some(records)),
             polled: Mutex::default(),
             epochs: Mutex::default(),
             commits: Mutex::default(),
@@ -119,17 +121,37 @@ impl Callbacks {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Commits positions of owned partitions; a failure comes back through the callback.
+    /// Commits positions of owned partitions; those that do not arrive are repeated by [`Self::repeat_commits`].
     pub(super) fn commit(&self, client: &Client, positions: &[(SourcePartition, Position)]) {
         self.commits().sent(positions, Instant::now());
         self.frontiers
             .send_modify(|frontiers| frontiers.extend(positions.iter().cloned()));
         if let Err(error) = commits::send(client, positions) {
             tracing::warn!(group = self.options.group, error = %error, "commit failed and is repeated");
-            for (partition, _) in positions {
-                self.commits().failed(partition);
-            }
         }
+    }
+
+    /// Asks the brokers which commits they know, and sends the others again. Blocks for at most `within`.
+    ///
+    /// # Errors
+    /// When they do not answer.
+    pub(super) fn repeat_commits(&self, client: &Client, within: Duration) -> KafkaResult<()> {
+        let waiting = self.commits().waiting();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<SourcePartition> = waiting.into_iter().map(|(partition, _)| partition).collect();
+        let known = commits::known(client, &names, within)?;
+        let now = Instant::now();
+        for (partition, position) in known {
+            self.commits().known(&partition, position, now);
+        }
+        let refused = self.commits().waiting();
+        if let Some((partition, _)) = refused.first() {
+            tracing::warn!(group = self.options.group, %partition, partitions = refused.len(), "commit failed and is repeated");
+            self.commit(client, &refused);
+        }
+        Ok(())
     }
 
     /// What was committed.
@@ -173,9 +195,28 @@ impl Callbacks {
     /// Passes on what was polled; the decoding task always drains its channel, so this blocks only while it is busy.
     pub(super) fn flush(&self) {
         let batch = std::mem::take(&mut *self.polled.lock().unwrap_or_else(PoisonError::into_inner));
-        if !batch.is_empty() && self.records.blocking_send(batch).is_err() {
+        if batch.is_empty() {
+            return;
+        }
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if records
+            .as_ref()
+            .is_none_or(|records| records.blocking_send(batch).is_err())
+        {
             tracing::debug!(group = self.options.group, "the decoding task has already ended");
         }
+    }
+
+    /// The client is about to be closed: whatever its callbacks are still told concerns nobody.
+    pub(super) fn retire(&self) {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.commits().forget_all();
+        self.frontiers.send_modify(Frontiers::clear);
+        *self.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_retired(&self) -> bool {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// All partitions are gone without a chance to commit.
@@ -191,7 +232,7 @@ impl Callbacks {
 
     fn assign(&self, client: &Client, partitions: &TopicPartitionList) {
         let names = names(partitions);
-        if names.is_empty() {
+        if names.is_empty() || self.is_retired() {
             return;
         }
         let budget = self.options.budgets.claim;
@@ -277,28 +318,6 @@ impl ConsumerContext for Callbacks {
             Rebalance::Error(error) => {
                 tracing::warn!(group = self.options.group, error = %error, "rebalance failed");
             }
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if commits::is_empty(&result) {
-            return;
-        }
-        let mut commits = self.commits();
-        let mut failed = None;
-        for outcome in commits::outcomes(&result, offsets) {
-            match outcome.result {
-                Ok(()) => commits.acknowledged(&outcome.partition, outcome.position, Instant::now()),
-                Err(error) => {
-                    if commits.failed(&outcome.partition) {
-                        failed = Some((outcome.partition, error));
-                    }
-                }
-            }
-        }
-        drop(commits);
-        if let Some((partition, error)) = failed {
-            tracing::warn!(group = self.options.group, %partition, error = %error, "commit failed and is repeated");
         }
     }
 }

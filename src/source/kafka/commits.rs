@@ -1,11 +1,16 @@
-//! Commits: which position of which partition is on its way, which failed, and one that is waited for.
+//! Commits: which position of which partition is on its way, and one that is waited for.
+//!
+//! How a commit that nobody waits for has ended, the client library does not say (its event for that is made for automatic
+//! commits only), and its own waiting commit has no limit of time, does not repeat one that came in the middle of a rebalance
+//! (REBALANCE_IN_PROGRESS, STALE_MEMBER_EPOCH), and does not say of which partitions it failed. So commits are sent without
+//! waiting, and the brokers are asked what they know. They answer requests of one client in order: what they do not know when
+//! they are asked later was refused.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
@@ -19,7 +24,7 @@ const REPEAT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time one repetition waits for the brokers before the commit is sent again.
 const ASK_MAX: Duration = Duration::from_secs(2);
 
-/// What was committed last of each owned partition.
+/// The newest commit of each owned partition.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
     newest: HashMap<SourcePartition, Commit>,
@@ -30,9 +35,9 @@ pub(super) struct Commits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Commit {
     position: Position,
-    /// It, or one before it, did not reach the broker.
-    failed: bool,
-    /// Since when nothing that was sent has been acknowledged; `None` when everything has.
+    /// What the brokers said they know.
+    known: Option<Position>,
+    /// Since when the brokers have known nothing newer; `None` when they know the newest.
     waiting_since: Option<Instant>,
 }
 
@@ -40,41 +45,35 @@ impl Commits {
     /// These positions were sent.
     pub(super) fn sent(&mut self, positions: &[(SourcePartition, Position)], now: Instant) {
         for (partition, position) in positions {
-            let before = self.newest.get(partition).and_then(|commit| commit.waiting_since);
+            let before = self.newest.get(partition);
             let newest = Commit {
                 position: *position,
-                failed: false,
-                waiting_since: before.or(Some(now)),
+                known: before.and_then(|commit| commit.known),
+                waiting_since: before.and_then(|commit| commit.waiting_since).or(Some(now)),
             };
             self.newest.insert(partition.clone(), newest);
         }
     }
 
-    /// The broker took a position.
-    pub(super) fn acknowledged(&mut self, partition: &SourcePartition, position: Position, now: Instant) {
-        self.was_acknowledged = true;
-        if let Some(commit) = self.newest.get_mut(partition) {
-            let is_newest = position >= commit.position;
-            commit.failed &= !is_newest;
-            commit.waiting_since = (!is_newest).then_some(now);
-        }
-    }
-
-    /// A position did not reach the broker; answers whether it will be repeated.
-    pub(super) fn failed(&mut self, partition: &SourcePartition) -> bool {
-        let waiting = self.newest.get_mut(partition);
-        let Some(commit) = waiting.filter(|commit| commit.waiting_since.is_some()) else {
-            return false;
+    /// The brokers know this position of a partition.
+    pub(super) fn known(&mut self, partition: &SourcePartition, known: Position, now: Instant) {
+        let Some(commit) = self.newest.get_mut(partition) else {
+            return;
         };
-        commit.failed = true;
-        true
+        if known >= commit.position {
+            self.was_acknowledged = true;
+            commit.waiting_since = None;
+        } else if commit.known.is_some_and(|before| known > before) {
+            commit.waiting_since = Some(now);
+        }
+        commit.known = Some(known);
     }
 
-    /// The partitions of which a commit failed, with the newest position that was to be committed: repeating an older one
-    /// would take the group back.
-    pub(super) fn to_repeat(&self) -> Vec<(SourcePartition, Position)> {
-        let failed = self.newest.iter().filter(|(_, commit)| commit.failed);
-        failed
+    /// The newest positions that the brokers are not known to know. Only the newest are repeated: an older one would take the
+    /// group back.
+    pub(super) fn waiting(&self) -> Vec<(SourcePartition, Position)> {
+        let waiting = self.newest.iter().filter(|(_, commit)| commit.waiting_since.is_some());
+        waiting
             .map(|(partition, commit)| (partition.clone(), commit.position))
             .collect()
     }
@@ -84,7 +83,7 @@ impl Commits {
         self.newest.values().filter_map(|commit| commit.waiting_since).min()
     }
 
-    /// Whether a broker ever took a position from this client.
+    /// Whether the brokers ever took a position from this client.
     pub(super) fn was_acknowledged(&self) -> bool {
         self.was_acknowledged
     }
@@ -100,50 +99,7 @@ impl Commits {
     }
 }
 
-/// What became of one position.
-pub(super) struct Outcome {
-    pub(super) partition: SourcePartition,
-    pub(super) position: Position,
-    pub(super) result: Result<(), KafkaError>,
-}
-
-/// Takes the answer to a commit apart. When some positions were taken and others not, the result as a whole is an error,
-/// and only the elements say which.
-pub(super) fn outcomes(result: &KafkaResult<()>, offsets: &TopicPartitionList) -> Vec<Outcome> {
-    let elements = offsets.elements();
-    let answers = elements.iter().map(|element| element.error());
-    let results = apart(result, answers.collect());
-    let told = elements.iter().zip(results);
-    told.filter_map(|(element, result)| {
-        let Offset::Offset(offset) = element.offset() else {
-            return None;
-        };
-        Some(Outcome {
-            partition: SourcePartition {
-                topic: element.topic().into(),
-                partition: element.partition(),
-            },
-            position: Position(offset),
-            result,
-        })
-    })
-    .collect()
-}
-
-/// An error that no element has is one of the whole request.
-fn apart(result: &KafkaResult<()>, answers: Vec<KafkaResult<()>>) -> Vec<KafkaResult<()>> {
-    if answers.iter().any(Result::is_err) {
-        return answers;
-    }
-    answers.iter().map(|_| result.clone()).collect()
-}
-
-/// Whether there was nothing to commit, which is no failure.
-pub(super) fn is_empty(result: &KafkaResult<()>) -> bool {
-    matches!(result, Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)))
-}
-
-/// Sends a commit; how it ended comes back through the callback.
+/// Sends a commit, and does not wait for how it ends.
 pub(super) fn send(client: &Client, positions: &[(SourcePartition, Position)]) -> KafkaResult<()> {
     let mut list = TopicPartitionList::new();
     for (name, position) in positions {
@@ -158,10 +114,6 @@ pub(super) fn send(client: &Client, positions: &[(SourcePartition, Position)]) -
 }
 
 /// Commits positions and waits until the brokers know them, for at most `budget`; sends them again as often as they do not.
-///
-/// The client library's own waiting commit has no limit of time, does not repeat one that came in the middle of a rebalance
-/// (REBALANCE_IN_PROGRESS, STALE_MEMBER_EPOCH), and does not say of which partitions it failed. So it is sent without
-/// waiting, and the brokers are asked what they know: they answer requests of one client in order.
 ///
 /// # Errors
 /// What was said last, when the budget is spent.
@@ -183,6 +135,37 @@ pub(super) fn commit_within(
             Some((name, position)) => Err(format!("the brokers do not know offset {} of {name}", position.0)),
         }
     })
+}
+
+/// The committed positions of partitions; those that have none, or whose answer is an error, are left out.
+///
+/// # Errors
+/// When the brokers do not answer in time.
+pub(super) fn known(
+    client: &Client,
+    partitions: &[SourcePartition],
+    within: Duration,
+) -> KafkaResult<Vec<(SourcePartition, Position)>> {
+    let answer = client.committed_offsets(listed(partitions), within)?;
+    let known = answer.elements().into_iter().filter_map(|element| {
+        let Offset::Offset(offset) = element.error().map(|()| element.offset()).ok()? else {
+            return None;
+        };
+        let partition = SourcePartition {
+            topic: element.topic().into(),
+            partition: element.partition(),
+        };
+        Some((partition, Position(offset)))
+    });
+    Ok(known.collect())
+}
+
+fn listed(partitions: &[SourcePartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.partition);
+    }
+    list
 }
 
 fn repeat_within(budget: Duration, mut attempt: impl FnMut(Duration) -> Result<(), String>) -> Result<(), String> {
@@ -207,11 +190,7 @@ pub(super) fn committed(
     partitions: &[SourcePartition],
     within: Duration,
 ) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(&partition.topic, partition.partition);
-    }
-    let answer = client.committed_offsets(list, within)?;
+    let answer = client.committed_offsets(listed(partitions), within)?;
     for element in answer.elements() {
         element.error()?;
     }
@@ -230,44 +209,42 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_repeated_with_the_newest_position_until_that_is_acknowledged() {
+    fn the_newest_position_is_waited_for_until_the_brokers_know_it() {
         let mut commits = Commits::default();
         let now = Instant::now();
         commits.sent(&[(partition(0), Position(5))], now);
-        commits.sent(&[(partition(0), Position(9)), (partition(1), Position(1))], now);
-        assert!(commits.failed(&partition(0)));
-        assert_eq!(commits.to_repeat(), [(partition(0), Position(9))]);
-        commits.acknowledged(&partition(0), Position(5), now);
+        commits.sent(&[(partition(0), Position(9))], now);
+        assert_eq!(commits.waiting(), [(partition(0), Position(9))]);
+        commits.known(&partition(0), Position(5), now);
         assert_eq!(
-            commits.to_repeat(),
+            commits.waiting(),
             [(partition(0), Position(9))],
             "an older one is not enough"
         );
-        commits.acknowledged(&partition(0), Position(9), now);
-        assert_eq!(commits.to_repeat(), []);
-        assert!(
-            !commits.failed(&partition(0)),
-            "a failure of what is known already means nothing"
-        );
-        assert!(
-            !commits.failed(&partition(7)),
-            "nor does one of a partition that is not ours"
-        );
+        assert!(!commits.was_acknowledged());
+        commits.known(&partition(0), Position(9), now);
+        assert_eq!(commits.waiting(), []);
+        assert!(commits.was_acknowledged());
+        commits.known(&partition(7), Position(1), now);
+        assert_eq!(commits.waiting(), [], "what is not ours is not waited for");
     }
 
     #[test]
-    fn the_wait_for_an_acknowledgement_counts_from_the_first_commit_that_has_none() {
+    fn the_wait_counts_from_the_last_progress() {
         let mut commits = Commits::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(commits.waiting_since(), None);
-        commits.sent(&[(partition(0), Position(1))], at(1));
-        commits.sent(&[(partition(0), Position(2)), (partition(1), Position(1))], at(2));
-        commits.failed(&partition(0));
-        commits.sent(&[(partition(0), Position(2))], at(3));
-        assert_eq!(commits.waiting_since(), Some(at(1)), "repeating is not progress");
-        assert!(!commits.was_acknowledged());
-        commits.acknowledged(&partition(0), Position(1), at(4));
+        commits.sent(&[(partition(0), Position(3))], at(1));
+        commits.sent(&[(partition(0), Position(4)), (partition(1), Position(1))], at(2));
+        commits.known(&partition(0), Position(1), at(3));
+        commits.sent(&[(partition(0), Position(4))], at(3));
+        assert_eq!(
+            commits.waiting_since(),
+            Some(at(1)),
+            "neither a first answer nor a repetition is progress"
+        );
+        commits.known(&partition(0), Position(3), at(4));
         assert_eq!(
             commits.waiting_since(),
             Some(at(2)),
@@ -275,20 +252,10 @@ mod tests {
         );
         commits.forget(&[partition(1)]);
         assert_eq!(commits.waiting_since(), Some(at(4)));
-        commits.acknowledged(&partition(0), Position(2), at(5));
+        commits.known(&partition(0), Position(4), at(5));
         assert_eq!(commits.waiting_since(), None);
         commits.forget_all();
         assert!(commits.was_acknowledged());
-    }
-
-    #[test]
-    fn a_commit_that_failed_in_part_is_taken_apart() {
-        let failed = || Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::StaleMemberEpoch));
-        let of_one = || Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
-        assert_eq!(apart(&failed(), vec![of_one(), Ok(())]), [of_one(), Ok(())]);
-        assert_eq!(apart(&Ok(()), vec![of_one(), Ok(())]), [of_one(), Ok(())]);
-        assert_eq!(apart(&failed(), vec![Ok(()), Ok(())]), [failed(), failed()]);
-        assert_eq!(apart(&Ok(()), vec![Ok(())]), [Ok(())]);
     }
 
     #[test]

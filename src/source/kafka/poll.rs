@@ -32,8 +32,15 @@ const HOLD_MAX: Duration = Duration::from_secs(1);
 /// Longest time in one poll; commands wait no longer than this.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
-/// How often commits that failed are repeated.
+/// How often the brokers are asked which commits they know; the others are sent again.
 const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest wait for the answer, which keeps the thread from polling, and the pause after none came.
+const ASK_COMMITS_MAX: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Longest wait for a client to leave its group and close. One whose brokers keep silent would take minutes.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// How much longer than a session commits may stay without an acknowledgement. Where sessions are the member's affair,
 /// librdkafka notices their end first, and says it better.
@@ -136,43 +143,48 @@ impl Poller {
     pub(super) fn run(mut self) {
         let mut pause = REBUILD_PAUSES.0;
         loop {
-            let (end, ran_well) = match self.first_client.take().map_or_else(|| self.client(), Ok) {
+            let end = match self.first_client.take().map_or_else(|| self.client(), Ok) {
                 Ok(client) => {
                     let end = self.poll_until_end(&client);
-                    (end, client.context().commits().was_acknowledged())
+                    if client.context().commits().was_acknowledged() || matches!(end, End::Unreleased) {
+                        pause = REBUILD_PAUSES.0;
+                    }
+                    client.context().retire();
+                    self.say(&end);
+                    close(&self.options.group, client);
+                    end
                 }
-                Err(error) => (End::Failed(error.to_string()), false),
+                Err(error) => {
+                    let end = End::Failed(error.to_string());
+                    self.say(&end);
+                    end
+                }
             };
-            if ran_well {
-                pause = REBUILD_PAUSES.0;
-            }
-            let group = &self.options.group;
-            match end {
-                End::Leave(_) => return,
-                End::Failed(error) => {
-                    tracing::error!(group, error, "kafka client failed for good; building a new one");
-                }
-                End::Unreleased => {
-                    tracing::warn!(
-                        group,
-                        "another member of the group has this kafka.instance_id; waiting until it has left or its session is \
-                         over"
-                    );
-                    pause = REBUILD_PAUSES.0;
-                }
-                End::Fenced => {
-                    tracing::error!(
-                        group,
-                        "another process has joined the group with this kafka.instance_id and taken the partitions over: give \
-                         each process one of its own"
-                    );
-                    return;
-                }
+            if matches!(end, End::Leave(_) | End::Fenced) {
+                return;
             }
             if self.told_to_leave_within(pause) {
                 return;
             }
             pause = (pause * 2).min(REBUILD_PAUSES.1);
+        }
+    }
+
+    /// Says why a client has ended.
+    fn say(&self, end: &End) {
+        let group = &self.options.group;
+        match end {
+            End::Leave(_) => {}
+            End::Failed(error) => tracing::error!(group, error, "kafka client failed for good; building a new one"),
+            End::Unreleased => tracing::warn!(
+                group,
+                "another member of the group has this kafka.instance_id; waiting until it has left or its session is over"
+            ),
+            End::Fenced => tracing::error!(
+                group,
+                "another process has joined the group with this kafka.instance_id and taken the partitions over: give each \
+                 process one of its own"
+            ),
         }
     }
 
@@ -291,19 +303,19 @@ impl Poller {
             return None;
         }
         self.recommit_at = now + RECOMMIT_EVERY;
-        let (failed, since) = {
-            let commits = client.context().commits();
-            (commits.to_repeat(), commits.waiting_since())
-        };
+        // Asked before it is judged: the thread may just have waited for claims for a minute.
+        if let Err(error) = client.context().repeat_commits(client, ASK_COMMITS_MAX) {
+            let group = &self.options.group;
+            tracing::debug!(group, error = %error, "the brokers were asked in vain which commits they know");
+            self.recommit_at = Instant::now() + ASK_AGAIN;
+        }
+        let since = client.context().commits().waiting_since();
         let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if waited > self.options.membership.protocol.session() + UNACKNOWLEDGED_SLACK {
             let seconds = waited.as_secs();
             return Some(End::Failed(format!(
                 "no commit reached the group's coordinator for {seconds} s"
             )));
-        }
-        if !failed.is_empty() {
-            client.context().commit(client, &failed);
         }
         None
     }
@@ -385,6 +397,24 @@ impl Poller {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return false,
             }
         }
+    }
+}
+
+/// Closes a client, in a thread of its own: it is retired, so nothing is lost when it takes longer than anybody waits for.
+fn close(group: &str, client: Client) {
+    let (closing, closed) = std::sync::mpsc::sync_channel::<()>(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("close {group}"))
+        .spawn(move || {
+            drop(client);
+            drop(closing);
+        });
+    let waited = closed.recv_timeout(CLOSE_MAX);
+    if thread.is_err() || waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        tracing::warn!(
+            group,
+            "the kafka client could not leave its group yet; the group waits for the end of its session"
+        );
     }
 }
 
