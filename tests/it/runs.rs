@@ -9,6 +9,7 @@ use afterwrite::dead_letter::runs::{self, Begun, Chosen, Run};
 use afterwrite::engine::letter::Letters;
 use afterwrite::engine::retry::Class;
 use serde_json::json;
+use tokio::process::Child;
 
 use crate::letters::{complaint, letter, report, sink, world};
 use crate::stack::{self, until};
@@ -110,24 +111,26 @@ async fn a_run_acts_on_the_letters_that_were_listed_and_one_at_a_time_works_on_a
     world.remove().await;
 }
 
+fn replay(world: &World, words: &[&str]) -> Child {
+    let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
+    command.args(["dlq", "replay", "--group", "recorder"]).args(words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn().unwrap()
+}
+
+async fn reaches(world: &World, letters: usize) {
+    until("letters to be requested", Duration::from_secs(60), async || {
+        (requested(world).await.len() >= letters).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_is_killed_or_stopped_is_gone_on_with() {
     let _stack = stack::shared().await;
     let world = with_letters("killed", 9).await;
-    let replay = |words: &[&str]| {
-        let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
-        command.args(["dlq", "replay", "--group", "recorder"]).args(words);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.spawn().unwrap()
-    };
-    let reaches = async |letters: usize| {
-        until("letters to be requested", Duration::from_secs(60), async || {
-            (requested(&world).await.len() >= letters).then_some(())
-        })
-        .await;
-    };
-    let mut killed = replay(&["--all", "--rate", "2"]);
-    reaches(2).await;
+    let mut killed = replay(&world, &["--all", "--rate", "2"]);
+    reaches(&world, 2).await;
     killed.kill().await.unwrap();
     let until_killed = requested(&world).await.len();
     assert!(until_killed < 9, "the rate was not kept");
@@ -137,13 +140,10 @@ async fn a_replay_that_is_killed_or_stopped_is_gone_on_with() {
         Duration::from_secs(20),
         async || {
             let before = requested(&world).await.len();
-            let mut process = replay(&["--resume", "--rate", "2"]);
-            let more = async {
-                reaches(before + 2).await;
-            };
+            let mut process = replay(&world, &["--resume", "--rate", "2"]);
             tokio::select! {
                 _ = process.wait() => None,
-                () = more => Some(process),
+                () = reaches(&world, before + 2) => Some(process),
             }
         },
     )
