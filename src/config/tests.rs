@@ -290,6 +290,16 @@ fn a_property_that_would_be_overwritten_is_refused() {
 }
 
 #[test]
+fn a_replay_sends_something_and_not_for_ever() {
+    for set in ["replay_rate_max=0", "replay_rate_max=10001", "replays_max=0"] {
+        let set = format!("dead_letters.{set}");
+        let message = loaded("", &[], &[&set]).map(|_| ()).expect_err(&set);
+        let (setting, _) = set.split_once('=').unwrap();
+        assert!(message.contains(setting), "{message}");
+    }
+}
+
+#[test]
 fn an_attempt_outlasts_the_discovery_that_the_database_is_away() {
     let reason = "attempt_timeout_ms: it is not longer than postgres.connect_timeout_ms (10000 ms): attempts would run out \
                   of time before they know that the database is away, and be counted";

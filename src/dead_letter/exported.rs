@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::dead_letter::headers;
-use crate::dead_letter::state::{CLASSES, LetterRow, OPEN, STATES};
+use crate::dead_letter::state::{CLASSES, LetterRow, OPEN, STATES, has_nul};
 use crate::event::delivery::RawRecord;
 
 /// Kafka's limit for names of topics, less the ending of a dead-letter topic.
@@ -120,9 +120,17 @@ fn check(letter: &LetterRow, record: &RawRecord) -> Result<(), String> {
         let legal = |character: char| character.is_ascii_alphanumeric() || ".-_".contains(character);
         (1..=GROUP_CHARS_MAX).contains(&text.len()) && text.chars().all(legal)
     };
-    let has_nul = [&letter.handler, &letter.error, &letter.source_topic]
-        .into_iter()
-        .any(|text| text.contains('\0'));
+    let texts = [
+        Some(&letter.handler),
+        Some(&letter.error),
+        Some(&letter.source_topic),
+        letter.table_name.as_ref(),
+        letter.state_by.as_ref(),
+        letter.state_reason.as_ref(),
+    ];
+    let names = record.headers.iter().map(|(name, _)| name);
+    let has_nul = texts.into_iter().flatten().chain(names).any(|text| text.contains('\0'))
+        || letter.event_key.as_ref().is_some_and(has_nul);
     for (holds, problem) in [
         (CLASSES.contains(&&*letter.class), "there is no such class"),
         (STATES.contains(&&*letter.state), "there is no such state"),
@@ -275,6 +283,9 @@ mod tests {
             ("class", "secret".into(), "no such class"),
             ("state", "secret".into(), "no such state"),
             ("group", "a/b".into(), "no name of a group"),
+            ("error", "secret\0".into(), "character NUL"),
+            ("event_key", serde_json::json!({"id": ["secret\0"]}), "character NUL"),
+            ("headers", serde_json::json!([["secret\0", null]]), "character NUL"),
             ("key", "*secret*".into(), "key is not base64"),
             ("offset", "secret".into(), "not an exported letter"),
         ] {

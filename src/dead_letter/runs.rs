@@ -16,6 +16,9 @@ use crate::event::delivery::RawRecord;
 /// Letters of a run that are looked up at once.
 const LETTERS_AT_ONCE: i64 = 100;
 
+/// For how long runs and requests are kept after their end.
+const DAYS_KEPT: i32 = 90;
+
 /// Which letters go back.
 #[derive(Debug, Clone)]
 pub enum Chosen {
@@ -105,6 +108,7 @@ pub async fn begin(
     .fetch_one(&mut *transaction)
     .await?;
     let letters = list(&mut transaction, id, group, chosen).await?;
+    forget(&mut transaction).await?;
     transaction.commit().await?;
     Ok(Begun::Run(Box::new(Run {
         id,
@@ -216,6 +220,18 @@ async fn end(connection: &mut PgConnection, run: i64, state: &str) -> Result<(),
         .bind(state)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Deletes what ended so long ago that nobody asks for it any more; what became of a letter stays in its history.
+async fn forget(transaction: &mut PgTransaction<'_>) -> Result<(), sqlx::Error> {
+    for ended in [
+        "DELETE FROM afterwrite.replay_runs WHERE state <> 'running' AND finished_at < now() - make_interval(days => $1)",
+        "DELETE FROM afterwrite.replay_requests WHERE state IN ('done', 'failed')
+             AND finished_at < now() - make_interval(days => $1)",
+    ] {
+        sqlx::query(ended).bind(DAYS_KEPT).execute(&mut **transaction).await?;
+    }
     Ok(())
 }
 

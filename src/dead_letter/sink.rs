@@ -58,12 +58,7 @@ impl KafkaLetters {
     }
 
     /// Writes a letter's record with all its headers.
-    pub(super) async fn produce(
-        &self,
-        record: &RawRecord,
-        headers: &[headers::Header],
-        topic: &str,
-    ) -> Result<Place, KafkaError> {
+    async fn produce(&self, record: &RawRecord, headers: &[headers::Header], topic: &str) -> Result<Place, KafkaError> {
         let mut added = OwnedHeaders::new_with_capacity(headers.len());
         for (name, value) in headers {
             added = added.insert(Header {
@@ -107,17 +102,7 @@ impl KafkaLetters {
     /// # Errors
     /// When the broker or Postgres refuse; repeating it leaves one letter.
     pub async fn put_back(&self, letter: LetterRow, record: &RawRecord) -> Result<bool, BuryError> {
-        let topic = topic::name(&letter.group_name);
-        let place = match self.produce(record, &record.headers, &topic).await {
-            Ok(place) => Some(place),
-            Err(refused) if is_too_large(&refused) => None,
-            Err(source) => {
-                return Err(BuryError {
-                    place: topic,
-                    source: source.into(),
-                });
-            }
-        };
+        let place = self.place(&letter, record).await?;
         let settled = match letter.state.as_str() {
             "replayed" => None,
             "discarded" => Some("discarded"),
@@ -125,10 +110,31 @@ impl KafkaLetters {
         };
         let kept = place.as_ref().map_or(Kept::Table(record), Kept::Topic);
         let written = state::write(&self.pool, letter, kept, settled, None).await;
-        written.map_err(|source| BuryError {
-            place: "afterwrite.letters".to_owned(),
-            source: source.into(),
-        })
+        written.map_err(unrecorded)
+    }
+
+    /// Gives a known letter its bytes back.
+    ///
+    /// # Errors
+    /// When the broker or Postgres refuse; repeating it leaves one letter.
+    pub async fn restore(&self, letter: &LetterRow, record: &RawRecord) -> Result<(), BuryError> {
+        let place = self.place(letter, record).await?;
+        let kept = place.as_ref().map_or(Kept::Table(record), Kept::Topic);
+        let moved = state::moved(&self.pool, &letter.letter_id, kept).await;
+        moved.map_err(unrecorded)
+    }
+
+    /// Writes a record that has all its headers to the letter's topic; `None` when it is too large for that.
+    async fn place(&self, letter: &LetterRow, record: &RawRecord) -> Result<Option<Place>, BuryError> {
+        let topic = topic::name(&letter.group_name);
+        match self.produce(record, &record.headers, &topic).await {
+            Ok(place) => Ok(Some(place)),
+            Err(refused) if is_too_large(&refused) => Ok(None),
+            Err(source) => Err(BuryError {
+                place: topic,
+                source: source.into(),
+            }),
+        }
     }
 
     /// A topic that somebody deleted is made again, so that the next try can succeed.
@@ -141,11 +147,18 @@ impl KafkaLetters {
     }
 }
 
+fn unrecorded(source: sqlx::Error) -> BuryError {
+    BuryError {
+        place: "afterwrite.letters".to_owned(),
+        source: source.into(),
+    }
+}
+
 /// What is left of the error's text where the topic has no room for more.
 const ERROR_BYTES_WHERE_TIGHT: usize = 64;
 
 /// Whether the record is larger than the topic, or this client, takes.
-pub(super) fn is_too_large(error: &KafkaError) -> bool {
+fn is_too_large(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
@@ -189,9 +202,6 @@ impl Letters for KafkaLetters {
                 state::record(&self.pool, letter, &error, Kept::Table(&record)).await
             }
         };
-        recorded.map_err(|source| BuryError {
-            place: "afterwrite.letters".to_owned(),
-            source: source.into(),
-        })
+        recorded.map_err(unrecorded)
     }
 }

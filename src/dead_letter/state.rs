@@ -186,7 +186,19 @@ impl LetterRow {
 /// The event's primary key as jsonb takes it; a text with a NUL it does not take, and no column of Postgres has one.
 fn event_key(event: &ChangeEvent) -> Option<Value> {
     let key = serde_json::to_value(CanonicalRow(event.key()?.row())).ok()?;
-    (!key.to_string().contains("\\u0000")).then_some(key)
+    (!has_nul(&key)).then_some(key)
+}
+
+/// Whether a text in it has the character NUL, which Postgres takes nowhere.
+pub(super) fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(elements) => elements.iter().any(has_nul),
+        Value::Object(members) => members
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The beginning of a letter's id.
@@ -340,15 +352,45 @@ pub async fn find(pool: &PgPool, beginning: &str) -> Result<Vec<LetterRow>, sqlx
         .await
 }
 
-/// Which of these letters are known.
+/// The letter with this id.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn known(pool: &PgPool, ids: &[String]) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT letter_id FROM afterwrite.letters WHERE letter_id = ANY($1)")
-        .bind(ids)
-        .fetch_all(pool)
+pub async fn known(pool: &PgPool, letter_id: &str) -> Result<Option<LetterRow>, sqlx::Error> {
+    let sql = format!("SELECT {COLUMNS} FROM afterwrite.letters WHERE letter_id = $1");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(letter_id)
+        .fetch_optional(pool)
         .await
+}
+
+/// Says that the bytes of a known letter are kept elsewhere than before.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub(super) async fn moved(pool: &PgPool, letter_id: &str, kept: Kept<'_>) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("DELETE FROM afterwrite.dead_letters WHERE letter_id = $1")
+        .bind(letter_id)
+        .execute(&mut *transaction)
+        .await?;
+    let place = match kept {
+        Kept::Topic(place) => Some(place),
+        Kept::Table(record) => {
+            insert_bytes(&mut transaction, letter_id, record).await?;
+            None
+        }
+    };
+    sqlx::query(
+        "UPDATE afterwrite.letters SET dlq_topic = $2, dlq_partition = $3, dlq_offset = $4 WHERE letter_id = $1",
+    )
+    .bind(letter_id)
+    .bind(place.map(|place| &*place.topic))
+    .bind(place.map(|place| place.partition))
+    .bind(place.map(|place| place.offset))
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
 }
 
 /// A change of a letter's state.

@@ -58,6 +58,8 @@ mod runs;
 
 mod too_large;
 
+mod followed;
+
 mod old_rows;
 
 mod status;

@@ -9,6 +9,7 @@ use afterwrite::dead_letter::runs::{self, Begun, Chosen, Run};
 use afterwrite::engine::letter::Letters;
 use afterwrite::engine::retry::Class;
 use serde_json::json;
+use tokio::process::Child;
 
 use crate::letters::{complaint, letter, report, sink, world};
 use crate::stack::{self, until};
@@ -110,40 +111,38 @@ async fn a_run_acts_on_the_letters_that_were_listed_and_one_at_a_time_works_on_a
     world.remove().await;
 }
 
+fn replay(world: &World, words: &[&str]) -> Child {
+    let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
+    command.args(["dlq", "replay", "--group", "recorder"]).args(words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn().unwrap()
+}
+
+async fn reaches(world: &World, letters: usize) {
+    until("letters to be requested", Duration::from_secs(60), async || {
+        (requested(world).await.len() >= letters).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_is_killed_or_stopped_is_gone_on_with() {
     let _stack = stack::shared().await;
     let world = with_letters("killed", 9).await;
-    let replay = |words: &[&str]| {
-        let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
-        command.args(["dlq", "replay", "--group", "recorder"]).args(words);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.spawn().unwrap()
-    };
-    let reaches = async |letters: usize| {
-        until("letters to be requested", Duration::from_secs(60), async || {
-            (requested(&world).await.len() >= letters).then_some(())
-        })
-        .await;
-    };
-    let mut killed = replay(&["--all", "--rate", "2"]);
-    reaches(2).await;
+    let mut killed = replay(&world, &["--all", "--rate", "2"]);
+    reaches(&world, 2).await;
     killed.kill().await.unwrap();
     let until_killed = requested(&world).await.len();
-    assert!(until_killed < 9, "the rate was not kept");
 
     let stopped = until(
         "the lock of the dead process to be free",
         Duration::from_secs(20),
         async || {
             let before = requested(&world).await.len();
-            let mut process = replay(&["--resume", "--rate", "2"]);
-            let more = async {
-                reaches(before + 2).await;
-            };
+            let mut process = replay(&world, &["--resume", "--rate", "2"]);
             tokio::select! {
                 _ = process.wait() => None,
-                () = more => Some(process),
+                () = reaches(&world, before + 2) => Some(process),
             }
         },
     )
@@ -184,6 +183,20 @@ async fn a_replay_that_is_killed_or_stopped_is_gone_on_with() {
         "{}: killed after {until_killed} of 9 letters, stopped after {until_stopped}, each requested once",
         world.name
     );
+    world.remove().await;
+}
+
+#[tokio::test]
+async fn letters_go_back_at_the_rate_that_was_asked_for() {
+    let _stack = stack::shared().await;
+    let world = with_letters("rate", 4).await;
+    let (code, sent) = report(&world, &["dlq", "replay", "--group", "recorder", "--rate", "1"]).await;
+    assert_eq!((code, &sent["requested"]), (0, &json!(4)));
+    let took = "SELECT (extract(epoch FROM max(requested_at) - min(requested_at)) * 1000)::bigint
+                FROM afterwrite.replay_requests";
+    let took_ms = world.count(took).await;
+    assert!(took_ms > 2_500, "four letters at one a second took {took_ms} ms");
+    println!("{}: 4 letters at 1 a second took {took_ms} ms", world.name);
     world.remove().await;
 }
 

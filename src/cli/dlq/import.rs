@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use sqlx::PgPool;
 
 use crate::app;
-use crate::cli::dlq::LookFailed;
 use crate::cli::dlq::chosen::by;
+use crate::cli::dlq::{LookFailed, unreadable};
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::dead_letter::exported::{self, imported};
 use crate::dead_letter::sink::KafkaLetters;
-use crate::dead_letter::{state, topic};
+use crate::dead_letter::state::LetterRow;
+use crate::dead_letter::{kept, state, topic};
 use crate::engine::letter::BuryError;
+use crate::event::delivery::RawRecord;
 
 /// Lines that cannot be read which are named; the rest is counted.
 const NAMED_MAX: usize = 10;
@@ -26,6 +29,7 @@ const NAMED_MAX: usize = 10;
 #[command(after_help = "\
 Examples:
   afterwrite dlq import email.jsonl
+  afterwrite dlq import old.jsonl --restore             after the topic's retention took them
   afterwrite dlq export --group email --to email.jsonl && afterwrite --config other.toml dlq import email.jsonl
 
 Letters whose id is known stay as they are. Every line is checked before anything is written; repeating an import that was
@@ -33,6 +37,9 @@ cut off puts back what is missing. A letter that was being replayed is open wher
 pub(super) struct ImportArgs {
     /// A file that `dlq export` wrote
     file: PathBuf,
+    /// Also give known letters their bytes back, where nothing keeps them any more
+    #[arg(long)]
+    restore: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -41,6 +48,8 @@ struct Report {
     imported: u64,
     /// Letters that are known, and stayed as they are.
     known: u64,
+    /// Letters that are known, and got their bytes back: with --restore only.
+    restored: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,15 +88,20 @@ pub(super) async fn run(args: &ImportArgs, config: &Config, output: Output) -> R
         topic::ensure(&options, &topic::name(&group)).await.map_err(|source| {
             let is_permanent = source.is_permanent();
             let failed = ImportFailed::Topic { group, source };
-            if is_permanent {
-                Failure::failed(failed)
-            } else {
-                Failure::unreachable(failed)
+            match is_permanent {
+                true => Failure::failed(failed),
+                false => Failure::unreachable(failed),
             }
         })?;
     }
-    let by = by(&pool).await?;
-    let sink = KafkaLetters::new(options, app::options::writing(config), pool.clone()).map_err(Failure::usage)?;
+    let import = Import {
+        by: by(&pool).await?,
+        sink: KafkaLetters::new(options.clone(), app::options::writing(config), pool.clone())
+            .map_err(Failure::usage)?,
+        restores: args.restore,
+        options,
+        pool,
+    };
     let mut report = Report::default();
     for (line, text) in lines(path)? {
         let (letter, record) = exported::parse(&text?).map_err(|_| {
@@ -96,31 +110,73 @@ pub(super) async fn run(args: &ImportArgs, config: &Config, output: Output) -> R
                 line,
             })
         })?;
-        let known = state::known(&pool, std::slice::from_ref(&letter.letter_id))
-            .await
-            .map_err(LookFailed)
-            .map_err(Failure::failed)?;
-        let is_new = match known.is_empty() {
-            true => sink.put_back(imported(letter, &by), &record).await.map_err(|source| {
-                Failure::failed(ImportFailed::CutOff {
-                    line,
-                    imported: report.imported,
-                    source,
-                })
-            })?,
-            false => false,
-        };
-        match is_new {
-            true => report.imported += 1,
-            false => report.known += 1,
-        }
+        let put_back = import.put_back(letter, &record, &mut report).await;
+        put_back.map_err(|ended| ended.failure(line, report.imported))?;
     }
     output.print(&report, |report| {
-        format!(
+        let mut text = format!(
             "{} letters imported; {} were known and stayed as they are",
             report.imported, report.known
-        )
+        );
+        if args.restore {
+            text.push_str(&format!("; {} were known and got their bytes back", report.restored));
+        }
+        text
     })
+}
+
+/// Why an import ended early.
+enum Ended {
+    Look(sqlx::Error),
+    Read(kept::Error),
+    Write(BuryError),
+}
+
+impl Ended {
+    fn failure(self, line: usize, imported: u64) -> Failure {
+        match self {
+            Self::Look(error) => Failure::failed(LookFailed(error)),
+            Self::Read(error) => unreadable(error),
+            Self::Write(source) => Failure::failed(ImportFailed::CutOff { line, imported, source }),
+        }
+    }
+}
+
+/// What putting letters back needs.
+struct Import {
+    pool: PgPool,
+    options: topic::Options,
+    sink: KafkaLetters,
+    by: String,
+    restores: bool,
+}
+
+impl Import {
+    async fn put_back(&self, letter: LetterRow, record: &RawRecord, report: &mut Report) -> Result<(), Ended> {
+        let Some(known) = state::known(&self.pool, &letter.letter_id).await.map_err(Ended::Look)? else {
+            let written = self.sink.put_back(imported(letter, &self.by), record).await;
+            match written.map_err(Ended::Write)? {
+                true => report.imported += 1,
+                false => report.known += 1,
+            }
+            return Ok(());
+        };
+        if self.restores && self.is_gone(&known).await? {
+            self.sink.restore(&known, record).await.map_err(Ended::Write)?;
+            report.restored += 1;
+        } else {
+            report.known += 1;
+        }
+        Ok(())
+    }
+
+    async fn is_gone(&self, letter: &LetterRow) -> Result<bool, Ended> {
+        match kept::read(self.options.clone(), &self.pool, letter).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.is_gone() => Ok(true),
+            Err(error) => Err(Ended::Read(error)),
+        }
+    }
 }
 
 /// Reads every line once; answers the groups whose letters they are.
