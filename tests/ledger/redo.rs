@@ -130,7 +130,7 @@ async fn a_group_that_was_moved_holds_the_whole_ledger_until_it_says_where_it_is
             moves: &moves,
             redo: None,
         };
-        account.begin(&mut *pool.acquire().await.unwrap()).await.unwrap();
+        account.begin(&mut pool.acquire().await.unwrap()).await.unwrap();
         let kept = drop_days(pool).await;
         assert!(kept.dropped.is_empty() && kept.held_by.is_some(), "{kept:?}");
     })
