@@ -17,7 +17,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use crate::event::change::ChangeEvent;
 use crate::event::id::EventId;
 use crate::ledger::LedgerKey;
-use crate::ledger::effects::Effects;
+use crate::ledger::effects::{Claim, Effects};
 use crate::ledger::redo;
 use crate::ledger::transaction::{self, Mode};
 
@@ -338,6 +338,17 @@ impl Context {
     /// Mails and calls.
     pub fn effects(&self) -> &Effects {
         &self.resources.effects
+    }
+
+    /// Claims an effect for the event of this attempt that was first to come: answers what may be done about it now, and the
+    /// bytes to do it with. A replay also claims what had failed for good.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered, classified.
+    pub async fn claim(&self, key: &str, rendered: &[u8]) -> Result<Claim, HandlerError> {
+        let effects = &self.resources.effects;
+        let claim = effects.claim(key, &self.handler, self.first_event(), rendered, self.replayed());
+        Ok(claim.await?)
     }
 
     /// Notes that the other side accepted the call of this effect: it is never made again, also when this attempt's

@@ -1,16 +1,18 @@
 //! `afterwrite replay`: moves the position of a stopped group, so that records are delivered again. The ledger leaves out
 //! what was done, unless that is asked for.
 
+mod words;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Duration, Utc};
 use clap::Args;
-use serde::Serialize;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
+use self::words::{Report, in_words};
 use crate::app;
-use crate::cli::output::{self, Output};
+use crate::cli::output::Output;
 use crate::cli::status::{NoGroup, unanswered};
 use crate::cli::{Failure, database};
 use crate::config::Config;
@@ -77,19 +79,6 @@ pub struct ReplayArgs {
     /// Say what would happen, and change nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    group: String,
-    dry_run: bool,
-    moves: Vec<Move>,
-    /// Offsets that are delivered again, over all partitions.
-    again: i64,
-    passed_over: i64,
-    redo: Option<Marked>,
-    /// Partitions that keep nothing as old as what is to be done again: records of it may be gone.
-    may_lack: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +156,7 @@ impl Replay {
         let pool = database::connect(config).await?;
         let mut known = known::read(&pool).await.map_err(|error| failed(&group, error))?;
         let Some(of_group) = known.remove(&group) else {
-            return Err(Failure::usage(NoGroup::of(&group, &known)));
+            return Err(Failure::failed(NoGroup::of(&group, &known)));
         };
         let chosen = chosen(args, &group, &of_group)?;
         let options = app::options::broker_options(config);
@@ -395,49 +384,6 @@ fn who_runs(known: &Known, membership: &Membership) -> Vec<String> {
         .map(|worker| format!("process {}:{}", worker.host, worker.pid))
         .chain(members.map(|member| format!("member {} at {}", member.id, member.host)))
         .collect()
-}
-
-fn in_words(report: &Report) -> String {
-    let mut parts = Vec::new();
-    if report.moves.is_empty() {
-        parts.push(format!(
-            "group {} stays where it is: nothing is to be moved",
-            report.group
-        ));
-    } else {
-        let rows = report.moves.iter().map(|leads| {
-            [
-                format!("{}[{}]", leads.topic, leads.partition),
-                leads.from.map_or_else(|| "lost".to_owned(), |from| from.to_string()),
-                leads.to.to_string(),
-                leads.again.to_string(),
-                leads.passed_over.to_string(),
-            ]
-        });
-        parts.push(output::table(["partition", "from", "to", "again", "passed over"], rows));
-        let left_out = match report.redo {
-            None => "; the ledger leaves out what was done",
-            Some(_) => "; the ledger leaves out what was done and is not marked",
-        };
-        parts.push(format!("{} records are delivered again{left_out}", report.again));
-    }
-    if let Some(marked) = &report.redo {
-        parts.push(format!(
-            "{} events are done again, {} more were marked earlier; {} effects are made again; {} events were dead letters \
-             once and are left out",
-            marked.events, marked.open_before, marked.effects, marked.were_letters
-        ));
-    }
-    if !report.may_lack.is_empty() {
-        parts.push(format!(
-            "nothing as old is kept in {}: events whose records are gone stay marked and are not done again",
-            report.may_lack.join(", ")
-        ));
-    }
-    if report.dry_run {
-        parts.push("a dry run: nothing was changed".to_owned());
-    }
-    parts.join("\n")
 }
 
 #[cfg(test)]

@@ -52,12 +52,10 @@ pub enum Error {
     #[error("the kafka client could not be made: are kafka.properties right?")]
     Client(#[source] KafkaError),
     /// There was no answer, or a refusal.
-    #[error("kafka at {brokers} could not be asked for {what}")]
+    #[error("kafka at {0} could not be asked for {1}", .what.0, .what.1)]
     Asked {
-        /// Where.
-        brokers: String,
-        /// What for.
-        what: String,
+        /// Where, and what for.
+        what: Box<(String, String)>,
         /// What librdkafka said.
         #[source]
         source: KafkaError,
@@ -141,8 +139,7 @@ impl Broker {
         let reader = client(&options, "afterwrite.reader")?;
         let asked = reader.fetch_metadata(None, QUESTION_TIMEOUT);
         let metadata = asked.map_err(|source| Error::Asked {
-            brokers: options.brokers.clone(),
-            what: "its topics".to_owned(),
+            what: Box::new((options.brokers.clone(), "its topics".to_owned())),
             source,
         })?;
         let numbers =
@@ -347,8 +344,7 @@ impl Broker {
 
     fn failed(&self, what: &str, source: KafkaError) -> Error {
         Error::Asked {
-            brokers: self.options.brokers.clone(),
-            what: what.to_owned(),
+            what: Box::new((self.options.brokers.clone(), what.to_owned())),
             source,
         }
     }

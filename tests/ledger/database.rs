@@ -34,6 +34,7 @@ pub(crate) async fn in_database(test: impl AsyncFnOnce(&PgPool)) {
         include_str!("../../infra/postgres/migrations/0002_waitlist_worker.sql"),
         include_str!("../../infra/postgres/migrations/0003_effect_failures.sql"),
         include_str!("../../infra/postgres/migrations/0004_inheritance.sql"),
+        include_str!("../../infra/postgres/migrations/0007_status.sql"),
         include_str!("../../infra/postgres/publication.sql"),
     ] {
         exec(&owner, script).await;

@@ -16,3 +16,5 @@ mod registry;
 mod patience;
 
 mod keyless;
+
+mod redo;

@@ -16,7 +16,7 @@ use crate::database::{GROUP, count, end_of, exec, in_database, partition, sessio
 
 const RETENTION_DAYS: u32 = 14;
 
-fn days_ago(days: u64) -> NaiveDate {
+pub(crate) fn days_ago(days: u64) -> NaiveDate {
     Utc::now().date_naive() - Days::new(days)
 }
 
@@ -52,11 +52,11 @@ pub(crate) async fn work(
     Ok(opened.pending.len())
 }
 
-async fn drop_days(pool: &PgPool) -> Retention {
+pub(crate) async fn drop_days(pool: &PgPool) -> Retention {
     retention::drop_days(pool, RETENTION_DAYS).await.unwrap()
 }
 
-async fn register(pool: &PgPool, handler: &str, group: &str) {
+pub(crate) async fn register(pool: &PgPool, handler: &str, group: &str) {
     let name = Name {
         name: handler,
         was: None,
@@ -67,7 +67,7 @@ async fn register(pool: &PgPool, handler: &str, group: &str) {
 }
 
 /// A group that has started, and has settled everything before `frontier`.
-async fn started(pool: &PgPool, frontier: NaiveDate) -> Claims {
+pub(crate) async fn started(pool: &PgPool, frontier: NaiveDate) -> Claims {
     register(pool, "email", GROUP).await;
     let (owner, claim) = take(pool).await;
     owner.started(&partition().topic, 3, 0).await.unwrap();

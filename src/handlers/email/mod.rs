@@ -123,16 +123,7 @@ impl Email {
 
     async fn send(&self, context: &mut Context, mail: &Mail) -> Result<Outcome, HandlerError> {
         let offered = mail.finished.to_stored();
-        let claim = context
-            .effects()
-            .claim(
-                &mail.effect_key,
-                context.handler(),
-                context.first_event(),
-                &offered,
-                context.replayed(),
-            )
-            .await?;
+        let claim = context.claim(&mail.effect_key, &offered).await?;
         let rendered = match claim {
             Claim::Call { rendered } => rendered,
             Claim::Accepted { reply } => return self.end(context, mail, End::Sent { reply }).await,

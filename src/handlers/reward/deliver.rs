@@ -117,16 +117,7 @@ impl Delivering<'_> {
         }
         let key = effect_key(&row);
         let body = self.body(&row).to_string().into_bytes();
-        let claim = context
-            .effects()
-            .claim(
-                &key,
-                context.handler(),
-                context.first_event(),
-                &body,
-                context.replayed(),
-            )
-            .await?;
+        let claim = context.claim(&key, &body).await?;
         let rendered = match claim {
             Claim::Call { rendered } => rendered,
             Claim::Accepted { reply } => {
