@@ -59,7 +59,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "TOPIC:PARTITION:OFFSET", conflicts_with_all = ["from", "redo"])]
     to_offset: Vec<Place>,
     /// Let --to-offset move forward over records that nobody settled: they are never delivered
-    #[arg(long, requires = "to_offset")]
+    #[arg(long, requires = "to_offset", conflicts_with_all = ["from", "from_beginning", "redo"])]
     skip: bool,
     /// Do again what was done
     #[arg(long, requires_all = ["handler", "from", "until"])]

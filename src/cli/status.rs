@@ -148,7 +148,7 @@ async fn names(
         (None, None) => {}
     }
     let Some(broker) = broker else { return Ok(Vec::new()) };
-    let beginning = format!("{}.", config.kafka.group_prefix);
+    let beginning = config.group_name("");
     let asked = tokio::task::spawn_blocking(move || broker.groups(&beginning)).await;
     let groups = asked.map_err(StatusFailed::Asked).map_err(Failure::failed)?;
     Ok(groups.map_err(unanswered)?.into_iter().collect())

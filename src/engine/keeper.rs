@@ -66,7 +66,7 @@ async fn write(claims: Claims, mut notes: mpsc::UnboundedReceiver<Note>) {
     }
 }
 
-async fn write_all(claims: &Claims, taken: &mut Vec<Note>) -> Result<(), sqlx::Error> {
+async fn write_all(claims: &Claims, taken: &mut Vec<Note>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (mut unmarked, mut resting, mut attempts, mut forgotten) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for note in taken.drain(..) {
         match note {

@@ -14,6 +14,7 @@ use crate::engine::jobs::Held;
 use crate::engine::keeper::Note;
 use crate::engine::letter::{Letter, Parks};
 use crate::engine::retry::{Class, Wait};
+use crate::engine::suspend::Cause;
 use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
 use crate::ledger::claims::OwnedJob;
 
@@ -41,13 +42,7 @@ impl Driver {
                 members,
                 mark,
             } => self.start(handler, attempt, &members, mark),
-            Action::Wait { job, attempts, wait } => {
-                let wait = drawn(wait);
-                if wait >= STORED_FROM && attempts > 0 {
-                    self.note_attempts(job, attempts);
-                }
-                self.waits.insert(Due::Job(job), wait);
-            }
+            Action::Wait { job, attempts, wait } => self.wait(job, attempts, drawn(wait)),
             Action::ProbeAfter { handler, wait } => {
                 self.waits.insert(Due::Probe(handler), drawn(wait));
             }
@@ -62,17 +57,8 @@ impl Driver {
                 key,
                 done,
             } => self.unpark(partition, handler, key, done),
-            Action::Suspended { handler, cause } => {
-                self.suspended.insert(handler, (Utc::now(), cause));
-                tracing::error!(
-                    group = %self.setup.group, handler = self.name_of(handler), cause = cause.as_str(),
-                    "handler suspended: nothing of it becomes a dead letter, one probe at a time goes through"
-                );
-            }
-            Action::Resumed { handler } => {
-                self.suspended.remove(&handler);
-                tracing::warn!(group = %self.setup.group, handler = self.name_of(handler), "handler works again and goes on");
-            }
+            Action::Suspended { handler, cause } => self.suspend(handler, cause),
+            Action::Resumed { handler } => self.resume(handler),
             Action::Bury {
                 job,
                 class,
@@ -118,6 +104,26 @@ impl Driver {
                 self.leave_when_released();
             }
         }
+    }
+
+    fn wait(&mut self, job: JobId, attempts: u32, wait: Duration) {
+        if wait >= STORED_FROM && attempts > 0 {
+            self.note_attempts(job, attempts);
+        }
+        self.waits.insert(Due::Job(job), wait);
+    }
+
+    fn suspend(&mut self, handler: HandlerIndex, cause: Cause) {
+        self.suspended.insert(handler, (Utc::now(), cause));
+        tracing::error!(
+            group = %self.setup.group, handler = self.name_of(handler), cause = cause.as_str(),
+            "handler suspended: nothing of it becomes a dead letter, one probe at a time goes through"
+        );
+    }
+
+    fn resume(&mut self, handler: HandlerIndex) {
+        self.suspended.remove(&handler);
+        tracing::warn!(group = %self.setup.group, handler = self.name_of(handler), "handler works again and goes on");
     }
 
     pub(super) fn owned(&self, id: PartitionId) -> Option<(SourcePartition, u64)> {

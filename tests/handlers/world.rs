@@ -97,7 +97,7 @@ pub(crate) fn settings() -> Settings {
 
 /// Runs a test in a world of its own, and takes the world away afterwards, whatever came.
 pub(crate) async fn in_world(test: impl AsyncFnOnce(&mut World)) {
-    in_world_with(smtp_mailer(mail_server()), settings(), test).await;
+    Box::pin(in_world_with(smtp_mailer(mail_server()), settings(), test)).await;
 }
 
 pub(crate) fn smtp_mailer(settings: SmtpSettings) -> Arc<dyn Mailer> {

@@ -14,6 +14,10 @@
 
 mod world;
 
+mod keeping;
+
+mod hold;
+
 mod plan;
 
 mod script;

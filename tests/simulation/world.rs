@@ -4,26 +4,22 @@
 //! itself; a [`Step`](crate::step::Step) says what happens next, and `luck` decides its details.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use afterwrite::engine::core::messages::{
-    Action, HandlerIndex, Input, JobId, JobSpec, Mark, Moment, PartitionId, RequestId, Work,
+    Action, HandlerIndex, Input, JobId, JobSpec, Moment, PartitionId, RequestId, Work,
 };
 use afterwrite::engine::retry::{Finish, Wait};
 use afterwrite::event::delivery::Position;
 
-use crate::broker::{Broker, Named};
+use crate::broker::Broker;
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::invariant::{Checked, Invariant};
-use crate::member::{Call, Fetch, Member, Stale, Subject, Unpark, Waiter};
+use crate::member::{Fetch, Member, Stale, Subject, Unpark, Waiter};
 use crate::plan::Plan;
 use crate::quiet::quietly;
 use crate::random::Random;
 use crate::script::{Ending, Failure};
-
-/// The attempts of a job that waits for as long as this are stored.
-const STORED_FROM: Duration = Duration::from_secs(4);
 
 pub(crate) struct World {
     pub(crate) plan: Rc<Plan>,
@@ -46,7 +42,7 @@ pub(crate) struct World {
     pub(crate) history: Option<Vec<String>>,
     subject: Subject,
     /// Per job its row, and its request if it is a replay.
-    jobs: Vec<(usize, Option<usize>)>,
+    pub(crate) jobs: Vec<(usize, Option<usize>)>,
     /// Per partition the record before which everything was found settled.
     verified: Vec<usize>,
     buffer: Vec<Action>,
@@ -215,89 +211,6 @@ impl World {
             Action::Drained => self.members[m].drained = true,
         }
         Ok(())
-    }
-
-    /// Starts a call: its mark is committed first.
-    fn start(&mut self, m: usize, jobs: Vec<JobId>, mark: Mark) -> Checked {
-        let mut fenced = false;
-        if mark != Mark::None {
-            let (id, epoch, named) = self.named(m, jobs[0]);
-            fenced = !self.broker.mark(id, m, epoch, named, mark == Mark::Alone);
-        }
-        let alone = |call: &Call| call.mark == Mark::Alone;
-        let others = self.members[m].calls.iter().any(alone);
-        Invariant::Blame.check(mark != Mark::Alone || !others, || "two jobs run alone")?;
-        self.members[m].calls.push(Call { jobs, mark, fenced });
-        Ok(())
-    }
-
-    /// The partition of a job, the epoch under which this member works on it, and its name.
-    pub(crate) fn named(&self, m: usize, job: JobId) -> (PartitionId, u64, Named) {
-        let row = &self.plan.rows[self.row(job)];
-        let position = self.plan.record(row.partition, row.index).position;
-        let epoch = self.members[m]
-            .fetches
-            .get(&row.partition)
-            .map_or(0, |fetch| fetch.epoch);
-        (row.partition, epoch, (position, row.handler))
-    }
-
-    /// A call ended: its mark goes.
-    pub(crate) fn unmark(&mut self, m: usize, call: &Call, settled: bool) {
-        if call.mark != Mark::None && !call.fenced {
-            let (id, epoch, named) = self.named(m, call.jobs[0]);
-            self.broker
-                .unmark(id, epoch, named, call.mark == Mark::Alone && !settled);
-        }
-    }
-
-    /// New jobs for rows that were stored.
-    pub(crate) fn stored_jobs(&mut self, rows: &[usize]) -> Vec<(JobId, Position)> {
-        let mut jobs = Vec::new();
-        for row in rows.iter().copied() {
-            let job = JobId(self.jobs.len() as u64);
-            self.jobs.push((row, None));
-            let row = &self.plan.rows[row];
-            jobs.push((job, self.plan.record(row.partition, row.index).position));
-        }
-        jobs
-    }
-
-    /// A letter is durable: in one transaction with it the ledger says so and its lane is parked, unless the owner is
-    /// another by now.
-    pub(crate) fn enter_letter(&mut self, row: usize, parks: Option<u64>) {
-        let id = self.plan.rows[row].partition;
-        match parks {
-            Some(epoch) if self.broker.claim(id).epoch != epoch => {
-                self.fault("fault: letter of a deposed owner does not park");
-            }
-            Some(_) => {
-                self.database.enter_buried(row);
-                self.database.park_lane(&self.plan, row);
-            }
-            None => self.database.enter_buried(row),
-        }
-    }
-
-    /// A job is in the dead letters: nobody has to know of its deaths and attempts any more.
-    pub(crate) fn forget_crashes(&mut self, m: usize, job: JobId) {
-        let (id, epoch, named) = self.named(m, job);
-        self.broker.acquit(id, m, epoch, named);
-    }
-
-    /// Attempts of jobs that wait for long are stored, so that the next owner does not start anew.
-    fn note_attempts(&mut self, m: usize, job: JobId, attempts: u32, wait: Wait) {
-        let (Wait::Exact(longest) | Wait::Jittered(longest)) = wait;
-        let (id, epoch, named) = self.named(m, job);
-        if longest >= STORED_FROM && !self.is_replay(job) {
-            self.broker.note_attempts(id, m, epoch, named, attempts);
-        }
-    }
-
-    fn is_replay(&self, job: JobId) -> bool {
-        self.jobs[usize::try_from(job.0).expect("jobs are numbered from 0")]
-            .1
-            .is_some()
     }
 
     fn wait(&mut self, m: usize, waiter: Waiter, wait: Wait) {

@@ -1,7 +1,7 @@
 //! What goes into the core and what comes out: the closed list of everything that can happen and everything that can be
 //! decided.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::engine::retry::{Class, Finish, Policy, Wait};
 use crate::engine::suspend::{Cause, SuspendPolicy};
@@ -176,9 +176,9 @@ pub struct Inheritance {
     /// Records before this position were with an owner that died.
     pub suspect_to: Option<Position>,
     /// Jobs that were running when an owner died, and how many died while such a job ran alone.
-    pub deaths: HashMap<(Position, HandlerIndex), u32>,
+    pub deaths: BTreeMap<(Position, HandlerIndex), u32>,
     /// Jobs that waited for another attempt, and how many they had.
-    pub attempts: HashMap<(Position, HandlerIndex), u32>,
+    pub attempts: BTreeMap<(Position, HandlerIndex), u32>,
     /// Lanes that hold their events back, by handler and key, and whether they are draining.
     pub parked: BTreeMap<(HandlerIndex, u64), bool>,
 }

@@ -78,7 +78,7 @@ pub(crate) struct Partition {
     pub(crate) committed: Option<Position>,
     pub(crate) poison: Poison,
     /// Attempts of jobs that an earlier owner left waiting.
-    pub(crate) attempts: HashMap<(Position, HandlerIndex), u32>,
+    pub(crate) attempts: BTreeMap<(Position, HandlerIndex), u32>,
     /// Lanes that hold their events back.
     pub(crate) parked: HashMap<LaneKey, Parked>,
     /// Open jobs that are in no lane.

@@ -263,7 +263,8 @@ impl Core {
         let State::Working { left: 0, done } = &mut lane.state else {
             return;
         };
-        if !(lane.batch.is_empty() && lane.queued.is_empty()) && !early {
+        let storing = !lane.batch.is_empty() || !lane.queued.is_empty();
+        if storing && !early {
             return;
         }
         let done = std::mem::take(done);

@@ -5,7 +5,7 @@
 //! whose mark was left by a death run alone from then on, and only a death while one runs alone counts against it, until it is
 //! settled.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::engine::core::messages::{Action, HandlerIndex, JobId, Mark, PartitionId};
 use crate::engine::core::mutation::Mutation;
@@ -19,7 +19,7 @@ pub(crate) struct Poison {
     /// Records before this position were with an owner that died.
     suspect_to: Option<Position>,
     /// Jobs that were running at a death, and the deaths while they ran alone.
-    deaths: HashMap<(Position, HandlerIndex), u32>,
+    deaths: BTreeMap<(Position, HandlerIndex), u32>,
     /// The first position that may not be handed out yet.
     reserved_to: Option<Position>,
     /// The driver was asked for more.
@@ -38,7 +38,7 @@ pub(super) enum Clearance {
 }
 
 impl Poison {
-    pub(super) fn inherited(suspect_to: Option<Position>, deaths: HashMap<(Position, HandlerIndex), u32>) -> Self {
+    pub(super) fn inherited(suspect_to: Option<Position>, deaths: BTreeMap<(Position, HandlerIndex), u32>) -> Self {
         Self {
             suspect_to,
             deaths,

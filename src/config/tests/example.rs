@@ -1,0 +1,77 @@
+//! The example names every setting.
+
+use std::collections::BTreeSet;
+
+use super::{CERTIFICATE, EXAMPLE, KEY, as_setting, fields_of, loaded};
+use crate::config::Config;
+
+#[test]
+fn the_example_names_every_setting() {
+    // All settings at once: certificates ask for https, an assignor for a protocol that has it, and files of secrets are not
+    // there.
+    let mut example = EXAMPLE
+        .replacen(
+            "#url = \"http://localhost:8081\"",
+            "#url = \"https://localhost:8081\"",
+            1,
+        )
+        .replacen(
+            "#group_protocol = \"cooperative-sticky\"",
+            "#group_protocol = \"eager\"",
+            1,
+        );
+    for (file, content) in [
+        ("/run/secrets/smtp_password", "x"),
+        ("/run/secrets/registry_password", "x"),
+        ("/etc/afterwrite/registry-ca.pem", CERTIFICATE),
+        ("/etc/afterwrite/registry-client.pem", CERTIFICATE),
+        ("/run/secrets/registry-client-key.pem", KEY),
+    ] {
+        example = example.replace(&format!("${{file:{file}}}"), content);
+    }
+    let uncommented: Vec<&str> = example
+        .lines()
+        .filter_map(|line| as_setting(line).or(Some(line)))
+        .collect();
+    let environment = [("WAITLIST_SECRET", "0123456789abcdef")];
+    loaded(&uncommented.join("\n"), &environment, &[]).expect("the example is right");
+
+    let table: toml::Table = uncommented.join("\n").parse().expect("it was just read");
+    let shown = |path: &str| -> BTreeSet<String> {
+        let section = path.split('.').filter(|part| !part.is_empty());
+        let found = section.fold(&table, |table, part| table[part].as_table().expect("it is a section"));
+        found.keys().cloned().collect()
+    };
+    let sections = [
+        ("", fields_of::<Config>()),
+        ("source", fields_of::<crate::config::Source>()),
+        ("postgres", fields_of::<crate::config::Postgres>()),
+        ("kafka", fields_of::<crate::config::kafka::Kafka>()),
+        ("registry", fields_of::<crate::config::Registry>()),
+        ("connect", fields_of::<crate::config::Connect>()),
+        ("engine", fields_of::<crate::config::engine::Engine>()),
+        ("groups.email", fields_of::<crate::config::engine::Group>()),
+        ("handlers.email", fields_of::<crate::config::engine::HandlerSettings>()),
+        ("ledger", fields_of::<crate::config::Ledger>()),
+        ("dead_letters", fields_of::<crate::config::kafka::DeadLetters>()),
+        ("smtp", fields_of::<crate::config::waitlist::Smtp>()),
+        ("webhook", fields_of::<crate::config::waitlist::Webhook>()),
+        ("waitlist", fields_of::<crate::config::waitlist::Waitlist>()),
+        ("fraud", fields_of::<crate::config::waitlist::Fraud>()),
+        (
+            "fraud.checks.velocity",
+            fields_of::<crate::config::waitlist::FraudCheckSettings>(),
+        ),
+        ("schedule", fields_of::<crate::config::waitlist::Schedule>()),
+        ("log", fields_of::<crate::config::Log>()),
+    ];
+    for section in fields_of::<Config>() {
+        let covered = sections
+            .iter()
+            .any(|(path, _)| path.split('.').next() == Some(section.as_str()));
+        assert!(covered, "[{section}] is not compared with the example");
+    }
+    for (path, fields) in sections {
+        assert_eq!(shown(path), fields, "[{path}]");
+    }
+}
