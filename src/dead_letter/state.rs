@@ -254,10 +254,11 @@ pub(super) async fn write(
         async |connection: &mut PgConnection| {
             if let Some(((day, event_id), state)) = settled {
                 sqlx::query(
-                    "INSERT INTO afterwrite.ledger (commit_day, handler, event_id, state)
+                    "INSERT INTO afterwrite.ledger AS known (commit_day, handler, event_id, state)
                  VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2),
                      decode($3, 'hex'), $4)
-                 ON CONFLICT DO NOTHING",
+                 ON CONFLICT (commit_day, handler, event_id) DO UPDATE SET state = excluded.state, settled_at = now()
+                     WHERE known.state = 'redo'",
                 )
                 .bind(day)
                 .bind(&letter.handler)

@@ -151,6 +151,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0003_effect_failures.sql"),
             include_str!("../../infra/postgres/migrations/0004_inheritance.sql"),
             include_str!("../../infra/postgres/migrations/0005_letters.sql"),
+            include_str!("../../infra/postgres/migrations/0006_groups.sql"),
             include_str!("../../infra/postgres/migrations/0007_status.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {

@@ -26,6 +26,8 @@ mod survival;
 
 mod failing;
 
+mod crashing;
+
 mod undecodable;
 
 mod unwritable;

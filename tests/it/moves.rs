@@ -161,28 +161,19 @@ async fn what_is_to_be_done_again_is_done_exactly_once_more() {
         .await
         .unwrap();
 
-    let redo = [
-        "--redo",
-        "--handler",
-        "recorder",
-        "--from",
-        "2020-01-01",
-        "--until",
-        &between,
-    ];
-    let wrong = replay(
-        &world,
-        &[
+    let words = |handler| {
+        [
             "--redo",
             "--handler",
-            "other",
+            handler,
             "--from",
             "2020-01-01",
             "--until",
-            &between,
-        ],
-    )
-    .await;
+            &*between,
+        ]
+    };
+    let redo = words("recorder");
+    let wrong = replay(&world, &words("other")).await;
     assert!(
         wrong.0 == Some(2) && wrong.2.contains("which has recorder"),
         "{wrong:?}"
@@ -287,11 +278,8 @@ fn copies(world: &World) -> BTreeMap<String, usize> {
         })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn mails_are_repeated_only_when_that_is_asked_for() {
-    const SIGNUPS: usize = 5;
-    let _stack = stack::shared().await;
-    let world = World::waitlist("remailed").await;
+/// A campaign, and five who signed up for it.
+async fn sign_up(world: &World) {
     sqlx::query(
         "INSERT INTO campaigns (account_id, name, slug, status, verification_required)
          VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', true)",
@@ -299,12 +287,6 @@ async fn mails_are_repeated_only_when_that_is_asked_for() {
     .execute(&world.pool)
     .await
     .unwrap();
-    let only_email = [
-        ("AFTERWRITE__HANDLERS__FRAUD__ENABLED", "false"),
-        ("AFTERWRITE__HANDLERS__POSITION__ENABLED", "false"),
-        ("AFTERWRITE__HANDLERS__REWARD__ENABLED", "false"),
-    ];
-    let worker = Worker::waitlist(&world, "first", &only_email);
     sqlx::query(
         "INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, verification_token, status)
          SELECT c.id, 'user' || n || '@' || $1 || '.example', 'Ada', 'code-' || n, 'token-' || n, 'pending'
@@ -314,6 +296,20 @@ async fn mails_are_repeated_only_when_that_is_asked_for() {
     .execute(&world.pool)
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_are_repeated_only_when_that_is_asked_for() {
+    const SIGNUPS: usize = 5;
+    let _stack = stack::shared().await;
+    let world = World::waitlist("remailed").await;
+    let only_email = [
+        ("AFTERWRITE__HANDLERS__FRAUD__ENABLED", "false"),
+        ("AFTERWRITE__HANDLERS__POSITION__ENABLED", "false"),
+        ("AFTERWRITE__HANDLERS__REWARD__ENABLED", "false"),
+    ];
+    let worker = Worker::waitlist(&world, "first", &only_email);
+    sign_up(&world).await;
     let sent = "SELECT count(*) FROM afterwrite.effects WHERE state = 'sent'";
     until("the mails", Duration::from_secs(120), async || {
         (world.count(sent).await == 5).then_some(())

@@ -88,6 +88,11 @@ impl Worker {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
+    /// Whether the process has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Asks the process to stop with SIGTERM and waits until it has.
     pub(crate) async fn stop(mut self) {
         self.signal("-TERM");
@@ -132,7 +137,7 @@ fn works_when_started_as_a_worker() {
 }
 
 /// Records each event in `effects`, in its once-only transaction, and behaves as the row's `behaviour` says:
-/// `ok`, `fail:N` (transient until the N-th attempt), `later` (always transient, and not again for a second), `permanent` (until the key is in `mended`), `panic`, `hang`,
+/// `ok`, `fail:N` (transient until the N-th attempt), `later` (always transient, and not again for a second), `permanent` (until the key is in `mended`), `panic`, `hang`, `abort` (the process dies),
 /// `hold:NAME` (never ends in the worker of that name, its transaction open).
 struct Recorder {
     worker: String,
@@ -210,6 +215,7 @@ impl Recorder {
                 "later" => Err(HandlerError::retry_after(Duration::from_secs(1), "the row says so")),
                 "panic" => panic!("the row says so"),
                 "hang" => std::future::pending().await,
+                "abort" => std::process::abort(),
                 _ => Ok(()),
             },
         }

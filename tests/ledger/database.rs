@@ -34,6 +34,8 @@ pub(crate) async fn in_database(test: impl AsyncFnOnce(&PgPool)) {
         include_str!("../../infra/postgres/migrations/0002_waitlist_worker.sql"),
         include_str!("../../infra/postgres/migrations/0003_effect_failures.sql"),
         include_str!("../../infra/postgres/migrations/0004_inheritance.sql"),
+        include_str!("../../infra/postgres/migrations/0005_letters.sql"),
+        include_str!("../../infra/postgres/migrations/0006_groups.sql"),
         include_str!("../../infra/postgres/migrations/0007_status.sql"),
         include_str!("../../infra/postgres/publication.sql"),
     ] {

@@ -87,26 +87,9 @@ impl Shadow {
                 is_head,
                 work,
             } => self.replayed(*partition, *epoch, (*request, *position, *is_head), work),
-            Input::Stored { job } => self.stored(*job),
-            Input::StoreFailed { job } => self.store_failed(*job),
-            Input::Drain {
-                partition,
-                epoch,
-                handler,
-                key,
-            } => {
-                let current = self.holds.get(partition).is_some_and(|hold| hold.epoch == *epoch);
-                if current {
-                    self.drain(*partition, (*handler, *key));
-                }
+            Input::Stored { .. } | Input::StoreFailed { .. } | Input::Drain { .. } | Input::Unparked { .. } => {
+                self.take_of_parked(input);
             }
-            Input::Unparked {
-                partition,
-                epoch,
-                handler,
-                key,
-                jobs,
-            } => self.unparked(*partition, *epoch, (*handler, *key), jobs),
             Input::Finished { job, finish } => self.finished(*job, *finish),
             Input::Due { job } if self.store_again(*job) => {}
             Input::Due { job } => self.move_head(*job, |state, _| match state {
@@ -140,6 +123,32 @@ impl Shadow {
                     hold.expired |= expired;
                 }
             }
+        }
+    }
+
+    fn take_of_parked(&mut self, input: &Input) {
+        match input {
+            Input::Stored { job } => self.stored(*job),
+            Input::StoreFailed { job } => self.store_failed(*job),
+            Input::Drain {
+                partition,
+                epoch,
+                handler,
+                key,
+            } => {
+                let current = self.holds.get(partition).is_some_and(|hold| hold.epoch == *epoch);
+                if current {
+                    self.drain(*partition, (*handler, *key));
+                }
+            }
+            Input::Unparked {
+                partition,
+                epoch,
+                handler,
+                key,
+                jobs,
+            } => self.unparked(*partition, *epoch, (*handler, *key), jobs),
+            _ => {}
         }
     }
 
