@@ -202,3 +202,6 @@ pub fn start(
         retention: tokio::spawn(retention.run()),
     })
 }
+
+#[cfg(test)]
+mod tests;
