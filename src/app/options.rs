@@ -20,7 +20,6 @@ use crate::source::kafka;
 use crate::source::kafka::Budgets;
 use crate::source::kafka::protocol::{EagerAssignor, Membership, Protocol, RemoteAssignor, Session};
 
-/// How letters are written.
 /// Positions that are reserved ahead: as many are suspects after a death, and each costs one more commit then.
 const RESERVED_AHEAD: i64 = 1_000;
 

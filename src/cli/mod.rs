@@ -171,7 +171,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
             decode::run(&args, app::options::decode_options(&config), out).map_err(Failure::failed)
         }
         Command::Connector(args) => connector::run(&args, &config, output).await,
-        Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words())).await,
+        Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words(), output)).await,
     }
 }
 

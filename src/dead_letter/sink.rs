@@ -58,7 +58,12 @@ impl KafkaLetters {
     }
 
     /// Writes a letter's record with all its headers.
-    async fn produce(&self, record: &RawRecord, headers: &[headers::Header], topic: &str) -> Result<Place, KafkaError> {
+    pub(crate) async fn produce(
+        &self,
+        record: &RawRecord,
+        headers: &[headers::Header],
+        topic: &str,
+    ) -> Result<Place, KafkaError> {
         let mut added = OwnedHeaders::new_with_capacity(headers.len());
         for (name, value) in headers {
             added = added.insert(Header {

@@ -4,13 +4,12 @@
 //! that whatever else the machine does falls on all of them.
 
 use std::ffi::OsString;
-use std::process::Stdio;
 
 use clap::Args;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cli::Failure;
+use crate::cli::bench::child::{measure, words};
 use crate::cli::bench::fill::{self, Shape};
 use crate::cli::bench::table::{Comparison, Run};
 use crate::cli::bench::{Brokers, Cluster};
@@ -36,14 +35,6 @@ pub struct CompareArgs {
     /// Keep the topic, and say how it is called
     #[arg(long)]
     keep: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CompareError {
-    #[error("`bench {action}` ended with {status}")]
-    Ended { action: String, status: String },
-    #[error("`bench {action}` did not print a report")]
-    Said { action: String, source: serde_json::Error },
 }
 
 /// Fills, measures alternately, prints the table.
@@ -104,34 +95,4 @@ async fn rounds(args: &CompareArgs, brokers: &str, topic: &str, settings: &[OsSt
         }
     }
     Ok(runs)
-}
-
-fn words(fixed: &[&str], more: &[&str]) -> Vec<String> {
-    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
-}
-
-/// Runs one measurement in a process of its own. Its configuration is this one's: same directory, same
-/// environment, same words.
-async fn measure(action: &[String], brokers: &str, settings: &[OsString]) -> Result<Value, Failure> {
-    let said = || action.join(" ");
-    let program = std::env::current_exe().map_err(Failure::failed)?;
-    let output = tokio::process::Command::new(program)
-        .arg("bench")
-        .args(action)
-        .args(["--brokers", brokers])
-        .args(settings)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(Failure::failed)?;
-    if !output.status.success() {
-        return Err(Failure::failed(CompareError::Ended {
-            action: said(),
-            status: output.status.to_string(),
-        }));
-    }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|source| Failure::failed(CompareError::Said { action: said(), source }))
 }

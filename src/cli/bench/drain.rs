@@ -1,7 +1,8 @@
 //! `bench drain`: the worker over topics, with a handler that only waits, measured and proved.
 //!
 //! Everything between the broker and the handler is what `run` uses. Two things are not: claims are kept in memory,
-//! because a measurement needs no database, and dead letters are counted instead of written.
+//! because a measurement needs no database, and dead letters are counted instead of written. Where records are to fail for
+//! good, their letters are written to their topic, and have no state.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,21 +16,24 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app;
+use crate::cli::bench::letters::{NoLetters, TopicLetters};
 use crate::cli::bench::progress::Progress;
-use crate::cli::bench::sleeper::{NoLetters, Sleeper};
-use crate::cli::bench::usage::{Threads, Usage, round, threads};
+use crate::cli::bench::sleeper::Sleeper;
+use crate::cli::bench::usage::{Threads, Usage, round, rss_mb, threads};
 use crate::cli::bench::{Brokers, Cluster, print};
 use crate::cli::decode::SchemaFile;
 use crate::cli::{Failure, database};
 use crate::config::Config;
+use crate::dead_letter::topic;
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::letter::Letters;
 use crate::event::delivery::SourceEvent;
-use crate::handler::Resources;
+use crate::handler::{Handler, Resources};
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
@@ -49,37 +53,40 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Args)]
 pub struct DrainArgs {
     #[command(flatten)]
-    brokers: Brokers,
+    pub(super) brokers: Brokers,
     /// Topics, comma separated; every table in them is handled, rows of snapshots too
     #[arg(long, value_name = "TOPIC", value_delimiter = ',', required = true)]
-    topics: Vec<String>,
+    pub(super) topics: Vec<String>,
     /// Ends when so many distinct (partition, offset) are done
     #[arg(long, value_name = "N")]
-    records: u64,
+    pub(super) records: u64,
     /// How long the handler waits for each record, in microseconds; the timer's own step is a millisecond
     #[arg(long, value_name = "W", default_value_t = 0)]
-    work_us: u64,
+    pub(super) work_us: u64,
     /// Lanes that run at once; engine.lanes_max when left out
     #[arg(long, value_name = "L")]
-    lanes: Option<usize>,
+    pub(super) lanes: Option<usize>,
     /// Consumer group, which is moved to the beginning first; one made for this run, and deleted, when left out
     #[arg(long, value_name = "G")]
-    group: Option<String>,
+    pub(super) group: Option<String>,
+    /// One of so many records fails for good, and its letter is written to the dead-letter topic of the group
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(super) fail_every: Option<u32>,
     /// Column that must rise by one with every change of a row
     #[arg(long, value_name = "C")]
-    sequence_column: Option<String>,
+    pub(super) sequence_column: Option<String>,
     /// Schemas of a registry, by id
     #[arg(long, value_name = "FILE", conflicts_with = "registry")]
-    schemas: Option<PathBuf>,
+    pub(super) schemas: Option<PathBuf>,
     /// Address of a schema registry
     #[arg(long, value_name = "URL")]
-    registry: Option<String>,
+    pub(super) registry: Option<String>,
     /// Measure again with the ledger's transaction for each record; needs a migrated database (DATABASE_URL)
     #[arg(long)]
-    ledger: bool,
+    pub(super) ledger: bool,
     /// Gives up when nothing was done for so long, for example because the topics hold fewer records
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    idle_s: u64,
+    pub(super) idle_s: u64,
 }
 
 /// What was measured and proved.
@@ -98,6 +105,11 @@ struct Report {
     order_violations: Option<u64>,
     duplicates: u64,
     missing: u64,
+    /// Records that failed for good and have their letter; they are neither done nor missing.
+    buried: u64,
+    /// Resident memory when a quarter was settled, and at the end.
+    rss_quarter_mb: Option<f64>,
+    rss_end_mb: Option<f64>,
     /// Among the missing: bytes that cannot be decoded.
     undecodable: u64,
     /// Among the records: those that wake nobody, such as tombstones.
@@ -157,7 +169,7 @@ impl Report {
 }
 
 /// The database of a measurement with the ledger.
-struct Ledger {
+pub(super) struct Ledger {
     handler: String,
     pool: PgPool,
 }
@@ -176,7 +188,7 @@ impl Ledger {
     }
 
     /// A pool that nobody asks for a connection.
-    fn none() -> PgPool {
+    pub(super) fn none() -> PgPool {
         PgPoolOptions::new().connect_lazy_with(PgConnectOptions::new_without_pgpass())
     }
 }
@@ -192,19 +204,28 @@ async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> 
         name: ledger.map_or_else(|| "bench".to_owned(), |ledger| ledger.handler.clone()),
         work: Duration::from_micros(args.work_us),
         with_ledger: ledger.is_some(),
+        fail_every: args.fail_every,
         progress: Arc::clone(&progress),
     };
-    let setup = setup(args, config, &group, sleeper, ledger);
+    let letters: Arc<dyn Letters> = match args.fail_every {
+        None => Arc::new(NoLetters),
+        Some(_) => Arc::new(TopicLetters::open(config, &cluster, &group, Arc::clone(&progress)).await?),
+    };
+    let pool = ledger.map_or_else(Ledger::none, |ledger| ledger.pool.clone());
+    let setup = setup(args, config, &group, Arc::new(sleeper), letters, pool);
     let lanes = setup.limits.running_max;
     let threads = drive(args, config, &cluster, setup, &progress).await?;
     if args.group.is_none() {
         cluster.delete_group(&group).await?;
+        if args.fail_every.is_some() {
+            cluster.delete_topic(&topic::name(&group)).await?;
+        }
     }
     Ok(report(args, &progress, lanes, threads))
 }
 
 /// Runs the worker until everything wanted is done or nothing moves any more; answers what the threads did until then.
-async fn drive(
+pub(super) async fn drive(
     args: &DrainArgs,
     config: &Config,
     cluster: &Cluster,
@@ -277,6 +298,7 @@ async fn await_end(progress: &Progress, idle_max: Duration) {
             return;
         }
         let now_settled = progress.settled();
+        progress.look();
         if now_settled != settled {
             settled = now_settled;
             moved_at = Instant::now();
@@ -290,7 +312,8 @@ async fn await_end(progress: &Progress, idle_max: Duration) {
 fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads) -> Report {
     let state = progress.state();
     // What was still under way when the last wanted record was done is no part of the figures.
-    let records = state.done.min(args.records - state.undecodable.min(args.records));
+    let others = state.undecodable + state.buried;
+    let records = state.done.min(args.records - others.min(args.records));
     let end = state.last_at.unwrap_or_else(Instant::now);
     let seconds = state.first_at.map_or(0.0, |first| (end - first).as_secs_f64());
     let calls = state.calls.max(1) as f64;
@@ -303,7 +326,10 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads)
         usage: Usage::now(),
         order_violations: state.order.as_ref().map(|order| order.violations()),
         duplicates: state.duplicates,
-        missing: args.records - records,
+        missing: args.records - records - state.buried.min(args.records - records),
+        buried: state.buried,
+        rss_quarter_mb: state.rss_quarter_mb,
+        rss_end_mb: rss_mb(),
         undecodable: state.undecodable,
         skipped: state.skipped,
         work_us_mean: round(state.worked.as_secs_f64() * 1e6 / calls, 1),
@@ -312,19 +338,26 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads)
     }
 }
 
-fn setup(args: &DrainArgs, config: &Config, group: &str, sleeper: Sleeper, ledger: Option<&Ledger>) -> Setup {
+/// What the engine of a measurement is made of.
+pub(super) fn setup(
+    args: &DrainArgs,
+    config: &Config,
+    group: &str,
+    handler: Arc<dyn Handler>,
+    letters: Arc<dyn Letters>,
+    pool: PgPool,
+) -> Setup {
     let settings = &config.engine;
-    let pool = ledger.map_or_else(Ledger::none, |ledger| ledger.pool.clone());
     let milliseconds = Duration::from_millis;
     Setup {
         group: group.into(),
-        router: Arc::new(Router::of_every_table(Arc::new(sleeper))),
+        router: Arc::new(Router::of_every_table(handler)),
         resources: Resources {
             effects: Effects::new(pool.clone(), Uuid::nil(), milliseconds(settings.effect_lease_ms)),
             pool,
             redo_days: Arc::default(),
         },
-        letters: Arc::new(NoLetters),
+        letters,
         claims: Claims::in_memory(group),
         parked: None,
         alone: Arc::default(),

@@ -7,6 +7,9 @@ use uuid::Uuid;
 /// Commit time of the first change; each later one is a millisecond younger.
 const FIRST_COMMIT_MS: u64 = 1_795_407_747_945;
 
+/// Transaction of the first change; each later one has the next.
+pub const FIRST_TX: u64 = 1_301;
+
 /// Headers that Debezium puts on every record.
 pub const HEADERS: [(&str, &str); 4] = [
     ("__debezium.context.connectorLogicalName", "bench"),
@@ -48,7 +51,7 @@ pub fn update(out: &mut String, number: u64, row: usize, seq: u64, columns: usiz
         ms = ms,
         last = lsn - 56,
         lsn = lsn,
-        tx = 1_301 + number,
+        tx = FIRST_TX + number,
         now = ms + 128,
     )
 }

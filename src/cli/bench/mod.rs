@@ -3,7 +3,8 @@
 //! `drain` runs the real source, decoder, router and engine with a handler that only waits, and proves while it measures:
 //! order for each key, nothing twice, nothing missing. `raw` polls the same topic and does nothing else, which is the
 //! ceiling; `raw --parse` also parses each value, which is what any worker has to do. `compare` runs them alternately, so
-//! that a busy machine slows all of them.
+//! that a busy machine slows all of them. `poison` and `retrying` compare the worker with itself: with and without events
+//! that fail for good, with and without a key that is retried all the time.
 
 mod drain;
 
@@ -23,9 +24,17 @@ mod topic;
 
 mod usage;
 
+mod child;
+
 mod compare;
 
 mod table;
+
+mod letters;
+
+mod poison;
+
+mod retrying;
 
 use std::ffi::OsString;
 
@@ -33,21 +42,23 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::cli::Failure;
-use crate::cli::output::print_line;
+use crate::cli::output::{Output, print_line};
 use crate::config::Config;
 use crate::config::value::Secret;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every action prints one JSON object, on one line; compare prints a table.
+Every action prints one JSON object, on one line; compare prints a table, poison and retrying what --output says.
 
 Examples:
   afterwrite bench compare --brokers localhost:9092
   afterwrite bench fill  --brokers localhost:9092 --topic bench --records 200000 --keys 10000
   afterwrite bench drain --brokers localhost:9092 --topics bench --records 200000 --work-us 1000 --lanes 1000 \\
                          --sequence-column seq
-  afterwrite bench raw   --brokers localhost:9092 --topic bench --records 200000 --parse")]
+  afterwrite bench raw   --brokers localhost:9092 --topic bench --records 200000 --parse
+  afterwrite bench poison   --brokers localhost:9092 --fail-every 100
+  afterwrite bench retrying --brokers localhost:9092 --seconds 60")]
 pub struct BenchArgs {
     /// What to measure
     #[command(subcommand)]
@@ -65,6 +76,10 @@ pub enum Action {
     Fill(fill::FillArgs),
     /// Fill a topic, run raw and drain over it alternately, and print what bounds the worker
     Compare(compare::CompareArgs),
+    /// Fail one record of many for good, all the time: the others must lose no throughput and memory must stay flat
+    Poison(poison::PoisonArgs),
+    /// Retry one key all the time: the other keys of its partition must not wait for it
+    Retrying(retrying::RetryingArgs),
 }
 
 /// The brokers.
@@ -106,12 +121,14 @@ impl Cluster {
 ///
 /// # Errors
 /// When the broker cannot be reached, the arguments do not fit the topic, or a measurement disproves a promise.
-pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString]) -> Result<(), Failure> {
+pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString], output: Output) -> Result<(), Failure> {
     match &args.action {
         Action::Drain(args) => Box::pin(drain::run(args, config)).await,
         Action::Raw(args) => raw::run(args, config).await,
         Action::Fill(args) => fill::run(args, config).await,
         Action::Compare(args) => compare::run(args, config, settings).await,
+        Action::Poison(args) => poison::run(args, config, settings, output).await,
+        Action::Retrying(args) => Box::pin(retrying::run(args, config, output)).await,
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cli::bench::order::Order;
+use crate::cli::bench::usage::rss_mb;
 use crate::event::change::ChangeEvent;
 use crate::event::delivery::{Content, Delivery, SourcePartition};
 
@@ -38,13 +39,17 @@ pub(super) struct State {
     pub(super) done: u64,
     pub(super) skipped: u64,
     pub(super) undecodable: u64,
+    /// Failed for good, and their letter is written.
+    pub(super) buried: u64,
+    /// Resident memory when a quarter was settled.
+    pub(super) rss_quarter_mb: Option<f64>,
     pub(super) duplicates: u64,
     pub(super) calls: u64,
     pub(super) worked: Duration,
 }
 
 impl Progress {
-    /// Complete when `wanted` positions are done or known to be undecodable.
+    /// Complete when `wanted` positions are done, buried or known to be undecodable.
     pub(super) fn new(wanted: u64, sequence_column: Option<String>) -> Self {
         let state = State {
             order: sequence_column.map(Order::new),
@@ -67,10 +72,17 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Positions that are done or known to be undecodable.
+    /// Positions that are done, buried or known to be undecodable.
     pub(super) fn settled(&self) -> u64 {
-        let state = self.state();
-        state.done + state.undecodable
+        self.state().settled()
+    }
+
+    /// Takes note of the memory once a quarter is settled.
+    pub(super) fn look(&self) {
+        let mut state = self.state();
+        if state.rss_quarter_mb.is_none() && state.settled() >= self.wanted / 4 {
+            state.rss_quarter_mb = rss_mb();
+        }
     }
 
     /// A record is on its way to the engine.
@@ -118,12 +130,29 @@ impl Progress {
         self.check(&mut state, Instant::now());
     }
 
+    /// The handler failed at this event for good: the next change of its row is in order.
+    pub(super) fn fails(&self, event: &ChangeEvent) {
+        if let Some(order) = &mut self.state().order {
+            order.ends(event, true);
+        }
+    }
+
+    /// The letter of an event is written.
+    pub(super) fn buried(&self, event: &Arc<ChangeEvent>) {
+        let mut state = self.state();
+        match state.open.remove(&Arc::as_ptr(event).addr()) {
+            Some(_) => state.buried += 1,
+            None => state.duplicates += 1,
+        }
+        self.check(&mut state, Instant::now());
+    }
+
     fn check(&self, state: &mut State, now: Instant) {
         if state.complete {
             return;
         }
         state.last_at = Some(now);
-        if state.done + state.undecodable >= self.wanted {
+        if state.settled() >= self.wanted {
             state.complete = true;
             self.complete.send_replace(true);
         }
@@ -131,6 +160,10 @@ impl Progress {
 }
 
 impl State {
+    fn settled(&self) -> u64 {
+        self.done + self.undecodable + self.buried
+    }
+
     fn partition(&mut self, name: &SourcePartition) -> u32 {
         if let Some(known) = self.partitions.get(name) {
             return *known;
@@ -157,6 +190,8 @@ mod tests {
     use super::*;
     use crate::event::change::{Change, Origin};
     use crate::event::delivery::{Position, RawRecord, SkipReason};
+    use crate::event::key::Key;
+    use crate::event::row::{Row, Value};
 
     fn delivery(offset: i64, content: Content) -> Delivery {
         Delivery {
@@ -190,6 +225,31 @@ mod tests {
         assert!(*complete.borrow());
         let state = progress.state();
         assert_eq!((state.done, state.undecodable, state.duplicates), (2, 1, 0));
+    }
+
+    #[test]
+    fn what_is_buried_is_settled_and_what_comes_after_it_is_in_order() {
+        let progress = Progress::new(2, Some("seq".to_owned()));
+        let numbered = |number| {
+            let row = |name, value| Row::of([(name, Some(Value::Int(value)))]);
+            let change = Change::Insert {
+                after: row("seq", number),
+                moved_from: None,
+            };
+            Arc::new(ChangeEvent::new(Origin::of_table("t"), Key::of(row("id", 1)), change))
+        };
+        let (first, second) = (numbered(1), numbered(2));
+        progress.delivered(&delivery(0, Content::Change(Arc::clone(&first))));
+        progress.delivered(&delivery(1, Content::Change(Arc::clone(&second))));
+        progress.begins(&first);
+        progress.fails(&first);
+        assert_eq!(progress.settled(), 0, "its letter is not written yet");
+        progress.buried(&first);
+        progress.begins(&second);
+        progress.ends(&second, Some(Duration::ZERO));
+        let state = progress.state();
+        assert_eq!((state.done, state.buried, state.duplicates), (1, 1, 0));
+        assert_eq!(state.order.as_ref().unwrap().violations(), 0);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::cli::bench::progress::Progress;
-use crate::engine::letter::{BuryError, Letter, Letters};
 use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Handler, HandlerError, Outcome, Spec};
 
@@ -18,6 +17,8 @@ pub(super) struct Sleeper {
     pub(super) work: Duration,
     /// Whether each call opens the transaction with the ledger's row, as handlers that write to the database do.
     pub(super) with_ledger: bool,
+    /// One event of so many fails for good, always the same ones.
+    pub(super) fail_every: Option<u32>,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -38,6 +39,10 @@ impl Handler for Sleeper {
         for event in events {
             self.progress.begins(event);
         }
+        if events.iter().any(|event| self.fails(event)) {
+            events.iter().for_each(|event| self.progress.fails(event));
+            return Err(HandlerError::permanent("it is one of those that fail for good"));
+        }
         let opened = match self.with_ledger {
             true => context.once().await.map(|_| ()),
             false => Ok(()),
@@ -53,12 +58,13 @@ impl Handler for Sleeper {
     }
 }
 
-/// Dead letters of a measurement: what cannot be decoded is counted where it arrives, and nothing is written.
-pub(super) struct NoLetters;
-
-#[async_trait]
-impl Letters for NoLetters {
-    async fn bury(&self, _: &Letter) -> Result<(), BuryError> {
-        Ok(())
+impl Sleeper {
+    /// An event's id is a hash: every n-th of them is any of the events.
+    fn fails(&self, event: &ChangeEvent) -> bool {
+        let (Some(every), Some(id)) = (self.fail_every, event.id()) else {
+            return false;
+        };
+        let [first, second, third, fourth, ..] = id.0;
+        u32::from_be_bytes([first, second, third, fourth]).is_multiple_of(every)
     }
 }

@@ -36,8 +36,17 @@ impl Usage {
 }
 
 fn peak_rss_mb() -> Option<f64> {
+    memory_mb("VmHWM:")
+}
+
+/// Resident memory now.
+pub(super) fn rss_mb() -> Option<f64> {
+    memory_mb("VmRSS:")
+}
+
+fn memory_mb(name: &str) -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(round(kilobytes / 1024.0, 1))
 }
