@@ -50,6 +50,8 @@ mod beginnings;
 
 mod outage;
 
+mod chaos;
+
 mod ledger;
 
 mod replays;

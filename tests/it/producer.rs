@@ -73,13 +73,17 @@ pub(crate) async fn limit_records(topic: &str, bytes_max: &str) {
 
 /// Gives a topic these settings of its own, and no others.
 pub(crate) async fn configure(topic: &str, settings: &[(&str, &str)]) {
+    assert!(try_configure(topic, settings).await, "{topic} could not be configured");
+}
+
+/// The same; `false` when the broker is away, or the topic is not there yet.
+pub(crate) async fn try_configure(topic: &str, settings: &[(&str, &str)]) -> bool {
     let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
     let change = settings
         .iter()
         .fold(change, |change, (name, value)| change.set(name, value));
-    for altered in admin().alter_configs([&change], &AdminOptions::new()).await.unwrap() {
-        altered.unwrap();
-    }
+    let altered = admin().alter_configs([&change], &AdminOptions::new()).await;
+    altered.is_ok_and(|altered| altered.iter().all(Result::is_ok))
 }
 
 /// Deletes a group with its committed offsets.
@@ -245,6 +249,41 @@ pub(crate) fn committed(group: &str, topic: &str) -> Option<i64> {
         Offset::Offset(offset) => Some(offset),
         _ => None,
     }
+}
+
+/// How far a group has committed one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) partition: i32,
+    pub(crate) first: i64,
+    pub(crate) committed: Option<i64>,
+    pub(crate) end: i64,
+}
+
+/// How far a group has committed each partition of a topic.
+pub(crate) fn reach(group: &str, topic: &str) -> KafkaResult<Vec<Reach>> {
+    let wait = Duration::from_secs(10);
+    let consumer: BaseConsumer = config().set("group.id", group).create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), wait)?;
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition(topic, partition.id());
+    }
+    let mut reached = Vec::new();
+    for element in consumer.committed_offsets(list, wait)?.elements() {
+        let (first, end) = consumer.fetch_watermarks(topic, element.partition(), wait)?;
+        let committed = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        reached.push(Reach {
+            partition: element.partition(),
+            first,
+            committed,
+            end,
+        });
+    }
+    Ok(reached)
 }
 
 /// Whether a topic exists.

@@ -1,7 +1,7 @@
 //! Workers as processes of this binary, with a handler that records what it did and fails as the row tells it to.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +28,14 @@ pub(crate) struct Worker {
 impl Worker {
     /// A worker with the handler of this file.
     pub(crate) fn recording(world: &World, name: &str, settings: &[(&str, &str)]) -> Self {
+        Self::of_test("worker::works_when_started_as_a_worker", world, name, settings)
+    }
+
+    /// A worker that is this binary again, running one test of it, which calls [`work_when_started_as_a_worker`]. An empty
+    /// setting takes away what every worker has.
+    pub(crate) fn of_test(test: &str, world: &World, name: &str, settings: &[(&str, &str)]) -> Self {
         let mut command = world.command(std::env::current_exe().unwrap());
-        command
-            .args(["worker::works_when_started_as_a_worker", "--exact", "--nocapture"])
-            .env(NAME, name);
+        command.args([test, "--exact", "--nocapture"]).env(NAME, name);
         Self::spawn(world, name, command, settings)
     }
 
@@ -88,14 +92,24 @@ impl Worker {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
+    /// Asks the process to stop with SIGTERM, and does not wait for it.
+    pub(crate) fn ask_to_stop(&self) {
+        self.signal("-TERM");
+    }
+
     /// Whether the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.ended().is_some()
+    }
+
+    /// How the process ended, when it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Asks the process to stop with SIGTERM and waits until it has.
     pub(crate) async fn stop(mut self) {
-        self.signal("-TERM");
+        self.ask_to_stop();
         let status = stack::until("the worker to stop", Duration::from_secs(40), async || {
             self.child.try_wait().unwrap()
         })
@@ -116,6 +130,12 @@ impl Drop for Worker {
 /// What worker processes run. Without the variable it is the check that no test runs as a worker by accident.
 #[test]
 fn works_when_started_as_a_worker() {
+    work_when_started_as_a_worker(|worker| Arc::new(Recorder { worker }));
+}
+
+/// Runs a handler until SIGTERM in a process that was started as a worker, under the worker's name; in any other process
+/// it does nothing.
+pub(crate) fn work_when_started_as_a_worker(handler: impl FnOnce(String) -> Arc<dyn Handler>) {
     let Ok(name) = std::env::var(NAME) else { return };
     afterwrite::telemetry::start(afterwrite::telemetry::Format::Human);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -130,9 +150,7 @@ fn works_when_started_as_a_worker() {
             afterwrite::cli::stop_signal().await.unwrap();
             stop.send_replace(true);
         });
-        app::serve(&config, vec![Arc::new(Recorder { worker: name })], stopping)
-            .await
-            .unwrap();
+        app::serve(&config, vec![handler(name)], stopping).await.unwrap();
     });
 }
 

@@ -115,7 +115,12 @@ impl World {
 
     /// The name of the group.
     pub(crate) fn group(&self) -> String {
-        format!("{}.recorder", self.name)
+        self.group_of("recorder")
+    }
+
+    /// The name of a handler's group.
+    pub(crate) fn group_of(&self, handler: &str) -> String {
+        format!("{}.{handler}", self.name)
     }
 
     /// Points a connector's configuration at this world and applies it; answers as `afterwrite connector apply` does.

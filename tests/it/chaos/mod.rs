@@ -1,0 +1,310 @@
+//! Chaos: a group whose members join, leave and are killed all the time, under Postgres and a broker that are killed too,
+//! with slow handlers, failing handlers and a dead-letter topic that refuses letters. At the end everything is accounted
+//! for: nothing lost, nothing twice, nothing out of order, no call repeated without a reason, and never a standstill.
+//!
+//! The short form is part of every run; `make chaos` is the long one. A seed decides events, fates and the plan of the
+//! storm; processes and their timing it cannot decide.
+
+mod plan;
+
+mod events;
+
+mod calls;
+
+mod handler;
+
+mod watch;
+
+mod storm;
+
+mod verdict;
+
+#[cfg(test)]
+#[path = "../../simulation/random.rs"]
+mod random;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::chaos::plan::{MEMBERS_MAX, PARTITIONS, Plan};
+use crate::chaos::storm::{Figures, Storm};
+use crate::chaos::verdict::{Calls, Done, Effects, Letter};
+use crate::chaos::watch::Watch;
+use crate::producer::{self, Reach};
+use crate::stack::{self, until};
+use crate::world::World;
+
+/// What is settled is committed at latest when so many seconds have passed.
+const COMMIT_LOOKS: usize = 30;
+
+/// Something can always progress while a member lives and nothing else is away.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_in_chaos_loses_nothing_repeats_nothing_and_keeps_order() {
+    let _stack = stack::alone().await;
+    let plan = Plan::of_environment();
+    let world = World::bare("chaos").await;
+    let traces = Traces::new(&plan, &world);
+    println!(
+        "{}: {} events, seed {}, {}",
+        world.name,
+        plan.events,
+        plan.seed,
+        plan.protocol.name()
+    );
+    let settled = run(&plan, &world, &traces.journals).await;
+    settled.print(&plan);
+    settled.prove(&plan);
+    traces.removed_with_the_world.set(true);
+    world.remove().await;
+}
+
+/// What a run leaves behind for whoever looks into its failure; dropped by a panic, it says where.
+struct Traces {
+    seed: u64,
+    logs: String,
+    journals: PathBuf,
+    removed_with_the_world: Cell<bool>,
+}
+
+impl Traces {
+    fn new(plan: &Plan, world: &World) -> Self {
+        let place = std::env::temp_dir();
+        let journals = place.join(format!("{}-calls", world.name));
+        std::fs::create_dir(&journals).unwrap();
+        Self {
+            seed: plan.seed,
+            logs: place.join(&world.name).to_str().unwrap().to_owned(),
+            journals,
+            removed_with_the_world: Cell::new(false),
+        }
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        if !self.removed_with_the_world.get() {
+            println!(
+                "chaos failed with CHAOS_SEED={}; logs of the members: {}-*.log, their calls: {}",
+                self.seed,
+                self.logs,
+                self.journals.display()
+            );
+            return;
+        }
+        std::fs::remove_dir_all(&self.journals).unwrap();
+        let place = Path::new(&self.logs);
+        let prefix = format!("{}-m", place.file_name().unwrap().to_str().unwrap());
+        for entry in std::fs::read_dir(place.parent().unwrap()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_str().unwrap().starts_with(&prefix) {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+}
+
+/// What a run came to.
+struct Settled {
+    took: Duration,
+    stall: (Duration, Duration),
+    pace: String,
+    records: i64,
+    behind: Vec<Reach>,
+    copies: usize,
+    figures: Figures,
+    effects: Effects,
+    calls: Calls,
+}
+
+async fn run(plan: &Plan, world: &World, journals: &Path) -> Settled {
+    sqlx::raw_sql(handler::SCHEMA).execute(&world.pool).await.unwrap();
+    sqlx::query("INSERT INTO heads SELECT k, 0 FROM generate_series(0, $1) k")
+        .bind(i32::try_from(plan.rows).unwrap() - 1)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let topic = format!("{}.public.bench_users", world.name);
+    producer::make_topic_of(&topic, PARTITIONS).await;
+    let rows = events::rows(plan);
+    let changes = events::changes(plan, &rows);
+    let (told, first_part) = tokio::sync::oneshot::channel();
+    let writing = tokio::task::spawn_blocking({
+        let (plan, topic) = (plan.clone(), topic.clone());
+        move || events::write(&plan, &rows, &topic, told)
+    });
+    first_part.await.unwrap();
+
+    let watch = Watch::new(plan.run_max);
+    let storm = Storm::new(world, plan, &watch, journals);
+    let raging = async {
+        storm.rage().await;
+        until("every event to be settled", plan.run_max, async || {
+            storm.reap();
+            (watch.settled() >= plan.events).then_some(())
+        })
+        .await;
+        writing.await.unwrap();
+    };
+    tokio::select! {
+        () = watch.run(world) => unreachable!("the watch looks for ever"),
+        () = raging => {}
+    }
+    let took = watch.elapsed();
+    let group = world.group_of(handler::NAME);
+    let (mut behind, mut records) = (Vec::new(), 0);
+    for _ in 0..COMMIT_LOOKS {
+        storm.wait_ms(1_000).await;
+        let Ok(reached) = producer::reach(&group, &topic) else {
+            continue;
+        };
+        records = reached.iter().map(|reach| reach.end - reach.first).sum();
+        behind = reached
+            .into_iter()
+            .filter(|reach| reach.committed != Some(reach.end))
+            .collect();
+        if behind.is_empty() {
+            break;
+        }
+    }
+    storm.disperse().await;
+    let (done, letters) = (done(world).await, letters(world).await);
+    let told = calls::read(journals);
+    let figures = storm.figures.take();
+    Settled {
+        took,
+        stall: watch.longest_stall(),
+        pace: watch.pace(),
+        records,
+        behind,
+        copies: producer::read_all(&format!("{group}.dlq"))
+            .await
+            .len()
+            .saturating_sub(letters.len()),
+        effects: verdict::effects(&changes, |row, change| plan.fate(row, change), &done, &letters),
+        calls: verdict::calls(&told, &done, &figures.killed),
+        figures,
+    }
+}
+
+async fn done(world: &World) -> Vec<Done> {
+    let rows: Vec<(i32, i32, String, i32, i32)> =
+        sqlx::query_as("SELECT k, seq, call, seen, locked FROM done ORDER BY n")
+            .fetch_all(&world.pool)
+            .await
+            .unwrap();
+    let number = |number: i32| u32::try_from(number).unwrap();
+    let done = rows.into_iter().map(|(row, change, call, seen, locked)| Done {
+        row: number(row),
+        change: number(change),
+        call,
+        seen: number(seen),
+        locked: number(locked),
+    });
+    done.collect()
+}
+
+async fn letters(world: &World) -> Vec<Letter> {
+    let rows: Vec<(String, String)> = sqlx::query_as("SELECT class, error FROM afterwrite.letters")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    rows.into_iter().map(|(class, error)| Letter { class, error }).collect()
+}
+
+impl Settled {
+    fn print(&self, plan: &Plan) {
+        let (storm, effects, calls) = (&self.figures, &self.effects, &self.calls);
+        let seconds = self.took.as_secs_f64();
+        let line = |name: &str, figure: String| println!("  {name:<34} {figure}");
+        println!("chaos, {}, seed {}", plan.protocol.name(), plan.seed);
+        line(
+            "events",
+            format!("{} over {} rows in {PARTITIONS} partitions", plan.events, plan.rows),
+        );
+        line(
+            "duration",
+            format!("{seconds:.1} s, {:.0} events/s", plan.events as f64 / seconds),
+        );
+        line("events/s in tenths of the duration", self.pace.clone());
+        line("members at once, at most", MEMBERS_MAX.to_string());
+        line("gusts", storm.gusts.to_string());
+        line(
+            "joins, leaves, kills",
+            format!("{}, {}, {}", storm.joins, storm.leaves, storm.killed.len()),
+        );
+        line("gave up in an outage", storm.given_up.to_string());
+        line(
+            "broker kills, restarts",
+            format!("{}, {}", storm.broker_kills, storm.broker_restarts),
+        );
+        line(
+            "Postgres kills, restarts",
+            format!("{}, {}", storm.postgres_kills, storm.postgres_restarts),
+        );
+        line(
+            "letters refused for",
+            format!("{:.1} s", storm.unwritable.as_secs_f64()),
+        );
+        line(
+            "done, letters (copies)",
+            format!("{}, {} ({})", effects.done, effects.letters, self.copies),
+        );
+        line("lost", effects.lost.to_string());
+        line("twice", effects.twice.to_string());
+        line(
+            "out of order, two at once",
+            format!("{}, {}", effects.disordered, effects.at_once),
+        );
+        line("calls, repeated", format!("{}, {}", calls.made, calls.repeated));
+        line(
+            "outcome unknown",
+            format!(
+                "{} killed, {} abandoned, {} not recorded",
+                calls.killed, calls.abandoned, calls.unrecorded
+            ),
+        );
+        line("repeated without a reason", calls.without_reason.to_string());
+        line("partitions not committed", self.behind.len().to_string());
+        let (stall, until) = self.stall;
+        line(
+            "longest without progress",
+            format!("{:.0} s, until second {:.0}", stall.as_secs_f64(), until.as_secs_f64()),
+        );
+    }
+
+    fn prove(&self, plan: &Plan) {
+        let (effects, calls) = (&self.effects, &self.calls);
+        assert!(
+            self.figures.faults.is_empty(),
+            "members failed: {:#?}",
+            self.figures.faults
+        );
+        assert!(effects.unjust.is_empty(), "buried unjustly: {:#?}", effects.unjust);
+        assert_eq!(
+            self.records,
+            i64::try_from(plan.events).unwrap(),
+            "records in the topic"
+        );
+        assert_eq!(effects.done + effects.letters, plan.events, "done and buried");
+        assert_eq!((effects.lost, effects.twice), (0, 0), "lost, twice");
+        assert_eq!(
+            (effects.disordered, effects.at_once),
+            (0, 0),
+            "out of order, two at once"
+        );
+        assert_eq!(
+            (calls.without_reason, calls.unexplained),
+            (0, 0),
+            "calls without a reason, without an end"
+        );
+        assert!(
+            self.stall.0 <= STALL_MAX,
+            "nothing was settled for {:.0?}",
+            self.stall.0
+        );
+        assert!(self.behind.is_empty(), "settled and not committed: {:?}", self.behind);
+    }
+}
