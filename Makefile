@@ -12,10 +12,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make demo STAY=1        leave the demo running until Ctrl-C"
-	@echo "  make demo ARGS='…'      pass further arguments to \`afterwrite demo\`"
+	@echo "  make demo STAY=1         leave the demo running until Ctrl-C"
+	@echo "  make demo ARGS='…'       pass further arguments to \`afterwrite demo\`"
 
 .PHONY: demo
 demo: setup build ## From nothing to the first mails: install, build, start everything, sign people up
@@ -61,19 +61,32 @@ sim: ## The simulation of the engine alone
 it: ## Tests against the real stack, on ports of their own
 	tests/run setup build it
 
+.PHONY: chaos
+chaos: ## Members, Postgres and broker killed for minutes; CHAOS_SEED=7 to repeat, CHAOS_PROTOCOL=consumer to choose
+	tests/run setup build chaos
+
 .PHONY: fixtures
 fixtures: ## Capture tests/fixtures/debezium-3.7.0 anew from a stack of its own, and what it decodes to
 	tests/run setup build fixtures
 	UPDATE_GOLDEN=1 cargo test --locked --features testkit --test decode_golden
 
+# Runs these actions of `afterwrite bench`. A broker that ran before goes on running; one that was started for this does not.
+define bench
+cargo build --locked --release
+@status="$$(infra/native/stack status || true)"; \
+if ! grep -q '^kafka .* pid [0-9]' <<<"$$status"; then trap 'infra/native/stack stop kafka' EXIT; fi; \
+infra/native/stack start kafka; \
+brokers="$$(infra/native/stack env | sed -n 's/^KAFKA_BROKERS=//p')"; \
+for action in $(1); do $(TARGET_DIR)/release/afterwrite bench $$action --brokers "$$brokers" $(ARGS); done
+endef
+
 .PHONY: bench
 bench: setup ## Measure the worker against a raw poll loop on this machine (a release build: minutes)
-	cargo build --locked --release
-	@# A broker that ran before goes on running; one that was started for this does not.
-	status="$$(infra/native/stack status || true)"; \
-	if ! grep -q '^kafka .* pid [0-9]' <<<"$$status"; then trap 'infra/native/stack stop kafka' EXIT; fi; \
-	infra/native/stack start kafka; \
-	$(TARGET_DIR)/release/afterwrite bench compare --brokers "$$(infra/native/stack env | sed -n 's/^KAFKA_BROKERS=//p')" $(ARGS)
+	$(call bench,compare)
+
+.PHONY: bench-isolation
+bench-isolation: setup ## Measure what others notice of events that fail and of a key that is retried (15 minutes)
+	$(call bench,poison retrying)
 
 .PHONY: bench-decode
 bench-decode: ## Measure decoding alone beside serde_json and apache-avro (a release build: minutes)
