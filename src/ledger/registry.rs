@@ -243,11 +243,18 @@ async fn move_rows(
             .execute(&mut *connection)
             .await?;
     }
-    // Letters of records that did not decode are the group's, and go when its last handler does.
+    sqlx::query("UPDATE afterwrite.group_moves SET redo_handler = $2 WHERE redo_handler = $1")
+        .bind(was)
+        .bind(name)
+        .execute(&mut *connection)
+        .await?;
+    // Letters of records that did not decode, and runs of replays, are the group's, and go when its last handler does.
     for statement in [
         "UPDATE afterwrite.letters SET group_name = $2 WHERE group_name = $1 AND handler = '*'
            AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
         "UPDATE afterwrite.replay_requests SET group_name = $2 WHERE group_name = $1 AND handler = '*'
+           AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
+        "UPDATE afterwrite.replay_runs SET group_name = $2 WHERE group_name = $1
            AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
     ] {
         sqlx::query(statement)

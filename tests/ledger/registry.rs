@@ -1,9 +1,9 @@
 //! The registry of handlers: who may have a name, and what a renamed handler takes along.
 
 use afterwrite::dead_letter::filter::{self, Filter};
-use afterwrite::ledger::parked;
 use afterwrite::ledger::registry::{Error, Name, register};
 use afterwrite::ledger::transaction::Mode;
+use afterwrite::ledger::{parked, redo};
 use chrono::Utc;
 use sqlx::postgres::PgPool;
 
@@ -30,7 +30,8 @@ async fn leave_work(pool: &PgPool) {
          INSERT INTO afterwrite.parked_lanes (group_name, topic, partition, handler, lane_key, head_letter)
          VALUES ('{GROUP}', 't', 3, 'email', 1, 'own');
          INSERT INTO afterwrite.parked (group_name, topic, partition, handler, lane_key, source_offset, headers)
-         VALUES ('{GROUP}', 't', 3, 'email', 1, 2, '[]')"
+         VALUES ('{GROUP}', 't', 3, 'email', 1, 2, '[]');
+         INSERT INTO afterwrite.replay_runs (group_name, rate, run_by) VALUES ('{GROUP}', 1, 'test')"
     );
     exec(pool, &script).await;
 }
@@ -68,6 +69,12 @@ async fn a_renamed_handler_finds_what_it_did_and_takes_its_letters_and_lanes_alo
             assert_eq!(count(pool, &format!("afterwrite.{table} {of_new}")).await, 1, "{table}");
         }
         assert_eq!(parked::summary(pool, NEW_GROUP).await.unwrap()[0].events, 1);
+        let runs = format!("afterwrite.replay_runs WHERE group_name = '{NEW_GROUP}'");
+        assert_eq!(
+            count(pool, &runs).await,
+            1,
+            "an interrupted run of replays is resumed under the new name"
+        );
     })
     .await;
 }
@@ -86,8 +93,17 @@ async fn a_handler_may_be_renamed_again_but_its_names_are_nobody_elses() {
             matches!(&refused, Error::Renamed { now, .. } if now == "letters"),
             "{refused}"
         );
-        // Back to the first one.
-        start(pool, "email", Some("letters")).await.unwrap();
+        let marked = "INSERT INTO afterwrite.group_moves (group_name, moved_by, positions, redo_handler, redo_days)
+                      VALUES ('afterwrite.letters', 'test', '{}', 'letters', '{2026-07-01}')";
+        exec(pool, marked).await;
+        // Back to the first one, after a third.
+        start(pool, "notes", Some("letters")).await.unwrap();
+        assert_eq!(
+            redo::days(pool, "notes").await.unwrap().len(),
+            1,
+            "what is marked is still done again"
+        );
+        start(pool, "email", Some("notes")).await.unwrap();
         assert_eq!(work(pool, "email", &[event(today, 1)], &Mode::Deliver).await, Ok(0));
     })
     .await;
