@@ -147,7 +147,8 @@ fn outcome_finish(outcome: &Outcome) -> Finish {
 fn fault_finish(fault: &Fault) -> Finish {
     match fault {
         Fault::Transient { after } => Finish::Transient(*after),
-        Fault::Permanent | Fault::Expired => Finish::Permanent,
+        Fault::Permanent => Finish::Permanent,
+        Fault::Expired => Finish::Expired,
         Fault::Unreachable { .. } => Finish::Unreachable,
     }
 }

@@ -461,7 +461,12 @@ impl Driver {
         match end.finish {
             Finish::Done | Finish::Skipped => self.counts.done += 1,
             Finish::Snooze(_) => {}
-            Finish::Transient(_) | Finish::Permanent | Finish::Unreachable | Finish::TimedOut | Finish::Panicked => {
+            Finish::Transient(_)
+            | Finish::Permanent
+            | Finish::Expired
+            | Finish::Unreachable
+            | Finish::TimedOut
+            | Finish::Panicked => {
                 self.counts.failed += 1;
                 let error = end.error.unwrap_or_default();
                 if let Some(held) = self.held.get_mut(&job) {

@@ -49,6 +49,8 @@ pub enum Finish {
     Transient(Option<Duration>),
     /// Failed for good.
     Permanent,
+    /// Was not run: the event is older than what the ledger remembers. No attempt is counted.
+    Expired,
     /// Something every job needs does not answer; no attempt is counted.
     Unreachable,
     /// The time-out ran out.
@@ -72,6 +74,8 @@ pub enum Class {
     Panic,
     /// Processes died while it ran.
     Crashed,
+    /// It is older than what the ledger remembers, so whether it was done is not known.
+    Expired,
 }
 
 impl Class {
@@ -84,6 +88,7 @@ impl Class {
             Self::Timeout => "timeout",
             Self::Panic => "panic",
             Self::Crashed => "crashed",
+            Self::Expired => "expired",
         }
     }
 }
@@ -111,7 +116,7 @@ pub(crate) enum Verdict {
 /// Whether this end counts as an attempt.
 pub(crate) fn counts(finish: Finish) -> bool {
     match finish {
-        Finish::Done | Finish::Skipped | Finish::Snooze(_) | Finish::Unreachable => false,
+        Finish::Done | Finish::Skipped | Finish::Snooze(_) | Finish::Unreachable | Finish::Expired => false,
         Finish::Transient(_) | Finish::Permanent | Finish::TimedOut | Finish::Panicked => true,
     }
 }
@@ -125,6 +130,7 @@ pub(crate) fn verdict(policy: &Policy, finish: Finish, attempts: u32, outages: u
         Finish::Snooze(delay) => return Verdict::Again(Wait::Exact(delay.min(policy.asked_wait_max))),
         Finish::Unreachable => return Verdict::Again(outage_wait(policy, outages)),
         Finish::Permanent => return Verdict::Bury(Class::Permanent),
+        Finish::Expired => return Verdict::Bury(Class::Expired),
         Finish::Transient(_) => Class::Exhausted,
         Finish::TimedOut => Class::Timeout,
         Finish::Panicked => Class::Panic,
@@ -173,6 +179,7 @@ mod tests {
         check(Finish::TimedOut, 5, Verdict::Bury(Class::Timeout));
         check(Finish::Panicked, 5, Verdict::Bury(Class::Panic));
         check(Finish::Permanent, 1, Verdict::Bury(Class::Permanent));
+        check(Finish::Expired, 0, Verdict::Bury(Class::Expired));
         check(
             Finish::Transient(Some(seconds(7))),
             1,

@@ -18,7 +18,7 @@ pub(crate) struct Table {
 }
 
 /// Everything that has to happen in at least one world of a hundred.
-const KINDS: [&str; 97] = [
+const KINDS: [&str; 99] = [
     "input: assigned",
     "input: bury failed",
     "input: buried",
@@ -45,6 +45,7 @@ const KINDS: [&str; 97] = [
     "finish: done",
     "finish: panicked",
     "finish: permanent",
+    "finish: expired",
     "finish: skipped",
     "finish: snooze",
     "finish: timed out",
@@ -53,6 +54,7 @@ const KINDS: [&str; 97] = [
     "finish: unreachable",
     "action: abandon",
     "action: bury crashed",
+    "action: bury expired",
     "action: bury exhausted",
     "action: bury panic",
     "action: bury permanent",
@@ -188,6 +190,7 @@ impl Coverage {
                 Class::Timeout => "action: bury timeout",
                 Class::Panic => "action: bury panic",
                 Class::Crashed => "action: bury crashed",
+                Class::Expired => "action: bury expired",
             },
             Action::Forget { .. } => "action: forget",
             Action::Abandon { .. } => "action: abandon",
@@ -243,6 +246,7 @@ fn finish_kind(finish: Finish) -> &'static str {
         Finish::Transient(None) => "finish: transient",
         Finish::Transient(Some(_)) => "finish: transient with a delay",
         Finish::Permanent => "finish: permanent",
+        Finish::Expired => "finish: expired",
         Finish::Unreachable => "finish: unreachable",
         Finish::TimedOut => "finish: timed out",
         Finish::Panicked => "finish: panicked",

@@ -183,7 +183,8 @@ impl Shadow {
         };
         match (state, last) {
             (State::Failed, Some((finish, _))) => {
-                let ended = finish == Finish::Permanent || counted >= policy.attempts_max && is_counted(finish);
+                let ended = matches!(finish, Finish::Permanent | Finish::Expired)
+                    || counted >= policy.attempts_max && is_counted(finish);
                 let spared = self.is_spared(job, finish);
                 Invariant::Attempts.check(!ended || spared, || {
                     format!("{job:?} is tried again after its last attempt")
@@ -241,7 +242,9 @@ impl Shadow {
                     format!("{job:?} is buried as {class:?}, but nothing tells it from an outage")
                 })?;
                 let justified = match (buried.last, class) {
-                    (Some((Finish::Permanent, 1)), Class::Permanent) => true,
+                    (Some((Finish::Permanent, 1)), Class::Permanent) | (Some((Finish::Expired, 1)), Class::Expired) => {
+                        true
+                    }
                     (Some((Finish::Transient(_), 1)), Class::Exhausted)
                     | (Some((Finish::TimedOut, 1)), Class::Timeout)
                     | (Some((Finish::Panicked, 1)), Class::Panic) => enough,
@@ -269,6 +272,9 @@ impl Shadow {
         let Some((at, works)) = job.first_failure else {
             return false;
         };
+        if finish == Finish::Expired {
+            return false;
+        }
         let patient = self.now.since(at) < self.limits.handlers[handler].policy.exhausted_alone_after;
         match (watch.is_suspended(), finish) {
             (true, Finish::Permanent) => patient,
@@ -464,7 +470,7 @@ fn is_frontier(hold: &Hold, position: Option<Position>) -> Checked {
 }
 
 fn is_counted(finish: Finish) -> bool {
-    !matches!(finish, Finish::Snooze(_) | Finish::Unreachable)
+    !matches!(finish, Finish::Snooze(_) | Finish::Unreachable | Finish::Expired)
 }
 
 fn is_right_wait(policy: &Policy, finish: Finish, wait: Wait) -> bool {

@@ -36,9 +36,11 @@ pub(crate) enum Failure {
     TimesOut,
     Panics,
     Permanent,
+    /// The ledger refuses the event before the handler sees it.
+    Expired,
 }
 
-const FAILURES: [Failure; 7] = [
+const FAILURES: [Failure; 8] = [
     Failure::Snoozes,
     Failure::Transient,
     Failure::TransientAsking,
@@ -46,6 +48,7 @@ const FAILURES: [Failure; 7] = [
     Failure::TimesOut,
     Failure::Panics,
     Failure::Permanent,
+    Failure::Expired,
 ];
 
 /// How one attempt at one job ends.
@@ -103,6 +106,7 @@ impl Failure {
             Self::TimesOut => Finish::TimedOut,
             Self::Panics => Finish::Panicked,
             Self::Permanent => Finish::Permanent,
+            Self::Expired => Finish::Expired,
         }
     }
 }

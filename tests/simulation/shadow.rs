@@ -282,14 +282,14 @@ impl Shadow {
         let attempts_max = self.limits.handlers[handler].policy.attempts_max;
         let (now, works) = (self.now, self.watches[handler].works);
         let head = self.jobs.get_mut(&id).expect("it is open");
-        let counted = !suspended && !matches!(finish, Finish::Snooze(_) | Finish::Unreachable);
+        let counted = !suspended && !matches!(finish, Finish::Snooze(_) | Finish::Unreachable | Finish::Expired);
         head.counted += u32::from(counted);
         head.last = Some((finish, members));
         if watch::is_failure(finish) {
             head.first_failure = head.first_failure.or(Some((now, works)));
         }
         let is_final = match finish {
-            Finish::Permanent => true,
+            Finish::Permanent | Finish::Expired => true,
             Finish::Snooze(_) | Finish::Unreachable => false,
             _ => head.counted >= attempts_max,
         };

@@ -54,7 +54,7 @@ enum Sign {
 fn sign(finish: Finish) -> Sign {
     match finish {
         Finish::Done => Sign::Works,
-        Finish::Skipped | Finish::Snooze(_) => Sign::Nothing,
+        Finish::Skipped | Finish::Snooze(_) | Finish::Expired => Sign::Nothing,
         Finish::Permanent => Sign::Refuses,
         Finish::Transient(_) | Finish::Unreachable | Finish::TimedOut | Finish::Panicked => Sign::Fails,
     }

@@ -56,6 +56,8 @@ pub enum Mutation {
     SuspendedStillStarts,
     /// What fails for good while its handler is suspended is buried.
     SuspendedStillBuries,
+    /// What is too old for the ledger is tried again while its handler is suspended.
+    ExpiredIsSpared,
     /// No handler is ever suspended.
     NeverSuspends,
     /// A suspended handler is never tried again.
@@ -88,7 +90,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -114,6 +116,7 @@ impl Mutation {
         Self::RefusedIsKept,
         Self::SuspendedStillStarts,
         Self::SuspendedStillBuries,
+        Self::ExpiredIsSpared,
         Self::NeverSuspends,
         Self::ProbesNeverStart,
         Self::AloneIsExhausted,

@@ -138,6 +138,10 @@ impl Core {
 
     /// The wait of a job that would be buried, but not yet: its handler is suspended, or nothing tells it from an outage.
     fn spared(&mut self, at: Moment, job: JobId, class: Class, suspended: bool) -> Option<Wait> {
+        // Neither waiting nor working neighbours make an event younger.
+        if class == Class::Expired && !self.mutated(Mutation::ExpiredIsSpared) {
+            return None;
+        }
         let works = self.works(job);
         let state = &self.jobs[&job];
         let policy = &self.limits.handlers[usize::from(state.lane.handler.0)].policy;
