@@ -215,6 +215,7 @@ impl Group {
                 registry: shared.registry.clone(),
             })),
             alone: Arc::clone(&shared.alone),
+            on_undecodable: options::on_undecodable(&settings),
             times: Times {
                 attempt,
                 commit_interval: Duration::from_millis(settings.commit_interval_ms),
@@ -290,12 +291,13 @@ impl Group {
             standing,
         };
         let told_to_stop = stop.clone();
-        let counts = driver::run(self.setup, channels, stopped(stop)).await;
+        let ended = driver::run(self.setup, channels, stopped(stop)).await;
         source.ended().await;
         taking.await.context("the taker of replay requests ended abnormally")?;
         telling
             .await
             .context("telling where the group stands ended abnormally")?;
+        let counts = ended?;
         anyhow::ensure!(
             *told_to_stop.borrow(),
             "the source of group {name} ended by itself; restart the process, the group goes on where it was"

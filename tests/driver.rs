@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use afterwrite::engine::core::messages::{HandlerLimits, Limits};
 use afterwrite::engine::counts::Counts;
-use afterwrite::engine::driver::{self, Channels, Owned, Setup, Times};
+use afterwrite::engine::driver::{self, Channels, Halted, OnUndecodable, Owned, Setup, Times};
 use afterwrite::engine::letter::{BuryError, Letter, Letters};
 use afterwrite::engine::retry::{Class, Policy};
 use afterwrite::event::change::{Change, ChangeEvent, Origin};
@@ -95,7 +95,7 @@ struct Script {
     stop: watch::Sender<bool>,
     gate: Arc<Notify>,
     shelf: Arc<Shelf>,
-    engine: tokio::task::JoinHandle<Counts>,
+    engine: tokio::task::JoinHandle<Result<Counts, Halted>>,
     /// Keeps the taker's ends open.
     _replays: (
         mpsc::Sender<driver::Replay>,
@@ -190,6 +190,7 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
         claims: Claims::in_memory("driver"),
         parked: None,
         alone: Arc::default(),
+        on_undecodable: OnUndecodable::Halt,
         limits: Limits {
             running_max: 4,
             crash_deaths_max: 0,
@@ -324,5 +325,38 @@ async fn a_stop_finishes_what_runs_and_leaves_with_the_settled_position() {
     };
     assert_eq!(left, settled(7, 11));
     drop(script.events);
-    assert_eq!(script.engine.await.unwrap().done, 1);
+    assert_eq!(script.engine.await.unwrap().unwrap().done, 1);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_decoded_ends_the_group_before_it_when_that_is_wanted() {
+    let script = Script::start();
+    script.assign(3);
+    script.deliver(3, 10, 1);
+    let undecodable = Delivery {
+        content: Content::Undecodable("no schema 7".to_owned()),
+        ..delivery(11, 0)
+    };
+    let delivered = SourceEvent::Delivered {
+        epoch: 3,
+        delivery: Box::new(undecodable),
+    };
+    script.events.try_send(delivered).unwrap();
+    script.deliver(3, 12, 2);
+    script.gate.notify_one();
+    let left = loop {
+        if let SourceCommand::Leave(left) = script.command().await {
+            break left;
+        }
+    };
+    assert_eq!(
+        left,
+        settled(3, 11),
+        "what was before it is finished, what is behind it is not begun"
+    );
+    drop(script.events);
+    let halted = script.engine.await.unwrap().unwrap_err().to_string();
+    for part in ["offset 11 of t[0]", "no schema 7", "--to-offset t:0:12 --skip"] {
+        assert!(halted.contains(part), "{part} is not in: {halted}");
+    }
 }

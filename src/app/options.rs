@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::engine::{Engine as EngineSettings, OnBury};
+use crate::config::engine::{Engine as EngineSettings, OnBury, OnUndecodable};
 use crate::config::kafka::{Assignor, CLAIM_WAIT_MS, COMMIT_WAIT_MS, GroupProtocol, Kafka, REVOKE_MARGIN_MS};
 use crate::config::value::Secret;
 use crate::dead_letter::sink::Writing;
@@ -12,6 +12,7 @@ use crate::decode::options::Options;
 use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
+use crate::engine::driver;
 use crate::engine::retry::Policy;
 use crate::engine::suspend::SuspendPolicy;
 use crate::groups::broker;
@@ -137,6 +138,13 @@ pub fn broker_options(config: &Config) -> broker::Options {
 fn properties(config: &Config) -> Vec<(String, String)> {
     let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
     config.kafka.properties.0.iter().map(exposed).collect()
+}
+
+pub(super) fn on_undecodable(settings: &EngineSettings) -> driver::OnUndecodable {
+    match settings.on_undecodable {
+        OnUndecodable::Bury => driver::OnUndecodable::Bury,
+        OnUndecodable::Halt => driver::OnUndecodable::Halt,
+    }
 }
 
 /// The limits of a group of one handler.

@@ -52,6 +52,8 @@ pub struct Engine {
     pub shutdown_grace_ms: u64,
     /// How long what runs may take to end when its partition is taken away.
     pub revoke_grace_ms: u64,
+    /// What becomes of records that can never decode.
+    pub on_undecodable: OnUndecodable,
     /// How long a claimed mail or call belongs to the process that makes it; longer than any attempt.
     pub effect_lease_ms: u64,
 }
@@ -80,6 +82,7 @@ impl Default for Engine {
             commit_interval_ms: 1_000,
             shutdown_grace_ms: 25_000,
             revoke_grace_ms: 10_000,
+            on_undecodable: OnUndecodable::Bury,
             effect_lease_ms: 120_000,
         }
     }
@@ -91,6 +94,17 @@ impl Engine {
         let lanes = u32::try_from(self.lanes_max).unwrap_or(u32::MAX);
         self.connections_max.unwrap_or(lanes.saturating_add(2))
     }
+}
+
+/// What becomes of a record that can never decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUndecodable {
+    /// It becomes a dead letter of its group.
+    #[default]
+    Bury,
+    /// The group ends before it, and the process with an error.
+    Halt,
 }
 
 /// What one group has instead of `[engine]`.
@@ -117,6 +131,8 @@ pub struct Group {
     pub window_events_max: Option<usize>,
     /// Instead of [`Engine::window_bytes_max`].
     pub window_bytes_max: Option<usize>,
+    /// Instead of [`Engine::on_undecodable`].
+    pub on_undecodable: Option<OnUndecodable>,
 }
 
 /// What one handler has instead of its own defaults.
@@ -241,6 +257,7 @@ impl Config {
             connections_max: own.connections_max.or(engine.connections_max),
             window_events_max: own.window_events_max.unwrap_or(engine.window_events_max),
             window_bytes_max: own.window_bytes_max.unwrap_or(engine.window_bytes_max),
+            on_undecodable: own.on_undecodable.unwrap_or(engine.on_undecodable),
             ..engine
         }
     }

@@ -11,36 +11,35 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::time::DelayQueue;
 
-use crate::engine::attempt::AttemptEnd;
 use crate::engine::core::Core;
 use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
 use crate::engine::counts::Counts;
+use crate::engine::halt::Halts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::keeper::Keeper;
 use crate::engine::letter::Letters;
-use crate::engine::owner::{ParkedEvents, Unparked};
+use crate::engine::need::Need;
+use crate::engine::owner::ParkedEvents;
 use crate::engine::ownership::Ownership;
-use crate::engine::retry::Finish;
 use crate::engine::standing::Standing;
 use crate::engine::suspend::Cause;
-use crate::event::delivery::{Assigned, Content, Delivery, Position, Settled, SkipReason, SourceCommand, SourceEvent};
+use crate::engine::tasks::{Ended, Task};
+use crate::event::delivery::{Assigned, Content, Delivery, Settled, SkipReason, SourceCommand, SourceEvent};
 use crate::handler::Resources;
 use crate::ledger::claims::Claims;
 use crate::router::Router;
 
+pub use crate::engine::halt::{Halted, OnUndecodable};
 pub use crate::engine::jobs::{Replay, ReplayEnd};
 pub use crate::engine::owner::Drain;
 pub use crate::engine::ownership::Owned;
 
 /// Records taken from the source before the loop looks at anything else.
 const EVENTS_A_TURN_MAX: usize = 256;
-
-/// Ended attempts taken before the loop looks at anything else.
-const ENDS_A_TURN_MAX: usize = 256;
 
 /// What a group is made of.
 pub struct Setup {
@@ -60,6 +59,8 @@ pub struct Setup {
     pub alone: Arc<Mutex<()>>,
     /// Limits of the core.
     pub limits: Limits,
+    /// What becomes of records that can never decode.
+    pub on_undecodable: OnUndecodable,
     /// Times.
     pub times: Times,
 }
@@ -96,12 +97,15 @@ pub struct Channels {
 }
 
 /// Runs a group until its source ends, or until `stop` resolves and everything that ran has ended.
-pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()> + Send) -> Counts {
+///
+/// # Errors
+/// [`Halted`] when it met a record that can never decode, and was told to end before such a record.
+pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()> + Send) -> Result<Counts, Halted> {
     let mut driver = Driver::new(setup, channels);
     driver.drive(stop).await;
     driver.keeper.end().await;
     tracing::info!(group = %driver.setup.group, counts = %driver.counts, "group ended");
-    driver.counts
+    driver.halts.ended.map_or(Ok(driver.counts), Err)
 }
 
 pub(super) struct Driver {
@@ -126,6 +130,8 @@ pub(super) struct Driver {
     pub(super) stop_deadline: Option<Instant>,
     pub(super) last_positions: Vec<Settled>,
     pub(super) drained: bool,
+    pub(super) need: Need,
+    pub(super) halts: Halts,
 }
 
 /// Whose wait is over.
@@ -134,29 +140,6 @@ pub(super) enum Due {
     Job(JobId),
     Probe(HandlerIndex),
     Rate(HandlerIndex),
-}
-
-/// What a task works on.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Task {
-    Attempt(JobId),
-    Bury(JobId),
-    /// Stores events; the first stands for all.
-    Store(JobId),
-    /// Works for no job.
-    Owner,
-}
-
-/// What a task reports.
-pub(super) enum Ended {
-    Attempt(AttemptEnd),
-    Bury(Result<(), String>),
-    Stored(Result<(), String>),
-    /// Positions are reserved; nothing, when the epoch is over.
-    Reserved(Option<(PartitionId, u64, Position)>),
-    /// A release is written down, or will not be; named where somebody waits for it.
-    Released(Option<(PartitionId, Option<Position>)>),
-    Unparked(Unparked),
 }
 
 impl Driver {
@@ -180,6 +163,8 @@ impl Driver {
             stop_deadline: None,
             last_positions: Vec::new(),
             drained: false,
+            need: Need::default(),
+            halts: Halts::default(),
         }
     }
 
@@ -212,6 +197,8 @@ impl Driver {
                 _ = commits.tick() => {
                     self.step(Input::CommitDue);
                     self.tell_standing();
+                    self.tell_need();
+                    self.halt_where_all_is_settled();
                 }
                 () = &mut stop, if self.stop_deadline.is_none() => self.stop(),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -240,7 +227,7 @@ impl Driver {
         }
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         tracing::info!(group = %self.setup.group, running = self.core.attempts_running(), "stopping: finishing what runs");
         self.stop_deadline = Some(Instant::now() + self.setup.times.shutdown_grace);
         self.step(Input::Stopping);
@@ -270,6 +257,11 @@ impl Driver {
                 }
             }
             SourceEvent::Delivered { epoch, delivery } => self.delivered(epoch, *delivery),
+            SourceEvent::CaughtUp { partitions } => {
+                for name in partitions {
+                    self.caught_up(&name);
+                }
+            }
             SourceEvent::Revoking { partitions, reply } => {
                 let ids: Vec<PartitionId> = partitions.iter().map(|name| self.ownership.id(name)).collect();
                 self.ownership
@@ -289,8 +281,12 @@ impl Driver {
     }
 
     fn delivered(&mut self, epoch: u64, delivery: Delivery) {
-        self.counts.delivered += 1;
         let partition = self.ownership.id(&delivery.partition);
+        if self.halts_before(partition, epoch, &delivery) {
+            return;
+        }
+        self.counts.delivered += 1;
+        self.need.arrived(partition, &delivery.content);
         let position = delivery.position;
         let bytes = delivery.raw.weight();
         let work = self.hold(delivery, None, None);
@@ -371,121 +367,6 @@ impl Driver {
         job
     }
 
-    /// Takes a task that has ended, and those that have ended meanwhile: many short attempts end between two turns.
-    fn tasks_ended(&mut self, first: Result<(Id, Ended), JoinError>) {
-        self.task_ended(first);
-        for _ in 1..ENDS_A_TURN_MAX {
-            let Some(next) = self.tasks.try_join_next_with_id() else {
-                return;
-            };
-            self.task_ended(next);
-        }
-    }
-
-    fn task_ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
-        let id = match &ended {
-            Ok((id, _)) => *id,
-            Err(error) => error.id(),
-        };
-        let Some(task) = self.task_jobs.remove(&id) else { return };
-        if let Task::Attempt(job) | Task::Bury(job) | Task::Store(job) = task {
-            self.under_way.remove(&job);
-        }
-        match (task, ended) {
-            (Task::Attempt(job), Ok((_, Ended::Attempt(end)))) => self.attempt_ended(job, end),
-            (Task::Bury(job), Ok((_, Ended::Bury(Ok(()))))) => {
-                self.counts.buried += 1;
-                self.note_settled(job);
-                self.step(Input::Buried { job });
-            }
-            (Task::Bury(job), Ok((_, Ended::Bury(Err(error))))) => self.bury_failed(job, &error),
-            (Task::Store(job), Ok((_, Ended::Stored(Ok(()))))) => self.step(Input::Stored { job }),
-            (Task::Store(job), Ok((_, Ended::Stored(Err(error))))) => self.store_failed(job, &error),
-            (_, Ok((_, Ended::Reserved(reserved)))) => {
-                if let Some((partition, epoch, to)) = reserved {
-                    self.step(Input::Reserved { partition, epoch, to });
-                }
-            }
-            (_, Ok((_, Ended::Released(released)))) => self.release_written(released),
-            (_, Ok((_, Ended::Unparked(unparked)))) => self.unparked(unparked),
-            (_, Ok(_)) => {}
-            (_, Err(error)) if error.is_panic() => {
-                let message = panic_message(error);
-                match task {
-                    Task::Attempt(job) => self.attempt_ended(
-                        job,
-                        AttemptEnd {
-                            finish: Finish::Panicked,
-                            error: Some(format!("the handler {message}")),
-                        },
-                    ),
-                    Task::Bury(job) => self.bury_failed(job, &format!("the writer {message}")),
-                    Task::Store(job) => self.store_failed(job, &format!("the writer {message}")),
-                    Task::Owner => tracing::error!(
-                        group = %self.setup.group, message, "a task of a partition panicked; the partition goes on with its next owner"
-                    ),
-                }
-            }
-            // Abandoned: the core has already forgotten the job.
-            (_, Err(_)) => {}
-        }
-    }
-
-    fn store_failed(&mut self, job: JobId, error: &str) {
-        tracing::error!(group = %self.setup.group, error, "events behind a buried head could not be stored; they wait and are stored again");
-        self.step(Input::StoreFailed { job });
-    }
-
-    /// A partition that somebody waits for is let go, and that is written down.
-    fn release_written(&mut self, released: Option<(PartitionId, Option<Position>)>) {
-        let Some((id, position)) = released else { return };
-        self.releases -= 1;
-        self.ownership.released(id, position);
-        self.leave_when_released();
-    }
-
-    /// Leaves once everything that ran has ended and all releases are written down.
-    pub(super) fn leave_when_released(&mut self) {
-        if self.drained && self.releases == 0 {
-            let positions = std::mem::take(&mut self.last_positions);
-            self.tell_source(SourceCommand::Leave(positions));
-        }
-    }
-
-    fn bury_failed(&mut self, job: JobId, error: &str) {
-        tracing::error!(group = %self.setup.group, error, "dead letter could not be written; its lane waits and it is written again");
-        self.step(Input::BuryFailed { job });
-    }
-
-    fn attempt_ended(&mut self, job: JobId, end: AttemptEnd) {
-        match end.finish {
-            Finish::Done | Finish::Skipped => self.counts.done += 1,
-            Finish::Snooze(_) => {}
-            Finish::Transient(_)
-            | Finish::Permanent
-            | Finish::Expired
-            | Finish::Unreachable
-            | Finish::TimedOut
-            | Finish::Panicked => {
-                self.counts.failed += 1;
-                let error = end.error.unwrap_or_default();
-                if let Some(held) = self.held.get_mut(&job) {
-                    let handler = self.setup.router.name(usize::from(held.handler.0));
-                    tracing::warn!(handler, partition = %held.partition(), offset = held.delivery.position.0, finish = ?end.finish, error, "attempt failed");
-                    held.failed(error);
-                }
-            }
-        }
-        match end.finish {
-            Finish::Done | Finish::Skipped => self.note_settled(job),
-            _ => self.note_unsettled(job),
-        }
-        self.step(Input::Finished {
-            job,
-            finish: end.finish,
-        });
-    }
-
     pub(super) fn step(&mut self, input: Input) {
         let mut actions = Vec::new();
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -494,12 +375,4 @@ impl Driver {
             self.perform(action);
         }
     }
-}
-
-fn panic_message(error: JoinError) -> String {
-    let payload = error.into_panic();
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    let message = message.unwrap_or_else(|| "without a message".to_owned());
-    format!("panicked: {message}")
 }

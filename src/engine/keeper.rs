@@ -3,8 +3,11 @@
 //! What cannot be written is only said: a mark that stays makes the next owner run one job alone, attempts that are not
 //! stored are counted anew.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 
 use crate::ledger::attempts::FailedAttempts;
@@ -12,6 +15,9 @@ use crate::ledger::claims::{Claims, OwnedJob};
 
 /// Notes that are written together.
 const NOTES_MAX: usize = 512;
+
+/// Notes that wait to be written; more come only while Postgres is slower than the group's failures.
+const WAITING_MAX: usize = 8_192;
 
 /// What is to be written of a job.
 #[derive(Debug)]
@@ -29,22 +35,36 @@ pub(super) enum Note {
 /// Where notes go.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    notes: mpsc::UnboundedSender<Note>,
+    notes: mpsc::Sender<Note>,
+    /// Whether the last note found no room.
+    is_full: AtomicBool,
     writing: JoinHandle<()>,
 }
 
 impl Keeper {
     pub(super) fn new(claims: Claims) -> Self {
-        let (notes, taken) = mpsc::unbounded_channel();
+        let (notes, taken) = mpsc::channel(WAITING_MAX);
         Self {
             notes,
+            is_full: AtomicBool::new(false),
             writing: tokio::spawn(write(claims, taken)),
         }
     }
 
     pub(super) fn note(&self, note: Note) {
-        if self.notes.send(note).is_err() {
-            tracing::debug!("bookkeeping has already ended");
+        let noted = self.notes.try_send(note);
+        let was_full = self
+            .is_full
+            .swap(matches!(noted, Err(TrySendError::Full(_))), Ordering::Relaxed);
+        match noted {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) if was_full => {}
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(
+                    "bookkeeping is behind, and leaves notes out: a next owner may suspect some jobs in vain"
+                );
+            }
+            Err(TrySendError::Closed(_)) => tracing::debug!("bookkeeping has already ended"),
         }
     }
 
@@ -57,7 +77,7 @@ impl Keeper {
     }
 }
 
-async fn write(claims: Claims, mut notes: mpsc::UnboundedReceiver<Note>) {
+async fn write(claims: Claims, mut notes: mpsc::Receiver<Note>) {
     let mut taken = Vec::with_capacity(NOTES_MAX);
     while notes.recv_many(&mut taken, NOTES_MAX).await > 0 {
         if let Err(error) = write_all(&claims, &mut taken).await {

@@ -17,6 +17,12 @@ pub mod driver;
 
 mod perform;
 
+mod tasks;
+
+mod need;
+
+mod halt;
+
 mod ownership;
 
 mod keeper;

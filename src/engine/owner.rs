@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::engine::core::messages::{HandlerIndex, Inheritance, Input, JobId, PartitionId};
-use crate::engine::driver::{Driver, Ended, Task};
+use crate::engine::driver::Driver;
 use crate::engine::jobs::Held;
+use crate::engine::tasks::{Ended, Task};
 use crate::event::delivery::{Delivery, Inherited, Position, SourcePartition};
 use crate::ledger::parked::Lane;
 

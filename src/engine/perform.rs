@@ -9,12 +9,13 @@ use tokio::task::AbortHandle;
 use crate::engine::attempt::{Attempt, AttemptEnd, MarkFirst};
 use crate::engine::backoff::jittered;
 use crate::engine::core::messages::{Action, HandlerIndex, JobId, Mark, PartitionId};
-use crate::engine::driver::{Driver, Due, Ended, ReplayEnd, Task};
+use crate::engine::driver::{Driver, Due, ReplayEnd};
 use crate::engine::jobs::Held;
 use crate::engine::keeper::Note;
 use crate::engine::letter::{Letter, Parks};
 use crate::engine::retry::{Class, Wait};
 use crate::engine::suspend::Cause;
+use crate::engine::tasks::{Ended, Task};
 use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
 use crate::ledger::claims::OwnedJob;
 

@@ -7,8 +7,8 @@ use crate::event::delivery::{EarlierAttempts, Inherited, LeftMark, ParkedLane, P
 use crate::ledger::patience::ask;
 
 /// Reads what the last owner of a partition (group, topic, number) left, after its claim was taken under `epoch`. When
-/// that one `died`, a death is counted at each job that it had marked as running alone, once: the mark does not say so any
-/// more afterwards.
+/// that one `died`, a death is counted at each job that is marked as running alone, once: no mark says so any more afterwards.
+/// Whoever died between taking the claim and reading this left the counting to the next.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -26,11 +26,11 @@ pub(super) async fn load(
              SELECT FROM afterwrite.claims
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4 FOR SHARE),
          counted AS (
-             UPDATE afterwrite.marks SET deaths = deaths + 1, alone = false
-             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND $5 AND alone AND epoch = $4 - 1
+             UPDATE afterwrite.marks SET deaths = deaths + $5::int, alone = false
+             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND alone AND epoch < $4
                AND EXISTS (SELECT FROM claim))
          SELECT 'mark' AS kind, handler, source_offset AS at,
-             deaths + ($5 AND alone AND epoch = $4 - 1)::int AS number,
+             deaths + ($5 AND alone AND epoch < $4)::int AS number,
              NULL::timestamptz AS first_failed_at, false AS draining
          FROM afterwrite.marks WHERE group_name = $1 AND topic = $2 AND partition = $3
          UNION ALL

@@ -28,6 +28,10 @@ mod failing;
 
 mod crashing;
 
+mod suspending;
+
+mod retention;
+
 mod undecodable;
 
 mod unwritable;

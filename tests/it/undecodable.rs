@@ -128,6 +128,36 @@ async fn undecodable_bytes_and_unknown_schemas_become_dead_letters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_halts_ends_before_undecodable_bytes_and_goes_on_when_they_may_be_buried() {
+    let _stack = stack::shared().await;
+    let world = World::bare("halting").await;
+    producer::make_topic(&world.topic()).await;
+    producer::write_change(&world.topic(), 1, "ok").await;
+    producer::write(&world.topic(), &key(2), b"not json").await;
+    producer::write_change(&world.topic(), 3, "ok").await;
+    let mut worker = world.worker("halts", &[("AFTERWRITE__ENGINE__ON_UNDECODABLE", "halt")]);
+    let status = until("the worker to end", Duration::from_secs(60), async || worker.ended()).await;
+    assert!(!status.success(), "an end before the end is an error");
+    let remedy = format!("--to-offset {}:0:2 --skip", world.topic());
+    assert!(worker.said().contains(&remedy), "{}", worker.said());
+    let effects = world.count("SELECT count(*) FROM effects").await;
+    let committed = producer::committed(&world.group(), &world.topic());
+    assert_eq!(
+        (effects, committed),
+        (1, Some(1)),
+        "what came before is done and committed"
+    );
+    let worker = world.worker("buries", &[]);
+    until("the effect behind it", Duration::from_secs(60), async || {
+        (world.count("SELECT count(*) FROM effects").await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(world.count("SELECT count(*) FROM afterwrite.letters").await, 1);
+    worker.stop().await;
+    world.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_is_waited_for() {
     let _stack = stack::alone().await;
     let world = World::bare("registry").await;

@@ -155,7 +155,7 @@ pub(crate) fn work_when_started_as_a_worker(handler: impl FnOnce(String) -> Arc<
 }
 
 /// Records each event in `effects`, in its once-only transaction, and behaves as the row's `behaviour` says:
-/// `ok`, `fail:N` (transient until the N-th attempt), `later` (always transient, and not again for a second), `permanent` (until the key is in `mended`), `panic`, `hang`, `abort` (the process dies),
+/// `ok`, `fail:N` (transient until the N-th attempt), `later` (always transient, and not again for a second), `permanent` (until the key is in `mended`), `down` (transient until 0 is in `mended`), `panic`, `hang`, `abort` (the process dies),
 /// `hold:NAME` (never ends in the worker of that name, its transaction open).
 struct Recorder {
     worker: String,
@@ -229,6 +229,15 @@ impl Recorder {
                     mended
                         .map(|_| ())
                         .ok_or_else(|| HandlerError::permanent("the row says so"))
+                }
+                "down" => {
+                    let is_up: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM mended WHERE k = 0)")
+                        .fetch_one(context.pool())
+                        .await?;
+                    match is_up {
+                        true => Ok(()),
+                        false => Err(HandlerError::transient("what every row needs is down")),
+                    }
                 }
                 "later" => Err(HandlerError::retry_after(Duration::from_secs(1), "the row says so")),
                 "panic" => panic!("the row says so"),

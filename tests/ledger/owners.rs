@@ -102,6 +102,25 @@ async fn a_death_makes_suspect_what_was_reserved_and_counts_once_for_what_ran_al
 }
 
 #[tokio::test]
+async fn a_death_is_counted_also_when_the_next_owner_dies_before_it_has_read_what_was_left() {
+    in_database(async |pool| {
+        let (owner, _) = take(pool).await;
+        assert!(owner.reserve(&partition(), 1, Position(1_000)).await.unwrap());
+        assert!(mark(&owner, 1, 7, true).await);
+        // All that the second owner did.
+        exec(
+            pool,
+            "UPDATE afterwrite.claims SET epoch = 2, suspect_to = handed_out_to",
+        )
+        .await;
+        let (_, third) = take(pool).await;
+        assert_eq!(third.inherited.left, [left(7, 1)]);
+        assert_eq!(take(pool).await.1.inherited.left, [left(7, 1)], "once");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn attempts_outlive_their_owner_until_they_are_forgotten() {
     in_database(async |pool| {
         let (owner, _) = take(pool).await;

@@ -266,7 +266,7 @@ pub(super) async fn drive(
     await_end(progress, Duration::from_secs(args.idle_s)).await;
     let threads = threads();
     stop.send_replace(true);
-    engine.await.map_err(Failure::failed)?;
+    engine.await.map_err(Failure::failed)?.map_err(Failure::failed)?;
     source.ended().await;
     listening.await.map_err(Failure::failed)?;
     Ok(threads)
@@ -361,6 +361,7 @@ pub(super) fn setup(
         claims: Claims::in_memory(group),
         parked: None,
         alone: Arc::default(),
+        on_undecodable: driver::OnUndecodable::Bury,
         limits: Limits {
             running_max: args.lanes.unwrap_or(settings.lanes_max).max(1),
             crash_deaths_max: 0,

@@ -176,7 +176,7 @@ pub fn start(
     let group = options.group.clone();
     let wanted = options.wanted.clone();
     let (frontiers, watched) = tokio::sync::watch::channel(retention::Frontiers::new());
-    let retention = retention::Watch::new(&options, watched);
+    let retention = retention::Watch::new(&options, watched, events.downgrade());
     let (pauses, paused_by_decoding) = mpsc::channel();
     let poller = poll::Poller::new(
         options,

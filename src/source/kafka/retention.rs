@@ -1,4 +1,5 @@
-//! The alarm before a topic's retention overtakes a group: a task beside the poll thread, with clients of its own.
+//! The alarm before a topic's retention overtakes a group: a task beside the poll thread, with clients of its own. It is also
+//! who finds out that a partition was read to its end.
 //!
 //! What a topic removes before a group has read it is lost for that group. How near that is shows in the age of the oldest
 //! record that is not settled, against `retention.ms`, and in its distance from the oldest one there is, against the length
@@ -14,11 +15,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::WeakSender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clients::kafka::{QUESTION_TIMEOUT, offsets_at};
-use crate::event::delivery::{Position, SourcePartition};
+use crate::event::delivery::{Position, SourceEvent, SourcePartition};
 use crate::source::kafka::Options;
 use crate::source::kafka::client::config;
 use crate::source::kafka::protocol::Membership;
@@ -50,6 +52,14 @@ struct Keeps {
     bytes: Option<i64>,
 }
 
+impl Keeps {
+    /// As far as is known: what may not be asked is not watched.
+    const EVERYTHING: Self = Self {
+        milliseconds: None,
+        bytes: None,
+    };
+}
+
 /// The log of one partition against one position in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Log {
@@ -68,6 +78,10 @@ pub(super) struct Watch {
     admin_config: ClientConfig,
     frontiers: watch::Receiver<Frontiers>,
     levels: HashMap<SourcePartition, Level>,
+    /// Position and end of each log at the last look.
+    stood: HashMap<SourcePartition, (i64, i64)>,
+    /// Where the engine is told. It does not keep the channel open: the source has ended when its other parts have.
+    events: WeakSender<SourceEvent>,
 }
 
 /// What was found out about one partition.
@@ -81,7 +95,11 @@ struct Finding {
 }
 
 impl Watch {
-    pub(super) fn new(options: &Options, frontiers: watch::Receiver<Frontiers>) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        frontiers: watch::Receiver<Frontiers>,
+        events: WeakSender<SourceEvent>,
+    ) -> Self {
         // It only asks, and reads by hand: without a subscription it joins nothing, whatever its group is called.
         let consumer_config = config(&Options {
             membership: Membership::default(),
@@ -98,6 +116,8 @@ impl Watch {
             admin_config,
             frontiers,
             levels: HashMap::new(),
+            stood: HashMap::new(),
+            events,
         }
     }
 
@@ -106,7 +126,10 @@ impl Watch {
         while self.frontiers.wait_for(|frontiers| !frontiers.is_empty()).await.is_ok() {
             let looked = Instant::now();
             match self.look().await {
-                Ok(findings) => self.say(findings),
+                Ok(findings) => {
+                    self.tell_caught_up(&findings);
+                    self.say(findings);
+                }
                 Err(error) => {
                     tracing::debug!(group = self.group, error = %error, "retention could not be compared with the positions");
                 }
@@ -153,6 +176,37 @@ impl Watch {
             }
         });
         Ok(known.collect())
+    }
+
+    /// Tells the engine of partitions that were read to their end and are settled.
+    fn tell_caught_up(&mut self, findings: &[Finding]) {
+        let stood = std::mem::take(&mut self.stood);
+        let places = findings.iter().map(|finding| {
+            let place = (finding.log.position, finding.log.high);
+            (finding.partition.clone(), place)
+        });
+        self.stood = places.collect();
+        let caught_up = self.stood.iter().filter(|(partition, place)| {
+            let (position, high) = **place;
+            // Markers of transactions are no records, so no position passes them. Whether something was handed out and is
+            // not settled, the engine knows.
+            position >= high || stood.get(*partition) == Some(place)
+        });
+        let partitions: Vec<SourcePartition> = caught_up.map(|(partition, _)| partition.clone()).collect();
+        if partitions.is_empty() {
+            return;
+        }
+        // A busy engine is told at the next look.
+        let told = self
+            .events
+            .upgrade()
+            .map(|events| events.try_send(SourceEvent::CaughtUp { partitions }));
+        if !matches!(told, Some(Ok(()))) {
+            tracing::debug!(
+                group = self.group,
+                "the engine was not told which partitions are read to their end"
+            );
+        }
     }
 
     /// Says what has changed since the last look.
@@ -212,13 +266,12 @@ fn ask(
     let left = || deadline.saturating_duration_since(Instant::now()).min(QUESTION_TIMEOUT);
     let mut logs: HashMap<SourcePartition, (Log, Keeps)> = HashMap::new();
     for (partition, position) in frontiers {
-        if let Some(keeps) = keeps.get(&*partition.topic) {
-            let log = Log {
-                position: position.0,
-                ..Log::default()
-            };
-            logs.insert(partition.clone(), (log, *keeps));
-        }
+        let keeps = keeps.get(&*partition.topic).copied().unwrap_or(Keeps::EVERYTHING);
+        let log = Log {
+            position: position.0,
+            ..Log::default()
+        };
+        logs.insert(partition.clone(), (log, keeps));
     }
     let places = |logs: &HashMap<SourcePartition, (Log, Keeps)>, retention: Option<i64>| -> Vec<(String, i32)> {
         let of_retention = logs
@@ -367,10 +420,6 @@ mod tests {
         }
         let still_growing = Log { low: 0, ..at(1) };
         assert_eq!(level(&still_growing, &BY_SIZE), Level::Far, "nothing was removed yet");
-        let forever = Keeps {
-            milliseconds: None,
-            bytes: None,
-        };
-        assert_eq!(level(&at(100), &forever), Level::Far);
+        assert_eq!(level(&at(100), &Keeps::EVERYTHING), Level::Far);
     }
 }

@@ -27,7 +27,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::chaos::plan::{MEMBERS_MAX, PARTITIONS, Plan};
+use crate::chaos::plan::{MEMBERS_MAX, PARTITIONS, Plan, Protocol};
 use crate::chaos::storm::{Figures, Storm};
 use crate::chaos::verdict::{Calls, Done, Effects, Letter};
 use crate::chaos::watch::Watch;
@@ -41,10 +41,23 @@ const COMMIT_LOOKS: usize = 30;
 /// Something can always progress while a member lives and nothing else is away.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_in_chaos_loses_nothing_repeats_nothing_and_keeps_order() {
+/// The same for each group protocol; `make chaos CHAOS_PROTOCOL=eager` finds it by the module's name.
+macro_rules! for_protocols {
+    ($($module:ident: $protocol:ident),*) => {$(
+        mod $module {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_group_in_chaos_loses_nothing_repeats_nothing_and_keeps_order() {
+                super::survives(super::Protocol::$protocol).await;
+            }
+        }
+    )*};
+}
+
+for_protocols!(cooperative_sticky: CooperativeSticky, eager: Eager, consumer: Consumer);
+
+async fn survives(protocol: Protocol) {
     let _stack = stack::alone().await;
-    let plan = Plan::of_environment();
+    let plan = Plan::of_environment(protocol);
     let world = World::bare("chaos").await;
     let traces = Traces::new(&plan, &world);
     println!(

@@ -50,17 +50,6 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [Self; 3] = [Self::CooperativeSticky, Self::Eager, Self::Consumer];
-
-    fn named(name: &str) -> Self {
-        let known = Self::ALL.into_iter().find(|protocol| protocol.name() == name);
-        known.unwrap_or_else(|| panic!("CHAOS_PROTOCOL={name}: there are {:?}", Self::ALL.map(Self::name)))
-    }
-
-    fn drawn(seed: u64) -> Self {
-        Self::ALL[Random::new(seed).below(Self::ALL.len())]
-    }
-
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::CooperativeSticky => "cooperative-sticky",
@@ -112,17 +101,12 @@ pub(super) struct Plan {
 
 impl Plan {
     /// The short form, which is part of every run of the tests, or the long one (`CHAOS=long`). `CHAOS_SEED` repeats a
-    /// run, as far as processes can be repeated; `CHAOS_EVENTS` and `CHAOS_PROTOCOL` change it. The seed draws the protocol
-    /// that nobody named.
-    pub(super) fn of_environment() -> Self {
+    /// run, as far as processes can be repeated; `CHAOS_EVENTS` changes it.
+    pub(super) fn of_environment(protocol: Protocol) -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let number =
             |name: &str| variable(name).map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")));
         let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
-        let protocol = match variable("CHAOS_PROTOCOL") {
-            Some(name) => Protocol::named(&name),
-            None => Protocol::drawn(seed),
-        };
         let mut plan = match variable("CHAOS").as_deref() {
             Some("long") => Self::long(seed, protocol),
             None | Some("short") => Self::short(seed, protocol),
