@@ -84,11 +84,13 @@ pub enum Mutation {
     HeldOvertakes,
     /// Events of a parked lane are stored at the same time.
     StoredOutOfOrder,
+    /// A replay starts while it is asked what comes next of its lane.
+    ReplayOvertakesAnswer,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -128,5 +130,6 @@ impl Mutation {
         Self::NeverLiveAgain,
         Self::HeldOvertakes,
         Self::StoredOutOfOrder,
+        Self::ReplayOvertakesAnswer,
     ];
 }
