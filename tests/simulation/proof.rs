@@ -16,7 +16,7 @@ const WORLDS_UNWATCHED: u64 = 10;
 
 /// An invariant, a defect that it catches while it is the only one that is watched, and whether it does so by what the core
 /// says (its shadow) or by what reaches the broker and the database.
-const ALONE: [(Invariant, Mutation, bool); 15] = [
+const ALONE: [(Invariant, Mutation, bool); 19] = [
     (Invariant::Frontier, Mutation::CommitPassesUnsettled, true),
     (Invariant::LaneOrder, Mutation::RetryLosesItsPlace, true),
     (Invariant::Effects, Mutation::RetryLosesItsPlace, false),
@@ -32,6 +32,10 @@ const ALONE: [(Invariant, Mutation, bool); 15] = [
     (Invariant::Liveness, Mutation::NeverResumes, false),
     (Invariant::Memory, Mutation::RefusedIsKept, true),
     (Invariant::NoPanic, Mutation::FailureOutlivesRelease, true),
+    (Invariant::Frontier, Mutation::CommitPassesUnsettled, false),
+    (Invariant::Replays, Mutation::ReplayAlwaysHeals, false),
+    (Invariant::Blame, Mutation::NobodyIsBlamed, false),
+    (Invariant::Parking, Mutation::LiveWhileStoring, false),
 ];
 
 fn broken(mutation: Mutation, watched: Watched, shadowed: bool) -> Subject {
