@@ -54,8 +54,12 @@ damage: ## Damaged records against the decoder by a seed; FUZZ_SECONDS=600 for l
 	tests/run fuzz
 
 .PHONY: sim
-sim: ## The simulation of the engine alone
-	cargo test --locked --features testkit --test simulation
+sim: ## The simulation of the engine alone; SIM_SEED=7 shows one world, SIM_WORLDS=500 runs so many
+	cargo test --locked --features testkit --test simulation $(if $(SIM_SEED)$(SIM_WORLDS),-- --nocapture worlds_keep)
+
+.PHONY: sim-long
+sim-long: ## A hundred thousand worlds of it (10 minutes on two cores)
+	$(MAKE) sim SIM_WORLDS=100000
 
 .PHONY: it
 it: ## Tests against the real stack, on ports of their own

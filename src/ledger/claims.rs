@@ -112,15 +112,16 @@ impl Claims {
                 return Ok(claim.clone());
             }
         };
-        // A clean release has reserved nothing any more, so `handed_out_to` alone tells whether the last owner died.
+        // A clean release has reserved nothing any more, so `handed_out_to` alone tells whether the last owner died. One that
+        // died without having reserved anything leaves a 0: it may have died of a stored event or of a replay.
         let query = sqlx::query_as(
             "INSERT INTO afterwrite.claims AS known (group_name, topic, partition, owner, epoch, released_clean)
              VALUES ($1, $2, $3, $4, 1, false)
              ON CONFLICT (group_name, topic, partition) DO UPDATE
                  SET owner = excluded.owner, epoch = known.epoch + 1, claimed_at = now(), released_clean = false,
-                     handed_out_to = CASE WHEN known.released_clean THEN NULL ELSE known.handed_out_to END,
+                     handed_out_to = CASE WHEN known.released_clean THEN NULL ELSE coalesce(known.handed_out_to, 0) END,
                      suspect_to = CASE WHEN known.released_clean THEN known.suspect_to
-                                       ELSE greatest(known.suspect_to, known.handed_out_to) END
+                                       ELSE greatest(known.suspect_to, nullif(known.handed_out_to, 0)) END
              RETURNING epoch, first_offset, handed_out_to, suspect_to",
         )
         .bind(&self.group)

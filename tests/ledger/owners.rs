@@ -121,6 +121,26 @@ async fn a_death_is_counted_also_when_the_next_owner_dies_before_it_has_read_wha
 }
 
 #[tokio::test]
+async fn a_death_counts_also_when_nothing_was_reserved() {
+    in_database(async |pool| {
+        let (owner, _) = take(pool).await;
+        assert!(owner.reserve(&partition(), 1, Position(1_000)).await.unwrap());
+        assert!(owner.released(&partition(), 1).await.unwrap());
+        // A stored event runs alone; nothing new arrives, so nothing is reserved.
+        let (second, _) = take(pool).await;
+        assert!(mark(&second, 2, 7, true).await);
+        let (third, claim) = take(pool).await;
+        assert_eq!(claim.inherited.left, [left(7, 1)]);
+        assert_eq!(claim.inherited.suspect_to, None, "no event was handed out");
+        assert!(mark(&third, 3, 7, true).await);
+        let (_, claim) = take(pool).await;
+        assert_eq!(claim.inherited.left, [left(7, 2)]);
+        assert_eq!(claim.inherited.suspect_to, None);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn attempts_outlive_their_owner_until_they_are_forgotten() {
     in_database(async |pool| {
         let (owner, _) = take(pool).await;

@@ -33,8 +33,10 @@ pub(crate) struct Claim {
     pub(crate) epoch: u64,
     pub(crate) committed: Position,
     /// Nobody died with it.
-    pub(crate) released_clean: bool,
-    pub(crate) handed_out_to: Option<Position>,
+    released_clean: bool,
+    /// The owner before did not release it, whether it had reserved anything or not.
+    last_died: bool,
+    handed_out_to: Option<Position>,
     suspect_to: Option<Position>,
     /// The last commit of this epoch did not arrive, and the core was not told.
     pub(crate) commit_lost: bool,
@@ -48,6 +50,7 @@ impl Broker {
             epoch: 0,
             committed: Position(0),
             released_clean: true,
+            last_died: false,
             handed_out_to: None,
             suspect_to: None,
             commit_lost: false,
@@ -67,32 +70,40 @@ impl Broker {
         (0..u32::try_from(self.claims.len()).expect("there are few partitions")).map(PartitionId)
     }
 
-    /// Gives the partition to a member, under the next epoch, with what the last owners left.
-    pub(crate) fn assign(&mut self, id: PartitionId, member: usize) -> (u64, Inheritance) {
-        let place = id.0 as usize;
-        let claim = &mut self.claims[place];
-        let marks = &mut self.marks[place];
-        if !claim.released_clean {
-            claim.suspect_to = claim.suspect_to.max(claim.handed_out_to);
-            for mark in marks
-                .values_mut()
-                .filter(|mark| mark.epoch == claim.epoch && mark.alone)
-            {
-                mark.deaths += 1;
-            }
+    /// Gives the claim to a member, under the next epoch, whoever had it.
+    pub(crate) fn take(&mut self, id: PartitionId, member: usize) -> u64 {
+        let claim = &mut self.claims[id.0 as usize];
+        match claim.released_clean {
+            true => claim.handed_out_to = None,
+            false => claim.suspect_to = claim.suspect_to.max(claim.handed_out_to),
         }
+        claim.last_died = !claim.released_clean;
         claim.released_clean = false;
-        let inherited = Inheritance {
-            suspect_to: claim.suspect_to,
-            deaths: marks.iter().map(|(job, mark)| (*job, mark.deaths)).collect(),
-            attempts: self.attempts[place].iter().map(|(job, made)| (*job, *made)).collect(),
-            parked: BTreeMap::new(),
-        };
         claim.owner = Some(member);
         claim.last_owner = Some(member);
         claim.epoch += 1;
         claim.commit_lost = false;
-        (claim.epoch, inherited)
+        claim.epoch
+    }
+
+    /// What the last owners left, read after the claim was taken. A death is counted at what the last of them had marked as
+    /// running alone.
+    pub(crate) fn inherit(&mut self, id: PartitionId) -> Inheritance {
+        let place = id.0 as usize;
+        let claim = self.claims[place];
+        let marks = &mut self.marks[place];
+        if claim.last_died {
+            let died_alone = |mark: &&mut Mark| mark.epoch + 1 == claim.epoch && mark.alone;
+            for mark in marks.values_mut().filter(died_alone) {
+                (mark.deaths, mark.alone) = (mark.deaths + 1, false);
+            }
+        }
+        Inheritance {
+            suspect_to: claim.suspect_to,
+            deaths: marks.iter().map(|(job, mark)| (*job, mark.deaths)).collect(),
+            attempts: self.attempts[place].iter().map(|(job, made)| (*job, *made)).collect(),
+            parked: BTreeMap::new(),
+        }
     }
 
     /// Makes a reservation durable, unless the owner is another by now.
@@ -137,18 +148,29 @@ impl Broker {
         }
     }
 
-    pub(crate) fn note_attempts(&mut self, id: PartitionId, member: usize, epoch: u64, job: Named, attempts: u32) {
-        if self.is_owner(id, member, epoch) {
+    pub(crate) fn note_attempts(
+        &mut self,
+        id: PartitionId,
+        member: usize,
+        epoch: u64,
+        job: Named,
+        attempts: u32,
+    ) -> bool {
+        let owns = self.is_owner(id, member, epoch);
+        if owns {
             self.attempts[id.0 as usize].insert(job, attempts);
         }
+        owns
     }
 
-    /// An owner that lives lets the partition go.
-    pub(crate) fn release(&mut self, id: PartitionId, member: usize, epoch: u64) {
-        if self.is_owner(id, member, epoch) {
+    /// An owner that lives lets the partition go, unless the owner is another by now.
+    pub(crate) fn release(&mut self, id: PartitionId, member: usize, epoch: u64) -> bool {
+        let owns = self.is_owner(id, member, epoch);
+        if owns {
             self.claims[id.0 as usize].released_clean = true;
             self.depose(id);
         }
+        owns
     }
 
     pub(crate) fn depose(&mut self, id: PartitionId) {

@@ -98,10 +98,10 @@ impl Shadow {
             match lane.state {
                 State::Running(_) | State::Burying => with_driver = true,
                 State::Failed | State::MustBury | State::BuryFailed => {
-                    return Invariant::Letters.violated(format!("nothing followed for {name:?}: {:?}", lane.state));
+                    Invariant::Letters.violated(format!("nothing followed for {name:?}: {:?}", lane.state))?;
                 }
                 State::Idle if room && !hold.releasing && !self.is_held_back(name.0) && self.is_clear(hold, lane) => {
-                    return Invariant::Room.violated(format!("there is room, but {name:?} of {id:?} is left waiting"));
+                    Invariant::Room.violated(format!("there is room, but {name:?} of {id:?} is left waiting"))?;
                 }
                 State::Idle | State::Waiting | State::BuryWaiting | State::GivenUp => {}
             }

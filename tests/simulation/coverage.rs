@@ -18,7 +18,7 @@ pub(crate) struct Table {
 }
 
 /// Everything that has to happen in at least one world of a hundred.
-const KINDS: [&str; 99] = [
+const KINDS: [&str; 132] = [
     "input: assigned",
     "input: bury failed",
     "input: buried",
@@ -118,6 +118,39 @@ const KINDS: [&str; 99] = [
     "fault: unpark of a deposed owner",
     "fault: zombie finds its row",
     "several events stored together",
+    "claim: attempts refused",
+    "claim: end of a replay refused",
+    "claim: mark refused",
+    "claim: release refused",
+    "claim: storing refused",
+    "claim: taken by one that died before it read what was left",
+    "claim: two owners at once",
+    "claim: two owners work on one event",
+    "consumer: a member is fenced",
+    "consumer: a member is fenced while it lets go",
+    "consumer: commit under an old epoch of the member",
+    "consumer: lost while revoked",
+    "consumer: lost without a revocation",
+    "consumer: one is assigned",
+    "consumer: one is assigned while others are revoked",
+    "consumer: one is revoked",
+    "consumer: one is revoked while others are",
+    "consumer: refused commit sent again",
+    "cooperative: a member is put out",
+    "cooperative: a member is put out while it lets go",
+    "cooperative: lost while revoked",
+    "cooperative: lost without a revocation",
+    "cooperative: some are revoked while others are",
+    "cooperative: some are revoked, others stay",
+    "cooperative: what is free is assigned",
+    "cooperative: what is free is assigned, others stay",
+    "eager: a member is put out",
+    "eager: a member is put out while it lets go",
+    "eager: everything is assigned",
+    "eager: everything is revoked",
+    "eager: lost while revoked",
+    "eager: lost without a revocation",
+    "eager: the rest is revoked",
 ];
 
 impl Coverage {
@@ -213,10 +246,18 @@ impl Table {
         }
     }
 
+    /// Counts what another table counted as well.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.worlds += other.worlds;
+        for (kind, worlds) in &other.counts {
+            *self.counts.entry(kind).or_default() += worlds;
+        }
+    }
+
     pub(crate) fn print(&self) {
         for (kind, worlds) in &self.counts {
             println!(
-                "{kind:45} {:5.1} % of the worlds",
+                "{kind:60} {:5.1} % of the worlds",
                 *worlds as f64 * 100.0 / self.worlds as f64
             );
         }

@@ -145,7 +145,8 @@ impl Database {
         }
     }
 
-    /// Deletes what is done of a draining lane and answers what comes next; nothing, and the lane is live.
+    /// Lets a lane drain, when nothing of it is done yet, or deletes what is done, and answers what comes next; nothing, and
+    /// the lane is live. No answer when it was parked anew.
     pub(crate) fn unpark(
         &mut self,
         plan: &Plan,
@@ -153,19 +154,20 @@ impl Database {
         done: &[Position],
         rows_max: usize,
     ) -> Option<Vec<usize>> {
-        let parked = self.parked.get_mut(&lane)?;
-        if !parked.draining && !parked.head_ended {
-            return None;
-        }
-        parked.draining = true;
+        let Some(parked) = self.parked.get_mut(&lane) else {
+            return Some(Vec::new());
+        };
+        parked.draining |= done.is_empty();
         parked.stored.retain(|_, row| {
             let row = &plan.rows[*row];
             !done.contains(&plan.record(row.partition, row.index).position)
         });
         let next: Vec<usize> = parked.stored.values().take(rows_max).copied().collect();
-        if next.is_empty() {
-            self.parked.remove(&lane);
-        }
+        match (next.is_empty(), parked.draining) {
+            (true, true) => self.parked.remove(&lane),
+            (true, false) => return None,
+            (false, _) => None,
+        };
         Some(next)
     }
 

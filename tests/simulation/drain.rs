@@ -3,6 +3,7 @@
 use afterwrite::engine::core::messages::{Input, Moment, PartitionId};
 
 use crate::invariant::{Checked, Invariant};
+use crate::member::Member;
 use crate::random::Random;
 use crate::world::{World, Zombie};
 
@@ -18,6 +19,7 @@ impl World {
         self.luck = Random::new(self.plan.seed);
         self.outage = false;
         self.commit_gets_lost = false;
+        self.heartbeat()?;
         for zombie in std::mem::take(&mut self.zombies) {
             match zombie {
                 Zombie::Call { rows, replay } => self.database.commit(&self.plan, &rows, replay)?,
@@ -32,7 +34,10 @@ impl World {
         while self.round()? {
             rounds += 1;
             self.mending = rounds >= UNMENDED_ROUNDS;
-            Invariant::Liveness.check(rounds < rounds_max, || "the world never comes to rest")?;
+            if rounds == rounds_max {
+                Invariant::Liveness.violated("the world never comes to rest")?;
+                break;
+            }
         }
         self.check_rest()?;
         self.leave()
@@ -53,31 +58,21 @@ impl World {
             for (id, fetch) in self.members[m].fetches.clone() {
                 let open = fetch.next < self.plan.records(id) && !fetch.paused;
                 if open && let Some(fetch) = self.members[m].fetches.get_mut(&id) {
+                    let (epoch, index) = (fetch.epoch, fetch.next);
                     fetch.next += 1;
-                    self.deliver(m, id, fetch_epoch(self, m, id), self.members[m].fetches[&id].next - 1)?;
+                    self.deliver(m, id, epoch, index)?;
                 }
             }
-            for _ in 0..self.members[m].calls.len() {
-                // One of them may kill the process, and with it the others.
-                if !self.members[m].calls.is_empty() {
-                    self.end_call(m, 0)?;
-                }
-            }
-            for _ in 0..self.members[m].storing.len() {
-                self.end_storing(m, 0, false)?;
-            }
-            for _ in 0..self.members[m].unparks.len() {
-                self.end_unpark(m, 0)?;
-            }
-            for _ in 0..self.members[m].reservations.len() {
-                self.end_reservation(m, 0)?;
-            }
-            for _ in 0..self.members[m].burials.len() {
-                self.end_letter(m, 0, false)?;
-            }
-            for _ in 0..self.members[m].waits.len() {
-                self.end_wait(m, 0)?;
-            }
+            self.end_all(m, |member| member.calls.len(), |world| world.end_call(m, 0))?;
+            self.end_all(m, |member| member.storing.len(), |world| world.end_storing(m, 0, false))?;
+            self.end_all(m, |member| member.unparks.len(), |world| world.end_unpark(m, 0))?;
+            self.end_all(
+                m,
+                |member| member.reservations.len(),
+                |world| world.end_reservation(m, 0),
+            )?;
+            self.end_all(m, |member| member.burials.len(), |world| world.end_letter(m, 0, false))?;
+            self.end_all(m, |member| member.waits.len(), |world| world.end_wait(m, 0))?;
         }
         for request in self.takable() {
             self.take_replay(request)?;
@@ -91,6 +86,21 @@ impl World {
             self.feed(m, Input::CommitDue)?;
         }
         Ok(progress)
+    }
+
+    /// Ends whatever of a kind is under way at a member now. One of them may kill the process, and with it the others.
+    fn end_all(
+        &mut self,
+        m: usize,
+        under_way: impl Fn(&Member) -> usize,
+        end: impl Fn(&mut Self) -> Checked,
+    ) -> Checked {
+        for _ in 0..under_way(&self.members[m]) {
+            if under_way(&self.members[m]) > 0 {
+                end(self)?;
+            }
+        }
+        Ok(())
     }
 
     /// Who was deposed hears of it, and what nobody owns is given to somebody.
@@ -120,7 +130,9 @@ impl World {
             let open = member.core.as_ref().map_or(0, |core| core.jobs_open());
             live.check(open == 0, || format!("member {m} is at rest with {open} open jobs"))?;
         }
-        let row = (0..self.plan.rows.len()).find(|row| !self.database.is_settled(*row));
+        let exists = |row: &usize| self.plan.rows[*row].index < self.plan.records_max;
+        let mut rows = (0..self.plan.rows.len()).filter(exists);
+        let row = rows.find(|row| !self.database.is_settled(*row));
         live.check(row.is_none(), || format!("row {row:?} is never settled"))?;
         let lane = self
             .database
@@ -156,8 +168,4 @@ impl World {
     fn is_committed(&self, id: PartitionId) -> bool {
         self.plan.index_of(id, self.broker.claim(id).committed) == self.plan.records(id)
     }
-}
-
-fn fetch_epoch(world: &World, m: usize, id: PartitionId) -> u64 {
-    world.members[m].fetches[&id].epoch
 }

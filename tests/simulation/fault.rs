@@ -5,6 +5,7 @@ use afterwrite::engine::core::messages::{Input, PartitionId};
 use std::collections::BTreeMap;
 
 use crate::invariant::Checked;
+use crate::rebalance::Protocol;
 use crate::step::{Kind, Step, pick};
 use crate::world::{World, Zombie};
 
@@ -13,23 +14,24 @@ impl World {
     pub(crate) fn apply_fault(&mut self, step: &Step) -> Checked<bool> {
         let picked = step.pick;
         match step.kind {
-            Kind::Revoke => self.tell(picked, None, |world, m, id| {
-                let told = world.members[m].fetches[&id].releasing || !world.is_current(m, id);
-                (!told).then_some(Input::Revoking { partition: id })
+            Kind::Revoke => self.revoke_some(picked),
+            Kind::RevokeBudgetSpent => self.tell(picked, "fault: budget of a revocation spent", |world, m, id| {
+                let releasing = world.members[m].fetches[&id].releasing;
+                releasing.then_some(Input::RevokeExpired { partition: id })
             }),
-            Kind::RevokeBudgetSpent => {
-                self.tell(picked, Some("fault: budget of a revocation spent"), |world, m, id| {
-                    let releasing = world.members[m].fetches[&id].releasing;
-                    releasing.then_some(Input::RevokeExpired { partition: id })
-                })
-            }
-            Kind::LateRevokeBudget => self.tell(picked, Some("fault: late budget of a revocation"), |world, m, id| {
+            Kind::LateRevokeBudget => self.tell(picked, "fault: late budget of a revocation", |world, m, id| {
                 let releasing = world.members[m].fetches[&id].releasing;
                 (!releasing).then_some(Input::RevokeExpired { partition: id })
             }),
-            Kind::HearLoss => self.tell(picked, None, |world, m, id| {
-                (!world.is_current(m, id)).then_some(Input::Lost { partition: id })
-            }),
+            Kind::HearLoss => self.hear_loss(picked),
+            Kind::PutOut => Ok(self.put_out(picked)),
+            Kind::ClaimInVain => self.claim_in_vain(picked),
+            Kind::EpochGoesStale => {
+                let news = !self.is_epoch_stale && self.plan.protocol == Protocol::Consumer;
+                self.is_epoch_stale |= news;
+                Ok(news)
+            }
+            Kind::Heartbeat => self.heartbeat(),
             Kind::Depose => Ok(self.depose_some(picked)),
             Kind::AssignWhileHeld => self.assign_while_held(picked),
             Kind::AssignWhileStopping => self.assign_while_stopping(picked),
@@ -52,7 +54,7 @@ impl World {
     }
 
     /// Whether a member's belief that it owns the partition is right.
-    fn is_current(&self, m: usize, id: PartitionId) -> bool {
+    pub(crate) fn is_current(&self, m: usize, id: PartitionId) -> bool {
         let epoch = self.members[m].fetches[&id].epoch;
         self.broker.is_owner(id, m, epoch)
     }
@@ -61,7 +63,7 @@ impl World {
     fn tell(
         &mut self,
         picked: usize,
-        fault: Option<&'static str>,
+        fault: &'static str,
         input: impl Fn(&Self, usize, PartitionId) -> Option<Input>,
     ) -> Checked<bool> {
         let all = self.fetched();
@@ -72,9 +74,7 @@ impl World {
         let Some((m, input)) = pick(told, picked) else {
             return Ok(false);
         };
-        if let Some(kind) = fault {
-            self.fault(kind);
-        }
+        self.fault(fault);
         self.feed(m, input).map(|()| true)
     }
 
@@ -108,12 +108,7 @@ impl World {
 
     fn assign_while_stopping(&mut self, picked: usize) -> Checked<bool> {
         let stopping: Vec<usize> = self.up().into_iter().filter(|m| self.members[*m].stopping).collect();
-        let free = self
-            .broker
-            .ids()
-            .filter(|id| self.broker.claim(*id).owner.is_none())
-            .collect();
-        let (Some(m), Some(id)) = (pick(stopping, picked), pick(free, picked / 64)) else {
+        let (Some(m), Some(id)) = (pick(stopping, picked), pick(self.free(), picked / 64)) else {
             return Ok(false);
         };
         self.fault("fault: assigned while stopping");

@@ -1,5 +1,9 @@
 //! What must hold after every step, by name.
+//!
+//! Which of them are watched is a matter of the thread, so that any of them can be switched off wherever it is asked: a
+//! defect that only one of them watches for has to be caught by that one.
 
+use std::cell::Cell;
 use std::fmt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,15 +82,49 @@ impl Invariant {
         Self::NoPanic,
     ];
 
-    pub(crate) fn violated<T>(self, detail: impl Into<String>) -> Checked<T> {
-        Err(Violation {
-            invariant: self,
-            detail: detail.into(),
-        })
+    /// It does not hold.
+    pub(crate) fn violated(self, detail: impl Into<String>) -> Checked {
+        self.check(false, || detail)
     }
 
-    /// Checks `holds`; the detail is built only when it does not.
+    /// Checks `holds`, when it is watched; the detail is built only when it does not.
     pub(crate) fn check<D: Into<String>>(self, holds: bool, detail: impl FnOnce() -> D) -> Checked {
-        if holds { Ok(()) } else { self.violated(detail()) }
+        if holds || !Watched::now().contains(self) {
+            return Ok(());
+        }
+        Err(Violation {
+            invariant: self,
+            detail: detail().into(),
+        })
+    }
+}
+
+/// The invariants that can be violated; the others are looked away from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watched(u32);
+
+thread_local! {
+    static WATCHED: Cell<Watched> = const { Cell::new(Watched::ALL) };
+}
+
+impl Watched {
+    pub(crate) const ALL: Self = Self(u32::MAX);
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) const fn only(invariant: Invariant) -> Self {
+        Self(1 << invariant as u32)
+    }
+
+    fn contains(self, invariant: Invariant) -> bool {
+        self.0 & Self::only(invariant).0 != 0
+    }
+
+    fn now() -> Self {
+        WATCHED.get()
+    }
+
+    /// Watches these from now on, in this thread.
+    pub(crate) fn begin(self) {
+        WATCHED.set(self);
     }
 }

@@ -22,11 +22,24 @@ impl World {
             let (id, epoch, named) = self.named(m, jobs[0]);
             fenced = !self.broker.mark(id, m, epoch, named, mark == Mark::Alone);
         }
+        if fenced {
+            self.fault("claim: mark refused");
+        }
+        if self.is_worked_on_elsewhere(m, &jobs) {
+            self.fault("claim: two owners work on one event");
+        }
         let alone = |call: &Call| call.mark == Mark::Alone;
         let others = self.members[m].calls.iter().any(alone);
         Invariant::Blame.check(mark != Mark::Alone || !others, || "two jobs run alone")?;
         self.members[m].calls.push(Call { jobs, mark, fenced });
         Ok(())
+    }
+
+    /// Whether a call of another member, which does not know that it was deposed, is under way for one of the same events.
+    fn is_worked_on_elsewhere(&self, m: usize, jobs: &[JobId]) -> bool {
+        let others = self.members.iter().enumerate().filter(|(other, _)| *other != m);
+        let mut under_way = others.flat_map(|(_, other)| other.calls.iter().flat_map(|call| &call.jobs));
+        under_way.any(|job| jobs.iter().any(|started| self.row(*started) == self.row(*job)))
     }
 
     /// The partition of a job, the epoch under which this member works on it, and its name.
@@ -88,7 +101,10 @@ impl World {
         let (Wait::Exact(longest) | Wait::Jittered(longest)) = wait;
         let (id, epoch, named) = self.named(m, job);
         if longest >= STORED_FROM && !self.is_replay(job) {
-            self.broker.note_attempts(id, m, epoch, named, attempts);
+            let noted = self.broker.note_attempts(id, m, epoch, named, attempts);
+            if !noted {
+                self.fault("claim: attempts refused");
+            }
         }
     }
 

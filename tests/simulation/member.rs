@@ -7,12 +7,13 @@ use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, Limits, Mar
 use afterwrite::engine::core::mutation::Mutation;
 use afterwrite::event::delivery::Position;
 
+use crate::invariant::Watched;
 use crate::shadow::Shadow;
 
 pub(crate) struct Member {
     /// `None` while the process is down.
     pub(crate) core: Option<Core>,
-    /// `None` when the core is judged only by what reaches the broker and the database.
+    /// `None` when nobody watches the core itself, or when it lost track of one that is broken.
     pub(crate) shadow: Option<Shadow>,
     /// It was told to stop.
     pub(crate) stopping: bool,
@@ -78,6 +79,9 @@ impl Waiter {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject {
     pub(crate) mutation: Option<Mutation>,
+    /// The invariants that are watched.
+    pub(crate) watched: Watched,
+    /// Whether a shadow stands beside it; otherwise it is judged only by what reaches the broker and the database.
     pub(crate) shadowed: bool,
 }
 
@@ -92,6 +96,8 @@ pub(crate) struct Fetch {
     pub(crate) releasing: bool,
     /// So many records are already in the channel when a pause arrives.
     pub(crate) overrun: usize,
+    /// A commit that the broker refused, because the member's own epoch was an old one.
+    pub(crate) refused: Option<Position>,
 }
 
 pub(crate) struct Stale {
@@ -108,7 +114,7 @@ impl Member {
         };
         Self {
             core: Some(core),
-            shadow: subject.shadowed.then(|| Shadow::new(limits)),
+            shadow: (subject.shadowed && subject.watched != Watched::NONE).then(|| Shadow::new(limits)),
             stopping: false,
             drained: false,
             fetches: BTreeMap::new(),

@@ -340,6 +340,9 @@ impl Shadow {
             })?;
             hold.aside.remove(&id);
             self.jobs.remove(&id);
+            if let Origin::Replay(request) = origin {
+                self.replays.remove(&request);
+            }
             return Ok(());
         }
         let lane = hold.lanes.get_mut(&name).expect("an open job has a lane");

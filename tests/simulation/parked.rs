@@ -53,7 +53,14 @@ impl Parked {
 }
 
 impl Hold {
-    /// An event arrived for a lane that is parked or draining.
+    /// Whether what arrives for a lane is not worked on: events while it is parked or draining, and replays as well while it is
+    /// asked what comes next.
+    pub(crate) fn is_held_back(&self, name: LaneName, origin: Origin) -> bool {
+        let lane = self.parked.get(&name);
+        lane.is_some_and(|lane| matches!(origin, Origin::Arrival(_)) || matches!(lane.state, State::Asking(_)))
+    }
+
+    /// What is held back arrived for a lane.
     pub(crate) fn put_aside(&mut self, name: LaneName, job: JobId) {
         let lane = self
             .parked
@@ -194,8 +201,15 @@ impl Shadow {
             hold.parked.remove(&name);
             hold.aside.retain(|job, _| !held.contains(job));
             held.into_iter().for_each(|job| self.join_lane(id, name, job));
-        } else {
-            held.into_iter().for_each(|job| hold.put_aside(name, job));
+            return;
+        }
+        for job in held {
+            if matches!(self.jobs[&job].origin, Origin::Arrival(_)) {
+                self.hold(id).put_aside(name, job);
+            } else {
+                self.hold(id).aside.remove(&job);
+                self.join_lane(id, name, job);
+            }
         }
     }
 
@@ -223,7 +237,8 @@ impl Shadow {
     pub(crate) fn unparks(&mut self, id: PartitionId, name: LaneName) -> Checked {
         let storing = self.is_storing(id, name);
         let hold = self.holds.get_mut(&id).filter(|hold| !hold.releasing && !storing);
-        let lane = hold.and_then(|hold| hold.parked.get_mut(&name));
+        let quiet = hold.filter(|hold| !hold.lanes.contains_key(&name));
+        let lane = quiet.and_then(|hold| hold.parked.get_mut(&name));
         let Some(lane) = lane.filter(|lane| lane.state == State::Working(0)) else {
             return Invariant::Parking.violated(format!("{name:?} is asked for what comes next too early"));
         };
@@ -244,7 +259,9 @@ impl Shadow {
         let left = |lane: &Parked| !lane.queued.is_empty() && lane.batch.is_empty();
         let owed = !hold.releasing && (failed || hold.parked.values().any(left));
         parking.check(!owed, || format!("nobody stores what has to be stored of {id:?}"))?;
-        let idle = |(name, lane): (&LaneName, &Parked)| lane.state == State::Working(0) && !self.is_storing(id, *name);
+        let idle = |(name, lane): (&LaneName, &Parked)| {
+            lane.state == State::Working(0) && !self.is_storing(id, *name) && !hold.lanes.contains_key(name)
+        };
         let unasked = hold.parked.iter().any(idle) && !hold.releasing;
         parking.check(!unasked, || {
             format!("nobody asks what comes next of a draining lane of {id:?}")

@@ -23,8 +23,12 @@ impl World {
         let jobs = self.members[m].storing.remove(place);
         let job = jobs[0];
         let (id, epoch, _) = self.named(m, job);
-        if fails || !self.broker.is_owner(id, m, epoch) {
-            self.fault("fault: events not stored");
+        let refused = !self.broker.is_owner(id, m, epoch);
+        if fails || refused {
+            self.fault(match refused {
+                true => "claim: storing refused",
+                false => "fault: events not stored",
+            });
             return self.feed(m, Input::StoreFailed { job });
         }
         if jobs.len() > 1 {

@@ -9,6 +9,7 @@ use afterwrite::engine::suspend::SuspendPolicy;
 use afterwrite::event::delivery::Position;
 
 use crate::random::Random;
+use crate::rebalance::Protocol;
 use crate::script::Script;
 
 pub(crate) struct Plan {
@@ -20,12 +21,15 @@ pub(crate) struct Plan {
     pub(crate) rows: Vec<Row>,
     pub(crate) lanes: usize,
     pub(crate) steps_max: usize,
+    /// So many records of each partition exist; fewer than were written make a failing history shorter.
+    pub(crate) records_max: usize,
     /// Deaths of processes while a job runs alone that it takes to bury it; 0 is never, and then no job kills.
     pub(crate) crash_deaths_max: u32,
     /// So many jobs of a hundred kill the process.
     killers: usize,
     /// How often faults happen; 0 is never.
     pub(crate) trouble: usize,
+    pub(crate) protocol: Protocol,
 }
 
 pub(crate) struct Record {
@@ -71,8 +75,10 @@ impl Plan {
             lanes: 0,
             crash_deaths_max,
             killers,
+            records_max: usize::MAX,
             steps_max: random.between(250, 1_000),
             trouble: [0, 1, 2, 3, 4, 6][random.below(6)],
+            protocol: [Protocol::Eager, Protocol::Cooperative, Protocol::Consumer][random.below(3)],
         };
         let keys = random.between(1, 4);
         for partition in 0..partitions {
@@ -132,7 +138,7 @@ impl Plan {
     }
 
     pub(crate) fn records(&self, id: PartitionId) -> usize {
-        self.log[id.0 as usize].len()
+        self.log[id.0 as usize].len().min(self.records_max)
     }
 
     /// The first record at or after a position.

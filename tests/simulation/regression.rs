@@ -2,7 +2,8 @@
 
 use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{
-    Action, HandlerIndex, HandlerLimits, Inheritance, Input, JobId, JobSpec, Limits, Mark, Moment, PartitionId, Work,
+    Action, HandlerIndex, HandlerLimits, Inheritance, Input, JobId, JobSpec, Limits, Mark, Moment, PartitionId,
+    RequestId, Work,
 };
 use afterwrite::engine::retry::{Finish, Policy};
 use afterwrite::event::delivery::Position;
@@ -178,4 +179,94 @@ fn the_call_that_parts_a_company_is_nobodys_attempt() {
         matches!(actions[..], [Action::Wait { job: JobId(1), .. }]),
         "{actions:?}"
     );
+}
+
+/// A core that owns partition 0, of which lane 0 is parked.
+fn core_with_a_parked_lane() -> Core {
+    let mut core = Core::new(Limits {
+        running_max: 1,
+        crash_deaths_max: 0,
+        reserved_ahead: 1,
+        window_events_max: 100,
+        window_bytes_max: 100,
+        handlers: vec![HandlerLimits {
+            parks: true,
+            ..HandlerLimits::default()
+        }],
+    });
+    let mut inherited = Inheritance::default();
+    inherited.parked.insert((HandlerIndex(0), 0), false);
+    let assigned = Input::Assigned {
+        partition: P0,
+        epoch: 1,
+        inherited,
+    };
+    assert_eq!(step(&mut core, assigned), []);
+    core
+}
+
+fn replayed_head() -> Input {
+    Input::Replayed {
+        partition: P0,
+        epoch: 1,
+        request: RequestId(0),
+        position: Position(0),
+        is_head: true,
+        work: Work::Jobs(vec![JobSpec {
+            job: JobId(0),
+            handler: HandlerIndex(0),
+            key: 0,
+        }]),
+    }
+}
+
+fn replay_starts() -> Action {
+    Action::Start {
+        handler: HandlerIndex(0),
+        attempt: 1,
+        members: vec![JobId(0)],
+        mark: Mark::None,
+    }
+}
+
+const HEAD_ENDED: Input = Input::Drain {
+    partition: P0,
+    epoch: 1,
+    handler: HandlerIndex(0),
+    key: 0,
+};
+
+const WHAT_IS_NEXT: Action = Action::Unpark {
+    partition: P0,
+    handler: HandlerIndex(0),
+    key: 0,
+    done: Vec::new(),
+};
+
+#[test]
+fn a_replay_waits_while_it_is_asked_what_comes_next_of_its_lane() {
+    // GIVEN a lane whose head was given up.
+    let mut core = core_with_a_parked_lane();
+    assert_eq!(step(&mut core, HEAD_ENDED), [WHAT_IS_NEXT]);
+    // WHEN its head is replayed before there is an answer.
+    let actions = step(&mut core, replayed_head());
+    // THEN it waits for that: buried again, it would park a lane anew that the answer says is live.
+    assert_eq!(actions, []);
+    let live = Input::Unparked {
+        partition: P0,
+        epoch: 1,
+        handler: HandlerIndex(0),
+        key: 0,
+        jobs: Vec::new(),
+    };
+    assert_eq!(step(&mut core, live), [replay_starts()]);
+}
+
+#[test]
+fn nobody_asks_what_comes_next_of_a_lane_while_a_replay_of_it_runs() {
+    let mut core = core_with_a_parked_lane();
+    assert_eq!(step(&mut core, replayed_head()), [replay_starts()]);
+    assert_eq!(step(&mut core, HEAD_ENDED), []);
+    let ended = step(&mut core, finished(0, Finish::Skipped));
+    assert!(ended.contains(&WHAT_IS_NEXT), "{ended:?}");
 }

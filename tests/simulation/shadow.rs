@@ -231,7 +231,7 @@ impl Shadow {
             self.jobs
                 .insert(spec.job, Job::new(id, name, origin, position, earlier.unwrap_or(0)));
             let hold = self.hold(id);
-            if matches!(origin, Origin::Arrival(_)) && hold.parked.contains_key(&name) {
+            if hold.is_held_back(name, origin) {
                 hold.put_aside(name, spec.job);
                 continue;
             }
@@ -253,7 +253,7 @@ impl Shadow {
         lane.queue.push_back(job);
     }
 
-    fn hold(&mut self, id: PartitionId) -> &mut Hold {
+    pub(crate) fn hold(&mut self, id: PartitionId) -> &mut Hold {
         self.holds.get_mut(&id).expect("it was just found")
     }
 

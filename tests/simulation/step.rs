@@ -1,7 +1,8 @@
 //! What can happen next in a world, and the everyday part of it. Faults are in [`fault`](crate::fault).
 //!
 //! A step names only its kind; `pick` chooses among what is there at that moment and `luck` decides details. So any
-//! sequence of steps is a history, steps may be left out, and a failing history can be shrunk.
+//! sequence of steps is a history, steps may be left out, and a failing history can be shrunk. A step is named by its number:
+//! those of a seed are drawn one after the other, whatever they do to the world.
 
 use afterwrite::engine::core::messages::{Input, Moment, PartitionId};
 use afterwrite::engine::retry::Finish;
@@ -14,6 +15,8 @@ use crate::world::{Request, World, Zombie};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
+    /// Its place among those that are drawn from the seed, whether they were possible or not.
+    pub(crate) number: usize,
     pub(crate) kind: Kind,
     pub(crate) pick: usize,
     pub(crate) luck: u64,
@@ -59,10 +62,18 @@ pub(crate) enum Kind {
     ReplayStale,
     ReplayTwice,
     AnswerLate,
+    /// A member loses its place in the group without a word.
+    PutOut,
+    /// A process dies while it takes a claim.
+    ClaimInVain,
+    /// The broker gives members new epochs that they have not heard of.
+    EpochGoesStale,
+    /// They hear of them.
+    Heartbeat,
 }
 
 /// How often each kind is tried: always, and for each degree of trouble.
-const WEIGHTS: [(Kind, usize, usize); 33] = [
+const WEIGHTS: [(Kind, usize, usize); 37] = [
     (Kind::Deliver, 300, 0),
     (Kind::CallEnds, 300, 0),
     (Kind::ReservationEnds, 120, 0),
@@ -96,12 +107,16 @@ const WEIGHTS: [(Kind, usize, usize); 33] = [
     (Kind::ReplayStale, 0, 4),
     (Kind::ReplayTwice, 0, 4),
     (Kind::AnswerLate, 0, 10),
+    (Kind::PutOut, 0, 2),
+    (Kind::ClaimInVain, 0, 1),
+    (Kind::EpochGoesStale, 0, 6),
+    (Kind::Heartbeat, 20, 0),
 ];
 
 const REQUESTS_MAX: usize = 8;
 
 impl Step {
-    pub(crate) fn draw(random: &mut Random, trouble: usize) -> Self {
+    pub(crate) fn draw(number: usize, random: &mut Random, trouble: usize) -> Self {
         let total: usize = WEIGHTS
             .iter()
             .map(|(_, always, troubled)| always + troubled * trouble)
@@ -114,6 +129,7 @@ impl Step {
             found
         });
         Self {
+            number,
             kind: drawn.expect("the number is below the sum").0,
             pick: random.below(1 << 16),
             luck: random.next(),
@@ -266,9 +282,11 @@ impl World {
             .filter(|row| matches!(self.plan.rows[**row].script, Script::Kills));
         let killers: Vec<usize> = killers.copied().collect();
         self.note(|| format!("-- rows {killers:?} of {:?} kill, marked {:?}", call.jobs, call.mark));
-        // Once when nobody knew of it, once with a mark, and then alone.
-        let kills_max = self.plan.crash_deaths_max + 2;
+        // Once when nobody knew of it, once with a mark, and then alone. A death after which the next owner died before it
+        // read of it is not counted.
         for row in killers {
+            let in_vain = self.taken_in_vain[self.plan.rows[row].partition.0 as usize];
+            let kills_max = self.plan.crash_deaths_max + 2 + in_vain;
             self.kills[row] += u32::from(!replay);
             let kills = self.kills[row];
             Invariant::Blame.check(kills <= kills_max, || format!("row {row} killed {kills} processes"))?;
@@ -329,26 +347,6 @@ impl World {
         self.enter_letter(row, park.then_some(epoch));
         self.forget_crashes(m, job);
         self.feed(m, Input::Buried { job })
-    }
-
-    fn assign_some(&mut self, picked: usize) -> Checked<bool> {
-        let ready: Vec<usize> = self
-            .up()
-            .into_iter()
-            .filter(|m| self.members[*m].takes_work())
-            .collect();
-        let free = self
-            .broker
-            .ids()
-            .filter(|id| self.broker.claim(*id).owner.is_none())
-            .collect();
-        let (Some(id), Some(m)) = (pick(free, picked), pick(ready, picked / 64)) else {
-            return Ok(false);
-        };
-        if self.broker.claim(id).last_owner.is_some_and(|last| last != m) {
-            self.fault("fault: moved to another member");
-        }
-        self.assign(m, id).map(|()| true)
     }
 
     fn ask_replay(&mut self, picked: usize) -> bool {

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{
     Action, HandlerIndex, Input, JobId, JobSpec, Moment, PartitionId, RequestId, Work,
 };
@@ -14,12 +15,13 @@ use afterwrite::event::delivery::Position;
 use crate::broker::Broker;
 use crate::coverage::Coverage;
 use crate::database::Database;
-use crate::invariant::{Checked, Invariant};
-use crate::member::{Fetch, Member, Stale, Subject, Unpark, Waiter};
+use crate::invariant::{Checked, Invariant, Watched};
+use crate::member::{Member, Stale, Subject, Unpark, Waiter};
 use crate::plan::Plan;
 use crate::quiet::quietly;
 use crate::random::Random;
 use crate::script::{Ending, Failure};
+use crate::shadow::Shadow;
 
 pub(crate) struct World {
     pub(crate) plan: Rc<Plan>,
@@ -34,6 +36,8 @@ pub(crate) struct World {
     pub(crate) mending: bool,
     /// The next commit does not arrive.
     pub(crate) commit_gets_lost: bool,
+    /// Members have not heard of their new epochs yet; the broker refuses their commits.
+    pub(crate) is_epoch_stale: bool,
     pub(crate) luck: Random,
     pub(crate) inputs: usize,
     pub(crate) now: Moment,
@@ -48,6 +52,8 @@ pub(crate) struct World {
     buffer: Vec<Action>,
     /// Per row, how often its delivery killed a process.
     pub(crate) kills: Vec<u32>,
+    /// Per partition, how often its claim was taken by one that died before it read what was left.
+    pub(crate) taken_in_vain: Vec<u32>,
 }
 
 /// A request to replay letters of one partition.
@@ -73,7 +79,9 @@ pub(crate) enum Zombie {
 }
 
 impl World {
+    /// A world in which nothing has happened yet. There is one at a time in a thread.
     pub(crate) fn new(plan: Rc<Plan>, subject: Subject, with_history: bool) -> Self {
+        subject.watched.begin();
         let members = plan
             .limits
             .iter()
@@ -88,6 +96,7 @@ impl World {
             outage: false,
             mending: false,
             commit_gets_lost: false,
+            is_epoch_stale: false,
             luck: Random::new(plan.seed),
             inputs: 0,
             now: Moment(1),
@@ -98,6 +107,7 @@ impl World {
             verified: vec![0; plan.log.len()],
             buffer: Vec::new(),
             kills: vec![0; plan.rows.len()],
+            taken_in_vain: vec![0; plan.log.len()],
             plan,
         }
     }
@@ -106,6 +116,12 @@ impl World {
         if let Some(history) = &mut self.history {
             history.push(line());
         }
+    }
+
+    /// Notes how many inputs there were, at the end of the history.
+    pub(crate) fn note_inputs(&mut self) {
+        let inputs = self.inputs;
+        self.note(|| format!("{inputs} inputs"));
     }
 
     /// Notes a fault in the history and counts its kind.
@@ -122,30 +138,49 @@ impl World {
 
     /// Gives one input to a member's core, performs what follows, and checks every invariant.
     pub(crate) fn feed(&mut self, m: usize, input: Input) -> Checked {
+        if !self.members[m].is_up() {
+            // It has just died of something that nobody watches for.
+            return Ok(());
+        }
         self.inputs += 1;
         let now = self.now;
         self.coverage.mark_input(&input);
         self.note(|| format!("{:8.3} s  {m} <- {input:?}", now.0 as f64 / 1e6));
-        let member = &mut self.members[m];
-        member.hear(&input);
-        if let Some(shadow) = &mut member.shadow {
+        self.members[m].hear(&input);
+        self.ask_shadow(m, |shadow, _| {
             shadow.take(now, &input);
-        }
+            Ok(())
+        })?;
         let mut actions = std::mem::take(&mut self.buffer);
-        let core = member.core.as_mut().expect("only members that are up are fed");
-        quietly(|| core.step(now, input, &mut actions))?;
+        let core = self.members[m].core.as_mut().expect("only members that are up are fed");
+        if let Err(panic) = quietly(|| core.step(now, input, &mut actions)) {
+            Invariant::NoPanic.violated(panic)?;
+            return self.crash(m);
+        }
         for action in actions.drain(..) {
             self.coverage.mark_action(&action);
             self.note(|| format!("{m}    -> {action:?}"));
-            if let Some(shadow) = &mut self.members[m].shadow {
-                shadow.observe(&action)?;
-            }
+            self.ask_shadow(m, |shadow, _| shadow.observe(&action))?;
             self.perform(m, action)?;
         }
         self.buffer = actions;
+        self.ask_shadow(m, |shadow, core| shadow.check(core))
+    }
+
+    /// Asks the shadow of a member. Where a violation was looked away from, shadow and core may have parted: one that loses
+    /// track says nothing more.
+    fn ask_shadow(&mut self, m: usize, question: impl FnOnce(&mut Shadow, &Core) -> Checked) -> Checked {
         let member = &mut self.members[m];
-        let core = member.core.as_ref().expect("it was just fed");
-        member.shadow.as_mut().map_or(Ok(()), |shadow| shadow.check(core))
+        let Some((shadow, core)) = member.shadow.as_mut().zip(member.core.as_ref()) else {
+            return Ok(());
+        };
+        if self.subject.watched == Watched::ALL {
+            return question(shadow, core);
+        }
+        quietly(|| question(shadow, core)).unwrap_or_else(|_| {
+            member.shadow = None;
+            Ok(())
+        })
     }
 
     fn perform(&mut self, m: usize, action: Action) -> Checked {
@@ -239,8 +274,14 @@ impl World {
         } else if lost {
             self.fault("fault: commit lost");
             self.broker.lose_commit(id);
+        } else if self.is_epoch_stale {
+            self.refuse_commit(m, id, position);
         } else {
             self.broker.commit(id, m, epoch, position)?;
+            self.members[m]
+                .fetches
+                .entry(id)
+                .and_modify(|fetch| fetch.refused = None);
         }
         Ok(())
     }
@@ -271,7 +312,9 @@ impl World {
             self.verify(id, position)?;
             self.broker.commit(id, m, fetch.epoch, position)?;
         }
-        self.broker.release(id, m, fetch.epoch);
+        if !self.broker.release(id, m, fetch.epoch) {
+            self.fault("claim: release refused");
+        }
         let end = self.plan.records(id).min(fetch.next + self.luck.below(3));
         let stale = (fetch.next..end).map(|index| Stale {
             partition: id,
@@ -296,6 +339,9 @@ impl World {
         let fenced =
             epoch.is_none_or(|epoch| *taken != Some((m, epoch)) || !self.broker.is_owner(*partition, m, epoch));
         self.requests[index].ended |= !fenced;
+        if fenced {
+            self.fault("claim: end of a replay refused");
+        }
         Ok(())
     }
 
@@ -392,40 +438,6 @@ impl World {
             work: self.work(&rows, Some(request)),
         };
         self.feed(m, replayed)
-    }
-
-    /// Makes a member the owner; its core is told at once.
-    pub(crate) fn assign(&mut self, m: usize, partition: PartitionId) -> Checked {
-        let (epoch, mut inherited) = self.broker.assign(partition, m);
-        let parked = self
-            .database
-            .parked
-            .values()
-            .map(|lane| (&self.plan.rows[lane.head], lane.draining));
-        inherited.parked = parked
-            .filter(|(row, _)| row.partition == partition)
-            .map(|(row, draining)| ((row.handler, row.key), draining))
-            .collect();
-        let input = Input::Assigned {
-            partition,
-            epoch,
-            inherited,
-        };
-        let takes_work = self.members[m].takes_work();
-        self.feed(m, input)?;
-        if takes_work {
-            let first = self.plan.index_of(partition, self.broker.claim(partition).committed);
-            let fetch = Fetch {
-                epoch,
-                first,
-                next: first,
-                paused: false,
-                releasing: false,
-                overrun: 0,
-            };
-            self.members[m].fetches.insert(partition, fetch);
-        }
-        Ok(())
     }
 
     fn work(&mut self, rows: &[usize], request: Option<usize>) -> Work {

@@ -296,7 +296,7 @@ impl Core {
             };
             self.jobs
                 .insert(spec.job, Job::new(id, lane, origin, position, earlier.unwrap_or(0)));
-            if matches!(origin, Origin::Delivery(_)) && self.is_parked(id, lane) {
+            if self.is_held_back(id, lane, origin) {
                 self.park(id, lane, spec.job, actions);
                 continue;
             }
@@ -340,6 +340,7 @@ impl Core {
         let lane = self.lane(id, key);
         if lane.queue.is_empty() {
             self.partition(id).lanes.remove(&key);
+            self.drain_on(id, key, actions);
         } else {
             lane.phase = Phase::Ready;
             self.make_ready(id, key);

@@ -86,6 +86,8 @@ pub enum Mutation {
     HeldOvertakes,
     /// Events of a parked lane are stored at the same time.
     StoredOutOfOrder,
+    /// A replay starts while it is asked what comes next of its lane.
+    ReplayOvertakesAnswer,
 }
 
 impl Mutation {
@@ -131,5 +133,6 @@ impl Mutation {
         Self::NeverLiveAgain,
         Self::HeldOvertakes,
         Self::StoredOutOfOrder,
+        Self::ReplayOvertakesAnswer,
     ];
 }

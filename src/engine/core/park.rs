@@ -5,6 +5,9 @@
 //! behind it. Events of a lane are stored in order, one batch at a time: what is there after a crash is always all there is
 //! up to some position, and what comes again later belongs behind it. The lane is live again when the store says that nothing is left, and meanwhile what arrives is held in memory.
 //! An event that fails again while the lane is draining is its new head.
+//!
+//! Nothing else of a lane is with the driver while it asks what comes next: a replay that was buried meanwhile would park the
+//! lane anew, and nobody could tell whether the answer was given before that or after it.
 
 use std::collections::VecDeque;
 
@@ -68,12 +71,19 @@ impl Parked {
 }
 
 impl Core {
-    /// Whether events of this lane are stored instead of being worked on.
-    pub(super) fn is_parked(&self, id: PartitionId, key: LaneKey) -> bool {
-        self.partitions[&id].parked.contains_key(&key)
+    /// Whether a job that arrives is not worked on: events of lanes that are parked or draining are stored, and while it is
+    /// asked what comes next of a lane, replays wait for the answer as well.
+    pub(super) fn is_held_back(&self, id: PartitionId, key: LaneKey, origin: Origin) -> bool {
+        let lane = self.partitions[&id].parked.get(&key);
+        let asked = !self.mutated(Mutation::ReplayOvertakesAnswer);
+        lane.is_some_and(|lane| match (origin, &lane.state) {
+            (Origin::Delivery(_), _) => true,
+            (Origin::Replay(_) | Origin::Stored, State::Asking { .. }) => asked,
+            (Origin::Replay(_) | Origin::Stored, State::Parked | State::Working { .. }) => false,
+        })
     }
 
-    /// Stores an event of a lane that is parked or draining behind those that are stored.
+    /// Puts a job aside that is held back: an event is stored behind those that are stored.
     pub(super) fn park(&mut self, id: PartitionId, key: LaneKey, job: JobId, actions: &mut Vec<Action>) {
         let partition = self.partition(id);
         let lane = partition
@@ -251,7 +261,8 @@ impl Core {
         }
     }
 
-    /// Asks for what comes next once everything that was read back is settled, and nothing is on its way into the store.
+    /// Asks for what comes next once everything that was read back is settled, nothing is on its way into the store, and no
+    /// replay of the lane is open.
     pub(super) fn drain_on(&mut self, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
         let early = self.mutated(Mutation::LiveWhileStoring);
         let Some(partition) = self.partitions.get_mut(&id).filter(|partition| !partition.releasing) else {
@@ -263,6 +274,10 @@ impl Core {
         let State::Working { left: 0, done } = &mut lane.state else {
             return;
         };
+        let busy = partition.lanes.get(&key).is_some_and(|lane| !lane.queue.is_empty());
+        if busy {
+            return;
+        }
         let storing = !lane.batch.is_empty() || !lane.queued.is_empty();
         if storing && !early {
             return;
@@ -331,9 +346,9 @@ impl Core {
         }
         let overtaking = self.mutated(Mutation::HeldOvertakes);
         for job in held {
-            match overtaking {
-                true => self.enqueue(id, key, job),
-                false => self.park(id, key, job, actions),
+            match self.jobs[&job].origin {
+                Origin::Delivery(_) if !overtaking => self.park(id, key, job, actions),
+                _ => self.enqueue(id, key, job),
             }
         }
     }
