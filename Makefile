@@ -74,14 +74,18 @@ fixtures: ## Capture tests/fixtures/debezium-3.7.0 anew from a stack of its own,
 	tests/run setup build fixtures
 	UPDATE_GOLDEN=1 cargo test --locked --features testkit --test decode_golden
 
-# Runs these actions of `afterwrite bench`. A broker that ran before goes on running; one that was started for this does not.
+# Runs these actions of `afterwrite bench`, with a broker and whatever else they need. What ran before goes on running; what
+# was started for this does not.
 define bench
 cargo build --locked --release
-@status="$$(infra/native/stack status || true)"; \
-if ! grep -q '^kafka .* pid [0-9]' <<<"$$status"; then trap 'infra/native/stack stop kafka' EXIT; fi; \
-infra/native/stack start kafka; \
-brokers="$$(infra/native/stack env | sed -n 's/^KAFKA_BROKERS=//p')"; \
-for action in $(1); do $(TARGET_DIR)/release/afterwrite bench $$action --brokers "$$brokers" $(ARGS); done
+@status="$$(infra/native/stack status || true)"; started=(); \
+trap 'for service in "$${started[@]}"; do infra/native/stack stop "$$service"; done' EXIT; \
+for service in kafka $(2); do \
+if ! grep -q "^$$service .* pid [0-9]" <<<"$$status"; then started+=("$$service"); fi; \
+infra/native/stack start "$$service"; done; \
+export $$(infra/native/stack env); \
+if [[ "$(2)" == *postgres* ]]; then $(TARGET_DIR)/release/afterwrite migrate; fi; \
+for action in $(1); do $(TARGET_DIR)/release/afterwrite bench $$action --brokers "$$KAFKA_BROKERS" $(ARGS); done
 endef
 
 .PHONY: bench
@@ -91,6 +95,19 @@ bench: setup ## Measure the worker against a raw poll loop on this machine (a re
 .PHONY: bench-isolation
 bench-isolation: setup ## Measure what others notice of events that fail and of a key that is retried (15 minutes)
 	$(call bench,poison retrying)
+
+.PHONY: bench-peers
+bench-peers: setup ## Measure the worker beside a raw loop and Confluent's parallel-consumer, which it builds (20 minutes)
+	mvn --batch-mode --quiet --no-transfer-progress --file benches/peers/pom.xml compile dependency:copy-dependencies
+	$(call bench,peers)
+
+.PHONY: bench-ledger
+bench-ledger: setup ## Measure the ledger's transaction for each job beside the commits of pgbench (minutes)
+	$(call bench,ledger,postgres)
+
+.PHONY: bench-backlog
+bench-backlog: setup ## Measure that a backlog of 2 million changes takes no more memory than one of 200,000 (minutes, 5 GB)
+	$(call bench,backlog)
 
 .PHONY: bench-decode
 bench-decode: ## Measure decoding alone beside serde_json and apache-avro (a release build: minutes)

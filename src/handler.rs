@@ -260,7 +260,7 @@ pub struct Resources {
 /// One attempt, as the handler sees it.
 #[derive(Debug)]
 pub struct Context {
-    resources: Resources,
+    resources: Arc<Resources>,
     handler: Arc<str>,
     attempt: u32,
     mode: Mode,
@@ -290,12 +290,13 @@ impl Context {
         attempt: u32,
         mode: Mode,
     ) -> Self {
-        Self::named(resources, handler.spec().name.into(), handler, events, attempt, mode)
+        let name = handler.spec().name.into();
+        Self::named(Arc::new(resources), name, handler, events, attempt, mode)
     }
 
     /// As [`Context::new`], for who knows the handler's name: its spec is not made again for each attempt.
     pub(crate) fn named(
-        resources: Resources,
+        resources: Arc<Resources>,
         name: Arc<str>,
         handler: &dyn Handler,
         events: &[Arc<ChangeEvent>],
@@ -409,6 +410,11 @@ impl Context {
     /// Whether [`Context::once`] found that everything was done before.
     pub(crate) fn found_all_done(&self) -> bool {
         self.transaction.is_some() && !self.worked
+    }
+
+    /// Whether [`Context::commit`] has anything to do.
+    pub(crate) fn has_something_to_end(&self) -> bool {
+        self.transaction.is_some() || !self.resources.redo_days.is_empty()
     }
 
     /// Commits what [`Context::once`] opened. Called by whoever ran the handler, never by the handler.

@@ -2,11 +2,11 @@
 //! its own.
 
 use afterwrite::cli::bench::envelope;
+use afterwrite::cli::bench::schema::{self, Column};
+use afterwrite::decode::Decoder;
 use afterwrite::decode::options::Options;
 use afterwrite::decode::schema::SchemaDocument;
-use afterwrite::decode::{Decoded, Decoder};
-use afterwrite::event::delivery::{Content, RawRecord};
-use afterwrite::event::row::{Cell, ValueRef};
+use afterwrite::event::delivery::RawRecord;
 use apache_avro::Schema;
 use apache_avro::types::Value as AvroValue;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -34,10 +34,9 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn new() -> Self {
         let json: Vec<RawRecord> = (0..CHANGES).map(|number| record(key(number), text(number))).collect();
-        let row = row(&json[0]);
-        let schema = connect_schema(&row);
+        let schema = schema::connect(COLUMNS);
         let wrap = |number| format!(r#"{{"schema":{schema},"payload":{}}}"#, text(number));
-        let avro_schema = avro_schema(&row);
+        let avro_schema = avro_schema(&schema::row(COLUMNS));
         let decoder = Decoder::new(Options::default());
         for (id, schema) in [(KEY_SCHEMA_ID, key_schema()), (VALUE_SCHEMA_ID, avro_schema.clone())] {
             let document = SchemaDocument {
@@ -66,53 +65,6 @@ fn text(number: usize) -> String {
     text
 }
 
-/// The columns of a change's row in order, as (name, Connect type, Connect name).
-fn row(record: &RawRecord) -> Vec<Column> {
-    let Decoded::Content(Content::Change(event)) = Decoder::new(Options::default()).decode(TOPIC, record) else {
-        panic!("not a change")
-    };
-    let column = |(name, cell): (&str, Cell<'_>)| {
-        let kind = match cell {
-            Cell::Value(ValueRef::Bool(_)) => "boolean",
-            Cell::Value(ValueRef::Int(_)) => "int64",
-            _ => "string",
-        };
-        let meaning = match name {
-            "id" => Some("io.debezium.data.Uuid"),
-            _ if name.ends_with("created_at") => Some("io.debezium.time.ZonedTimestamp"),
-            _ if name.ends_with("metadata") => Some("io.debezium.data.Json"),
-            _ => None,
-        };
-        (name.to_owned(), kind, meaning)
-    };
-    event.after().unwrap().columns().map(column).collect()
-}
-
-type Column = (String, &'static str, Option<&'static str>);
-
-/// The members of the source block in order.
-fn source() -> Vec<Column> {
-    let members = [
-        ("version", "string"),
-        ("connector", "string"),
-        ("name", "string"),
-        ("ts_ms", "int64"),
-        ("snapshot", "string"),
-        ("db", "string"),
-        ("sequence", "string"),
-        ("ts_us", "int64"),
-        ("ts_ns", "int64"),
-        ("schema", "string"),
-        ("table", "string"),
-        ("txId", "int64"),
-        ("lsn", "int64"),
-        ("xmin", "int64"),
-        ("origin", "string"),
-        ("origin_lsn", "int64"),
-    ];
-    members.map(|(name, kind)| (name.to_owned(), kind, None)).to_vec()
-}
-
 fn record(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> RawRecord {
     RawRecord {
         key: Some(key.into()),
@@ -122,35 +74,6 @@ fn record(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> RawRe
             .map(|(name, value)| ((*name).to_owned(), Some(bytes::Bytes::from_static(value.as_bytes()))))
             .collect(),
         timestamp_ms: None,
-    }
-}
-
-/// The Connect schema of a change, as Kafka's JSON converter prints it.
-fn connect_schema(row: &[Column]) -> Value {
-    let row = |field| typed_struct(row, "bench.public.bench_users.Value", field);
-    json!({"type": "struct", "optional": false, "name": "bench.public.bench_users.Envelope", "version": 2, "fields": [
-        row("before"), row("after"),
-        typed_struct(&source(), "io.debezium.connector.postgresql.Source", "source"),
-        {"type": "struct", "fields": [
-            {"type": "string", "optional": false, "field": "id"},
-            {"type": "int64", "optional": false, "field": "total_order"},
-            {"type": "int64", "optional": false, "field": "data_collection_order"}],
-         "optional": true, "name": "event.block", "version": 1, "field": "transaction"},
-        {"type": "string", "optional": false, "field": "op"},
-        {"type": "int64", "optional": true, "field": "ts_ms"},
-        {"type": "int64", "optional": true, "field": "ts_us"},
-        {"type": "int64", "optional": true, "field": "ts_ns"}]})
-}
-
-fn typed_struct(members: &[Column], name: &str, field: &str) -> Value {
-    let fields: Vec<Value> = members.iter().map(connect_field).collect();
-    json!({"type": "struct", "fields": fields, "optional": true, "name": name, "field": field})
-}
-
-fn connect_field((name, kind, meaning): &Column) -> Value {
-    match meaning {
-        Some(meaning) => json!({"type": kind, "optional": true, "name": meaning, "version": 1, "field": name}),
-        None => json!({"type": kind, "optional": true, "field": name}),
     }
 }
 
@@ -164,7 +87,7 @@ fn avro_schema(row: &[Column]) -> Value {
             {"name": "before", "type": ["null", row], "default": null},
             {"name": "after", "type": ["null", "Value"], "default": null},
             {"name": "source", "type": {"type": "record", "name": "Source",
-                "namespace": "io.debezium.connector.postgresql", "fields": fields(&source()),
+                "namespace": "io.debezium.connector.postgresql", "fields": fields(&schema::source()),
                 "connect.name": "io.debezium.connector.postgresql.Source"}},
             {"name": "transaction", "type": ["null", "string"], "default": null},
             {"name": "op", "type": "string"},

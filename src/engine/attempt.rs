@@ -1,6 +1,8 @@
 //! One attempt: the handler's call, its time-out, and what its end means.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -32,7 +34,7 @@ impl AttemptEnd {
 
 /// What an attempt needs.
 pub(crate) struct Attempt {
-    pub(crate) resources: Resources,
+    pub(crate) resources: Arc<Resources>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) name: Arc<str>,
     pub(crate) events: Vec<Arc<ChangeEvent>>,
@@ -82,7 +84,8 @@ impl Attempt {
     pub(crate) async fn run(mut self) -> AttemptEnd {
         let timeout = self.timeout;
         let permission = match self.mark.take() {
-            Some(mark) => mark.commit().await,
+            // Rare and large: the future of every attempt would have room for it.
+            Some(mark) => Box::pin(mark.commit()).await,
             None => Ok(None),
         };
         let _alone = match permission {
@@ -94,7 +97,13 @@ impl Attempt {
                 };
             }
         };
-        match tokio::time::timeout(timeout, self.handle_and_commit()).await {
+        let mut work = pin!(self.handle_and_commit());
+        // One that never waits needs no timer.
+        let ended = match futures::poll!(work.as_mut()) {
+            Poll::Ready(ended) => Ok(ended),
+            Poll::Pending => tokio::time::timeout(timeout, work).await,
+        };
+        match ended {
             Ok(Ok(outcome)) => AttemptEnd {
                 finish: outcome_finish(&outcome),
                 error: None,
@@ -129,8 +138,8 @@ impl Attempt {
             outcome => outcome,
         };
         match outcome {
-            Outcome::Done | Outcome::Skipped(_) => context.commit().await?,
-            Outcome::Snooze(_) => drop(context),
+            Outcome::Done | Outcome::Skipped(_) if context.has_something_to_end() => Box::pin(context.commit()).await?,
+            Outcome::Done | Outcome::Skipped(_) | Outcome::Snooze(_) => drop(context),
         }
         Ok(outcome)
     }

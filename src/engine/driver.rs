@@ -3,7 +3,7 @@
 //! One task per group. It never waits for a handler, a database or a broker: attempts and dead letters run in tasks of
 //! their own and report back, the source is told by messages. Whatever the loop awaits is cancel-safe.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::time::DelayQueue;
 
 use crate::engine::core::Core;
-use crate::engine::core::messages::{HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
+use crate::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
 use crate::engine::counts::Counts;
 use crate::engine::halt::Halts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::keeper::Keeper;
 use crate::engine::letter::Letters;
 use crate::engine::need::Need;
+use crate::engine::numbered::Numbered;
 use crate::engine::owner::ParkedEvents;
 use crate::engine::ownership::Ownership;
 use crate::engine::standing::Standing;
@@ -113,6 +114,8 @@ pub(super) struct Driver {
     /// Partitions that are let go, whose release is being written down.
     pub(super) releases: usize,
     pub(super) setup: Setup,
+    /// Those of the setup, which attempts share.
+    pub(super) resources: Arc<Resources>,
     pub(super) core: Core,
     /// When the core's time began.
     started: Instant,
@@ -120,11 +123,11 @@ pub(super) struct Driver {
     pub(super) suspended: BTreeMap<HandlerIndex, (DateTime<Utc>, Cause)>,
     pub(super) channels: Channels,
     pub(super) ownership: Ownership,
-    pub(super) held: HashMap<JobId, Held>,
+    pub(super) held: Numbered<JobId, Held>,
     pub(super) next_job: u64,
     pub(super) tasks: JoinSet<Ended>,
-    pub(super) task_jobs: HashMap<Id, Task>,
-    pub(super) under_way: HashMap<JobId, AbortHandle>,
+    pub(super) task_jobs: Numbered<Id, Task>,
+    pub(super) under_way: Numbered<JobId, AbortHandle>,
     pub(super) waits: DelayQueue<Due>,
     pub(super) counts: Counts,
     pub(super) stop_deadline: Option<Instant>,
@@ -132,6 +135,8 @@ pub(super) struct Driver {
     pub(super) drained: bool,
     pub(super) need: Need,
     pub(super) halts: Halts,
+    /// Room for what the core decides at one input.
+    actions: Vec<Action>,
 }
 
 /// Whose wait is over.
@@ -151,13 +156,14 @@ impl Driver {
             started: Instant::now(),
             suspended: BTreeMap::new(),
             ownership: Ownership::new(Arc::clone(&channels.owned)),
+            resources: Arc::new(setup.resources.clone()),
             setup,
             channels,
-            held: HashMap::new(),
+            held: Numbered::default(),
             next_job: 0,
             tasks: JoinSet::new(),
-            task_jobs: HashMap::new(),
-            under_way: HashMap::new(),
+            task_jobs: Numbered::default(),
+            under_way: Numbered::default(),
             waits: DelayQueue::new(),
             counts: Counts::default(),
             stop_deadline: None,
@@ -165,6 +171,7 @@ impl Driver {
             drained: false,
             need: Need::default(),
             halts: Halts::default(),
+            actions: Vec::new(),
         }
     }
 
@@ -368,11 +375,12 @@ impl Driver {
     }
 
     pub(super) fn step(&mut self, input: Input) {
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.actions);
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.core.step(Moment(micros), input, &mut actions);
-        for action in actions {
+        for action in actions.drain(..) {
             self.perform(action);
         }
+        self.actions = actions;
     }
 }

@@ -31,6 +31,8 @@ pub mod owner;
 
 mod jobs;
 
+pub(crate) mod numbered;
+
 pub(crate) mod attempt;
 
 pub mod backoff;

@@ -163,7 +163,7 @@ impl Driver {
         let index = usize::from(handler.0);
         let held: Vec<&Held> = members.iter().map(|job| &self.held[job]).collect();
         let attempt = Attempt {
-            resources: self.setup.resources.clone(),
+            resources: Arc::clone(&self.resources),
             timeout: router.timeout(index).unwrap_or(self.setup.times.attempt),
             handler: Arc::clone(&router.handlers()[index]),
             name: router.shared_name(index),

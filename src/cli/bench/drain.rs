@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app;
+use crate::cli::bench::late::Late;
 use crate::cli::bench::letters::{NoLetters, TopicLetters};
 use crate::cli::bench::progress::Progress;
 use crate::cli::bench::sleeper::Sleeper;
@@ -41,7 +42,7 @@ use crate::router::Router;
 use crate::source::kafka;
 
 /// Database connections of a measurement with the ledger.
-const CONNECTIONS_MAX: u32 = 20;
+pub(super) const CONNECTIONS_MAX: u32 = 20;
 
 /// Events that are passed on together.
 const HEARD_MAX: usize = 64;
@@ -84,6 +85,12 @@ pub struct DrainArgs {
     /// Measure again with the ledger's transaction for each record; needs a migrated database (DATABASE_URL)
     #[arg(long)]
     pub(super) ledger: bool,
+    /// Handle so many of the records before, by another group, and measure nothing of it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) warm_up: u64,
+    /// Tell how late records are done after their timestamp, all but the first so many
+    #[arg(long, value_name = "N")]
+    pub(super) late_after: Option<u64>,
     /// Gives up when nothing was done for so long, for example because the topics hold fewer records
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(super) idle_s: u64,
@@ -116,6 +123,11 @@ struct Report {
     skipped: u64,
     /// How long a call took in fact.
     work_us_mean: f64,
+    /// How late records were done, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_p99_ms: Option<f64>,
     #[serde(flatten)]
     threads: Threads,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,6 +144,15 @@ struct Disproved {
 
 /// Measures, and fails when a promise is disproved.
 pub(super) async fn run(args: &DrainArgs, config: &Config) -> Result<(), Failure> {
+    if args.warm_up > 0 {
+        let warming = DrainArgs {
+            records: args.warm_up,
+            group: None,
+            late_after: None,
+            ..args.clone()
+        };
+        Box::pin(measure(&warming, config, None)).await?;
+    }
     let mut report = Box::pin(measure(args, config, None)).await?;
     if args.ledger {
         let pool = database::connect(config).await?;
@@ -199,7 +220,9 @@ async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> 
     let group = args.group.clone().unwrap_or(made_up);
     let (rewound, name, topics) = (cluster.clone(), group.clone(), args.topics.clone());
     super::blocking(move || rewound.rewind(&name, &topics)).await?;
-    let progress = Arc::new(Progress::new(args.records, args.sequence_column.clone()));
+    let (used, worked) = (Usage::now(), threads());
+    let late = args.late_after.map(Late::after);
+    let progress = Arc::new(Progress::timed(args.records, args.sequence_column.clone(), late));
     let sleeper = Sleeper {
         name: ledger.map_or_else(|| "bench".to_owned(), |ledger| ledger.handler.clone()),
         work: Duration::from_micros(args.work_us),
@@ -221,7 +244,13 @@ async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> 
             cluster.delete_topic(&topic::name(&group)).await?;
         }
     }
-    Ok(report(args, &progress, lanes, threads))
+    Ok(report(
+        args,
+        &progress,
+        lanes,
+        threads.since(&worked),
+        Usage::now().since(&used),
+    ))
 }
 
 /// Runs the worker until everything wanted is done or nothing moves any more; answers what the threads did until then.
@@ -276,14 +305,11 @@ pub(super) async fn drive(
 async fn listen(mut from: mpsc::Receiver<SourceEvent>, to: mpsc::Sender<SourceEvent>, progress: Arc<Progress>) {
     let mut heard = Vec::with_capacity(HEARD_MAX);
     while from.recv_many(&mut heard, HEARD_MAX).await > 0 {
-        for event in heard.drain(..) {
-            if let SourceEvent::Delivered { delivery, .. } = &event {
-                progress.delivered(delivery);
-            }
-            if to.send(event).await.is_err() {
-                return;
-            }
-        }
+        progress.heard(&heard);
+        let Ok(places) = to.reserve_many(heard.len()).await else {
+            return;
+        };
+        places.zip(heard.drain(..)).for_each(|(place, event)| place.send(event));
     }
 }
 
@@ -309,7 +335,7 @@ async fn await_end(progress: &Progress, idle_max: Duration) {
     }
 }
 
-fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads) -> Report {
+fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads, usage: Usage) -> Report {
     let state = progress.state();
     // What was still under way when the last wanted record was done is no part of the figures.
     let others = state.undecodable + state.buried;
@@ -317,13 +343,14 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads)
     let end = state.last_at.unwrap_or_else(Instant::now);
     let seconds = state.first_at.map_or(0.0, |first| (end - first).as_secs_f64());
     let calls = state.calls.max(1) as f64;
+    let late_ms = |share| state.late.as_ref().and_then(|late| late.percentile_ms(share));
     Report {
         work_us: args.work_us,
         lanes,
         records,
         seconds: round(seconds, 3),
         records_per_s: round(records as f64 / seconds.max(1e-6), 0),
-        usage: Usage::now(),
+        usage,
         order_violations: state.order.as_ref().map(|order| order.violations()),
         duplicates: state.duplicates,
         missing: args.records - records - state.buried.min(args.records - records),
@@ -333,6 +360,8 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads)
         undecodable: state.undecodable,
         skipped: state.skipped,
         work_us_mean: round(state.worked.as_secs_f64() * 1e6 / calls, 1),
+        late_p50_ms: late_ms(0.5),
+        late_p99_ms: late_ms(0.99),
         threads,
         with_ledger: None,
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::cli::Failure;
 use crate::cli::bench::usage::round;
-use crate::cli::bench::{Brokers, Cluster, envelope, print};
+use crate::cli::bench::{Brokers, Cluster, envelope, print, schema};
 use crate::config::Config;
 
 /// How long the last records may take to be acknowledged.
@@ -46,10 +46,13 @@ pub(super) struct Shape {
     pub(super) partitions: i32,
     /// The n-th row is changed 1/n times as often as the first (the default)
     #[arg(long, conflicts_with = "uniform")]
-    zipf: bool,
+    pub(super) zipf: bool,
     /// All rows are changed equally often
     #[arg(long)]
     pub(super) uniform: bool,
+    /// Each value has its Connect schema before it, as Kafka's JSON converter prints it by default
+    #[arg(long)]
+    pub(super) with_schema: bool,
 }
 
 /// What was written.
@@ -118,6 +121,8 @@ fn write(cluster: &Cluster, topic: String, shape: &Shape) -> Result<Report, Fail
             value: Some(value),
         });
     }
+    let columns = usize::from(shape.columns);
+    let schema = shape.with_schema.then(|| schema::connect(columns).to_string());
     let mut draw = Draw::new(shape.keys, shape.uniform);
     let mut sequences = vec![0_u64; keys.len()];
     let mut value = String::new();
@@ -126,8 +131,13 @@ fn write(cluster: &Cluster, topic: String, shape: &Shape) -> Result<Report, Fail
         let row = draw.row();
         sequences[row] += 1;
         value.clear();
-        envelope::update(&mut value, number, row, sequences[row], usize::from(shape.columns))
-            .map_err(Failure::failed)?;
+        if let Some(schema) = &schema {
+            value.extend([r#"{"schema":"#, schema, r#","payload":"#]);
+        }
+        envelope::update(&mut value, number, row, sequences[row], columns).map_err(Failure::failed)?;
+        if schema.is_some() {
+            value.push('}');
+        }
         bytes += value.len();
         let record = BaseRecord::to(&topic)
             .key(keys[row].as_str())
@@ -166,14 +176,14 @@ fn send(producer: &BaseProducer<DefaultProducerContext>, record: BaseRecord<'_, 
 }
 
 /// Draws rows, the same ones at each run.
-struct Draw {
+pub(super) struct Draw {
     state: u64,
     /// The sum of the weights of all rows up to each.
     sums: Vec<f64>,
 }
 
 impl Draw {
-    fn new(keys: u32, uniform: bool) -> Self {
+    pub(super) fn new(keys: u32, uniform: bool) -> Self {
         let mut sum = 0.0;
         let weights = (1..=keys).map(|rank| if uniform { 1.0 } else { 1.0 / f64::from(rank) });
         let sums = weights
@@ -185,7 +195,7 @@ impl Draw {
         Self { state: 42, sums }
     }
 
-    fn row(&mut self) -> usize {
+    pub(super) fn row(&mut self) -> usize {
         let total = self.sums.last().copied().unwrap_or_default();
         // 53 bits are what a double holds.
         let drawn = (self.next() >> 11) as f64 / (1_u64 << 53) as f64 * total;

@@ -3,8 +3,9 @@
 //! `drain` runs the real source, decoder, router and engine with a handler that only waits, and proves while it measures:
 //! order for each key, nothing twice, nothing missing. `raw` polls the same topic and does nothing else, which is the
 //! ceiling; `raw --parse` also parses each value, which is what any worker has to do. `compare` runs them alternately, so
-//! that a busy machine slows all of them. `poison` and `retrying` compare the worker with itself: with and without events
-//! that fail for good, with and without a key that is retried all the time.
+//! that a busy machine slows all of them. `poison`, `retrying` and `backlog` compare the worker with itself: with and without
+//! events that fail for good, with and without a key that is retried all the time, with a short and a long backlog. `peers`
+//! and `ledger` compare it with others: with Confluent's parallel-consumer, and with the commits of pgbench.
 
 mod drain;
 
@@ -14,11 +15,15 @@ mod progress;
 
 mod order;
 
+mod late;
+
 mod raw;
 
 mod fill;
 
 pub mod envelope;
+
+pub mod schema;
 
 mod topic;
 
@@ -36,6 +41,12 @@ mod poison;
 
 mod retrying;
 
+mod peers;
+
+mod commits;
+
+mod backlog;
+
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
@@ -49,7 +60,8 @@ use crate::config::value::Secret;
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every action prints one JSON object, on one line; compare prints a table, poison and retrying what --output says.
+Every action prints one JSON object, on one line; compare prints a table, and what compares the worker with something what
+--output says.
 
 Examples:
   afterwrite bench compare --brokers localhost:9092
@@ -80,6 +92,12 @@ pub enum Action {
     Poison(poison::PoisonArgs),
     /// Retry one key all the time: the other keys of its partition must not wait for it
     Retrying(retrying::RetryingArgs),
+    /// The worker beside a bare poll loop and Confluent's parallel-consumer (`make bench-peers` builds and runs it)
+    Peers(peers::PeersArgs),
+    /// The ledger's transaction for each job, beside the commits of pgbench; needs a migrated database (DATABASE_URL)
+    Ledger(commits::LedgerArgs),
+    /// A long backlog must take no more memory than a short one
+    Backlog(backlog::BacklogArgs),
 }
 
 /// The brokers.
@@ -129,6 +147,9 @@ pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString], outpu
         Action::Compare(args) => compare::run(args, config, settings).await,
         Action::Poison(args) => poison::run(args, config, settings, output).await,
         Action::Retrying(args) => Box::pin(retrying::run(args, config, output)).await,
+        Action::Ledger(args) => commits::run(args, config, settings, output).await,
+        Action::Backlog(args) => backlog::run(args, config, settings, output).await,
+        Action::Peers(args) => Box::pin(peers::run(args, config, settings, output)).await,
     }
 }
 

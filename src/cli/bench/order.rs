@@ -1,8 +1,8 @@
 //! The proof of order: a column that must rise by one with every change of a row, and no two calls for one row at once.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::engine::numbered::Numbered;
 use crate::event::change::ChangeEvent;
 use crate::event::row::{Cell, Row, ValueRef};
 
@@ -10,8 +10,16 @@ use crate::event::row::{Cell, Row, ValueRef};
 #[derive(Debug)]
 pub(super) struct Order {
     column: String,
-    rows: HashMap<u64, Known>,
+    rows: Numbered<u64, Known>,
     violations: u64,
+}
+
+/// A change of a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    row: u64,
+    number: Option<i64>,
+    is_gone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +32,7 @@ impl Order {
     pub(super) fn new(column: String) -> Self {
         Self {
             column,
-            rows: HashMap::new(),
+            rows: Numbered::default(),
             violations: 0,
         }
     }
@@ -33,16 +41,23 @@ impl Order {
         self.violations
     }
 
-    /// A call begins. The first change of a row that is seen may have any number; rows without a key are not checked.
-    pub(super) fn begins(&mut self, event: &ChangeEvent) {
-        let Some(row) = row_of(event) else { return };
-        let number = number(event.after(), &self.column);
-        let known = self.rows.entry(row).or_default();
-        let follows = match (known.last, number) {
+    /// Which change of which row this is; rows without a key are not checked.
+    pub(super) fn turn(&self, event: &ChangeEvent) -> Option<Turn> {
+        Some(Turn {
+            row: row_of(event)?,
+            number: number(event.after(), &self.column),
+            is_gone: event.after().is_none(),
+        })
+    }
+
+    /// A call begins. The first change of a row that is seen may have any number.
+    pub(super) fn begins(&mut self, turn: Turn) {
+        let known = self.rows.entry(turn.row).or_default();
+        let follows = match (known.last, turn.number) {
             (Some(last), Some(number)) => number == last + 1,
             (None, Some(_)) => true,
             // A row that is gone has no new number; a new row without one cannot be judged, so it is not in order.
-            (_, None) => event.after().is_none(),
+            (_, None) => turn.is_gone,
         };
         if known.running || !follows {
             self.violations += 1;
@@ -51,12 +66,11 @@ impl Order {
     }
 
     /// The call has ended, and the change counts as done, or will be tried again.
-    pub(super) fn ends(&mut self, event: &ChangeEvent, done: bool) {
-        let Some(row) = row_of(event) else { return };
-        let known = self.rows.entry(row).or_default();
+    pub(super) fn ends(&mut self, turn: Turn, done: bool) {
+        let known = self.rows.entry(turn.row).or_default();
         known.running = false;
         if done {
-            known.last = number(event.after(), &self.column);
+            known.last = turn.number;
         }
     }
 }
@@ -103,11 +117,16 @@ mod tests {
         ChangeEvent::new(origin, Key::of(row("id", id)), change)
     }
 
+    fn turn(order: &Order, id: i64, number: i64) -> Turn {
+        order.turn(&update(id, number)).unwrap()
+    }
+
     fn violations(calls: &[(i64, i64)]) -> u64 {
         let mut order = Order::new("seq".to_owned());
         for (id, number) in calls {
-            order.begins(&update(*id, *number));
-            order.ends(&update(*id, *number), true);
+            let turn = turn(&order, *id, *number);
+            order.begins(turn);
+            order.ends(turn, true);
         }
         order.violations()
     }
@@ -123,26 +142,26 @@ mod tests {
     #[test]
     fn two_calls_for_one_row_at_once_are_found() {
         let mut order = Order::new("seq".to_owned());
-        order.begins(&update(1, 1));
-        order.begins(&update(2, 1));
+        order.begins(turn(&order, 1, 1));
+        order.begins(turn(&order, 2, 1));
         assert_eq!(order.violations(), 0);
-        order.begins(&update(1, 2));
+        order.begins(turn(&order, 1, 2));
         assert_eq!(order.violations(), 1);
     }
 
     #[test]
     fn a_call_that_is_repeated_is_in_order() {
         let mut order = Order::new("seq".to_owned());
-        order.begins(&update(1, 1));
-        order.ends(&update(1, 1), false);
-        order.begins(&update(1, 1));
+        order.begins(turn(&order, 1, 1));
+        order.ends(turn(&order, 1, 1), false);
+        order.begins(turn(&order, 1, 1));
         assert_eq!(order.violations(), 0);
     }
 
     #[test]
     fn a_column_that_is_not_there_proves_nothing() {
         let mut order = Order::new("other".to_owned());
-        order.begins(&update(1, 1));
+        order.begins(turn(&order, 1, 1));
         assert_eq!(order.violations(), 1);
     }
 }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cli::bench::order::Order;
+use crate::cli::bench::late::Late;
+use crate::cli::bench::order::{Order, Turn};
 use crate::cli::bench::usage::rss_mb;
+use crate::engine::numbered::Numbered;
 use crate::event::change::ChangeEvent;
-use crate::event::delivery::{Content, Delivery, SourcePartition};
+use crate::event::delivery::{Content, Delivery, SourceEvent, SourcePartition};
 
 /// Counts of one measurement, shared by whoever listens and the handler.
 #[derive(Debug)]
@@ -27,10 +29,10 @@ pub(super) struct Progress {
 #[derive(Debug, Default)]
 pub(super) struct State {
     partitions: HashMap<SourcePartition, u32>,
-    /// Positions of events whose handler has not ended, by the event's address.
-    open: HashMap<usize, (u32, i64)>,
-    /// A bit for each position that is done, 64 offsets in a word.
-    done_offsets: HashMap<(u32, i64), u64>,
+    /// Events whose handler has not ended, by the event's address.
+    open: Numbered<usize, Open>,
+    /// For each partition a bit for each position that is done, 64 offsets in a word.
+    done_offsets: Vec<Numbered<i64, u64>>,
     pub(super) order: Option<Order>,
     pub(super) first_at: Option<Instant>,
     /// When the last wanted position was done; until then, when the newest was.
@@ -46,13 +48,30 @@ pub(super) struct State {
     pub(super) duplicates: u64,
     pub(super) calls: u64,
     pub(super) worked: Duration,
+    /// How late records were done, where that is asked.
+    pub(super) late: Option<Late>,
+}
+
+/// An event whose handler has not ended.
+#[derive(Debug)]
+struct Open {
+    position: (u32, i64),
+    turn: Option<Turn>,
+    /// When its record was due to be written.
+    due_ms: Option<i64>,
 }
 
 impl Progress {
     /// Complete when `wanted` positions are done, buried or known to be undecodable.
     pub(super) fn new(wanted: u64, sequence_column: Option<String>) -> Self {
+        Self::timed(wanted, sequence_column, None)
+    }
+
+    /// The same, and `late` is told of each record that is done.
+    pub(super) fn timed(wanted: u64, sequence_column: Option<String>, late: Option<Late>) -> Self {
         let state = State {
             order: sequence_column.map(Order::new),
+            late,
             ..State::default()
         };
         Self {
@@ -85,16 +104,29 @@ impl Progress {
         }
     }
 
-    /// A record is on its way to the engine.
-    pub(super) fn delivered(&self, delivery: &Delivery) {
+    /// Records are on their way to the engine.
+    pub(super) fn heard(&self, events: &[SourceEvent]) {
         let mut state = self.state();
         let now = Instant::now();
+        for event in events {
+            if let SourceEvent::Delivered { delivery, .. } = event {
+                self.delivered(&mut state, delivery, now);
+            }
+        }
+    }
+
+    fn delivered(&self, state: &mut State, delivery: &Delivery, now: Instant) {
         state.first_at.get_or_insert(now);
         let partition = state.partition(&delivery.partition);
         let position = (partition, delivery.position.0);
         match &delivery.content {
             Content::Change(event) => {
-                state.open.insert(Arc::as_ptr(event).addr(), position);
+                let open = Open {
+                    position,
+                    turn: state.order.as_ref().and_then(|order| order.turn(event)),
+                    due_ms: delivery.raw.timestamp_ms,
+                };
+                state.open.insert(Arc::as_ptr(event).addr(), open);
                 return;
             }
             // Nobody is called for it: the engine settles it when it arrives.
@@ -104,36 +136,46 @@ impl Progress {
             }
             Content::Undecodable(_) => state.undecodable += 1,
         }
-        self.check(&mut state, now);
+        self.check(state, now);
     }
 
     /// The handler was called with this event.
-    pub(super) fn begins(&self, event: &ChangeEvent) {
-        if let Some(order) = &mut self.state().order {
-            order.begins(event);
+    pub(super) fn begins(&self, event: &Arc<ChangeEvent>) {
+        let mut state = self.state();
+        let turn = state.turn(event);
+        if let (Some(order), Some(turn)) = (&mut state.order, turn) {
+            order.begins(turn);
         }
     }
 
     /// The handler is through with this event, which took so long; or failed at it.
     pub(super) fn ends(&self, event: &Arc<ChangeEvent>, worked: Option<Duration>) {
         let mut state = self.state();
-        if let Some(order) = &mut state.order {
-            order.ends(event, worked.is_some());
+        let turn = state.turn(event);
+        if let (Some(order), Some(turn)) = (&mut state.order, turn) {
+            order.ends(turn, worked.is_some());
         }
         let Some(worked) = worked else { return };
         state.calls += 1;
         state.worked += worked;
         match state.open.remove(&Arc::as_ptr(event).addr()) {
-            Some(position) => state.finish(position),
+            Some(open) => {
+                state.finish(open.position);
+                if let (Some(late), Some(due_ms)) = (&mut state.late, open.due_ms) {
+                    late.done(due_ms);
+                }
+            }
             None => state.duplicates += 1,
         }
         self.check(&mut state, Instant::now());
     }
 
     /// The handler failed at this event for good: the next change of its row is in order.
-    pub(super) fn fails(&self, event: &ChangeEvent) {
-        if let Some(order) = &mut self.state().order {
-            order.ends(event, true);
+    pub(super) fn fails(&self, event: &Arc<ChangeEvent>) {
+        let mut state = self.state();
+        let turn = state.turn(event);
+        if let (Some(order), Some(turn)) = (&mut state.order, turn) {
+            order.ends(turn, true);
         }
     }
 
@@ -164,17 +206,26 @@ impl State {
         self.done + self.undecodable + self.buried
     }
 
+    /// Which change of which row this is: told when it arrived, or found out now when it is called without being open.
+    fn turn(&self, event: &Arc<ChangeEvent>) -> Option<Turn> {
+        match self.open.get(&Arc::as_ptr(event).addr()) {
+            Some(open) => open.turn,
+            None => self.order.as_ref().and_then(|order| order.turn(event)),
+        }
+    }
+
     fn partition(&mut self, name: &SourcePartition) -> u32 {
         if let Some(known) = self.partitions.get(name) {
             return *known;
         }
         let number = u32::try_from(self.partitions.len()).expect("fewer partitions than u32 has numbers");
         self.partitions.insert(name.clone(), number);
+        self.done_offsets.push(Numbered::default());
         number
     }
 
     fn finish(&mut self, (partition, offset): (u32, i64)) {
-        let word = self.done_offsets.entry((partition, offset >> 6)).or_default();
+        let word = self.done_offsets[partition as usize].entry(offset >> 6).or_default();
         let bit = 1_u64 << (offset & 63);
         if *word & bit != 0 {
             self.duplicates += 1;
@@ -210,18 +261,25 @@ mod tests {
         Arc::new(ChangeEvent::new(origin, None, Change::Truncate))
     }
 
+    impl Progress {
+        fn hear(&self, delivery: Delivery) {
+            let delivery = Box::new(delivery);
+            self.heard(&[SourceEvent::Delivered { epoch: 1, delivery }]);
+        }
+    }
+
     #[test]
     fn positions_are_counted_once_and_completion_is_told() {
         let progress = Progress::new(3, None);
         let complete = progress.complete();
         let change = event();
-        progress.delivered(&delivery(0, Content::Change(Arc::clone(&change))));
-        progress.delivered(&delivery(63, Content::Skip(SkipReason::Tombstone)));
+        progress.hear(delivery(0, Content::Change(Arc::clone(&change))));
+        progress.hear(delivery(63, Content::Skip(SkipReason::Tombstone)));
         progress.ends(&change, None);
         assert_eq!(progress.settled(), 1, "a failed call is not done");
         progress.ends(&change, Some(Duration::from_millis(2)));
         assert_eq!((progress.settled(), *complete.borrow()), (2, false));
-        progress.delivered(&delivery(64, Content::Undecodable("x".to_owned())));
+        progress.hear(delivery(64, Content::Undecodable("x".to_owned())));
         assert!(*complete.borrow());
         let state = progress.state();
         assert_eq!((state.done, state.undecodable, state.duplicates), (2, 1, 0));
@@ -239,8 +297,8 @@ mod tests {
             Arc::new(ChangeEvent::new(Origin::of_table("t"), Key::of(row("id", 1)), change))
         };
         let (first, second) = (numbered(1), numbered(2));
-        progress.delivered(&delivery(0, Content::Change(Arc::clone(&first))));
-        progress.delivered(&delivery(1, Content::Change(Arc::clone(&second))));
+        progress.hear(delivery(0, Content::Change(Arc::clone(&first))));
+        progress.hear(delivery(1, Content::Change(Arc::clone(&second))));
         progress.begins(&first);
         progress.fails(&first);
         assert_eq!(progress.settled(), 0, "its letter is not written yet");
@@ -256,11 +314,11 @@ mod tests {
     fn a_second_call_and_a_second_delivery_are_duplicates() {
         let progress = Progress::new(10, None);
         let change = event();
-        progress.delivered(&delivery(7, Content::Change(Arc::clone(&change))));
+        progress.hear(delivery(7, Content::Change(Arc::clone(&change))));
         progress.ends(&change, Some(Duration::ZERO));
         progress.ends(&change, Some(Duration::ZERO));
         let again = event();
-        progress.delivered(&delivery(7, Content::Change(Arc::clone(&again))));
+        progress.hear(delivery(7, Content::Change(Arc::clone(&again))));
         progress.ends(&again, Some(Duration::ZERO));
         assert_eq!((progress.settled(), progress.state().duplicates), (1, 2));
     }

@@ -176,6 +176,8 @@ async fn measure(
         schemas: None,
         registry: None,
         ledger: false,
+        warm_up: 0,
+        late_after: None,
         idle_s: IDLE_S,
     };
     let handler: Arc<Stopwatch> = Arc::clone(&stopwatch);

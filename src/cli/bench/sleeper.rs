@@ -44,7 +44,8 @@ impl Handler for Sleeper {
             return Err(HandlerError::permanent("it is one of those that fail for good"));
         }
         let opened = match self.with_ledger {
-            true => context.once().await.map(|_| ()),
+            // Boxed, so that a call without it does not carry room for it.
+            true => Box::pin(context.once()).await.map(|_| ()),
             false => Ok(()),
         };
         if opened.is_ok() && !self.work.is_zero() {

@@ -17,6 +17,18 @@ pub(super) struct Threads {
     core_awaited_s: f64,
 }
 
+impl Threads {
+    /// What was done since then. Threads that have ended meanwhile are not among it.
+    pub(super) fn since(mut self, before: &Self) -> Self {
+        for (purpose, spent) in &mut self.cpu_s_by_thread {
+            let spent_before = before.cpu_s_by_thread.get(purpose).copied().unwrap_or_default();
+            *spent = round((*spent - spent_before).max(0.0), 3);
+        }
+        self.core_awaited_s = round((self.core_awaited_s - before.core_awaited_s).max(0.0), 3);
+        self
+    }
+}
+
 /// What the process has used.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Usage {
@@ -31,6 +43,15 @@ impl Usage {
         Self {
             peak_rss_mb: peak_rss_mb(),
             cpu_s: cpu_s(),
+        }
+    }
+
+    /// What was used since then; the peak is that of the whole process.
+    pub(super) fn since(self, before: &Self) -> Self {
+        let spent = |now: f64, before: f64| round(now - before, 3);
+        Self {
+            cpu_s: self.cpu_s.zip(before.cpu_s).map(|(now, before)| spent(now, before)),
+            ..self
         }
     }
 }

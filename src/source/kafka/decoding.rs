@@ -18,7 +18,7 @@ use crate::decode::tables::Tables;
 use crate::decode::unknown::Unknown;
 use crate::decode::{Decoded, Decoder, resolve};
 use crate::event::delivery::{Content, Delivery, Position, RawRecord, SourceCommand, SourceEvent, SourcePartition};
-use crate::source::kafka::client::Polled;
+use crate::source::kafka::client::{BATCH_MAX, Polled};
 
 /// How long the answer "unknown" stands.
 const UNKNOWN_STANDS: Duration = Duration::from_secs(30);
@@ -226,10 +226,16 @@ impl Decoding {
 
     /// Waits for room in front of the engine. An engine that has ended needs no events: the poll thread ends too.
     async fn tell_all(&mut self) {
-        for event in self.untold.drain(..) {
-            if self.events.send(event).await.is_err() {
+        while !self.untold.is_empty() {
+            // Room for several at a time: a place for each would be asked for, and waited for, by itself.
+            let together = self.untold.len().min(BATCH_MAX);
+            let Ok(places) = self.events.reserve_many(together).await else {
                 tracing::debug!("the engine has already ended");
+                self.untold.clear();
                 return;
+            };
+            for (place, event) in places.zip(self.untold.drain(..together)) {
+                place.send(event);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
@@ -430,13 +430,14 @@ fn fatal(code: RDKafkaErrorCode, reason: String) -> End {
 /// Copies a record out of the fetch buffer: one record that is kept would otherwise keep the whole buffer. Its parts
 /// share one allocation.
 pub(super) fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
+    // Asked once: the client looks each header up and measures its name.
     let headers = message.headers();
-    let parts = || headers.into_iter().flat_map(|headers| headers.iter());
+    let headers: Vec<Header<'_, &[u8]>> = headers.into_iter().flat_map(Headers::iter).collect();
     let (key, value) = (message.key(), message.payload());
-    let sizes = parts().map(|header| header.value.map_or(0, <[u8]>::len));
-    let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + sizes.sum::<usize>();
-    let mut whole = Vec::with_capacity(bytes);
-    for part in [key, value].into_iter().chain(parts().map(|header| header.value)) {
+    let values = || headers.iter().map(|header| header.value);
+    let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+    let mut whole = Vec::with_capacity(bytes + values().flatten().map(<[u8]>::len).sum::<usize>());
+    for part in [key, value].into_iter().chain(values()) {
         whole.extend_from_slice(part.unwrap_or_default());
     }
     let mut rest = Bytes::from(whole);
@@ -444,7 +445,8 @@ pub(super) fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
     RawRecord {
         key: take(key),
         value: take(value),
-        headers: parts()
+        headers: headers
+            .into_iter()
             .map(|header| (header.key.to_owned(), take(header.value)))
             .collect(),
         timestamp_ms: message.timestamp().to_millis(),
