@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -23,7 +24,6 @@ use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::keeper::Keeper;
 use crate::engine::letter::Letters;
 use crate::engine::need::Need;
-use crate::engine::numbered::Numbered;
 use crate::engine::owner::ParkedEvents;
 use crate::engine::ownership::Ownership;
 use crate::engine::standing::Standing;
@@ -123,11 +123,11 @@ pub(super) struct Driver {
     pub(super) suspended: BTreeMap<HandlerIndex, (DateTime<Utc>, Cause)>,
     pub(super) channels: Channels,
     pub(super) ownership: Ownership,
-    pub(super) held: Numbered<JobId, Held>,
+    pub(super) held: FxHashMap<JobId, Held>,
     pub(super) next_job: u64,
     pub(super) tasks: JoinSet<Ended>,
-    pub(super) task_jobs: Numbered<Id, Task>,
-    pub(super) under_way: Numbered<JobId, AbortHandle>,
+    pub(super) task_jobs: FxHashMap<Id, Task>,
+    pub(super) under_way: FxHashMap<JobId, AbortHandle>,
     pub(super) waits: DelayQueue<Due>,
     pub(super) counts: Counts,
     pub(super) stop_deadline: Option<Instant>,
@@ -159,11 +159,11 @@ impl Driver {
             resources: Arc::new(setup.resources.clone()),
             setup,
             channels,
-            held: Numbered::default(),
+            held: FxHashMap::default(),
             next_job: 0,
             tasks: JoinSet::new(),
-            task_jobs: Numbered::default(),
-            under_way: Numbered::default(),
+            task_jobs: FxHashMap::default(),
+            under_way: FxHashMap::default(),
             waits: DelayQueue::new(),
             counts: Counts::default(),
             stop_deadline: None,

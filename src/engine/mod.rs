@@ -31,8 +31,6 @@ pub mod owner;
 
 mod jobs;
 
-pub(crate) mod numbered;
-
 pub(crate) mod attempt;
 
 pub mod backoff;

@@ -3,6 +3,7 @@
 //! A plain value, made from the core and from what the driver keeps; nothing is decided by it.
 
 use chrono::{DateTime, Utc};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::core::Core;
@@ -11,7 +12,6 @@ use crate::engine::driver::Driver;
 use crate::engine::jobs::Held;
 use crate::engine::lanes::Phase;
 use crate::engine::letter::EVERY_HANDLER;
-use crate::engine::numbered::Numbered;
 use crate::event::delivery::Content;
 
 /// Where a group stands in one process. Counts are of jobs.
@@ -171,7 +171,7 @@ fn jobs(core: &Core) -> Standing {
 }
 
 /// The open job with the oldest record.
-fn oldest(held: &Numbered<JobId, Held>) -> Option<(DateTime<Utc>, &Held)> {
+fn oldest(held: &FxHashMap<JobId, Held>) -> Option<(DateTime<Utc>, &Held)> {
     let since = |held: &Held| {
         let committed_ms = match &held.delivery.content {
             Content::Change(event) => event.origin().commit_ts_ms,

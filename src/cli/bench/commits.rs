@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn what_pgbench_says_is_read() {
         let said = "number of failed transactions: 0 (0.000%)\ntps = 5841.123456 (without initial connection time)\n";
-        assert_eq!(tps(said), Some(5841.123_456));
+        assert_eq!(tps(said), Some(5_841.123_456));
         assert_eq!(tps("pgbench: error"), None);
     }
 }

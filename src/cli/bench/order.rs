@@ -2,7 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::engine::numbered::Numbered;
+use rustc_hash::FxHashMap;
+
 use crate::event::change::ChangeEvent;
 use crate::event::row::{Cell, Row, ValueRef};
 
@@ -10,7 +11,7 @@ use crate::event::row::{Cell, Row, ValueRef};
 #[derive(Debug)]
 pub(super) struct Order {
     column: String,
-    rows: Numbered<u64, Known>,
+    rows: FxHashMap<u64, Known>,
     violations: u64,
 }
 
@@ -32,7 +33,7 @@ impl Order {
     pub(super) fn new(column: String) -> Self {
         Self {
             column,
-            rows: Numbered::default(),
+            rows: FxHashMap::default(),
             violations: 0,
         }
     }

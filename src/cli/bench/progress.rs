@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cli::bench::late::Late;
 use crate::cli::bench::order::{Order, Turn};
 use crate::cli::bench::usage::rss_mb;
-use crate::engine::numbered::Numbered;
 use crate::event::change::ChangeEvent;
 use crate::event::delivery::{Content, Delivery, SourceEvent, SourcePartition};
 
@@ -30,9 +30,9 @@ pub(super) struct Progress {
 pub(super) struct State {
     partitions: HashMap<SourcePartition, u32>,
     /// Events whose handler has not ended, by the event's address.
-    open: Numbered<usize, Open>,
+    open: FxHashMap<usize, Open>,
     /// For each partition a bit for each position that is done, 64 offsets in a word.
-    done_offsets: Vec<Numbered<i64, u64>>,
+    done_offsets: Vec<FxHashMap<i64, u64>>,
     pub(super) order: Option<Order>,
     pub(super) first_at: Option<Instant>,
     /// When the last wanted position was done; until then, when the newest was.
@@ -220,7 +220,7 @@ impl State {
         }
         let number = u32::try_from(self.partitions.len()).expect("fewer partitions than u32 has numbers");
         self.partitions.insert(name.clone(), number);
-        self.done_offsets.push(Numbered::default());
+        self.done_offsets.push(FxHashMap::default());
         number
     }
 
