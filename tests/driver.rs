@@ -195,8 +195,8 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
             running_max: 4,
             crash_deaths_max: 0,
             reserved_ahead: 1,
-            window_events_max: 100,
-            window_bytes_max: 1 << 20,
+            buffered_events_max: 100,
+            buffered_bytes_max: 1 << 20,
             handlers: vec![HandlerLimits {
                 policy: Policy {
                     attempts_max: 1,

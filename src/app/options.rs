@@ -157,8 +157,8 @@ pub(super) fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
         running_max: settings.lanes_max,
         crash_deaths_max: settings.crash_deaths_max,
         reserved_ahead: RESERVED_AHEAD,
-        window_events_max: settings.window_events_max,
-        window_bytes_max: settings.window_bytes_max,
+        buffered_events_max: settings.buffered_events_max,
+        buffered_bytes_max: settings.buffered_bytes_max,
         handlers: vec![HandlerLimits {
             coalesce_max: coalesce_max.max(1),
             starts_per_second_max: own.and_then(|own| own.starts_per_second_max),

@@ -136,8 +136,8 @@ fn check_engine(section: &str, engine: &Engine, connect_timeout_ms: u64, refusal
         path("connections_max"),
         format!("{lanes} lanes need more than {lanes} connections: one each, and one for commits and claims"),
     );
-    refusals.at_least(engine.window_events_max as u64, 1, path("window_events_max"));
-    refusals.at_least(engine.window_bytes_max as u64, 1_024, path("window_bytes_max"));
+    refusals.at_least(engine.buffered_events_max as u64, 1, path("buffered_events_max"));
+    refusals.at_least(engine.buffered_bytes_max as u64, 1_024, path("buffered_bytes_max"));
     refusals.unless(
         (10..=60_000).contains(&engine.commit_interval_ms),
         path("commit_interval_ms"),

@@ -43,9 +43,9 @@ pub struct Engine {
     /// Database connections of one group; two more than its lanes when absent.
     pub connections_max: Option<u32>,
     /// Unsettled events of one group, shared by its partitions.
-    pub window_events_max: usize,
+    pub buffered_events_max: usize,
     /// Bytes of unsettled events of one group, shared by its partitions.
-    pub window_bytes_max: usize,
+    pub buffered_bytes_max: usize,
     /// How often settled positions are committed.
     pub commit_interval_ms: u64,
     /// How long what runs may take to end after SIGTERM.
@@ -77,8 +77,8 @@ impl Default for Engine {
             attempt_timeout_ms: 30_000,
             lanes_max: 10,
             connections_max: None,
-            window_events_max: 10_000,
-            window_bytes_max: 64 * 1024 * 1024,
+            buffered_events_max: 10_000,
+            buffered_bytes_max: 64 * 1024 * 1024,
             commit_interval_ms: 1_000,
             shutdown_grace_ms: 25_000,
             revoke_grace_ms: 10_000,
@@ -127,10 +127,10 @@ pub struct Group {
     pub lanes_max: Option<usize>,
     /// Instead of [`Engine::connections_max`].
     pub connections_max: Option<u32>,
-    /// Instead of [`Engine::window_events_max`].
-    pub window_events_max: Option<usize>,
-    /// Instead of [`Engine::window_bytes_max`].
-    pub window_bytes_max: Option<usize>,
+    /// Instead of [`Engine::buffered_events_max`].
+    pub buffered_events_max: Option<usize>,
+    /// Instead of [`Engine::buffered_bytes_max`].
+    pub buffered_bytes_max: Option<usize>,
     /// Instead of [`Engine::on_undecodable`].
     pub on_undecodable: Option<OnUndecodable>,
 }
@@ -255,8 +255,8 @@ impl Config {
             attempt_timeout_ms: own.attempt_timeout_ms.unwrap_or(engine.attempt_timeout_ms),
             lanes_max: own.lanes_max.unwrap_or(engine.lanes_max),
             connections_max: own.connections_max.or(engine.connections_max),
-            window_events_max: own.window_events_max.unwrap_or(engine.window_events_max),
-            window_bytes_max: own.window_bytes_max.unwrap_or(engine.window_bytes_max),
+            buffered_events_max: own.buffered_events_max.unwrap_or(engine.buffered_events_max),
+            buffered_bytes_max: own.buffered_bytes_max.unwrap_or(engine.buffered_bytes_max),
             on_undecodable: own.on_undecodable.unwrap_or(engine.on_undecodable),
             ..engine
         }

@@ -33,13 +33,13 @@ pub struct Standing {
     /// The open job whose record is the oldest.
     pub oldest_open: Option<OpenJob>,
     /// Records from the frontiers to the newest arrivals, over all partitions.
-    pub window_events: usize,
+    pub buffered_events: usize,
     /// How many these may be.
-    pub window_events_max: usize,
+    pub buffered_events_max: usize,
     /// Bytes of the unsettled ones among them.
-    pub window_bytes: usize,
+    pub buffered_bytes: usize,
     /// How many these may be.
-    pub window_bytes_max: usize,
+    pub buffered_bytes_max: usize,
     /// The partitions this process owns.
     pub partitions: Vec<OwnedPartition>,
     /// Grows with everything that is settled here; says nothing but that it grew.
@@ -82,7 +82,7 @@ pub struct OwnedPartition {
     /// Everything before it is settled; `None` until something arrived.
     pub frontier: Option<i64>,
     /// Records from the frontier to the newest arrival.
-    pub window_events: usize,
+    pub buffered_events: usize,
     /// Whether its share of the window is used up.
     pub paused: bool,
 }
@@ -103,7 +103,7 @@ impl Driver {
                 topic: owned.topic.to_string(),
                 partition: owned.partition,
                 frontier: partition.tracker.frontier().map(|frontier| frontier.0),
-                window_events: partition.tracker.span(),
+                buffered_events: partition.tracker.span(),
                 paused: partition.paused,
             }
         });
@@ -139,13 +139,13 @@ impl Driver {
 /// What the core knows.
 fn jobs(core: &Core) -> Standing {
     let mut standing = Standing {
-        window_events_max: core.limits.window_events_max,
-        window_bytes_max: core.limits.window_bytes_max,
+        buffered_events_max: core.limits.buffered_events_max,
+        buffered_bytes_max: core.limits.buffered_bytes_max,
         ..Standing::default()
     };
     for partition in core.partitions.values() {
-        standing.window_events += partition.tracker.span();
-        standing.window_bytes += partition.tracker.unsettled_bytes();
+        standing.buffered_events += partition.tracker.span();
+        standing.buffered_bytes += partition.tracker.unsettled_bytes();
         standing.parked_lanes += partition.parked.len();
         standing.waiting += partition.aside.len();
         for lane in partition.lanes.values() {
@@ -197,8 +197,8 @@ mod tests {
     fn core(running_max: usize) -> Core {
         Core::new(Limits {
             running_max,
-            window_events_max: 4,
-            window_bytes_max: 100,
+            buffered_events_max: 4,
+            buffered_bytes_max: 100,
             crash_deaths_max: 0,
             reserved_ahead: 1,
             handlers: vec![HandlerLimits::default()],
@@ -251,7 +251,7 @@ mod tests {
         core.step(Moment(0), Input::Finished { job: JobId(3), finish }, &mut actions);
         assert_eq!(counted(&core), (1, 1, 1, 1));
         let standing = jobs(&core);
-        assert_eq!((standing.window_events, standing.window_bytes), (4, 40));
-        assert_eq!((standing.window_events_max, standing.window_bytes_max), (4, 100));
+        assert_eq!((standing.buffered_events, standing.buffered_bytes), (4, 40));
+        assert_eq!((standing.buffered_events_max, standing.buffered_bytes_max), (4, 100));
     }
 }

@@ -113,7 +113,7 @@ async fn a_partition_that_went_away_while_it_was_paused_is_fetched_again_when_it
     let _stack = stack::shared().await;
     let world = World::bare("paused").await;
     let settings: Vec<(&str, &str)> = vec![
-        ("AFTERWRITE__ENGINE__WINDOW_EVENTS_MAX", "4"),
+        ("AFTERWRITE__ENGINE__BUFFERED_EVENTS_MAX", "4"),
         ("AFTERWRITE__ENGINE__REVOKE_GRACE_MS", "200"),
         ("RUST_LOG", "warn,afterwrite=debug"),
     ];

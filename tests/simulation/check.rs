@@ -112,8 +112,8 @@ impl Shadow {
 
     fn check_window(&self, id: PartitionId, hold: &Hold) -> Checked {
         let owned = self.holds.len();
-        let events_max = (self.limits.window_events_max / owned).max(1);
-        let bytes_max = (self.limits.window_bytes_max / owned).max(1);
+        let events_max = (self.limits.buffered_events_max / owned).max(1);
+        let bytes_max = (self.limits.buffered_bytes_max / owned).max(1);
         let (span, bytes) = (hold.arrivals.len(), hold.bytes());
         let told = || {
             format!(

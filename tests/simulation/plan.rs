@@ -177,8 +177,8 @@ fn limits(random: &mut Random, handlers: &[HandlerLimits], crash_deaths_max: u32
         crash_deaths_max,
         reserved_ahead: [1, 4, 12, 40][random.below(4)],
         running_max: random.between(1, 4),
-        window_events_max: random.between(2, 40),
-        window_bytes_max: [60, 200, 800, 3_000][random.below(4)],
+        buffered_events_max: random.between(2, 40),
+        buffered_bytes_max: [60, 200, 800, 3_000][random.below(4)],
         handlers: handlers.to_vec(),
     }
 }

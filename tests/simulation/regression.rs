@@ -16,8 +16,8 @@ fn core(running_max: usize, lanes: u64) -> Core {
         running_max,
         crash_deaths_max: 0,
         reserved_ahead: 1,
-        window_events_max: 100,
-        window_bytes_max: 100,
+        buffered_events_max: 100,
+        buffered_bytes_max: 100,
         handlers: vec![HandlerLimits {
             coalesce_max: 2,
             policy: Policy {
@@ -187,8 +187,8 @@ fn core_with_a_parked_lane() -> Core {
         running_max: 1,
         crash_deaths_max: 0,
         reserved_ahead: 1,
-        window_events_max: 100,
-        window_bytes_max: 100,
+        buffered_events_max: 100,
+        buffered_bytes_max: 100,
         handlers: vec![HandlerLimits {
             parks: true,
             ..HandlerLimits::default()

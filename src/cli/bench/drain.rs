@@ -395,8 +395,8 @@ pub(super) fn setup(
             running_max: args.lanes.unwrap_or(settings.lanes_max).max(1),
             crash_deaths_max: 0,
             reserved_ahead: 1,
-            window_events_max: settings.window_events_max,
-            window_bytes_max: settings.window_bytes_max,
+            buffered_events_max: settings.buffered_events_max,
+            buffered_bytes_max: settings.buffered_bytes_max,
             handlers: vec![HandlerLimits {
                 running_max: usize::MAX,
                 ..app::options::handler_limits(settings)

@@ -54,7 +54,7 @@ pub struct RetryingArgs {
     /// How long a run takes, and with it the retrying
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Records a second; those of a whole run must fit into the window (engine.window_events_max)
+    /// Records a second; those of a whole run must fit into the window (engine.buffered_events_max)
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     rate: u64,
     /// Rows that are changed in turn, all in one partition
@@ -110,7 +110,7 @@ enum RetryingError {
 
 /// Measures alternately, prints, and fails when the promise is disproved.
 pub(super) async fn run(args: &RetryingArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let (records, window) = (args.seconds * args.rate, config.engine.window_events_max);
+    let (records, window) = (args.seconds * args.rate, config.engine.buffered_events_max);
     if records >= window as u64 {
         return Err(Failure::usage(RetryingError::Window { records, window }));
     }

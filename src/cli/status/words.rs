@@ -134,7 +134,7 @@ fn process_row(process: &ProcessOf, at: DateTime<Utc>) -> [String; 8] {
         format!("{} ago", since(at, process.seen_at)),
         standing.partitions.len().to_string(),
         format!("{}/{}/{}", standing.running, standing.waiting, standing.retrying),
-        format!("{}/{}", standing.window_events, standing.window_events_max),
+        format!("{}/{}", standing.buffered_events, standing.buffered_events_max),
     ]
 }
 
@@ -273,7 +273,7 @@ mod tests {
                     topic: TOPIC.to_owned(),
                     partition: 3,
                     frontier: Some(7),
-                    window_events: 4,
+                    buffered_events: 4,
                     paused: false,
                 }],
                 ..Standing::default()

@@ -369,9 +369,9 @@ pub struct Limits {
     /// Positions that are reserved ahead of the newest record.
     pub reserved_ahead: i64,
     /// Records from frontier to newest over all partitions; each partition has an equal share.
-    pub window_events_max: usize,
+    pub buffered_events_max: usize,
     /// Bytes of unsettled records over all partitions; each partition has an equal share.
-    pub window_bytes_max: usize,
+    pub buffered_bytes_max: usize,
     /// Per handler, in the order of their indices.
     pub handlers: Vec<HandlerLimits>,
 }

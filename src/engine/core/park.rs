@@ -121,7 +121,7 @@ impl Core {
     }
 
     fn batch_max(&self) -> usize {
-        BATCH_MAX.min(self.limits.window_events_max).max(1)
+        BATCH_MAX.min(self.limits.buffered_events_max).max(1)
     }
 
     /// The events of a batch are stored.

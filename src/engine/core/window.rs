@@ -70,8 +70,8 @@ impl Core {
     fn share(&self) -> (usize, usize) {
         let owned = self.partitions.len().max(1);
         (
-            (self.limits.window_events_max / owned).max(1),
-            (self.limits.window_bytes_max / owned).max(1),
+            (self.limits.buffered_events_max / owned).max(1),
+            (self.limits.buffered_bytes_max / owned).max(1),
         )
     }
 }
