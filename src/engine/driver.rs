@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::time::DelayQueue;
 
+use crate::engine::attempt::Attempt;
 use crate::engine::core::Core;
 use crate::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
 use crate::engine::counts::Counts;
@@ -28,7 +29,7 @@ use crate::engine::owner::ParkedEvents;
 use crate::engine::ownership::Ownership;
 use crate::engine::standing::Standing;
 use crate::engine::suspend::Cause;
-use crate::engine::tasks::{Ended, Task};
+use crate::engine::tasks::{Ended, Task, others_first};
 use crate::event::delivery::{Assigned, Content, Delivery, Settled, SkipReason, SourceCommand, SourceEvent};
 use crate::handler::Resources;
 use crate::ledger::claims::Claims;
@@ -39,8 +40,9 @@ pub use crate::engine::jobs::{Replay, ReplayEnd};
 pub use crate::engine::owner::Drain;
 pub use crate::engine::ownership::Owned;
 
-/// Records taken from the source before the loop looks at anything else.
-const EVENTS_A_TURN_MAX: usize = 256;
+/// Records taken from the source before the loop looks at anything else. What a turn starts runs before the next one, while
+/// the processor's cache still holds it; a larger turn costs more for each record, not less.
+const EVENTS_A_TURN_MAX: usize = 64;
 
 /// What a group is made of.
 pub struct Setup {
@@ -128,6 +130,8 @@ pub(super) struct Driver {
     pub(super) tasks: JoinSet<Ended>,
     pub(super) task_jobs: FxHashMap<Id, Task>,
     pub(super) under_way: FxHashMap<JobId, AbortHandle>,
+    /// Attempts that begin at the end of this turn.
+    pub(super) beginning: Vec<(JobId, Attempt)>,
     pub(super) waits: DelayQueue<Due>,
     pub(super) counts: Counts,
     pub(super) stop_deadline: Option<Instant>,
@@ -164,6 +168,7 @@ impl Driver {
             tasks: JoinSet::new(),
             task_jobs: FxHashMap::default(),
             under_way: FxHashMap::default(),
+            beginning: Vec::new(),
             waits: DelayQueue::new(),
             counts: Counts::default(),
             stop_deadline: None,
@@ -211,6 +216,9 @@ impl Driver {
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.out_of_budget();
                 }
+            }
+            if self.begin_attempts() {
+                others_first().await;
             }
         }
         self.tasks.shutdown().await;

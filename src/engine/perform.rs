@@ -70,6 +70,7 @@ impl Driver {
                 self.held.remove(&job);
             }
             Action::Abandon { job } => {
+                self.beginning.retain(|(beginning, _)| *beginning != job);
                 if let Some(under_way) = self.under_way.remove(&job) {
                     under_way.abort();
                 }
@@ -172,14 +173,12 @@ impl Driver {
             mode: held[0].mode(),
             mark,
         };
-        let under_way = match attempt.events.is_empty() {
+        if attempt.events.is_empty() {
             // What was decoded once, and stored, is not decodable any more.
-            true => self
-                .tasks
-                .spawn(async move { Ended::Attempt(AttemptEnd::undecodable()) }),
-            false => self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) }),
-        };
-        self.track(Task::Attempt(members[0]), under_way);
+            let ended = self.tasks.spawn(async { Ended::Attempt(AttemptEnd::undecodable()) });
+            return self.track(Task::Attempt(members[0]), ended);
+        }
+        self.beginning.push((members[0], attempt));
     }
 
     fn bury(&mut self, job: JobId, class: Class, attempts: u32, park: bool) {

@@ -1,5 +1,8 @@
 //! Tasks of the driver: what they work on, and what follows when they end, however they end.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use tokio::task::{Id, JoinError};
 
 use crate::engine::attempt::AttemptEnd;
@@ -37,7 +40,35 @@ pub(super) enum Ended {
     ToldNeed,
 }
 
+/// Lets the tasks run that are ready, and goes on behind them.
+pub(super) async fn others_first() {
+    let mut is_behind = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_behind, true) {
+            return Poll::Ready(());
+        }
+        // A task that wakes itself goes to the end of its thread's queue, where another thread may take it up. The
+        // runtime's own way to yield has it wait for this thread.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Driver {
+    /// Hands the attempts of this turn to the runtime, and says whether there were any. One that is handed over alone wakes
+    /// a thread for one short call.
+    pub(super) fn begin_attempts(&mut self) -> bool {
+        let any = !self.beginning.is_empty();
+        let mut beginning = std::mem::take(&mut self.beginning);
+        for (job, attempt) in beginning.drain(..) {
+            let under_way = self.tasks.spawn(async move { Ended::Attempt(attempt.run().await) });
+            self.track(Task::Attempt(job), under_way);
+        }
+        self.beginning = beginning;
+        any
+    }
+
     /// Takes a task that has ended, and those that have ended meanwhile: many short attempts end between two turns.
     pub(super) fn tasks_ended(&mut self, first: Result<(Id, Ended), JoinError>) {
         self.task_ended(first);

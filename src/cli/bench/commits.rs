@@ -30,7 +30,7 @@ use crate::config::Config;
 /// Where Debian keeps it when it is not in PATH.
 const INSTALLED: &str = "/usr/lib/postgresql";
 
-const STATEMENT: &str = "INSERT INTO {table} (commit_day, handler, event_id, state) \\
+const STATEMENT: &str = "INSERT INTO {table} (commit_day, handler, event_id, state) \
                          VALUES (current_date, 'bench', decode(md5(random()::text), 'hex'), 'done');\n";
 
 /// Arguments of `bench ledger`.

@@ -343,7 +343,7 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "10")
         .set("queued.min.messages", "10000")
-        .set("queued.max.messages.kbytes", "32768")
+        .set("queued.max.messages.kbytes", "16384")
         .set("socket.keepalive.enable", "true");
     for (name, value) in &options.properties {
         config.set(name, value);

@@ -45,11 +45,12 @@ use crate::ledger::claims::Claims;
 use crate::source::kafka::protocol::Membership;
 
 /// Records between the poll thread and the decoding task.
-const UNDECODED_MAX: usize = 1_024;
+const UNDECODED_MAX: usize = 512;
 
 /// Events between the decoding task and the engine, which takes them also while its window is full: the bound is for
-/// memory, and never holds a revocation back for long.
-pub const UNHEARD_MAX: usize = 1_024;
+/// memory, and never holds a revocation back for long. What waits here for longer than it takes to decode the next few
+/// hundred has left the processor's cache when the engine comes to it.
+pub const UNHEARD_MAX: usize = 256;
 
 /// Settings of the source.
 #[derive(Debug, Clone)]
