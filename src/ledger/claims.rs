@@ -223,15 +223,22 @@ impl Claims {
     }
 
     /// Releases a partition on which nothing runs any more: the next owner has no death to suspect. What was suspected
-    /// before, and was not met meanwhile, stays a suspect. False: the epoch is over, and nothing was changed.
+    /// before, and was not met meanwhile, stays a suspect; nothing of it runs alone. False: the epoch is over, and nothing was
+    /// changed.
     ///
     /// # Errors
     /// Whatever Postgres answered.
     pub async fn released(&self, partition: &SourcePartition, epoch: u64) -> Result<bool, sqlx::Error> {
         let Some(pool) = self.pool() else { return Ok(true) };
         let query = sqlx::query(
-            "UPDATE afterwrite.claims SET released_clean = true, handed_out_to = NULL
-             WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4",
+            "WITH released AS (
+                 UPDATE afterwrite.claims SET released_clean = true, handed_out_to = NULL
+                 WHERE group_name = $1 AND topic = $2 AND partition = $3 AND epoch = $4
+                 RETURNING epoch),
+             rested AS (
+                 UPDATE afterwrite.marks SET alone = false
+                 WHERE group_name = $1 AND topic = $2 AND partition = $3 AND alone AND EXISTS (SELECT FROM released))
+             SELECT epoch FROM released",
         )
         .bind(&self.group)
         .bind(&*partition.topic)

@@ -115,7 +115,17 @@ async fn a_death_is_counted_also_when_the_next_owner_dies_before_it_has_read_wha
         .await;
         let (_, third) = take(pool).await;
         assert_eq!(third.inherited.left, [left(7, 1)]);
-        assert_eq!(take(pool).await.1.inherited.left, [left(7, 1)], "once");
+        let (fourth, claim) = take(pool).await;
+        assert_eq!(claim.inherited.left, [left(7, 1)], "once");
+        // A release leaves nothing that such a death could be taken for.
+        assert!(mark(&fourth, 4, 7, true).await);
+        assert!(fourth.released(&partition(), 4).await.unwrap());
+        exec(
+            pool,
+            "UPDATE afterwrite.claims SET epoch = 5, released_clean = false, handed_out_to = NULL",
+        )
+        .await;
+        assert_eq!(take(pool).await.1.inherited.left, [left(7, 1)]);
     })
     .await;
 }

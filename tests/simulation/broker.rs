@@ -93,8 +93,7 @@ impl Broker {
         let claim = self.claims[place];
         let marks = &mut self.marks[place];
         if claim.last_died {
-            let died_alone = |mark: &&mut Mark| mark.epoch + 1 == claim.epoch && mark.alone;
-            for mark in marks.values_mut().filter(died_alone) {
+            for mark in marks.values_mut().filter(|mark| mark.alone) {
                 (mark.deaths, mark.alone) = (mark.deaths + 1, false);
             }
         }
@@ -168,6 +167,9 @@ impl Broker {
         let owns = self.is_owner(id, member, epoch);
         if owns {
             self.claims[id.0 as usize].released_clean = true;
+            self.marks[id.0 as usize]
+                .values_mut()
+                .for_each(|mark| mark.alone = false);
             self.depose(id);
         }
         owns

@@ -282,11 +282,9 @@ impl World {
             .filter(|row| matches!(self.plan.rows[**row].script, Script::Kills));
         let killers: Vec<usize> = killers.copied().collect();
         self.note(|| format!("-- rows {killers:?} of {:?} kill, marked {:?}", call.jobs, call.mark));
-        // Once when nobody knew of it, once with a mark, and then alone. A death after which the next owner died before it
-        // read of it is not counted.
+        // Once when nobody knew of it, once with a mark, and then alone.
+        let kills_max = self.plan.crash_deaths_max + 2;
         for row in killers {
-            let in_vain = self.taken_in_vain[self.plan.rows[row].partition.0 as usize];
-            let kills_max = self.plan.crash_deaths_max + 2 + in_vain;
             self.kills[row] += u32::from(!replay);
             let kills = self.kills[row];
             Invariant::Blame.check(kills <= kills_max, || format!("row {row} killed {kills} processes"))?;

@@ -52,8 +52,6 @@ pub(crate) struct World {
     buffer: Vec<Action>,
     /// Per row, how often its delivery killed a process.
     pub(crate) kills: Vec<u32>,
-    /// Per partition, how often its claim was taken by one that died before it read what was left.
-    pub(crate) taken_in_vain: Vec<u32>,
 }
 
 /// A request to replay letters of one partition.
@@ -107,7 +105,6 @@ impl World {
             verified: vec![0; plan.log.len()],
             buffer: Vec::new(),
             kills: vec![0; plan.rows.len()],
-            taken_in_vain: vec![0; plan.log.len()],
             plan,
         }
     }
