@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ pub type Owned = HashMap<SourcePartition, u64>;
 /// Names of partitions, the epochs of those owned, and revocations that wait for running attempts.
 #[derive(Debug)]
 pub(crate) struct Ownership {
-    ids: HashMap<SourcePartition, PartitionId>,
+    ids: FxHashMap<SourcePartition, PartitionId>,
     names: Vec<SourcePartition>,
     owned: Arc<watch::Sender<Owned>>,
     revocations: Vec<Revocation>,
@@ -33,7 +34,7 @@ struct Revocation {
 impl Ownership {
     pub(crate) fn new(owned: Arc<watch::Sender<Owned>>) -> Self {
         Self {
-            ids: HashMap::new(),
+            ids: FxHashMap::default(),
             names: Vec::new(),
             owned,
             revocations: Vec::new(),

@@ -18,9 +18,11 @@ use uuid::Uuid;
 use crate::app;
 use crate::cli::bench::late::Late;
 use crate::cli::bench::letters::{NoLetters, TopicLetters};
+use crate::cli::bench::order::Order;
 use crate::cli::bench::progress::Progress;
 use crate::cli::bench::sleeper::Sleeper;
 use crate::cli::bench::usage::{Threads, Usage, round, rss_mb, threads};
+use crate::cli::bench::waits::Waits;
 use crate::cli::bench::{Brokers, Cluster, print};
 use crate::cli::decode::SchemaFile;
 use crate::cli::{Failure, database};
@@ -61,7 +63,7 @@ pub struct DrainArgs {
     /// Ends when so many distinct (partition, offset) are done
     #[arg(long, value_name = "N")]
     pub(super) records: u64,
-    /// How long the handler waits for each record, in microseconds; the timer's own step is a millisecond
+    /// How long the handler waits for each record, in microseconds
     #[arg(long, value_name = "W", default_value_t = 0)]
     pub(super) work_us: u64,
     /// Lanes that run at once; engine.lanes_max when left out
@@ -123,6 +125,8 @@ struct Report {
     skipped: u64,
     /// How long a call took in fact.
     work_us_mean: f64,
+    /// The same for the busiest row alone; absent when no column was named.
+    busiest_work_us_mean: Option<f64>,
     /// How late records were done, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     late_p50_ms: Option<f64>,
@@ -226,6 +230,7 @@ async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> 
     let sleeper = Sleeper {
         name: ledger.map_or_else(|| "bench".to_owned(), |ledger| ledger.handler.clone()),
         work: Duration::from_micros(args.work_us),
+        waits: Waits::start().map_err(Failure::failed)?,
         with_ledger: ledger.is_some(),
         fail_every: args.fail_every,
         progress: Arc::clone(&progress),
@@ -343,6 +348,7 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads,
     let end = state.last_at.unwrap_or_else(Instant::now);
     let seconds = state.first_at.map_or(0.0, |first| (end - first).as_secs_f64());
     let calls = state.calls.max(1) as f64;
+    let busiest = state.order.as_ref().and_then(Order::busiest_mean);
     let late_ms = |share| state.late.as_ref().and_then(|late| late.percentile_ms(share));
     Report {
         work_us: args.work_us,
@@ -360,6 +366,7 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads,
         undecodable: state.undecodable,
         skipped: state.skipped,
         work_us_mean: round(state.worked.as_secs_f64() * 1e6 / calls, 1),
+        busiest_work_us_mean: busiest.map(|mean| round(mean.as_secs_f64() * 1e6, 1)),
         late_p50_ms: late_ms(0.5),
         late_p99_ms: late_ms(0.99),
         threads,

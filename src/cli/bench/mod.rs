@@ -11,6 +11,8 @@ mod drain;
 
 mod sleeper;
 
+mod waits;
+
 mod progress;
 
 mod order;

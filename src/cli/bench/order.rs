@@ -1,8 +1,9 @@
 //! The proof of order: a column that must rise by one with every change of a row, and no two calls for one row at once.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::event::change::ChangeEvent;
 use crate::event::row::{Cell, Row, ValueRef};
@@ -27,6 +28,8 @@ pub(super) struct Turn {
 struct Known {
     last: Option<i64>,
     running: bool,
+    calls: u64,
+    worked: Duration,
 }
 
 impl Order {
@@ -66,6 +69,19 @@ impl Order {
         known.running = true;
     }
 
+    /// How long a call for the row took that had most of them.
+    pub(super) fn busiest_mean(&self) -> Option<Duration> {
+        let busiest = self.rows.values().max_by_key(|known| known.calls)?;
+        Some(busiest.worked / u32::try_from(busiest.calls.max(1)).ok()?)
+    }
+
+    /// A call took so long.
+    pub(super) fn worked(&mut self, turn: Turn, worked: Duration) {
+        let known = self.rows.entry(turn.row).or_default();
+        known.calls += 1;
+        known.worked += worked;
+    }
+
     /// The call has ended, and the change counts as done, or will be tried again.
     pub(super) fn ends(&mut self, turn: Turn, done: bool) {
         let known = self.rows.entry(turn.row).or_default();
@@ -87,7 +103,7 @@ fn number(row: Option<&Row>, column: &str) -> Option<i64> {
 /// A hash of table and primary key, made here and not by the router, which is what is being judged.
 fn row_of(event: &ChangeEvent) -> Option<u64> {
     let key = event.key()?.row();
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     event.origin().schema.hash(&mut hasher);
     event.origin().table.hash(&mut hasher);
     for (name, cell) in key.columns() {
@@ -157,6 +173,16 @@ mod tests {
         order.ends(turn(&order, 1, 1), false);
         order.begins(turn(&order, 1, 1));
         assert_eq!(order.violations(), 0);
+    }
+
+    #[test]
+    fn the_busiest_row_is_the_one_with_most_calls() {
+        let mut order = Order::new("seq".to_owned());
+        assert_eq!(order.busiest_mean(), None);
+        for (id, number, millis) in [(1, 1, 9), (2, 1, 2), (2, 2, 4)] {
+            order.worked(turn(&order, id, number), Duration::from_millis(millis));
+        }
+        assert_eq!(order.busiest_mean(), Some(Duration::from_millis(3)));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A handler sees events and no positions. So the measurement listens between source and engine, and ties each event to
 //! its position by the address of the shared event, which stays its own as long as the engine holds the record.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(super) struct Progress {
 /// What was counted.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    partitions: HashMap<SourcePartition, u32>,
+    partitions: FxHashMap<SourcePartition, u32>,
     /// Events whose handler has not ended, by the event's address.
     open: FxHashMap<usize, Open>,
     /// For each partition a bit for each position that is done, 64 offsets in a word.
@@ -158,6 +157,9 @@ impl Progress {
         let Some(worked) = worked else { return };
         state.calls += 1;
         state.worked += worked;
+        if let (Some(order), Some(turn)) = (&mut state.order, turn) {
+            order.worked(turn, worked);
+        }
         match state.open.remove(&Arc::as_ptr(event).addr()) {
             Some(open) => {
                 state.finish(open.position);

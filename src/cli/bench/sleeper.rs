@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::cli::bench::progress::Progress;
+use crate::cli::bench::waits::Waits;
 use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Handler, HandlerError, Outcome, Spec};
 
@@ -15,6 +16,7 @@ pub(super) struct Sleeper {
     /// Its name in the ledger.
     pub(super) name: String,
     pub(super) work: Duration,
+    pub(super) waits: Waits,
     /// Whether each call opens the transaction with the ledger's row, as handlers that write to the database do.
     pub(super) with_ledger: bool,
     /// One event of so many fails for good, always the same ones.
@@ -49,7 +51,7 @@ impl Handler for Sleeper {
             false => Ok(()),
         };
         if opened.is_ok() && !self.work.is_zero() {
-            tokio::time::sleep(self.work).await;
+            self.waits.end_of(self.work).await;
         }
         let worked = opened.is_ok().then(|| began.elapsed());
         for event in events {

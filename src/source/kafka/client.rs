@@ -341,9 +341,12 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("group.id", &options.group)
         .set("topic.metadata.refresh.interval.ms", "5000")
         .set("fetch.wait.max.ms", "100")
-        .set("fetch.queue.backoff.ms", "10")
+        // What waits in memory instead of at the broker is memory for nothing: a few fetches ahead are enough, and a fetch
+        // that finds no room is tried again before what is there is worked on. A record that is larger comes by itself.
+        .set("fetch.queue.backoff.ms", "5")
         .set("queued.min.messages", "10000")
-        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.max.messages.kbytes", "4096")
+        .set("fetch.message.max.bytes", "262144")
         .set("socket.keepalive.enable", "true");
     for (name, value) in &options.properties {
         config.set(name, value);

@@ -169,13 +169,13 @@ impl Figures {
         })
     }
 
-    /// The share of what order allows: the changes of the busiest key run one after the other, and each takes what a call
-    /// took in fact.
+    /// The share of what order allows: the changes of the busiest key run one after the other, and each takes what a call of
+    /// that key took in fact.
     pub(super) fn of_ceiling(&self, cell: &str, arm: Arm) -> Option<f64> {
         let (_, per_busiest) = self.records_per_busiest.iter().find(|(name, _)| *name == cell)?;
         let work_us = CELLS.iter().find(|known| known.name == cell)?.work_us;
         self.median_of(cell, arm, |measured| {
-            let worked_s = measured.report["work_us_mean"].as_f64()? / 1e6;
+            let worked_s = measured.report["busiest_work_us_mean"].as_f64()? / 1e6;
             let ceiling = per_busiest / worked_s;
             (work_us > 0).then_some(measured.report["records_per_s"].as_f64()? / ceiling)
         })
@@ -212,7 +212,7 @@ mod tests {
             cell,
             arm: *arm,
             round: *round,
-            report: json!({"records_per_s": rate, "work_us_mean": work_us, "records": 1_000, "cpu_s": 0.01}),
+            report: json!({"records_per_s": rate, "busiest_work_us_mean": work_us, "records": 1_000, "cpu_s": 0.01}),
         });
         let filled = fill::Report {
             topic: "t".to_owned(),

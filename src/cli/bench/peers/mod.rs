@@ -92,6 +92,7 @@ struct Row {
     records_per_s: Option<f64>,
     cpu_us: Option<f64>,
     peak_rss_mb: Option<f64>,
+    /// What a call of the busiest key took.
     work_ms_mean: Option<f64>,
     late_p50_ms: Option<f64>,
     late_p99_ms: Option<f64>,
@@ -256,7 +257,7 @@ fn rows(cells: &[&Cell], figures: &Figures) -> Vec<Row> {
             records_per_s: rounded(figure("records_per_s"), 0),
             cpu_us: rounded(figures.cpu_us(cell.name, arm), 1),
             peak_rss_mb: rounded(figure("peak_rss_mb"), 0),
-            work_ms_mean: rounded(figure("work_us_mean").map(|micros| micros / 1e3), 2),
+            work_ms_mean: rounded(figure("busiest_work_us_mean").map(|micros| micros / 1e3), 2),
             late_p50_ms: rounded(figure("late_p50_ms"), 1),
             late_p99_ms: rounded(figure("late_p99_ms"), 1),
             of_ceiling: rounded(figures.of_ceiling(cell.name, arm), 3),

@@ -128,6 +128,8 @@ public final class ParallelConsumerArm {
         private int count;
         private int duplicates;
         private long worked;
+        /** For each key its calls and the nanoseconds they took. */
+        private final Map<String, long[]> workedByKey = new HashMap<>();
 
         Seen(int wanted, int lateAfter) {
             this.wanted = wanted;
@@ -150,6 +152,9 @@ public final class ParallelConsumerArm {
             }
             offsets.set((int) record.offset());
             worked += nanos;
+            long[] ofKey = workedByKey.computeIfAbsent(record.key(), key -> new long[2]);
+            ofKey[0]++;
+            ofKey[1] += nanos;
             if (lateAfter >= 0 && count >= lateAfter) {
                 lateNanos[count - lateAfter] = unixNanos() - record.timestamp() * 1_000_000;
             }
@@ -180,13 +185,17 @@ public final class ParallelConsumerArm {
         synchronized String report(long workUs, int lanes, double cpu) throws Exception {
             double seconds = (lastAt - firstAt.get()) / 1e9;
             Arrays.sort(lateNanos);
+            long[] busiest = {1, 0};
+            for (long[] ofKey : workedByKey.values()) {
+                busiest = ofKey[0] > busiest[0] ? ofKey : busiest;
+            }
             return String.format(
                     Locale.ROOT,
                     "{\"work_us\":%d,\"lanes\":%d,\"records\":%d,\"seconds\":%.3f,\"records_per_s\":%.0f,\"cpu_s\":%.3f,"
-                            + "\"peak_rss_mb\":%.1f,\"work_us_mean\":%.1f,\"duplicates\":%d,\"missing\":%d,"
+                            + "\"peak_rss_mb\":%.1f,\"work_us_mean\":%.1f,\"busiest_work_us_mean\":%.1f,\"duplicates\":%d,\"missing\":%d,"
                             + "\"late_p50_ms\":%s,\"late_p99_ms\":%s}",
                     workUs, lanes, count, seconds, count / seconds, cpu,
-                    peakMegabytes(), worked / 1e3 / Math.max(1, count), duplicates, wanted - count,
+                    peakMegabytes(), worked / 1e3 / Math.max(1, count), busiest[1] / 1e3 / busiest[0], duplicates, wanted - count,
                     late(0.5), late(0.99));
         }
 
