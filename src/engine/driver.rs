@@ -195,6 +195,8 @@ impl Driver {
                     for event in arrived.drain(..) {
                         self.source_said(event);
                     }
+                    // While records come without a pause, a lane must not wait for its turn after theirs.
+                    self.ended_meanwhile();
                 }
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.tasks_ended(ended),
                 Some(due) = self.waits.next(), if !self.waits.is_empty() => {

@@ -72,6 +72,11 @@ impl Driver {
     /// Takes a task that has ended, and those that have ended meanwhile: many short attempts end between two turns.
     pub(super) fn tasks_ended(&mut self, first: Result<(Id, Ended), JoinError>) {
         self.task_ended(first);
+        self.ended_meanwhile();
+    }
+
+    /// Takes the tasks that have ended, without waiting for any.
+    pub(super) fn ended_meanwhile(&mut self) {
         for _ in 1..ENDS_A_TURN_MAX {
             let Some(next) = self.tasks.try_join_next_with_id() else {
                 return;
