@@ -20,7 +20,6 @@ use crate::engine::attempt::Attempt;
 use crate::engine::core::Core;
 use crate::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, Work};
 use crate::engine::counts::Counts;
-use crate::engine::halt::Halts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::keeper::Keeper;
 use crate::engine::letter::Letters;
@@ -108,7 +107,7 @@ pub async fn run(setup: Setup, channels: Channels, stop: impl Future<Output = ()
     driver.drive(stop).await;
     driver.keeper.end().await;
     tracing::info!(group = %driver.setup.group, counts = %driver.counts, "group ended");
-    driver.halts.ended.map_or(Ok(driver.counts), Err)
+    driver.halted.map_or(Ok(driver.counts), Err)
 }
 
 pub(super) struct Driver {
@@ -138,7 +137,7 @@ pub(super) struct Driver {
     pub(super) last_positions: Vec<Settled>,
     pub(super) drained: bool,
     pub(super) need: Need,
-    pub(super) halts: Halts,
+    pub(super) halted: Option<Halted>,
     /// Room for what the core decides at one input.
     actions: Vec<Action>,
 }
@@ -175,7 +174,7 @@ impl Driver {
             last_positions: Vec::new(),
             drained: false,
             need: Need::default(),
-            halts: Halts::default(),
+            halted: None,
             actions: Vec::new(),
         }
     }
@@ -212,7 +211,6 @@ impl Driver {
                     self.step(Input::CommitDue);
                     self.tell_standing();
                     self.tell_need();
-                    self.halt_where_all_is_settled();
                 }
                 () = &mut stop, if self.stop_deadline.is_none() => self.stop(),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -244,7 +242,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         tracing::info!(group = %self.setup.group, running = self.core.attempts_running(), "stopping: finishing what runs");
         self.stop_deadline = Some(Instant::now() + self.setup.times.shutdown_grace);
         self.step(Input::Stopping);
@@ -298,11 +296,8 @@ impl Driver {
     }
 
     fn delivered(&mut self, epoch: u64, delivery: Delivery) {
-        let partition = self.ownership.id(&delivery.partition);
-        if self.halts_before(partition, epoch, &delivery) {
-            return;
-        }
         self.counts.delivered += 1;
+        let partition = self.ownership.id(&delivery.partition);
         self.need.arrived(partition, &delivery.content);
         let position = delivery.position;
         let bytes = delivery.raw.weight();
@@ -349,7 +344,12 @@ impl Driver {
                     replay: replay.cloned(),
                     ..Held::of(Arc::new(delivery), HandlerIndex::NONE, 0)
                 };
-                return Work::Undecodable(self.keep(held));
+                let job = self.keep(held);
+                return match self.setup.on_undecodable {
+                    // A letter that comes back was buried once.
+                    OnUndecodable::Halt if replay.is_none() => Work::Halt(job),
+                    OnUndecodable::Halt | OnUndecodable::Bury => Work::Undecodable(job),
+                };
             }
         };
         let delivery = Arc::new(delivery);

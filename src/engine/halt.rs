@@ -1,13 +1,11 @@
-//! Ending a group before a record that can never decode, where that is wanted.
-//!
-//! Such a record never arrives at the core, nor does anything behind it, so no frontier passes it. The group goes on until what
-//! came before it in its partition is settled: otherwise records that always arrive together with it would never be done.
+//! Ending a group before a record that can never decode, where that is wanted: what people are told. When it ends, the core
+//! decides (`core/halt.rs`).
 
-use std::collections::BTreeMap;
+use tokio::time::Instant;
 
-use crate::engine::core::messages::PartitionId;
+use crate::engine::core::messages::JobId;
 use crate::engine::driver::Driver;
-use crate::event::delivery::{Content, Delivery, SourcePartition};
+use crate::event::delivery::{Content, SourcePartition};
 
 /// What becomes of a record that can never decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,58 +32,25 @@ pub struct Halted {
     reason: String,
 }
 
-/// Partitions that go no further.
-#[derive(Debug, Default)]
-pub(super) struct Halts {
-    /// Those with something left to settle, each with the epoch under which that was met.
-    before: BTreeMap<PartitionId, (u64, Halted)>,
-    /// Why the group ends.
-    pub(super) ended: Option<Halted>,
-}
-
 impl Driver {
-    /// Whether a record is not to arrive: it is one that ends the group, or stands behind one.
-    pub(super) fn halts_before(&mut self, partition: PartitionId, epoch: u64, delivery: &Delivery) -> bool {
-        let is_behind = self
-            .halts
-            .before
-            .get(&partition)
-            .is_some_and(|(met_under, _)| *met_under == epoch);
-        let (OnUndecodable::Halt, Content::Undecodable(reason)) = (self.setup.on_undecodable, &delivery.content) else {
-            return is_behind;
+    /// The core ends the group before this record.
+    pub(super) fn halt(&mut self, job: JobId) {
+        let delivery = &self.held[&job].delivery;
+        let reason = match &delivery.content {
+            Content::Undecodable(reason) => reason.clone(),
+            Content::Change(_) | Content::Skip(_) => "the decoder gave no reason".to_owned(),
         };
-        if !is_behind {
-            let halted = Halted {
-                group: self.setup.group.to_string(),
-                partition: delivery.partition.clone(),
-                offset: delivery.position.0,
-                reason: reason.clone(),
-            };
-            tracing::error!(
-                group = %self.setup.group, partition = %halted.partition, offset = halted.offset,
-                "a record cannot be decoded: the group ends when what came before it is settled"
-            );
-            self.halts.before.insert(partition, (epoch, halted));
-        }
-        true
-    }
-
-    /// Ends the group when all that came before such a record is settled. A partition that is not ours any more is its next
-    /// owner's.
-    pub(super) fn halt_where_all_is_settled(&mut self) {
-        if self.halts.before.is_empty() || self.stop_deadline.is_some() {
-            return;
-        }
-        let partitions = &self.core.partitions;
-        self.halts.before.retain(|partition, (epoch, _)| {
-            let owned = partitions.get(partition);
-            owned.is_some_and(|owned| owned.epoch == *epoch && !owned.releasing)
-        });
-        let mut before = self.halts.before.iter();
-        let settled = before.find(|(partition, _)| partitions[*partition].tracker.span() == 0);
-        if let Some((_, (_, halted))) = settled {
-            self.halts.ended = Some(halted.clone());
-            self.stop();
-        }
+        let halted = Halted {
+            group: self.setup.group.to_string(),
+            partition: delivery.partition.clone(),
+            offset: delivery.position.0,
+            reason,
+        };
+        tracing::error!(
+            group = %self.setup.group, partition = %halted.partition, offset = halted.offset,
+            "a record cannot be decoded and must not be passed: the group ends before it"
+        );
+        self.halted = Some(halted);
+        self.stop_deadline = Some(Instant::now() + self.setup.times.shutdown_grace);
     }
 }

@@ -101,6 +101,7 @@ impl Driver {
                     );
                 }
             }
+            Action::Halt { job } => self.halt(job),
             Action::Drained => {
                 self.drained = true;
                 self.leave_when_released();

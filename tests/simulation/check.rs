@@ -44,6 +44,8 @@ impl Shadow {
                 format!("{id:?} waits for a reservation that nobody makes")
             })?;
             self.check_window(*id, hold)?;
+            let halts = hold.halt.is_some() && hold.arrivals.is_empty() && !hold.releasing;
+            Invariant::Release.check(!halts, || format!("{id:?} goes no further, and its group does not end"))?;
             let committed = !commit_due || hold.committed == hold.frontier();
             Invariant::Frontier.check(committed, || format!("{id:?} was not committed when it was time"))?;
         }

@@ -18,7 +18,7 @@ pub(crate) struct Table {
 }
 
 /// Everything that has to happen in at least one world of a hundred.
-const KINDS: [&str; 132] = [
+const KINDS: [&str; 134] = [
     "input: assigned",
     "input: bury failed",
     "input: buried",
@@ -26,6 +26,7 @@ const KINDS: [&str; 132] = [
     "input: delivered job",
     "input: delivered nothing",
     "input: delivered undecodable",
+    "input: delivered what must not be passed",
     "input: drain",
     "input: due",
     "input: finished",
@@ -62,6 +63,7 @@ const KINDS: [&str; 132] = [
     "action: bury undecodable",
     "action: commit",
     "action: drained",
+    "action: halt",
     "action: forget",
     "action: park",
     "action: park lane",
@@ -166,6 +168,7 @@ impl Coverage {
                 Work::Nothing => "input: delivered nothing",
                 Work::Jobs(_) => "input: delivered job",
                 Work::Undecodable(_) => "input: delivered undecodable",
+                Work::Halt(_) => "input: delivered what must not be passed",
             },
             Input::Stored { .. } => "input: stored",
             Input::StoreFailed { .. } => "input: store failed",
@@ -233,6 +236,7 @@ impl Coverage {
             Action::Released { .. } => "action: released",
             Action::ReplayEnded { healed: true, .. } => "action: replay healed",
             Action::ReplayEnded { healed: false, .. } => "action: replay buried again",
+            Action::Halt { .. } => "action: halt",
             Action::Drained => "action: drained",
         });
     }

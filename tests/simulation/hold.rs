@@ -29,6 +29,8 @@ pub(crate) struct Hold {
     pub(crate) parked: BTreeMap<LaneName, Parked>,
     /// Open jobs that are in no lane.
     pub(crate) aside: BTreeMap<JobId, Aside>,
+    /// The record that must not be passed.
+    pub(crate) halt: Option<JobId>,
 }
 
 pub(crate) type LaneName = (HandlerIndex, u64);
@@ -145,6 +147,7 @@ impl Hold {
             releasing: false,
             expired: false,
             renewed: None,
+            halt: None,
         }
     }
 

@@ -33,7 +33,8 @@ pub(crate) enum Invariant {
     /// ready later.
     Room,
     /// Nothing of a partition starts, and nothing is left with the driver, once it is given up; nothing else is
-    /// abandoned; a stop ends once.
+    /// abandoned; a stop ends once. A group ends before a record that must not be passed when all before it is settled, and
+    /// only then.
     Release,
     /// A partition whose share is used up is paused, and one that has room again is resumed.
     Window,

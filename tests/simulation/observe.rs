@@ -54,6 +54,7 @@ impl Shadow {
             Action::Resume { partition } => self.pauses(*partition, false),
             Action::Released { partition, position } => self.releases(*partition, *position),
             Action::ReplayEnded { request, healed } => self.replay_ends(*request, *healed),
+            Action::Halt { job } => self.halts(*job),
             Action::Drained => self.drains(),
         }
     }
@@ -321,6 +322,11 @@ impl Shadow {
             self.refused.swap_remove(place);
             return Ok(());
         }
+        if let Some(hold) = self.holds.values_mut().find(|hold| hold.halt == Some(id)) {
+            hold.halt = None;
+            let releasing = hold.releasing;
+            return Invariant::Letters.check(releasing, || format!("{id:?} is forgotten, but must not be passed"));
+        }
         let Some(job) = self.jobs.get(&id) else {
             return Invariant::Memory.violated(format!("{id:?} is forgotten, but not open"));
         };
@@ -448,6 +454,15 @@ impl Shadow {
         Invariant::Replays.check(replay.open == 0, || format!("{request:?} ends, but has open jobs"))?;
         Invariant::Replays.check(healed == replay.healed, || {
             format!("{request:?} ends with healed = {healed}")
+        })
+    }
+
+    fn halts(&mut self, job: JobId) -> Checked {
+        let over = |hold: &Hold| hold.halt == Some(job) && hold.arrivals.is_empty() && !hold.releasing;
+        let right = !self.stopping && self.holds.values().any(over);
+        self.stop();
+        Invariant::Release.check(right, || {
+            format!("the group ends before {job:?}, but something before it is open")
         })
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     /// How often faults happen; 0 is never.
     pub(crate) trouble: usize,
     pub(crate) protocol: Protocol,
+    /// Groups end before bytes that cannot be decoded, until somebody says that they may be buried.
+    pub(crate) halts: bool,
 }
 
 pub(crate) struct Record {
@@ -79,11 +81,13 @@ impl Plan {
             steps_max: random.between(250, 1_000),
             trouble: [0, 1, 2, 3, 4, 6][random.below(6)],
             protocol: [Protocol::Eager, Protocol::Cooperative, Protocol::Consumer][random.below(3)],
+            halts: false,
         };
         let keys = random.between(1, 4);
         for partition in 0..partitions {
             plan.write_log(&mut random, partition, keys, handlers.len());
         }
+        plan.halts = random.chance(25);
         plan
     }
 

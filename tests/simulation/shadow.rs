@@ -115,12 +115,10 @@ impl Shadow {
             }
             Input::Lost { partition } => self.give_up(*partition, true),
             Input::CommitDue => self.commit_due = true,
-            Input::Stopping | Input::StopExpired => {
-                self.stopping |= matches!(input, Input::Stopping);
-                let expired = self.stopping && matches!(input, Input::StopExpired);
+            Input::Stopping => self.stop(),
+            Input::StopExpired => {
                 for hold in self.holds.values_mut() {
-                    hold.releasing |= self.stopping;
-                    hold.expired |= expired;
+                    hold.expired |= self.stopping;
                 }
             }
         }
@@ -150,6 +148,11 @@ impl Shadow {
             } => self.unparked(*partition, *epoch, (*handler, *key), jobs),
             _ => {}
         }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+        self.holds.values_mut().for_each(|hold| hold.releasing = true);
     }
 
     fn give_up(&mut self, id: PartitionId, expired: bool) {
@@ -188,10 +191,15 @@ impl Shadow {
             .holds
             .get_mut(&id)
             .filter(|hold| hold.epoch == epoch && !hold.releasing);
-        let Some(hold) = live.filter(|hold| hold.newest.is_none_or(|newest| position > newest)) else {
+        let is_news = |hold: &&mut Hold| hold.halt.is_none() && hold.newest.is_none_or(|newest| position > newest);
+        let Some(hold) = live.filter(is_news) else {
             self.refused.extend(specs.iter().map(|spec| spec.job));
             return;
         };
+        if let Work::Halt(job) = work {
+            hold.halt = Some(*job);
+            return;
+        }
         let number = hold.arrive(position, specs.len(), bytes);
         self.queue(id, Origin::Arrival(number), position, &specs);
     }
@@ -396,7 +404,7 @@ fn specs(work: &Work) -> Vec<JobSpec> {
     match work {
         Work::Nothing => Vec::new(),
         Work::Jobs(specs) => specs.clone(),
-        Work::Undecodable(job) => vec![JobSpec {
+        Work::Undecodable(job) | Work::Halt(job) => vec![JobSpec {
             job: *job,
             handler: HandlerIndex::NONE,
             key: job.0,

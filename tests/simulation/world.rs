@@ -52,6 +52,8 @@ pub(crate) struct World {
     buffer: Vec<Action>,
     /// Per row, how often its delivery killed a process.
     pub(crate) kills: Vec<u32>,
+    /// Per row, whether bytes that cannot be decoded may be buried by now.
+    may_be_buried: Vec<bool>,
 }
 
 /// A request to replay letters of one partition.
@@ -105,6 +107,7 @@ impl World {
             verified: vec![0; plan.log.len()],
             buffer: Vec::new(),
             kills: vec![0; plan.rows.len()],
+            may_be_buried: vec![false; plan.rows.len()],
             plan,
         }
     }
@@ -240,6 +243,7 @@ impl World {
             }
             Action::Released { partition, position } => self.release(m, partition, position)?,
             Action::ReplayEnded { request, healed } => self.end_replay(m, request, healed)?,
+            Action::Halt { job } => self.halt(m, job)?,
             Action::Drained => self.members[m].drained = true,
         }
         Ok(())
@@ -320,6 +324,16 @@ impl World {
         });
         self.members[m].stale.extend(stale);
         Ok(())
+    }
+
+    /// A member ends before bytes that cannot be decoded; somebody reads why, and lets whoever comes next bury them.
+    fn halt(&mut self, m: usize, job: JobId) -> Checked {
+        self.members[m].hear(&Input::Stopping);
+        let row = self.row(job);
+        self.may_be_buried[row] = true;
+        let (id, index) = (self.plan.rows[row].partition, self.plan.rows[row].index);
+        let position = self.plan.record(id, index).position;
+        self.verify(id, position)
     }
 
     fn end_replay(&mut self, m: usize, request: RequestId, healed: bool) -> Checked {
@@ -444,7 +458,10 @@ impl World {
             self.jobs.push((row, request));
             let (handler, key) = (self.plan.rows[row].handler, self.plan.rows[row].key);
             if handler == HandlerIndex::NONE {
-                return Work::Undecodable(job);
+                return match self.plan.halts && request.is_none() && !self.may_be_buried[row] {
+                    true => Work::Halt(job),
+                    false => Work::Undecodable(job),
+                };
             }
             specs.push(JobSpec { job, handler, key });
         }

@@ -203,6 +203,8 @@ pub enum Work {
     Jobs(Vec<JobSpec>),
     /// A dead letter, because the bytes can never decode.
     Undecodable(JobId),
+    /// The end of the group before it, because the bytes can never decode.
+    Halt(JobId),
 }
 
 impl Work {
@@ -211,7 +213,7 @@ impl Work {
         match self {
             Self::Nothing => Vec::new(),
             Self::Jobs(jobs) => jobs.clone(),
-            Self::Undecodable(job) => vec![JobSpec {
+            Self::Undecodable(job) | Self::Halt(job) => vec![JobSpec {
                 job: *job,
                 handler: HandlerIndex::NONE,
                 key: job.0,
@@ -354,6 +356,12 @@ pub enum Action {
         request: RequestId,
         /// Whether none of its jobs was buried again.
         healed: bool,
+    },
+    /// Everything before this record is settled and it must not be passed: the core takes nothing more, as if it had heard
+    /// `Stopping`.
+    Halt {
+        /// The job of the record, forgotten when its partition is released.
+        job: JobId,
     },
     /// Everything that ran has ended: the group can be left.
     Drained,

@@ -17,6 +17,8 @@ mod burial;
 
 mod dispatch;
 
+mod halt;
+
 mod outcome;
 
 mod park;
@@ -29,7 +31,7 @@ mod replay;
 
 mod window;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::engine::core::dispatch::Dispatch;
 use crate::engine::core::messages::{
@@ -83,6 +85,8 @@ pub(crate) struct Partition {
     pub(crate) parked: HashMap<LaneKey, Parked>,
     /// Open jobs that are in no lane.
     pub(crate) aside: BTreeMap<JobId, Aside>,
+    /// The record that must not be passed: nothing behind it is taken.
+    pub(crate) halt: Option<JobId>,
 }
 
 /// Jobs of one replay that are still open.
@@ -130,6 +134,8 @@ pub struct Core {
     /// The one job that runs alone, and the lanes whose heads have to do so after it.
     alone: Option<JobId>,
     next_alone: VecDeque<(PartitionId, LaneKey)>,
+    /// Partitions with a record that must not be passed.
+    halting: BTreeSet<PartitionId>,
     pub(crate) stopping: bool,
     #[cfg(any(test, feature = "testkit"))]
     mutation: Option<Mutation>,
@@ -148,6 +154,7 @@ impl Core {
             running: 0,
             alone: None,
             next_alone: VecDeque::new(),
+            halting: BTreeSet::new(),
             stopping: false,
             #[cfg(any(test, feature = "testkit"))]
             mutation: None,
@@ -230,6 +237,7 @@ impl Core {
             Input::StopExpired => self.stop_now(actions),
         }
         self.dispatch(at, actions);
+        self.halt_where_settled(actions);
     }
 
     /// Partitions owned now.
@@ -263,9 +271,18 @@ impl Core {
     ) {
         let jobs = work.jobs();
         let any_epoch = self.mutated(Mutation::EpochIsIgnored);
-        let ours = |partition: &&mut Partition| (partition.epoch == epoch || any_epoch) && !partition.releasing;
+        let behind = self.is_behind_halt(id);
+        let ours =
+            |partition: &&mut Partition| (partition.epoch == epoch || any_epoch) && !partition.releasing && !behind;
         let live = self.partitions.get_mut(&id).filter(ours);
-        let Some(ticket) = live.and_then(|partition| partition.tracker.arrive(position, jobs.len(), bytes)) else {
+        if let (Work::Halt(job), Some(partition)) = (&work, &live)
+            && partition.tracker.newest().is_none_or(|newest| position > newest)
+        {
+            return self.halt_before(id, *job);
+        }
+        let halts = matches!(work, Work::Halt(_));
+        let arrives = live.filter(|_| !halts);
+        let Some(ticket) = arrives.and_then(|partition| partition.tracker.arrive(position, jobs.len(), bytes)) else {
             let kept = self.mutated(Mutation::RefusedIsKept);
             let refused = jobs.iter().filter(|_| !kept);
             actions.extend(refused.map(|spec| Action::Forget { job: spec.job }));

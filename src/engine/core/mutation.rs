@@ -50,6 +50,10 @@ pub enum Mutation {
     FailureOutlivesRelease,
     /// The stop ends before what runs has ended.
     DrainsTooEarly,
+    /// What is behind a record that must not be passed is taken.
+    HaltIsPassed,
+    /// The group ends before such a record while something before it is open.
+    HaltsTooEarly,
     /// The driver is not told that a refused job is not needed.
     RefusedIsKept,
     /// Lanes of a suspended handler start as if nothing were.
@@ -92,7 +96,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -115,6 +119,8 @@ impl Mutation {
         Self::LateBudgetIsBelieved,
         Self::FailureOutlivesRelease,
         Self::DrainsTooEarly,
+        Self::HaltIsPassed,
+        Self::HaltsTooEarly,
         Self::RefusedIsKept,
         Self::SuspendedStillStarts,
         Self::SuspendedStillBuries,

@@ -40,6 +40,7 @@ impl Core {
             attempts: inherited.attempts,
             parked: HashMap::new(),
             aside: BTreeMap::new(),
+            halt: None,
         };
         self.partitions.insert(id, fresh);
         for ((handler, key), draining) in inherited.parked {
@@ -120,6 +121,8 @@ impl Core {
             return;
         }
         let gone = self.partitions.remove(&id).expect("it was just found");
+        self.halting.remove(&id);
+        actions.extend(gone.halt.map(|job| Action::Forget { job }));
         for (key, lane) in &gone.lanes {
             if matches!(lane.phase, Phase::Running { .. }) && in_flight > 0 {
                 self.running -= 1;
