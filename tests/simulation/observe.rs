@@ -265,58 +265,6 @@ impl Shadow {
         Ok(())
     }
 
-    /// Whether a job that is to be buried is not: its handler is suspended, or nothing else of it worked since it failed.
-    pub(crate) fn is_spared(&self, job: JobId, finish: Finish) -> bool {
-        let job = &self.jobs[&job];
-        let handler = usize::from(job.lane.0.0);
-        let watch = &self.watches[handler];
-        let Some((at, works)) = job.first_failure else {
-            return false;
-        };
-        if finish == Finish::Expired {
-            return false;
-        }
-        let patient = self.now.since(at) < self.limits.handlers[handler].policy.exhausted_alone_after;
-        match (watch.is_suspended(), finish) {
-            (true, Finish::Permanent) => patient,
-            (true, _) => true,
-            (false, Finish::Permanent) => false,
-            (false, _) => patient && works == watch.works,
-        }
-    }
-
-    fn holds_back(&self, handler: HandlerIndex) -> bool {
-        let index = usize::from(handler.0);
-        let Some(watch) = self.watches.get(index) else {
-            return false;
-        };
-        watch.holds_back(&self.limits.handlers[index], self.now)
-    }
-
-    fn says(&mut self, handler: HandlerIndex, word: Word) -> Checked {
-        let owed = &mut watch::of(&mut self.watches, handler).owed;
-        match owed.iter().position(|due| *due == word) {
-            Some(place) => owed.remove(place),
-            None => return Invariant::Suspension.violated(format!("{handler:?}: {word:?} is not true")),
-        };
-        Ok(())
-    }
-
-    fn probes_after(&mut self, handler: HandlerIndex, wait: Wait) -> Checked {
-        let longest = self.limits.handlers[usize::from(handler.0)].policy.outage_wait_max;
-        let right = matches!(wait, Wait::Jittered(ceiling) if ceiling <= longest);
-        Invariant::Attempts.check(right, || format!("{wait:?} before a probe"))?;
-        self.says(handler, Word::ProbeAfter)
-    }
-
-    fn rate_after(&mut self, handler: HandlerIndex) -> Checked {
-        let (limits, now) = (&self.limits.handlers[usize::from(handler.0)], self.now);
-        let watch = watch::of(&mut self.watches, handler);
-        let early = watch.is_too_early(limits, now) && !watch.paced;
-        watch.paced = true;
-        Invariant::Room.check(early, || "a handler waits for its rate without need")
-    }
-
     fn forgets(&mut self, id: JobId) -> Checked {
         if let Some(place) = self.refused.iter().position(|refused| *refused == id) {
             self.refused.swap_remove(place);

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use afterwrite::engine::core::messages::{HandlerIndex, HandlerLimits, JobId, Moment, PartitionId};
-use afterwrite::engine::retry::Finish;
+use afterwrite::engine::retry::{Finish, Wait};
 use afterwrite::engine::suspend::{Cause, SuspendPolicy};
+
+use crate::invariant::{Checked, Invariant};
+use crate::shadow::Shadow;
 
 /// Probes that have to work in a row.
 const PROBES: u32 = 3;
@@ -226,4 +229,58 @@ fn is_half_bad(ends: &[(Moment, bool)], now: Moment, window: Duration, min: u32)
 /// The handler of a lane that has one.
 pub(crate) fn of(watches: &mut [Watch], handler: HandlerIndex) -> &mut Watch {
     &mut watches[usize::from(handler.0)]
+}
+
+impl Shadow {
+    /// Whether a job that is to be buried is not: its handler is suspended, or nothing else of it worked since it failed.
+    pub(crate) fn is_spared(&self, job: JobId, finish: Finish) -> bool {
+        let job = &self.jobs[&job];
+        let handler = usize::from(job.lane.0.0);
+        let watch = &self.watches[handler];
+        let Some((at, works)) = job.first_failure else {
+            return false;
+        };
+        if finish == Finish::Expired {
+            return false;
+        }
+        let patient = self.now.since(at) < self.limits.handlers[handler].policy.exhausted_alone_after;
+        match (watch.is_suspended(), finish) {
+            (true, Finish::Permanent) => patient,
+            (true, _) => true,
+            (false, Finish::Permanent) => false,
+            (false, _) => patient && works == watch.works,
+        }
+    }
+
+    pub(crate) fn holds_back(&self, handler: HandlerIndex) -> bool {
+        let index = usize::from(handler.0);
+        let Some(watch) = self.watches.get(index) else {
+            return false;
+        };
+        watch.holds_back(&self.limits.handlers[index], self.now)
+    }
+
+    pub(crate) fn says(&mut self, handler: HandlerIndex, word: Word) -> Checked {
+        let owed = &mut of(&mut self.watches, handler).owed;
+        match owed.iter().position(|due| *due == word) {
+            Some(place) => owed.remove(place),
+            None => return Invariant::Suspension.violated(format!("{handler:?}: {word:?} is not true")),
+        };
+        Ok(())
+    }
+
+    pub(crate) fn probes_after(&mut self, handler: HandlerIndex, wait: Wait) -> Checked {
+        let longest = self.limits.handlers[usize::from(handler.0)].policy.outage_wait_max;
+        let right = matches!(wait, Wait::Jittered(ceiling) if ceiling <= longest);
+        Invariant::Attempts.check(right, || format!("{wait:?} before a probe"))?;
+        self.says(handler, Word::ProbeAfter)
+    }
+
+    pub(crate) fn rate_after(&mut self, handler: HandlerIndex) -> Checked {
+        let (limits, now) = (&self.limits.handlers[usize::from(handler.0)], self.now);
+        let watch = of(&mut self.watches, handler);
+        let early = watch.is_too_early(limits, now) && !watch.paced;
+        watch.paced = true;
+        Invariant::Room.check(early, || "a handler waits for its rate without need")
+    }
 }
