@@ -69,12 +69,7 @@ impl Driver {
             Action::Forget { job } => {
                 self.held.remove(&job);
             }
-            Action::Abandon { job } => {
-                self.beginning.retain(|(beginning, _)| *beginning != job);
-                if let Some(under_way) = self.under_way.remove(&job) {
-                    under_way.abort();
-                }
-            }
+            Action::Abandon { job } => self.abandon(job),
             Action::Commit { positions } => {
                 let settled = positions
                     .into_iter()
@@ -106,6 +101,14 @@ impl Driver {
                 self.drained = true;
                 self.leave_when_released();
             }
+        }
+    }
+
+    /// Stops what is under way for the job, or was about to begin.
+    fn abandon(&mut self, job: JobId) {
+        self.beginning.retain(|(beginning, _)| *beginning != job);
+        if let Some(under_way) = self.under_way.remove(&job) {
+            under_way.abort();
         }
     }
 
