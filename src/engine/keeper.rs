@@ -3,8 +3,6 @@
 //! What cannot be written is only said: a mark that stays makes the next owner run one job alone, attempts that are not
 //! stored are counted anew.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -37,7 +35,7 @@ pub(super) enum Note {
 pub(super) struct Keeper {
     notes: mpsc::Sender<Note>,
     /// Whether the last note found no room.
-    is_full: AtomicBool,
+    is_full: bool,
     writing: JoinHandle<()>,
 }
 
@@ -46,25 +44,19 @@ impl Keeper {
         let (notes, taken) = mpsc::channel(WAITING_MAX);
         Self {
             notes,
-            is_full: AtomicBool::new(false),
+            is_full: false,
             writing: tokio::spawn(write(claims, taken)),
         }
     }
 
-    pub(super) fn note(&self, note: Note) {
+    pub(super) fn note(&mut self, note: Note) {
         let noted = self.notes.try_send(note);
-        let was_full = self
-            .is_full
-            .swap(matches!(noted, Err(TrySendError::Full(_))), Ordering::Relaxed);
-        match noted {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) if was_full => {}
-            Err(TrySendError::Full(_)) => {
-                tracing::warn!(
-                    "bookkeeping is behind, and leaves notes out: a next owner may suspect some jobs in vain"
-                );
-            }
-            Err(TrySendError::Closed(_)) => tracing::debug!("bookkeeping has already ended"),
+        let was_full = std::mem::replace(&mut self.is_full, matches!(noted, Err(TrySendError::Full(_))));
+        if self.is_full && !was_full {
+            tracing::warn!("bookkeeping is behind, and leaves notes out: a next owner may suspect some jobs in vain");
+        }
+        if let Err(TrySendError::Closed(_)) = noted {
+            tracing::debug!("bookkeeping has already ended");
         }
     }
 
