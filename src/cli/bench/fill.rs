@@ -67,6 +67,21 @@ pub(super) struct Report {
     pub(super) seconds: f64,
 }
 
+#[cfg(test)]
+impl Report {
+    /// Of a topic with a tenth of its records on the busiest key.
+    pub(super) fn sample() -> Self {
+        Self {
+            topic: "t".to_owned(),
+            records: 1_000,
+            keys: 10,
+            busiest_key_records: 100,
+            value_bytes_mean: 2_000.0,
+            seconds: 1.0,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum FillError {
     #[error("record {number} could not be handed to the client")]

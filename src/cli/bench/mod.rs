@@ -45,7 +45,7 @@ mod retrying;
 
 mod peers;
 
-mod commits;
+mod ledger;
 
 mod backlog;
 
@@ -97,7 +97,7 @@ pub enum Action {
     /// The worker beside a bare poll loop and Confluent's parallel-consumer (`make bench-peers` builds and runs it)
     Peers(peers::PeersArgs),
     /// The ledger's transaction for each job, beside the commits of pgbench; needs a migrated database (DATABASE_URL)
-    Ledger(commits::LedgerArgs),
+    Ledger(ledger::LedgerArgs),
     /// A long backlog must take no more memory than a short one
     Backlog(backlog::BacklogArgs),
 }
@@ -149,7 +149,7 @@ pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString], outpu
         Action::Compare(args) => compare::run(args, config, settings).await,
         Action::Poison(args) => poison::run(args, config, settings, output).await,
         Action::Retrying(args) => Box::pin(retrying::run(args, config, output)).await,
-        Action::Ledger(args) => commits::run(args, config, settings, output).await,
+        Action::Ledger(args) => ledger::run(args, config, settings, output).await,
         Action::Backlog(args) => backlog::run(args, config, settings, output).await,
         Action::Peers(args) => Box::pin(peers::run(args, config, settings, output)).await,
     }

@@ -183,14 +183,6 @@ mod tests {
     use super::*;
 
     fn comparison(runs: &[(&str, f64, f64, f64)]) -> Comparison {
-        let filled = fill::Report {
-            topic: "t".to_owned(),
-            records: 1_000,
-            keys: 10,
-            busiest_key_records: 100,
-            value_bytes_mean: 2_000.0,
-            seconds: 1.0,
-        };
         let runs = runs.iter().map(|(name, rate, cpu_s, work_us)| Run {
             name: (*name).to_owned(),
             report: json!({
@@ -200,7 +192,7 @@ mod tests {
         });
         Comparison {
             cores: 2.0,
-            ..Comparison::new(filled, 5, runs.collect())
+            ..Comparison::new(fill::Report::sample(), 5, runs.collect())
         }
     }
 

@@ -214,15 +214,7 @@ mod tests {
             round: *round,
             report: json!({"records_per_s": rate, "busiest_work_us_mean": work_us, "records": 1_000, "cpu_s": 0.01}),
         });
-        let filled = fill::Report {
-            topic: "t".to_owned(),
-            records: 1_000,
-            keys: 10,
-            busiest_key_records: 100,
-            value_bytes_mean: 2_000.0,
-            seconds: 1.0,
-        };
-        Figures::new(measured.collect(), &[(Topic::Zipf, filled)])
+        Figures::new(measured.collect(), &[(Topic::Zipf, fill::Report::sample())])
     }
 
     fn verdict(figures: &Figures, what: &str) -> &'static str {
