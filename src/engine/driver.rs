@@ -272,11 +272,7 @@ impl Driver {
                 }
             }
             SourceEvent::Delivered { epoch, delivery } => self.delivered(epoch, *delivery),
-            SourceEvent::CaughtUp { partitions } => {
-                for name in partitions {
-                    self.caught_up(&name);
-                }
-            }
+            SourceEvent::CaughtUp { ends } => ends.iter().for_each(|(name, end)| self.caught_up(name, *end)),
             SourceEvent::Revoking { partitions, reply } => {
                 let ids: Vec<PartitionId> = partitions.iter().map(|name| self.ownership.id(name)).collect();
                 self.ownership

@@ -12,7 +12,7 @@ use crate::engine::core::messages::PartitionId;
 use crate::engine::driver::Driver;
 use crate::engine::tasks::{Ended, Task};
 use crate::event::change::ChangeEvent;
-use crate::event::delivery::{Content, SourcePartition};
+use crate::event::delivery::{Content, Position, SourcePartition};
 
 /// How often it is told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -21,13 +21,13 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Need {
     /// By the number of the partition.
-    partitions: Vec<Standing>,
+    partitions: Vec<Next>,
     told_at: Option<Instant>,
 }
 
 /// What is known of what comes next in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Standing {
+enum Next {
     /// Nothing: any day may come.
     #[default]
     Unknown,
@@ -43,28 +43,28 @@ impl Need {
             Content::Change(event) => event.origin().commit_ts_ms,
             Content::Skip(_) | Content::Undecodable(_) => None,
         };
-        let standing = self.standing(partition);
-        *standing = match (committed_ms, *standing) {
-            (Some(committed_ms), _) => Standing::After(committed_ms),
-            (None, Standing::CaughtUp) => Standing::Unknown,
+        let next = self.next(partition);
+        *next = match (committed_ms, *next) {
+            (Some(committed_ms), _) => Next::After(committed_ms),
+            (None, Next::CaughtUp) => Next::Unknown,
             (None, before) => before,
         };
     }
 
     pub(super) fn caught_up(&mut self, partition: PartitionId) {
-        *self.standing(partition) = Standing::CaughtUp;
+        *self.next(partition) = Next::CaughtUp;
     }
 
-    fn standing(&mut self, partition: PartitionId) -> &mut Standing {
+    fn next(&mut self, partition: PartitionId) -> &mut Next {
         let index = partition.0 as usize;
         if self.partitions.len() <= index {
-            self.partitions.resize(index + 1, Standing::Unknown);
+            self.partitions.resize(index + 1, Next::Unknown);
         }
         &mut self.partitions[index]
     }
 }
 
-impl Standing {
+impl Next {
     /// The first day that is needed, with the earliest commit among what is not settled. Nothing, when any may be.
     fn first_day(self, open_ms: Option<i64>, today: NaiveDate) -> Option<NaiveDate> {
         match (open_ms, self) {
@@ -81,12 +81,15 @@ fn day(committed_ms: i64) -> Option<NaiveDate> {
 }
 
 impl Driver {
-    /// A partition holds nothing more than what was handed over. Believed only where that is settled: what still comes out of
-    /// the channel would be taken for something new.
-    pub(super) fn caught_up(&mut self, name: &SourcePartition) {
+    /// A partition held nothing from `end` on. Believed only where all that arrived is settled and stands before it: what
+    /// came later was written after the source had looked.
+    pub(super) fn caught_up(&mut self, name: &SourcePartition, end: Position) {
         let partition = self.ownership.id(name);
-        let open = self.core.partitions.get(&partition).map(|owned| owned.tracker.span());
-        if open == Some(0) {
+        let Some(owned) = self.core.partitions.get(&partition) else {
+            return;
+        };
+        let is_settled = owned.tracker.span() == 0;
+        if is_settled && owned.tracker.newest().is_none_or(|newest| newest < end) {
             self.need.caught_up(partition);
         }
     }
@@ -109,8 +112,8 @@ impl Driver {
         let today = Utc::now().date_naive();
         let mut days = Vec::new();
         for partition in self.core.partitions.keys() {
-            let standing = *self.need.standing(*partition);
-            let first_day = standing.first_day(open.get(partition).copied(), today);
+            let next = *self.need.next(*partition);
+            let first_day = next.first_day(open.get(partition).copied(), today);
             let name = self.ownership.name(*partition);
             if let (Some(first_day), Some(epoch)) = (first_day, self.ownership.epoch(name)) {
                 days.push((name.clone(), epoch, first_day));
@@ -145,29 +148,22 @@ mod tests {
     #[test]
     fn what_is_open_decides_then_the_newest_arrival_then_that_all_was_read() {
         let today = day(20 * DAY_MS);
-        let first_day = |standing: Standing, open_ms| standing.first_day(open_ms, today.unwrap());
-        assert_eq!(first_day(Standing::CaughtUp, None), today);
-        assert_eq!(first_day(Standing::CaughtUp, Some(3 * DAY_MS)), day(3 * DAY_MS));
-        assert_eq!(first_day(Standing::After(5 * DAY_MS), None), day(5 * DAY_MS));
-        assert_eq!(
-            first_day(Standing::After(5 * DAY_MS), Some(4 * DAY_MS)),
-            day(4 * DAY_MS)
-        );
-        assert_eq!(first_day(Standing::Unknown, None), None);
+        let first_day = |next: Next, open_ms| next.first_day(open_ms, today.unwrap());
+        assert_eq!(first_day(Next::CaughtUp, None), today);
+        assert_eq!(first_day(Next::CaughtUp, Some(3 * DAY_MS)), day(3 * DAY_MS));
+        assert_eq!(first_day(Next::After(5 * DAY_MS), None), day(5 * DAY_MS));
+        assert_eq!(first_day(Next::After(5 * DAY_MS), Some(4 * DAY_MS)), day(4 * DAY_MS));
+        assert_eq!(first_day(Next::Unknown, None), None);
     }
 
     #[test]
     fn what_arrives_ends_having_caught_up() {
         let mut need = Need::default();
         let partition = PartitionId(2);
-        assert_eq!(*need.standing(partition), Standing::Unknown);
+        assert_eq!(*need.next(partition), Next::Unknown);
         need.caught_up(partition);
-        assert_eq!(*need.standing(partition), Standing::CaughtUp);
+        assert_eq!(*need.next(partition), Next::CaughtUp);
         need.arrived(partition, &Content::Skip(SkipReason::Tombstone));
-        assert_eq!(
-            *need.standing(partition),
-            Standing::Unknown,
-            "it says nothing of its day"
-        );
+        assert_eq!(*need.next(partition), Next::Unknown, "it says nothing of its day");
     }
 }

@@ -177,10 +177,11 @@ pub enum SourceEvent {
         /// The record.
         delivery: Box<Delivery>,
     },
-    /// These partitions held nothing more when the source looked than what was handed over. May be told late, or not at all.
+    /// When the source looked, these partitions held nothing from these positions on, and all before was settled. May be told
+    /// late, or not at all.
     CaughtUp {
-        /// The partitions.
-        partitions: Vec<SourcePartition>,
+        /// The partitions with their ends.
+        ends: Vec<(SourcePartition, Position)>,
     },
     /// These partitions are about to be taken away. The source blocks until the reply arrives or its budget is spent,
     /// then commits the positions of the reply.

@@ -12,8 +12,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifie
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::message::Message;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::WeakSender;
 use tokio::sync::watch;
@@ -78,8 +78,6 @@ pub(super) struct Watch {
     admin_config: ClientConfig,
     frontiers: watch::Receiver<Frontiers>,
     levels: HashMap<SourcePartition, Level>,
-    /// Position and end of each log at the last look.
-    stood: HashMap<SourcePartition, (i64, i64)>,
     /// Where the engine is told. It does not keep the channel open: the source has ended when its other parts have.
     events: WeakSender<SourceEvent>,
 }
@@ -90,6 +88,8 @@ struct Finding {
     log: Log,
     keeps: Keeps,
     level: Level,
+    /// Nothing stands at its position or behind it.
+    is_settled: bool,
     /// Of the oldest unsettled record, where somebody is to be told.
     age: Option<Duration>,
 }
@@ -101,10 +101,11 @@ impl Watch {
         events: WeakSender<SourceEvent>,
     ) -> Self {
         // It only asks, and reads by hand: without a subscription it joins nothing, whatever its group is called.
-        let consumer_config = config(&Options {
+        let mut consumer_config = config(&Options {
             membership: Membership::default(),
             ..options.clone()
         });
+        consumer_config.set("enable.partition.eof", "true");
         let mut admin_config = ClientConfig::new();
         admin_config.set("bootstrap.servers", &options.brokers);
         for (name, value) in &options.properties {
@@ -116,7 +117,6 @@ impl Watch {
             admin_config,
             frontiers,
             levels: HashMap::new(),
-            stood: HashMap::new(),
             events,
         }
     }
@@ -178,34 +178,15 @@ impl Watch {
         Ok(known.collect())
     }
 
-    /// Tells the engine of partitions that were read to their end and are settled.
-    fn tell_caught_up(&mut self, findings: &[Finding]) {
-        let stood = std::mem::take(&mut self.stood);
-        let places = findings.iter().map(|finding| {
-            let place = (finding.log.position, finding.log.high);
-            (finding.partition.clone(), place)
-        });
-        self.stood = places.collect();
-        let caught_up = self.stood.iter().filter(|(partition, place)| {
-            let (position, high) = **place;
-            // Markers of transactions are no records, so no position passes them. Whether something was handed out and is
-            // not settled, the engine knows.
-            position >= high || stood.get(*partition) == Some(place)
-        });
-        let partitions: Vec<SourcePartition> = caught_up.map(|(partition, _)| partition.clone()).collect();
-        if partitions.is_empty() {
-            return;
-        }
-        // A busy engine is told at the next look.
-        let told = self
-            .events
-            .upgrade()
-            .map(|events| events.try_send(SourceEvent::CaughtUp { partitions }));
-        if !matches!(told, Some(Ok(()))) {
-            tracing::debug!(
-                group = self.group,
-                "the engine was not told which partitions are read to their end"
-            );
+    /// Tells the engine of partitions that were read to their end and are settled. A busy engine is told at the next look.
+    fn tell_caught_up(&self, findings: &[Finding]) {
+        let settled = findings.iter().filter(|finding| finding.is_settled);
+        let ends: Vec<_> = settled
+            .map(|finding| (finding.partition.clone(), Position(finding.log.high)))
+            .collect();
+        let events = self.events.upgrade().filter(|_| !ends.is_empty());
+        if let Some(Err(error)) = events.map(|events| events.try_send(SourceEvent::CaughtUp { ends })) {
+            tracing::debug!(group = self.group, error = %error, "the engine was not told which partitions are read to their end");
         }
     }
 
@@ -318,7 +299,10 @@ fn ask(
         let age = is_news
             .then(|| age(consumer, &partition, log.position, now_ms))
             .flatten();
+        let is_settled =
+            log.position == log.high || left() > Duration::ZERO && is_at_end(consumer, &partition, log.position);
         findings.push(Finding {
+            is_settled,
             partition,
             log,
             keeps,
@@ -351,14 +335,31 @@ fn level(log: &Log, keeps: &Keeps) -> Level {
     }
 }
 
-/// The age of the record at a position, which is read for it.
+/// The age of the record at a position.
 fn age(consumer: &BaseConsumer, partition: &SourcePartition, position: i64, now_ms: i64) -> Option<Duration> {
+    let record = read_from(consumer, partition, position)?.ok()?;
+    let written_ms = record.timestamp().to_millis()?;
+    Some(Duration::from_millis(u64::try_from(now_ms - written_ms).ok()?))
+}
+
+/// Whether what stands from a position on is no record: markers of transactions, which no position passes.
+fn is_at_end(consumer: &BaseConsumer, partition: &SourcePartition, position: i64) -> bool {
+    matches!(
+        read_from(consumer, partition, position),
+        Some(Err(KafkaError::PartitionEOF(_)))
+    )
+}
+
+/// Reads what stands at a position or behind it.
+fn read_from<'a>(
+    consumer: &'a BaseConsumer,
+    partition: &SourcePartition,
+    position: i64,
+) -> Option<KafkaResult<BorrowedMessage<'a>>> {
     let mut list = TopicPartitionList::new();
     let place = list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(position));
     place.and_then(|()| consumer.assign(&list)).ok()?;
-    let record = consumer.poll(QUESTION_TIMEOUT)?.ok()?;
-    let written_ms = record.timestamp().to_millis()?;
-    Some(Duration::from_millis(u64::try_from(now_ms - written_ms).ok()?))
+    consumer.poll(QUESTION_TIMEOUT)
 }
 
 #[cfg(test)]
