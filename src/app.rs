@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::admin;
 use crate::config::Config;
 use crate::dead_letter::parking::StoredEvents;
 use crate::dead_letter::sink::KafkaLetters;
@@ -28,6 +29,7 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::standing::Standing;
 use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
 use crate::ledger::beginnings::Beginnings;
@@ -63,12 +65,18 @@ pub async fn serve(
     handlers: Vec<Arc<dyn Handler>>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<HashMap<String, Counts>> {
+    let listener = match &config.admin.listen {
+        Some(address) => Some(admin::listen(address).await?),
+        None => None,
+    };
     let shared = Shared::new(config, &handlers).await?;
     // All are prepared before the first one runs: a group that runs already would be cut off by an error, and not leave.
     let mut prepared = Vec::with_capacity(handlers.len());
     for handler in handlers {
         prepared.push(Group::prepare(config, &shared, handler).await?);
     }
+    let told = prepared.iter().map(Group::told).collect();
+    let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told)));
     let halt = Arc::new(watch::Sender::new(false));
     let mut groups = JoinSet::new();
     for group in prepared {
@@ -98,7 +106,10 @@ pub async fn serve(
             }
         }
     }
-    background.iter().for_each(tokio::task::JoinHandle::abort);
+    background
+        .iter()
+        .chain(&telling)
+        .for_each(tokio::task::JoinHandle::abort);
     failure.map_or(Ok(counts), Err)
 }
 
@@ -166,6 +177,8 @@ struct Group {
     wakeups: Wakeups,
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
+    handlers: Vec<String>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Group {
@@ -189,11 +202,7 @@ impl Group {
         let longest = router.timeout(0).unwrap_or(attempt);
         let connect = bounded(&shared.connect, longest);
         let pool = pool(&connect, settings.connections(), connect_timeout(config));
-        let lease = match Duration::from_millis(settings.effect_lease_ms) {
-            lease if lease > longest => lease,
-            // The handler itself asks for more time than the configuration knows of.
-            _ => longest + LEASE_MARGIN,
-        };
+        let lease = lease(Duration::from_millis(settings.effect_lease_ms), longest);
         let effects = Effects::new(pool.clone(), shared.process.owner, lease);
         let letters = KafkaLetters::new(topic.clone(), options::writing(config), shared.coordination.clone())
             .context("the producer of dead letters could not be made: are kafka.properties right?")?;
@@ -237,7 +246,18 @@ impl Group {
             wakeups: shared.wakeups.clone(),
             decoder: Arc::clone(&shared.decoder),
             registry: shared.registry.clone(),
+            handlers: vec![spec.name],
+            standing: watch::Sender::default(),
         })
+    }
+
+    /// What is told of it over HTTP.
+    fn told(&self) -> admin::Group {
+        admin::Group {
+            name: self.name.to_string(),
+            handlers: self.handlers.clone(),
+            standing: self.standing.subscribe(),
+        }
     }
 
     async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
@@ -251,12 +271,11 @@ impl Group {
         let (drains, ended_heads) = mpsc::channel(taker::DRAINS_MAX as usize);
         let (ends, ended) = mpsc::unbounded_channel();
         let owned = Arc::new(watch::Sender::new(Owned::new()));
-        let standing = watch::Sender::default();
         let telling = workers::tell(
             self.coordination.clone(),
             self.process,
             name.clone(),
-            standing.subscribe(),
+            self.standing.subscribe(),
         );
         let telling = tokio::spawn(telling);
         let requests = Taker {
@@ -288,7 +307,7 @@ impl Group {
             drains: ended_heads,
             replay_ends: ends,
             owned,
-            standing,
+            standing: self.standing,
         };
         let told_to_stop = stop.clone();
         let ended = driver::run(self.setup, channels, stopped(stop)).await;
@@ -363,6 +382,15 @@ async fn keep_days(pool: PgPool, retention_days: u32) {
             Err(error) => tracing::warn!(error = %error, "old days of the ledger could not be dropped yet"),
         }
     }
+}
+
+/// How long an effect is leased.
+fn lease(configured: Duration, longest_attempt: Duration) -> Duration {
+    if configured > longest_attempt {
+        return configured;
+    }
+    // The handler itself asks for more time than the configuration knows of.
+    longest_attempt + LEASE_MARGIN
 }
 
 fn connect_timeout(config: &Config) -> Duration {

@@ -41,6 +41,8 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod admin;
+
 pub mod app;
 
 pub mod cli;

@@ -45,6 +45,7 @@ pub(super) fn check(config: &Config) -> Vec<(String, String)> {
         format!("it must lie between 1 and {RETENTION_DAYS_MAX}"),
     );
     check_dead_letters(config, &mut refusals);
+    check_admin(config, &mut refusals);
     check_waitlist(config, &mut refusals);
     refusals.0
 }
@@ -63,6 +64,18 @@ impl Refusals {
     fn at_least(&mut self, value: u64, least: u64, path: impl Into<String>) {
         self.unless(value >= least, path, format!("{value} is less than {least}"));
     }
+}
+
+fn check_admin(config: &Config, refusals: &mut Refusals) {
+    let is_place = |listen: &str| {
+        let parts = listen.rsplit_once(':');
+        parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    refusals.unless(
+        config.admin.listen.as_deref().is_none_or(is_place),
+        "admin.listen",
+        "this is not host:port such as localhost:9464, which only this machine reaches, or 0.0.0.0:9464",
+    );
 }
 
 fn check_places(config: &Config, refusals: &mut Refusals) {

@@ -76,6 +76,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// `[log]`: the shape of log lines.
     pub log: Log,
+    /// `[admin]`: health and metrics.
+    pub admin: Admin,
 }
 
 /// Where changes come from and how they are encoded.
@@ -239,4 +241,12 @@ impl Default for Ledger {
 pub struct Log {
     /// `human` or `json`.
     pub format: telemetry::Format,
+}
+
+/// Health and metrics over HTTP.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// `host:port` that is listened on; absent: none.
+    pub listen: Option<String>,
 }

@@ -18,7 +18,8 @@ use super::load::{Inputs, load};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 21] = [
+const ABSENT: [&str; 22] = [
+    "admin.listen",
     "dead_letters.replication_factor",
     "engine.connections_max",
     "kafka.assignor",
@@ -216,6 +217,10 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
         (
             "[fraud.checks.disposable_email]\ncount_max = 3",
             "fraud.checks.disposable_email.count_max: only velocity counts",
+        ),
+        (
+            "[admin]\nlisten = \"9464\"",
+            "admin.listen: this is not host:port such as localhost:9464, which only this machine reaches",
         ),
         (
             "[ledger]\nretention_days = 0",

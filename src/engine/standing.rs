@@ -2,12 +2,16 @@
 //!
 //! A plain value, made from the core and from what the driver keeps; nothing is decided by it.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::engine::core::Core;
 use crate::engine::core::messages::{HandlerIndex, JobId};
+use crate::engine::counts::Counts;
 use crate::engine::driver::Driver;
 use crate::engine::jobs::Held;
 use crate::engine::lanes::Phase;
@@ -44,6 +48,15 @@ pub struct Standing {
     pub partitions: Vec<OwnedPartition>,
     /// Grows with everything that is settled here; says nothing but that it grew.
     pub progress: u64,
+    /// What passed through, for whoever is in the same process.
+    #[serde(skip)]
+    pub counts: Counts,
+    /// When this was told; nothing until the driver runs.
+    #[serde(skip)]
+    pub told_at: Option<Instant>,
+    /// How often it is told.
+    #[serde(skip)]
+    pub told_every: Duration,
 }
 
 /// A handler, or one destination of it, of which only a probe is let through.
@@ -119,6 +132,9 @@ impl Driver {
             partitions: partitions.collect(),
             suspended: self.suspended(),
             progress: counts.done + counts.buried + counts.skipped.values().sum::<u64>(),
+            counts: counts.clone(),
+            told_at: Some(Instant::now()),
+            told_every: self.setup.times.commit_interval,
             ..jobs(&self.core)
         };
         self.channels.standing.send_replace(standing);

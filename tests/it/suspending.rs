@@ -13,6 +13,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("AFTERWRITE__ENGINE__WAIT_FIRST_MS", "50"),
     ("AFTERWRITE__ENGINE__OUTAGE_WAIT_MS_MAX", "200"),
     ("AFTERWRITE__ENGINE__SUSPEND_JOBS_MIN", "20"),
+    ("AFTERWRITE__ADMIN__LISTEN", "localhost:0"),
 ];
 
 async fn until_it_said(worker: &Worker, what: &str, times: usize) {
@@ -28,6 +29,22 @@ async fn suspended(world: &World) -> String {
         .await;
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     report["groups"][0]["suspended"].to_string()
+}
+
+/// What the worker answers, with its status.
+async fn asked(worker: &Worker, path: &str) -> (u16, String) {
+    let said = worker.said();
+    let line = said.lines().find(|line| line.contains("told over HTTP"));
+    let (_, address) = line
+        .and_then(|line| line.split_once("address="))
+        .expect("it says where");
+    let answer = reqwest::get(format!("http://{}{path}", address.trim())).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+fn is_suspended(value: u8, world: &World) -> String {
+    let group = world.group();
+    format!("afterwrite_suspended{{group=\"{group}\",handler=\"recorder\"}} {value}.0")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,6 +68,14 @@ async fn a_handler_whose_attempts_all_fail_is_suspended_buries_nothing_and_goes_
         suspended(&world).await.contains("recorder").then_some(())
     })
     .await;
+    let (_, metrics) = asked(&worker, "/metrics").await;
+    assert!(metrics.contains(&is_suspended(1, &world)), "{metrics}");
+    // A restart would not mend it, so the process is neither dead nor unready for it; but it says so.
+    assert_eq!(asked(&worker, "/healthz").await.0, 200);
+    let (ready, reasons) = asked(&worker, "/readyz").await;
+    let reasons: serde_json::Value = serde_json::from_str(&reasons).unwrap();
+    assert_eq!((ready, &reasons["groups"][0]["state"]), (200, &"running".into()));
+    assert_eq!(reasons["groups"][0]["suspended"][0]["handler"], "recorder", "{reasons}");
     assert_eq!(
         world.count("SELECT count(*) FROM afterwrite.letters").await,
         0,
@@ -65,6 +90,14 @@ async fn a_handler_whose_attempts_all_fail_is_suspended_buries_nothing_and_goes_
     })
     .await;
     until_it_said(&worker, "handler works again", 1).await;
+    until("the metric to say so too", Duration::from_secs(60), async || {
+        asked(&worker, "/metrics")
+            .await
+            .1
+            .contains(&is_suspended(0, &world))
+            .then_some(())
+    })
+    .await;
     assert_eq!(world.count("SELECT count(*) FROM afterwrite.letters").await, 0);
     worker.stop().await;
     world.remove().await;

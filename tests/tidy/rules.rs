@@ -11,7 +11,7 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 17] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
     ("event", &[]),
     ("ledger", &["event"]),
     ("handler", &["event", "ledger"]),
@@ -28,6 +28,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 17] = [
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
     ("telemetry", &[]),
+    // What a process tells of itself, as its engines told it.
+    ("admin", &["engine"]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),
@@ -61,6 +63,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 17] = [
             "clients",
             "handlers",
             "telemetry",
+            "admin",
             "config",
         ],
     ),

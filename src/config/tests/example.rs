@@ -64,6 +64,7 @@ fn the_example_names_every_setting() {
         ),
         ("schedule", fields_of::<crate::config::waitlist::Schedule>()),
         ("log", fields_of::<crate::config::Log>()),
+        ("admin", fields_of::<crate::config::Admin>()),
     ];
     for section in fields_of::<Config>() {
         let covered = sections

@@ -1,0 +1,234 @@
+//! What a process tells a Prometheus server, in the text form of OpenMetrics.
+//!
+//! Values are those that each driver told last; a registry is made for every scrape. Labels are names of groups, handlers
+//! and closed lists, never names of topics or of anything that grows.
+
+use std::fmt::Write;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::admin::Group;
+use crate::engine::standing::Standing;
+
+/// What a scrape is answered as.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+type Count = Family<Labels, Counter>;
+type Level = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// The families, in the order in which they are printed.
+#[derive(Default)]
+struct Families {
+    records: Count,
+    skips: Count,
+    attempts: Count,
+    dead_letters: Count,
+    replays: Count,
+    jobs: Level,
+    suspended: Level,
+    parked_lanes: Level,
+    oldest_open: Level,
+    partitions: Level,
+    paused: Level,
+    buffered_events: Level,
+    buffered_events_max: Level,
+    buffered_bytes: Level,
+    buffered_bytes_max: Level,
+}
+
+/// Everything, as text.
+pub(super) fn text(groups: &[Group]) -> String {
+    let families = Families::default();
+    for group in groups {
+        families.fill(group, &group.standing.borrow());
+    }
+    let mut registry = Registry::with_prefix("afterwrite");
+    families.register(&mut registry);
+    let mut text = String::new();
+    if let Err(error) = encode(&mut text, &registry) {
+        // A scrape that ends without its last line counts as failed, and says why to whoever looks.
+        write!(text, "# {error}").expect("a string takes everything");
+    }
+    text
+}
+
+impl Families {
+    fn fill(&self, group: &Group, standing: &Standing) {
+        let with = |more: &[(&'static str, &str)]| {
+            let mut labels = vec![("group", group.name.clone())];
+            labels.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+            labels
+        };
+        let own = with(&[]);
+        let counts = &standing.counts;
+        let add = |family: &Count, labels: &Labels, count: u64| {
+            family.get_or_create(labels).inc_by(count);
+        };
+        add(&self.records, &own, counts.delivered);
+        for (reason, count) in &counts.skipped {
+            add(&self.skips, &with(&[("reason", reason)]), *count);
+        }
+        add(&self.attempts, &with(&[("outcome", "done")]), counts.done);
+        add(&self.attempts, &with(&[("outcome", "failed")]), counts.failed);
+        add(&self.dead_letters, &own, counts.buried);
+        add(&self.replays, &own, counts.replayed);
+        let states = [
+            ("running", standing.running),
+            ("waiting", standing.waiting),
+            ("retrying", standing.retrying),
+            ("burying", standing.burying),
+        ];
+        for (state, jobs) in states {
+            set(&self.jobs, &with(&[("state", state)]), jobs);
+        }
+        for handler in &group.handlers {
+            let is_suspended = standing.suspended.iter().any(|other| other.handler == *handler);
+            set(
+                &self.suspended,
+                &with(&[("handler", handler)]),
+                usize::from(is_suspended),
+            );
+        }
+        if let Some(oldest) = &standing.oldest_open {
+            let at = self.oldest_open.get_or_create(&own);
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits")]
+            at.set(oldest.since.timestamp_millis() as f64 / 1_000.0);
+        }
+        let paused = standing.partitions.iter().filter(|partition| partition.paused).count();
+        set(&self.parked_lanes, &own, standing.parked_lanes);
+        set(&self.partitions, &own, standing.partitions.len());
+        set(&self.paused, &own, paused);
+        set(&self.buffered_events, &own, standing.buffered_events);
+        set(&self.buffered_events_max, &own, standing.buffered_events_max);
+        set(&self.buffered_bytes, &own, standing.buffered_bytes);
+        set(&self.buffered_bytes_max, &own, standing.buffered_bytes_max);
+    }
+
+    fn register(self, to: &mut Registry) {
+        to.register("records", "Records that arrived", self.records);
+        to.register("skips", "Records that woke nobody", self.skips);
+        to.register("attempts", "Attempts that ended", self.attempts);
+        to.register("dead_letters", "Dead letters that became durable", self.dead_letters);
+        to.register("replays", "Dead letters that came back", self.replays);
+        to.register("jobs", "Jobs that are neither done nor buried", self.jobs);
+        to.register(
+            "suspended",
+            "Whether only probes of the handler are let through",
+            self.suspended,
+        );
+        to.register(
+            "parked_lanes",
+            "Lanes held back behind a buried head",
+            self.parked_lanes,
+        );
+        to.register_with_unit(
+            "oldest_open_job_timestamp",
+            "When the oldest record with an open job was written; absent when there is none",
+            Unit::Seconds,
+            self.oldest_open,
+        );
+        to.register("partitions", "Partitions that this process owns", self.partitions);
+        to.register(
+            "paused_partitions",
+            "Partitions whose share of the window is used up",
+            self.paused,
+        );
+        to.register(
+            "buffered_events",
+            "Records from the frontiers to the newest arrivals",
+            self.buffered_events,
+        );
+        to.register("buffered_events_max", "How many these may be", self.buffered_events_max);
+        to.register_with_unit(
+            "buffered",
+            "Size of the unsettled records",
+            Unit::Bytes,
+            self.buffered_bytes,
+        );
+        to.register_with_unit(
+            "buffered_max",
+            "How much these may be",
+            Unit::Bytes,
+            self.buffered_bytes_max,
+        );
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nothing here reaches 2 to the 53")]
+fn set(family: &Level, labels: &Labels, value: usize) {
+    family.get_or_create(labels).set(value as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::engine::counts::Counts;
+    use crate::engine::standing::{OpenJob, OwnedPartition, Suspended};
+
+    #[test]
+    fn a_scrape_says_where_each_group_stands() {
+        let since = DateTime::from_timestamp_millis(1_780_000_000_500).unwrap();
+        let standing = Standing {
+            running: 3,
+            retrying: 2,
+            suspended: vec![Suspended {
+                handler: "email".to_owned(),
+                since,
+                why: "outage".to_owned(),
+            }],
+            oldest_open: Some(OpenJob {
+                handler: "email".to_owned(),
+                topic: "waitlist.public.users".to_owned(),
+                partition: 1,
+                offset: 7,
+                since,
+            }),
+            partitions: vec![OwnedPartition {
+                topic: "waitlist.public.users".to_owned(),
+                partition: 1,
+                frontier: None,
+                buffered_events: 5,
+                paused: true,
+            }],
+            counts: Counts {
+                delivered: 9,
+                skipped: [("heartbeat", 4)].into(),
+                done: 5,
+                failed: 1,
+                buried: 2,
+                replayed: 0,
+            },
+            ..Standing::default()
+        };
+        let (_told, standing) = watch::channel(standing);
+        let group = Group {
+            name: "afterwrite.email".to_owned(),
+            handlers: vec!["email".to_owned()],
+            standing,
+        };
+        let text = text(&[group]);
+        for line in [
+            r#"afterwrite_records_total{group="afterwrite.email"} 9"#,
+            r#"afterwrite_skips_total{group="afterwrite.email",reason="heartbeat"} 4"#,
+            r#"afterwrite_attempts_total{group="afterwrite.email",outcome="failed"} 1"#,
+            r#"afterwrite_dead_letters_total{group="afterwrite.email"} 2"#,
+            r#"afterwrite_jobs{group="afterwrite.email",state="retrying"} 2.0"#,
+            r#"afterwrite_suspended{group="afterwrite.email",handler="email"} 1.0"#,
+            r#"afterwrite_oldest_open_job_timestamp_seconds{group="afterwrite.email"} 1780000000.5"#,
+            r#"afterwrite_paused_partitions{group="afterwrite.email"} 1.0"#,
+            r#"afterwrite_buffered_bytes{group="afterwrite.email"} 0.0"#,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a process tells over HTTP: whether it lives, whether its groups run, and metrics.
+//!
+//! It only reads what each group's driver told of itself last; nothing here waits for a database or a broker, and nothing
+//! can be changed through it.
+
+mod health;
+mod metrics;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::engine::standing::Standing;
+
+/// A group that runs in this process.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its full name.
+    pub name: String,
+    /// Names of its handlers.
+    pub handlers: Vec<String>,
+    /// Where it stands.
+    pub standing: watch::Receiver<Standing>,
+}
+
+/// The endpoints could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("admin.listen: {address} cannot be listened on, is another process there already?")]
+pub struct Error {
+    address: String,
+    source: std::io::Error,
+}
+
+/// Opens the socket, before anything else of the process starts.
+///
+/// # Errors
+/// When the address cannot be resolved, is not this machine's, or is taken.
+pub async fn listen(address: &str) -> Result<TcpListener, Error> {
+    let listening = TcpListener::bind(address).await;
+    let place = listening.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (place, listener) = place.map_err(|source| Error {
+        address: address.to_owned(),
+        source,
+    })?;
+    tracing::info!(address = %place, "health and metrics are told over HTTP");
+    Ok(listener)
+}
+
+/// Answers `/healthz`, `/readyz` and `/metrics` until the task is aborted.
+pub async fn serve(listener: TcpListener, groups: Vec<Group>) {
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(groups));
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::warn!(error = %error, "health and metrics are no longer told");
+    }
+}
+
+/// 200 while the process can get on by itself, 503 when only a restart can help.
+async fn healthz(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
+    let health = health::of(&groups, Instant::now());
+    (status(health.is_alive), Json(health))
+}
+
+/// 200 while every group runs, 503 while one has not started or has ended.
+async fn readyz(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
+    let health = health::of(&groups, Instant::now());
+    (status(health.is_ready), Json(health))
+}
+
+async fn metrics(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&groups))
+}
+
+const fn status(is_good: bool) -> StatusCode {
+    if is_good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
