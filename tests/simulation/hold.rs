@@ -43,6 +43,8 @@ pub(crate) struct Lane {
     pub(crate) was_unreserved: bool,
     /// When it became idle the last time.
     pub(crate) ready_at: u64,
+    /// How many jobs it had then.
+    pub(crate) ready_with: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,6 +128,7 @@ impl Lane {
         self.state = State::Idle;
         self.was_unreserved = false;
         self.ready_at = clock;
+        self.ready_with = self.queue.len();
     }
 }
 

@@ -29,8 +29,8 @@ pub(crate) enum Invariant {
     /// While the head of a lane is in the dead letters, nothing behind it is worked on and all of it is stored; when the
     /// head has ended, what is stored goes on in order before anything that arrived later.
     Parking,
-    /// Never more running than allowed, by the group, by a handler, within a second; never a lane left waiting while there is room, and none overtaken by one that was
-    /// ready later.
+    /// Never more running than allowed, by the group, by a handler, within a second; never a lane left waiting while there is
+    /// room, and none overtaken by one that was ready later, but every other time by one with most jobs.
     Room,
     /// Nothing of a partition starts, and nothing is left with the driver, once it is given up; nothing else is
     /// abandoned; a stop ends once. A group ends before a record that must not be passed when all before it is settled, and

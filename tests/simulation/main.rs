@@ -47,6 +47,8 @@ mod parked;
 
 mod watch;
 
+mod turn;
+
 mod observe;
 
 mod check;

@@ -81,15 +81,8 @@ impl Shadow {
         order.check(lane.queue.iter().take(members.len()).eq(members), || {
             format!("a call takes {members:?}, the lane is {:?}", lane.queue)
         })?;
-        let others = self.holds.values().filter(|other| !other.releasing);
-        let mut others = others.flat_map(|other| other.lanes.iter().map(move |(name, lane)| (other, name, lane)));
+        let passes_over = self.takes_its_turn(hold, handler, lane)?;
         let own = &self.watches[usize::from(handler.0)];
-        let overtaken = others.any(|(other, (name, _), waiting)| {
-            let held = *name != handler && self.holds_back(*name) || self.is_hindered(other, waiting);
-            waiting.state == State::Idle && waiting.ready_at < lane.ready_at && !held
-        });
-        let in_turn = !overtaken || own.is_suspended() || self.is_hindered(hold, lane);
-        Invariant::Room.check(in_turn, || "a lane starts before one that was ready earlier")?;
         Invariant::Suspension.check(own.lets_through(), || "a lane of a suspended handler starts")?;
         let limits = &self.limits.handlers[usize::from(handler.0)];
         let early = own.is_too_early(limits, self.now);
@@ -108,7 +101,9 @@ impl Shadow {
         })?;
         self.is_marked_right(members, mark)?;
         let attempted_at = self.now;
-        watch::of(&mut self.watches, handler).started(members[0], attempted_at);
+        let watch = watch::of(&mut self.watches, handler);
+        watch.started(members[0], attempted_at);
+        watch.passed_over = passes_over;
         self.set_state(members[0], State::Running(members.len()));
         self.running += 1;
         Invariant::Room.check(self.running <= self.limits.running_max, || "too many calls run")

@@ -165,6 +165,7 @@ impl Shadow {
                 }
             }
         }
+        lane.ready_with = lane.queue.len();
         if lane.queue.is_empty() {
             hold.lanes.remove(&name);
         }

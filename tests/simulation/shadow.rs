@@ -255,10 +255,10 @@ impl Shadow {
         self.clock += 1;
         let clock = self.clock;
         let lane = self.hold(id).lanes.entry(name).or_default();
-        if lane.queue.is_empty() {
-            lane.ready_at = clock;
-        }
         lane.queue.push_back(job);
+        if lane.queue.len() == 1 {
+            (lane.ready_at, lane.ready_with) = (clock, 1);
+        }
     }
 
     pub(crate) fn hold(&mut self, id: PartitionId) -> &mut Hold {
@@ -353,6 +353,7 @@ impl Shadow {
         let hold = self.holds.get_mut(&id).expect("it was just found");
         let lane = hold.lanes.get_mut(&name).expect("it was just found");
         let job = lane.queue.pop_front().expect("members are in the queue");
+        lane.ready_with = lane.queue.len();
         if lane.queue.is_empty() {
             hold.lanes.remove(&name);
         }

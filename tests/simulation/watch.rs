@@ -34,6 +34,8 @@ pub(crate) struct Watch {
     worked: u32,
     pub(crate) running: usize,
     pub(crate) last_start: Option<Moment>,
+    /// The last lane that started was not the one that had been ready for longest.
+    pub(crate) passed_over: bool,
     /// A wait for the rate limit is with the driver.
     pub(crate) paced: bool,
     pub(crate) owed: Vec<Word>,
@@ -79,6 +81,7 @@ impl Watch {
             worked: 0,
             running: 0,
             last_start: None,
+            passed_over: false,
             paced: false,
             owed: Vec::new(),
         }

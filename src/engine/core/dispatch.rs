@@ -1,11 +1,11 @@
-//! Which lane starts next: the one that has been ready for longest, of a handler that may start anything at all.
+//! Which lane starts next, of a handler that may start anything at all.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::engine::core::messages::{Action, HandlerIndex, HandlerLimits, JobId, Mark, Moment, PartitionId};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::poison::Clearance;
+use crate::engine::core::ready::Ready;
 use crate::engine::core::{Core, Origin};
 use crate::engine::lanes::{LaneKey, Phase};
 use crate::engine::retry::{Class, Wait};
@@ -14,8 +14,8 @@ use crate::engine::suspend::Circuit;
 /// What the core knows of one handler, over all partitions.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
-    /// Lanes whose head may start, each once, in the order in which they became ready, with their places in it.
-    ready: VecDeque<(u64, PartitionId, LaneKey)>,
+    /// Lanes whose head may start.
+    ready: Ready,
     pub(crate) circuit: Circuit,
     pub(crate) running: usize,
     pace: Pace,
@@ -32,7 +32,7 @@ struct Pace {
 impl Dispatch {
     pub(crate) fn new() -> Self {
         Self {
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             circuit: Circuit::default(),
             running: 0,
             pace: Pace::default(),
@@ -41,7 +41,7 @@ impl Dispatch {
 
     /// Forgets the lanes of a partition.
     pub(crate) fn forget(&mut self, id: PartitionId) {
-        self.ready.retain(|(_, partition, _)| *partition != id);
+        self.ready.forget(id);
     }
 
     /// Whether it may start a lane, as far as its own limits are concerned.
@@ -55,7 +55,8 @@ impl Core {
     pub(crate) fn make_ready(&mut self, id: PartitionId, key: LaneKey) {
         let place = self.ready_before;
         self.ready_before += 1;
-        self.handler(key.handler).ready.push_back((place, id, key));
+        let jobs = self.lane(id, key).queue.len();
+        self.handler(key.handler).ready.push((place, id, key), jobs);
     }
 
     pub(crate) fn handler(&mut self, handler: HandlerIndex) -> &mut Dispatch {
@@ -71,11 +72,13 @@ impl Core {
             };
             let newest = self.mutated(Mutation::NewestLaneFirst) || self.handler(handler).circuit.wants_newest();
             let ready = &mut self.handler(handler).ready;
-            let next = if newest { ready.pop_back() } else { ready.pop_front() };
+            let next = if newest { ready.pop_newest() } else { ready.pop() };
             let (_, id, key) = next.expect("a handler that comes next has a lane that is ready");
             let lane = self.partitions.get(&id).and_then(|partition| partition.lanes.get(&key));
-            if lane.is_some_and(|lane| lane.phase == Phase::Ready) {
-                self.start(at, id, key, actions);
+            let is_ready = lane.is_some_and(|lane| lane.phase == Phase::Ready);
+            // Who could not start has not had its turn.
+            if is_ready && self.start(at, id, key, actions) && !newest && !self.mutated(Mutation::MostJobsAlwaysFirst) {
+                self.handler(handler).ready.next_turn();
             }
         }
     }
@@ -87,7 +90,7 @@ impl Core {
         let unwatched = self.mutated(Mutation::SuspendedStillStarts);
         let mut oldest: Option<(u64, usize)> = None;
         for (index, (dispatch, limits)) in self.handlers.iter_mut().zip(&self.limits.handlers).enumerate() {
-            let Some((place, _, _)) = dispatch.ready.front() else {
+            let Some(place) = dispatch.ready.oldest() else {
                 continue;
             };
             let may_start = match (unbounded, unwatched) {
@@ -95,7 +98,7 @@ impl Core {
                 (_, true) => dispatch.running < limits.running_max,
                 _ => dispatch.may_start(limits),
             };
-            if !may_start || oldest.is_some_and(|(older, _)| older < *place) {
+            if !may_start || oldest.is_some_and(|(older, _)| older < place) {
                 continue;
             }
             let paced = limits.starts_per_second_max.is_some() && !unpaced;
@@ -108,18 +111,22 @@ impl Core {
                 }
                 continue;
             }
-            oldest = Some((*place, index));
+            oldest = Some((place, index));
         }
         oldest.map(|(_, index)| index_of(index))
     }
 
-    /// Starts the head of a lane, with the followers that may join it, unless something is known of it that forbids it.
-    fn start(&mut self, at: Moment, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
+    /// Starts the head of a lane, with the followers that may join it, unless something is known of it that forbids it; answers
+    /// whether it did.
+    fn start(&mut self, at: Moment, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) -> bool {
         let head = self.lane(id, key).head();
         let mark = match self.clearance(id, key, head) {
             Clearance::Start(mark) => mark,
-            Clearance::Wait => return,
-            Clearance::Crashed => return self.bury(head, Class::Crashed, actions),
+            Clearance::Wait => return false,
+            Clearance::Crashed => {
+                self.bury(head, Class::Crashed, actions);
+                return false;
+            }
         };
         let members = self.members(id, key, mark);
         let limits = &self.limits.handlers[usize::from(key.handler.0)];
@@ -145,6 +152,7 @@ impl Core {
             members,
             mark,
         });
+        true
     }
 
     /// The jobs at the head that one call takes. Replays run alone: they work on another state of the ledger; so do jobs that

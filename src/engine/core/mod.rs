@@ -25,6 +25,8 @@ mod park;
 
 mod poison;
 
+mod ready;
+
 mod release;
 
 mod replay;

@@ -44,6 +44,8 @@ pub enum Mutation {
     RunsPastItsRoom,
     /// The lane that became ready last starts first.
     NewestLaneFirst,
+    /// A lane with few jobs waits until those with more are done.
+    MostJobsAlwaysFirst,
     /// The spent budget of an earlier revocation takes the next assignment away.
     LateBudgetIsBelieved,
     /// A call that failed while its partition is let go stays with the driver.
@@ -96,7 +98,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -116,6 +118,7 @@ impl Mutation {
         Self::NeverPauses,
         Self::RunsPastItsRoom,
         Self::NewestLaneFirst,
+        Self::MostJobsAlwaysFirst,
         Self::LateBudgetIsBelieved,
         Self::FailureOutlivesRelease,
         Self::DrainsTooEarly,
