@@ -84,4 +84,6 @@ mod scenario;
 
 mod parity;
 
+mod fairness;
+
 mod fixtures;

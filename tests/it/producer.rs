@@ -130,6 +130,15 @@ pub(crate) async fn write_change_to(topic: &str, partition: i32, k: i64, behavio
     send(&producer, topic, partition, k, &change(k, 1, behaviour)).await;
 }
 
+/// Writes changes of one row, one after the other.
+pub(crate) async fn write_many_of(topic: &str, partition: i32, k: i64, versions: i64, behaviour: &str) {
+    let producer: FutureProducer = config().create().unwrap();
+    let values: Vec<String> = (1..=versions).map(|seq| change(k, seq, behaviour)).collect();
+    let sent = values.iter().map(|value| send(&producer, topic, partition, k, value));
+    // Each is handed to the client when it is polled first, which is in this order.
+    futures::future::join_all(sent).await;
+}
+
 /// Writes one to a partition that was added a moment ago; `false` while it has no leader.
 pub(crate) async fn try_write_change_to(topic: &str, partition: i32, k: i64) -> bool {
     let consumer: BaseConsumer = config().create().unwrap();

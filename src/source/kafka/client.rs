@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
@@ -121,7 +120,12 @@ impl Callbacks {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Commits positions of owned partitions; those that do not arrive are repeated by [`Self::repeat_commits`].
+    /// How many these are.
+    pub(super) fn owned_count(&self) -> usize {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Commits positions of owned partitions; those that do not arrive are repeated by [`Self::answered`].
     pub(super) fn commit(&self, client: &Client, positions: &[(SourcePartition, Position)]) {
         self.commits().sent(positions, Instant::now());
         self.frontiers
@@ -131,27 +135,25 @@ impl Callbacks {
         }
     }
 
-    /// Asks the brokers which commits they know, and sends the others again. Blocks for at most `within`.
-    ///
-    /// # Errors
-    /// When they do not answer.
-    pub(super) fn repeat_commits(&self, client: &Client, within: Duration) -> KafkaResult<()> {
-        let waiting = self.commits().waiting();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<SourcePartition> = waiting.into_iter().map(|(partition, _)| partition).collect();
-        let known = commits::known(client, &names, within)?;
+    /// The brokers have answered which commits they know. Those that had been sent before they were asked and that they do
+    /// not know are sent again.
+    pub(super) fn answered(
+        &self,
+        client: &Client,
+        asked: &[(SourcePartition, Position)],
+        known: Vec<(SourcePartition, Position)>,
+    ) {
         let now = Instant::now();
         for (partition, position) in known {
             self.commits().known(&partition, position, now);
         }
-        let refused = self.commits().waiting();
+        let mut refused = self.commits().waiting();
+        // What was sent meanwhile may be on its way.
+        refused.retain(|newest| asked.contains(newest));
         if let Some((partition, _)) = refused.first() {
             tracing::warn!(group = self.options.group, %partition, partitions = refused.len(), "commit failed and is repeated");
             self.commit(client, &refused);
         }
-        Ok(())
     }
 
     /// What was committed.

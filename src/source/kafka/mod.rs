@@ -10,6 +10,8 @@
 //! the same channel as records, so the engine hears of them in the order in which they happened, and a revocation blocks
 //! the thread until the engine has let the partitions go or its budget is spent.
 
+mod asking;
+
 mod assignment;
 
 mod beginning;

@@ -18,11 +18,22 @@ pub(super) enum Pauser {
     Decoding,
 }
 
+/// What is held back for partitions that are to pause, over all of them, before one is paused in the client. A pause purges
+/// what the client has prefetched, and what is purged is fetched again.
+const HELD_BYTES_MAX: usize = 4 << 20;
+
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     wishes: HashMap<(Pauser, SourcePartition), u64>,
-    /// Partitions paused in the client, with the records that came before the pause took effect.
-    held: HashMap<SourcePartition, VecDeque<(u64, Polled)>>,
+    held: HashMap<SourcePartition, Held>,
+}
+
+/// What was polled of a partition that is to pause.
+#[derive(Debug, Default)]
+struct Held {
+    records: VecDeque<(u64, Polled)>,
+    bytes: usize,
+    is_paused_in_client: bool,
 }
 
 impl Pauses {
@@ -51,18 +62,24 @@ impl Pauses {
         by(Pauser::Engine) || by(Pauser::Decoding)
     }
 
-    /// Whether records of the partition are held back already.
-    pub(super) fn holds(&self, partition: &SourcePartition) -> bool {
-        self.held.contains_key(partition)
+    /// Whether anything is held back.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
-    /// Holds a record back and pauses its partition in the client.
-    pub(super) fn hold(&mut self, client: &Client, partition: &SourcePartition, epoch: u64, record: Polled) {
+    /// Holds a record back, and pauses its partition in the client when it has used up its share of what may be held. The
+    /// others are polled on: none waits for the work of another one.
+    pub(super) fn hold(&mut self, client: &Client, partition: &SourcePartition, (epoch, record): (u64, Polled)) {
         let held = self.held.entry(partition.clone()).or_default();
-        held.push_back((epoch, record));
-        if held.len() > 1 {
+        if let Polled::Record { raw, .. } = &record {
+            held.bytes += raw.weight();
+        }
+        held.records.push_back((epoch, record));
+        let share = HELD_BYTES_MAX / client.context().owned_count().max(1);
+        if held.is_paused_in_client || held.bytes < share {
             return;
         }
+        held.is_paused_in_client = true;
         match client.pause(&list(partition)) {
             Ok(()) => tracing::debug!(%partition, epoch, "partition paused"),
             Err(error) => {
@@ -90,10 +107,14 @@ impl Pauses {
             .collect();
         for partition in free {
             let owned = callbacks.epoch(&partition);
-            for (epoch, record) in self.held.remove(&partition).unwrap_or_default() {
+            let held = self.held.remove(&partition).unwrap_or_default();
+            for (epoch, record) in held.records {
                 if owned == Some(epoch) {
                     callbacks.pass_on(record);
                 }
+            }
+            if !held.is_paused_in_client {
+                continue;
             }
             // Also when it is not ours any more: librdkafka keeps a partition paused across revocation and assignment, so
             // one that came back would deliver nothing, for ever.

@@ -1,7 +1,7 @@
 //! The poll thread: polls, pauses, resumes and commits, and nothing else.
 //!
-//! A pause purges what librdkafka has prefetched, so it is the last resort: the first record of a partition that is to
-//! pause is held back, for at most [`HOLD_MAX`], before only that partition is paused in the client.
+//! What is polled of a partition that is to pause is held back, and the others are polled on. A pause in the client purges
+//! what librdkafka has prefetched, so it comes only when more is held back than there is room for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,24 +20,18 @@ use tokio::time::Instant;
 
 use crate::clients::kafka::hide_value;
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
+use crate::source::kafka::asking::Asking;
 use crate::source::kafka::client::{self, Callbacks, Client, Polled};
 use crate::source::kafka::gaps::Gaps;
 use crate::source::kafka::pauses::{Pauser, Pauses};
 use crate::source::kafka::retention::Frontiers;
 use crate::source::kafka::{Kept, Options, beginning};
 
-/// Longest time the thread waits for the pause of a partition to end before it pauses it in the client.
-const HOLD_MAX: Duration = Duration::from_secs(1);
-
 /// Longest time in one poll; commands wait no longer than this.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
-/// How often the brokers are asked which commits they know; the others are sent again.
-const RECOMMIT_EVERY: Duration = Duration::from_secs(1);
-
-/// Longest wait for the answer, which keeps the thread from polling, and the pause after none came.
-const ASK_COMMITS_MAX: Duration = Duration::from_secs(2);
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// The same while a partition is paused: it goes on with the command that ends that.
+const PAUSED_POLL_MAX: Duration = Duration::from_millis(5);
 
 /// Longest wait for a client to leave its group and close. One whose brokers keep silent would take minutes.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -78,7 +72,6 @@ pub(super) struct Poller {
     orders: Orders,
     pauses: Pauses,
     topics: HashMap<String, Arc<str>>,
-    recommit_at: Instant,
     gaps: Gaps,
     frontiers: Arc<watch::Sender<Frontiers>>,
     first_client: Option<Client>,
@@ -115,7 +108,6 @@ impl Poller {
             orders,
             pauses: Pauses::default(),
             topics: HashMap::new(),
-            recommit_at: Instant::now(),
             gaps: Gaps::default(),
             frontiers: Arc::new(frontiers),
             first_client: None,
@@ -194,7 +186,10 @@ impl Poller {
         }
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         let end = match client.subscribe(&topics) {
-            Ok(()) => self.poll(client),
+            Ok(()) => std::thread::scope(|scope| match Asking::start(scope, client) {
+                Ok(asking) => self.poll(client, asking),
+                Err(error) => End::Failed(error.to_string()),
+            }),
             Err(error) => End::Failed(error.to_string()),
         };
         match &end {
@@ -232,7 +227,8 @@ impl Poller {
         }
     }
 
-    fn poll(&mut self, client: &Client) -> End {
+    fn poll(&mut self, client: &Client, mut asking: Asking) -> End {
+        let unacknowledged_max = self.options.membership.protocol.session() + UNACKNOWLEDGED_SLACK;
         loop {
             if let Some(end) = self.obey(client) {
                 return end;
@@ -242,23 +238,22 @@ impl Poller {
                 return End::Failed("partitions were assigned that could not be claimed in postgres".to_owned());
             }
             self.pauses.release(client);
-            if let Some(end) = self.tend_commits(client) {
-                return end;
+            // A client none of whose commits reach the broker for a whole session is given up: its partitions may have been
+            // somebody else's for long, and some defects of the client library heal in no other way.
+            if let Some(waited) = asking.go_on(client).filter(|waited| *waited > unacknowledged_max) {
+                let seconds = waited.as_secs();
+                return End::Failed(format!("no commit reached the group's coordinator for {seconds} s"));
             }
             self.gaps.name(client, || client.context().owned());
             // What is there is taken without waiting; before the thread waits, what it holds is passed on.
-            let patience = if client.context().is_holding() {
-                Duration::ZERO
-            } else {
-                POLL_MAX
+            let patience = match (client.context().is_holding(), self.pauses.is_holding()) {
+                (true, _) => Duration::ZERO,
+                (false, true) => PAUSED_POLL_MAX,
+                (false, false) => POLL_MAX,
             };
             match client.poll(patience) {
                 None => client.context().flush(),
-                Some(Ok(message)) => {
-                    if let Some(end) = self.take(client, &message) {
-                        return end;
-                    }
-                }
+                Some(Ok(message)) => self.take(client, &message),
                 Some(Err(error)) => match client.client().fatal_error() {
                     Some((code, reason)) => return fatal(code, reason),
                     None => self.complained(&error),
@@ -295,63 +290,27 @@ impl Poller {
             .collect()
     }
 
-    /// Repeats commits that failed. A client none of whose commits reach the broker for a whole session is given up: its
-    /// partitions may have been somebody else's for long, and some defects of the client library heal in no other way.
-    fn tend_commits(&mut self, client: &Client) -> Option<End> {
-        let now = Instant::now();
-        if now < self.recommit_at {
-            return None;
-        }
-        self.recommit_at = now + RECOMMIT_EVERY;
-        // Asked before it is judged: the thread may just have waited for claims for a minute.
-        if let Err(error) = client.context().repeat_commits(client, ASK_COMMITS_MAX) {
-            let group = &self.options.group;
-            tracing::debug!(group, error = %error, "the brokers were asked in vain which commits they know");
-            self.recommit_at = Instant::now() + ASK_AGAIN;
-        }
-        let since = client.context().commits().waiting_since();
-        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        if waited > self.options.membership.protocol.session() + UNACKNOWLEDGED_SLACK {
-            let seconds = waited.as_secs();
-            return Some(End::Failed(format!(
-                "no commit reached the group's coordinator for {seconds} s"
-            )));
-        }
-        None
-    }
-
     /// Passes a record on, or holds it back when its partition is to pause.
-    fn take(&mut self, client: &Client, message: &BorrowedMessage<'_>) -> Option<End> {
+    fn take(&mut self, client: &Client, message: &BorrowedMessage<'_>) {
         let partition = SourcePartition {
             topic: self.topic(message.topic()),
             partition: message.partition(),
         };
         // Partitions without a claim deliver nothing.
-        let epoch = client.context().epoch(&partition)?;
+        let Some(epoch) = client.context().epoch(&partition) else {
+            return;
+        };
         let record = Polled::Record {
             epoch,
             position: Position(message.offset()),
             raw: copy(message),
             partition: partition.clone(),
         };
-        if !self.pauses.wanted(&partition, epoch) {
+        if self.pauses.wanted(&partition, epoch) {
+            self.pauses.hold(client, &partition, (epoch, record));
+        } else {
             client.context().pass_on(record);
-            return None;
         }
-        client.context().flush();
-        let hold_until = Instant::now() + HOLD_MAX;
-        while self.pauses.wanted(&partition, epoch) {
-            if Instant::now() >= hold_until || self.pauses.holds(&partition) {
-                self.pauses.hold(client, &partition, epoch, record);
-                return None;
-            }
-            std::thread::park_timeout(Duration::from_millis(2));
-            if let Some(end) = self.obey(client) {
-                return Some(end);
-            }
-        }
-        client.context().pass_on(record);
-        None
     }
 
     fn topic(&mut self, name: &str) -> Arc<str> {
