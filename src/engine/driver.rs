@@ -40,8 +40,9 @@ pub use crate::engine::owner::Drain;
 pub use crate::engine::ownership::Owned;
 
 /// Records taken from the source before the loop looks at anything else. What a turn starts runs before the next one, while
-/// the processor's cache still holds it; a larger turn costs more for each record, not less.
-const EVENTS_A_TURN_MAX: usize = 64;
+/// the processor's cache still holds it, and a busy lane gets on by one job a turn: a larger turn costs more for each record,
+/// not less.
+const EVENTS_A_TURN_MAX: usize = 4;
 
 /// What a group is made of.
 pub struct Setup {
