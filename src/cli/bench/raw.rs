@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::app;
 use crate::cli::Failure;
+use crate::cli::bench::late::Late;
 use crate::cli::bench::usage::{Threads, Usage, round, threads};
 use crate::cli::bench::{Brokers, Cluster, print};
 use crate::config::Config;
@@ -38,6 +39,9 @@ pub struct RawArgs {
     /// Decode each record into an event, as the worker does
     #[arg(long)]
     decode: bool,
+    /// Tell how late records arrive after their timestamp, all but the first so many
+    #[arg(long, value_name = "N")]
+    late_after: Option<u64>,
 }
 
 /// What is done with each record.
@@ -60,6 +64,11 @@ struct Report {
     usage: Usage,
     /// Records that are missing, and values that could not be parsed.
     missing: u64,
+    /// How late records arrived, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_p99_ms: Option<f64>,
     #[serde(flatten)]
     threads: Threads,
 }
@@ -91,6 +100,7 @@ fn measure(args: &RawArgs, cluster: &Cluster, work: &Work) -> Result<Report, Fai
     consumer.assign(&list).map_err(Failure::failed)?;
     let (mut records, mut bytes, mut failed) = (0, 0, 0);
     let mut first_at = None;
+    let mut late = args.late_after.map(Late::after);
     while records < args.records {
         let Some(polled) = consumer.poll(IDLE_MAX) else { break };
         let message = polled.map_err(Failure::failed)?;
@@ -98,7 +108,11 @@ fn measure(args: &RawArgs, cluster: &Cluster, work: &Work) -> Result<Report, Fai
         records += 1;
         bytes += message.payload_len();
         failed += u64::from(!work.succeeds(&message));
+        if let (Some(late), Some(due_ms)) = (&mut late, message.timestamp().to_millis()) {
+            late.done(due_ms);
+        }
     }
+    let late_ms = |share| late.as_ref().and_then(|late| late.percentile_ms(share));
     let seconds = first_at.map_or(0.0, |first| first.elapsed().as_secs_f64());
     Ok(Report {
         mode: work.name(),
@@ -108,6 +122,8 @@ fn measure(args: &RawArgs, cluster: &Cluster, work: &Work) -> Result<Report, Fai
         value_mb: round(bytes as f64 / 1e6, 1),
         usage: Usage::now(),
         missing: args.records - records + failed,
+        late_p50_ms: late_ms(0.5),
+        late_p99_ms: late_ms(0.99),
         threads: threads(),
     })
 }

@@ -63,6 +63,8 @@ pub(super) const PACED_1: &str = "paced-1";
 
 const ALONE: &[Arm] = &[Arm::Raw, Arm::Parse, Arm::Worker];
 const PEERS: &[Arm] = &[Arm::Worker, Arm::ParallelConsumer];
+/// What the raw loop is late by is what broker and network cost everybody.
+const PACED: &[Arm] = &[Arm::Raw, Arm::Worker, Arm::ParallelConsumer];
 const ALL: &[Arm] = &[Arm::Raw, Arm::Parse, Arm::Worker, Arm::ParallelConsumer];
 
 /// All cells; the number is the work for each record in milliseconds.
@@ -77,7 +79,7 @@ pub(super) const CELLS: [Cell; 8] = [
     cell(UNIFORM_1, Topic::Uniform, 1_000, PEERS),
     cell(UNIFORM_10, Topic::Uniform, 10_000, PEERS),
     cell(SCHEMA_0, Topic::WithSchema, 0, ALONE),
-    cell(PACED_1, Topic::Paced, 1_000, PEERS),
+    cell(PACED_1, Topic::Paced, 1_000, PACED),
 ];
 
 const fn cell(name: &'static str, topic: Topic, work_us: u64, arms: &'static [Arm]) -> Cell {
@@ -132,7 +134,15 @@ impl Run<'_> {
                 let late = ("late_after", pace.warm_up);
                 self.parallel_consumer(topic, pace.records, late).await
             }
-            Arm::Raw | Arm::Parse | Arm::Worker => {
+            Arm::Raw | Arm::Parse => {
+                let (records, after) = (pace.records.to_string(), pace.warm_up.to_string());
+                let raw = words(
+                    &["raw", "--topic", topic],
+                    &["--records", &records, "--late-after", &after],
+                );
+                measure(&raw, self.brokers, self.settings).await
+            }
+            Arm::Worker => {
                 let after = pace.warm_up.to_string();
                 self.worker(topic, pace.records, &["--late-after", &after]).await
             }
