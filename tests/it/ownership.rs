@@ -129,10 +129,12 @@ async fn a_partition_that_went_away_while_it_was_paused_is_fetched_again_when_it
         (world.count(open).await == 2).then_some(())
     })
     .await;
+    // Small ones are held back for long before the client is told.
+    let large = "ok ".repeat(200_000);
     let mut k = 2;
     until("both partitions to be paused", Duration::from_secs(60), async || {
         k += 1;
-        producer::write_change_to(&world.topic(), k % 2, k.into(), "ok").await;
+        producer::write_change_to(&world.topic(), k % 2, k.into(), &large).await;
         let said = host.said();
         (said.matches("partition paused").count() == 2).then_some(())
     })
