@@ -220,7 +220,7 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
         ),
         (
             "[admin]\nlisten = \"9464\"",
-            "admin.listen: this is not host:port such as localhost:9464, which only this machine reaches",
+            "admin.listen: this is not host:port such as localhost:9464, which only this machine reaches, or 0.0.0.0:9464",
         ),
         (
             "[ledger]\nretention_days = 0",

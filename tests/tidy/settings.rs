@@ -9,7 +9,7 @@ use crate::reading::{File, code_without_tests, has_word, is_word_character, top_
 use crate::rules::LAYERS;
 
 /// The sections, and what their values are called where they are read.
-const CALLED: [(&str, &[&str]); 17] = [
+const CALLED: [(&str, &[&str]); 18] = [
     ("Config", &["config"]),
     ("Source", &["source"]),
     ("Postgres", &["postgres"]),
@@ -27,6 +27,7 @@ const CALLED: [(&str, &[&str]); 17] = [
     ("FraudCheckSettings", &["own"]),
     ("Schedule", &["schedule"]),
     ("Log", &["log"]),
+    ("Admin", &["admin"]),
 ];
 
 /// What one group or handler has instead of `[engine]`: each of these settings is laid over its namesake there.
