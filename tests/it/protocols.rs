@@ -173,7 +173,11 @@ async fn a_process_that_comes_back_under_its_name_gets_its_partitions_without_di
     let leaving = world.worker("leaving", &with_name("two"));
     until("both to have a partition", WITHIN, async || {
         let owners = "SELECT count(DISTINCT owner) FROM afterwrite.claims";
-        (world.count(owners).await == 2).then_some(())
+        // A claim is there before its owner says so.
+        let have_said = [&staying, &leaving]
+            .iter()
+            .all(|worker| worker.said().contains("partition assigned"));
+        (world.count(owners).await == 2 && have_said).then_some(())
     })
     .await;
     let epochs = "SELECT sum(epoch)::bigint FROM afterwrite.claims";
