@@ -70,10 +70,7 @@ impl Asking {
         };
         let callbacks = client.context();
         match answer.known {
-            Ok(known) => {
-                callbacks.answered(client, &asked, known);
-                self.ask_at = answer.at + ASK_EVERY;
-            }
+            Ok(known) => callbacks.answered(client, &asked, known),
             Err(error) => {
                 let group = &callbacks.options.group;
                 tracing::debug!(group, error = %error, "the brokers were asked in vain which commits they know");
@@ -85,9 +82,11 @@ impl Asking {
     }
 
     fn ask(&mut self, client: &Client) {
-        if Instant::now() < self.ask_at {
+        let now = Instant::now();
+        if now < self.ask_at {
             return;
         }
+        self.ask_at = now + ASK_EVERY;
         let waiting = client.context().commits().waiting();
         if waiting.is_empty() {
             return;

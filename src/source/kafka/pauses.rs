@@ -4,15 +4,17 @@
 //! A wish names the epoch it was made under; under any other epoch it means nothing.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
+use tokio::time::Instant;
 
 use crate::event::delivery::{SourceCommand, SourcePartition};
 use crate::source::kafka::client::{Client, Polled};
 
 /// Who wants a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Pauser {
     Engine,
     Decoding,
@@ -22,11 +24,20 @@ pub(super) enum Pauser {
 /// what the client has prefetched, and what is purged is fetched again.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
-#[derive(Debug, Default)]
+/// What is held for partitions that went away is looked for this often.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
 pub(super) struct Pauses {
-    wishes: HashMap<(Pauser, SourcePartition), u64>,
+    by_engine: Wishes,
+    by_decoding: Wishes,
     held: HashMap<SourcePartition, Held>,
+    /// When it is looked for what may be let go: at once after a wish has ended.
+    look_at: Instant,
 }
+
+/// Partitions that are to pause, with the epochs under which that was wished.
+type Wishes = HashMap<SourcePartition, u64>;
 
 /// What was polled of a partition that is to pause.
 #[derive(Debug, Default)]
@@ -37,16 +48,29 @@ struct Held {
 }
 
 impl Pauses {
+    pub(super) fn new() -> Self {
+        Self {
+            by_engine: Wishes::new(),
+            by_decoding: Wishes::new(),
+            held: HashMap::new(),
+            look_at: Instant::now(),
+        }
+    }
+
     /// Takes note of a pause or a resume.
-    pub(super) fn order(&mut self, pauser: Pauser, command: &SourceCommand) {
+    pub(super) fn order(&mut self, pauser: Pauser, command: SourceCommand) {
+        let wishes = match pauser {
+            Pauser::Engine => &mut self.by_engine,
+            Pauser::Decoding => &mut self.by_decoding,
+        };
         match command {
             SourceCommand::Pause { partition, epoch } => {
-                self.wishes.insert((pauser, partition.clone()), *epoch);
+                wishes.insert(partition, epoch);
             }
             SourceCommand::Resume { partition, epoch } => {
-                let wish = (pauser, partition.clone());
-                if self.wishes.get(&wish) == Some(epoch) {
-                    self.wishes.remove(&wish);
+                if wishes.get(&partition) == Some(&epoch) {
+                    wishes.remove(&partition);
+                    self.look_at = Instant::now();
                 }
             }
             SourceCommand::Commit(_) | SourceCommand::Leave(_) => {}
@@ -55,11 +79,8 @@ impl Pauses {
 
     /// Whether anybody wants the partition to pause.
     pub(super) fn wanted(&self, partition: &SourcePartition, epoch: u64) -> bool {
-        if self.wishes.is_empty() {
-            return false;
-        }
-        let by = |pauser| self.wishes.get(&(pauser, partition.clone())) == Some(&epoch);
-        by(Pauser::Engine) || by(Pauser::Decoding)
+        let mut wishes = [&self.by_engine, &self.by_decoding].into_iter();
+        wishes.any(|wishes| wishes.get(partition) == Some(&epoch))
     }
 
     /// Whether anything is held back.
@@ -90,9 +111,11 @@ impl Pauses {
 
     /// Passes on what is held for partitions that nobody wants to pause any more, and resumes them.
     pub(super) fn release(&mut self, client: &Client) {
-        if self.held.is_empty() {
+        let now = Instant::now();
+        if self.held.is_empty() || now < self.look_at {
             return;
         }
+        self.look_at = now + LOOK_EVERY;
         let callbacks = client.context();
         let wanted = |partition: &SourcePartition| {
             callbacks

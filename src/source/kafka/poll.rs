@@ -106,7 +106,7 @@ impl Poller {
             records,
             runtime: Handle::current(),
             orders,
-            pauses: Pauses::default(),
+            pauses: Pauses::new(),
             topics: HashMap::new(),
             gaps: Gaps::default(),
             frontiers: Arc::new(frontiers),
@@ -265,7 +265,7 @@ impl Poller {
     /// Carries out the commands that have arrived.
     fn obey(&mut self, client: &Client) -> Option<End> {
         while let Ok(command) = self.orders.decoding.try_recv() {
-            self.pauses.order(Pauser::Decoding, &command);
+            self.pauses.order(Pauser::Decoding, command);
         }
         loop {
             match self.orders.engine.try_recv() {
@@ -273,7 +273,7 @@ impl Poller {
                     client.context().commit(client, &self.still_owned(client, &settled));
                 }
                 Ok(SourceCommand::Leave(settled)) => return Some(End::Leave(settled)),
-                Ok(command) => self.pauses.order(Pauser::Engine, &command),
+                Ok(command) => self.pauses.order(Pauser::Engine, command),
                 Err(TryRecvError::Empty) => return None,
                 // The engine is gone without a word: nothing more can be settled.
                 Err(TryRecvError::Disconnected) => return Some(End::Leave(Vec::new())),
