@@ -330,7 +330,9 @@ impl Shadow {
         let Some(head) = lane.queue.front().map(|head| &self.jobs[head]) else {
             return false;
         };
-        lane.was_unreserved || hold.inherited.deaths.contains_key(&(head.position, head.lane.0))
+        // It may have become ready and been put aside in one step.
+        let is_unreserved = hold.reserved_to.is_none_or(|to| head.position >= to);
+        lane.was_unreserved || is_unreserved || hold.inherited.deaths.contains_key(&(head.position, head.lane.0))
     }
 
     fn buried(&mut self, id: JobId) {
