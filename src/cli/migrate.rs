@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "coordination",
@@ -53,6 +53,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         7,
         "status",
         include_str!("../../infra/postgres/migrations/0007_status.sql"),
+    ),
+    (
+        8,
+        "slots",
+        include_str!("../../infra/postgres/migrations/0008_slots.sql"),
     ),
 ];
 

@@ -48,6 +48,15 @@ impl Tables {
         Self(tables.into_iter().map(table).collect())
     }
 
+    /// Those that are named one by one, as (schema, table).
+    pub fn names(&self) -> Vec<(String, String)> {
+        let named = self.0.iter().filter_map(|member| match member {
+            Table::Named { schema, table } => Some((schema.clone(), table.clone())),
+            Table::Any | Table::Like { .. } => None,
+        });
+        named.collect()
+    }
+
     /// Whether a table is one of them.
     pub fn contains(&self, schema: &str, table: &str) -> bool {
         self.0.iter().any(|member| match member {

@@ -31,6 +31,8 @@ pub mod beginnings;
 
 pub mod registry;
 
+pub mod slots;
+
 use std::sync::Arc;
 
 use chrono::NaiveDate;

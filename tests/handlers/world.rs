@@ -153,6 +153,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0005_letters.sql"),
             include_str!("../../infra/postgres/migrations/0006_groups.sql"),
             include_str!("../../infra/postgres/migrations/0007_status.sql"),
+            include_str!("../../infra/postgres/migrations/0008_slots.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
             run(&pool, script).await;

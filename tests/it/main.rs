@@ -84,6 +84,8 @@ mod scenario;
 
 mod parity;
 
+mod log;
+
 mod fairness;
 
 mod fixtures;

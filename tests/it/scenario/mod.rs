@@ -18,6 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 
 use self::connectors::{Connector, SOURCE, slot};
 use crate::captures::{Capture, Captured};
+use crate::log::Reader;
 use crate::producer;
 use crate::stack::{address, until};
 use crate::world::{connect, with_database};
@@ -27,6 +28,9 @@ const STREAM: &str = include_str!("stream.sql");
 
 /// Topics of which the first records say all there is to say, by what their name holds, and how many are kept.
 const CUT: [(&str, usize); 3] = [("heartbeat", 4), (".transaction", 12), (".dbz.signal_", 4)];
+
+/// The publication of all tables.
+const PUBLICATION: &str = "capture";
 
 /// How long a connector may take to start or to catch up; all of them share two cores.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -59,8 +63,8 @@ impl Scenario {
             connect: ConnectClient::new(connect_url, Duration::from_secs(30)).unwrap(),
         };
         let tables: String = connectors.iter().map(Connector::tables).collect();
-        let publication = "CREATE PUBLICATION capture FOR ALL TABLES;";
-        for part in [SETUP, more_setup, &tables, publication] {
+        let publication = format!("CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES;");
+        for part in [SETUP, more_setup, &tables, &publication] {
             run(&scenario.pool, part).await;
         }
         let user = url.parse::<PgConnectOptions>().unwrap().get_username().to_owned();
@@ -112,8 +116,28 @@ impl Scenario {
             })
             .await;
         }
+        self.finish().await;
+    }
+
+    /// Marks the end of the history.
+    pub(crate) async fn finish(&self) {
         run(&self.pool, "INSERT INTO finished VALUES (1)").await;
         self.catch_up().await;
+    }
+
+    fn log_slot(&self) -> String {
+        format!("{}_wal", self.database)
+    }
+
+    /// Reads the log beside the connectors, without Kafka.
+    pub(crate) async fn read_log(&self, source: &str) -> Reader {
+        let url = with_database(&address("DATABASE_URL"), &self.database);
+        let migrated = tokio::process::Command::new(env!("CARGO_BIN_EXE_afterwrite"))
+            .args(["migrate", "--publication", "skip"])
+            .env("DATABASE_URL", &url)
+            .status();
+        assert!(migrated.await.unwrap().success());
+        Reader::begin(&self.pool, &url, source, PUBLICATION, &self.log_slot()).await
     }
 
     /// Waits until every connector has delivered, and noted down that it has, all that is written now.
@@ -129,8 +153,11 @@ impl Scenario {
     /// Waits until something is true of every connector's slot.
     async fn wait(&self, what: &str, condition: &str) {
         let all = self.connectors.len();
-        let sql =
-            format!("SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND {condition}");
+        let sql = format!(
+            "SELECT count(*) FROM pg_replication_slots
+             WHERE database = current_database() AND slot_name <> '{}' AND {condition}",
+            self.log_slot()
+        );
         until(what, PATIENCE, async || {
             self.check().await;
             let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql.clone()))
@@ -225,6 +252,12 @@ impl Scenario {
             })
             .await;
         }
+        sqlx::query(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()",
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
         self.pool.close().await;
         let admin = connect(&address("DATABASE_URL")).await;
         run(&admin, &format!("DROP DATABASE {} WITH (FORCE)", self.database)).await;

@@ -1,0 +1,453 @@
+//! The task that reads the log for one group: opens a session, hands over what comes, and tells the server what is settled.
+//!
+//! Who reads the slot owns its partition. The server lets one session at a time read a slot, so a second process of the group
+//! waits until the first one is gone.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
+use sqlx::postgres::{PgConnection, PgPool};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::event::delivery::{Assigned, Delivery, Position, Settled, SourceCommand, SourceEvent, SourcePartition};
+use crate::ledger::claims::Claims;
+use crate::ledger::patience::ask;
+use crate::ledger::slots::{Slots, Standing};
+use crate::source::wal::connection::Connection;
+use crate::source::wal::progress::Progress;
+use crate::source::wal::reading::{Reading, Unreadable};
+use crate::source::wal::slot::{self, Refused};
+
+/// Pause before a session is opened again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a warning says that it still does not succeed.
+const TRIES_PER_WARNING: u32 = 30;
+
+/// How often is looked at what nobody asks for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The log that may be written without a change for this group before the server is told that it need not keep it. Telling is
+/// a row that is written, and so log too.
+const UNTOLD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How often is told that the log is read to its end.
+const CAUGHT_UP_EVERY: Duration = Duration::from_secs(20);
+
+/// Times the server's own time-out that nothing may come from it, keepalives included.
+const SILENT_TIMEOUTS: u32 = 2;
+
+/// How long a session may take to end when the group leaves.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// SQLSTATEs after which trying again is in vain: something is missing, not allowed, or lost.
+const FINAL_STATES: [&str; 7] = ["42704", "42501", "28000", "28P01", "3D000", "55000", "0A000"];
+
+/// What the task works with.
+pub(super) struct Stream {
+    pub(super) connection: Connection,
+    pub(super) publication: String,
+    pub(super) group: String,
+    pub(super) claims: Claims,
+    pub(super) slots: Slots,
+    pub(super) reading: Reading,
+    pub(super) orders: mpsc::UnboundedReceiver<SourceCommand>,
+    pub(super) events: mpsc::Sender<SourceEvent>,
+}
+
+/// The log cannot be read, and waiting does not mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The slot or the publication cannot be used.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The server does not let us read.
+    #[error("the write-ahead log may not be read: {0}")]
+    Forbidden(String),
+    /// A message of the log cannot be read.
+    #[error("the write-ahead log cannot be read on")]
+    Unreadable(#[from] Unreadable),
+}
+
+/// Why a session ended, or none came about.
+enum Broken {
+    /// It may succeed later.
+    ForNow(String),
+    /// It will not.
+    ForGood(Error),
+}
+
+/// A session that reads.
+struct Session {
+    client: ReplicationClient,
+    epoch: u64,
+    progress: Progress,
+    /// What is kept, and may be told.
+    kept: Standing,
+    silent_max: Option<Duration>,
+    heard_at: Instant,
+    caught_up_told_at: Option<Instant>,
+    is_paused: bool,
+    /// What the engine is to hear next, in order.
+    untold: VecDeque<SourceEvent>,
+}
+
+impl Stream {
+    /// Reads until the group leaves.
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let mut tries = 0_u32;
+        loop {
+            let opened = tokio::select! {
+                opened = open(&self.connection, &self.publication, &self.group, &self.claims, &self.slots, &self.reading) => opened,
+                () = left(&mut self.orders) => return Ok(()),
+            };
+            let broken = match opened {
+                Ok((session, assigned)) => {
+                    tries = 0;
+                    self.reading.anew();
+                    match self.read(session, assigned).await {
+                        None => return Ok(()),
+                        Some(broken) => {
+                            let partitions = vec![self.reading.partition.clone()];
+                            if self.events.send(SourceEvent::Lost { partitions }).await.is_err() {
+                                return Ok(());
+                            }
+                            broken
+                        }
+                    }
+                }
+                Err(broken) => broken,
+            };
+            match broken {
+                Broken::ForGood(error) => return Err(error),
+                Broken::ForNow(cause) if tries.is_multiple_of(TRIES_PER_WARNING) => {
+                    tracing::warn!(
+                        group = self.group,
+                        slot = self.slots.name(),
+                        cause,
+                        "waiting to read the write-ahead log"
+                    );
+                }
+                Broken::ForNow(_) => {}
+            }
+            tries += 1;
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN_AFTER) => {}
+                () = left(&mut self.orders) => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads one session to its end; `None` when the group has left.
+    async fn read(&mut self, mut session: Session, assigned: Assigned) -> Option<Broken> {
+        session.untold.push_back(SourceEvent::Assigned {
+            partitions: vec![assigned],
+        });
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deliveries = Vec::new();
+        let events = self.events.clone();
+        loop {
+            let is_reading = session.untold.is_empty() && !session.is_paused;
+            let happened = tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(&mut session, order).await,
+                    None => return None,
+                },
+                place = events.reserve(), if !session.untold.is_empty() => match place {
+                    Ok(place) => {
+                        if let Some(event) = session.untold.pop_front() {
+                            place.send(event);
+                        }
+                        Ok(Next::GoOn)
+                    }
+                    Err(_) => return None,
+                },
+                received = session.client.recv(), if is_reading => {
+                    session.heard_at = Instant::now();
+                    match received {
+                        Ok(Some(event)) => self.received(&mut session, event, &mut deliveries).await,
+                        Ok(None) => Err(Broken::ForNow("the server ended the session".to_owned())),
+                        Err(error) => Err(of_session(&error)),
+                    }
+                }
+                _ = looks.tick() => self.look(&mut session, is_reading).await,
+            };
+            match happened {
+                Ok(Next::GoOn) => {}
+                Ok(Next::Left) => {
+                    end(session.client).await;
+                    return None;
+                }
+                Err(broken) => return Some(broken),
+            }
+        }
+    }
+
+    async fn received(
+        &mut self,
+        session: &mut Session,
+        event: ReplicationEvent,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Result<Next, Broken> {
+        match event {
+            ReplicationEvent::Begin {
+                xid,
+                commit_time_micros,
+                ..
+            } => {
+                session.progress.begin();
+                self.reading.begin(xid, commit_time_micros);
+            }
+            ReplicationEvent::XLogData { wal_start, data, .. } => {
+                let read = self
+                    .reading
+                    .message(wal_start.as_u64(), &data, &mut session.progress, deliveries)
+                    .await;
+                read.map_err(|error| match error {
+                    Unreadable::Described { table, source } => {
+                        Broken::ForNow(format!("table {table} could not be described: {source}"))
+                    }
+                    error => Broken::ForGood(error.into()),
+                })?;
+                let epoch = session.epoch;
+                session
+                    .untold
+                    .extend(deliveries.drain(..).map(|delivery| SourceEvent::Delivered {
+                        epoch,
+                        delivery: Box::new(delivery),
+                    }));
+            }
+            ReplicationEvent::Commit { end_lsn, .. } => session.progress.commit(end_lsn.as_u64()),
+            ReplicationEvent::KeepAlive { wal_end, .. } => {
+                session.progress.is_read_to(wal_end.as_u64());
+                session.progress.settled(Position(0));
+                self.caught_up(session);
+            }
+            // Logical messages wake no handler.
+            _ => {}
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Says that there is nothing more to read now, where that is so.
+    fn caught_up(&self, session: &mut Session) {
+        let now = Instant::now();
+        if session
+            .caught_up_told_at
+            .is_some_and(|told_at| now < told_at + CAUGHT_UP_EVERY)
+        {
+            return;
+        }
+        if let Some(end) = session.progress.caught_up_at() {
+            session.caught_up_told_at = Some(now);
+            let ends = vec![(self.reading.partition.clone(), end)];
+            session.untold.push_back(SourceEvent::CaughtUp { ends });
+        }
+    }
+
+    async fn obey(&self, session: &mut Session, order: SourceCommand) -> Result<Next, Broken> {
+        let ours =
+            |partition: &SourcePartition, epoch: u64| *partition == self.reading.partition && epoch == session.epoch;
+        match order {
+            SourceCommand::Commit(settled) => {
+                self.settle(session, &settled).await?;
+            }
+            SourceCommand::Pause { partition, epoch } if ours(&partition, epoch) => session.is_paused = true,
+            SourceCommand::Resume { partition, epoch } if ours(&partition, epoch) => {
+                session.is_paused = false;
+                session.heard_at = Instant::now();
+            }
+            SourceCommand::Pause { .. } | SourceCommand::Resume { .. } => {}
+            SourceCommand::Leave(settled) => {
+                if let Err(Broken::ForNow(cause)) = self.settle(session, &settled).await {
+                    tracing::warn!(
+                        group = self.group,
+                        cause,
+                        "what was settled last could not be kept: it is met by the ledger"
+                    );
+                }
+                return Ok(Next::Left);
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    async fn settle(&self, session: &mut Session, settled: &[Settled]) -> Result<(), Broken> {
+        let ours = |settled: &&Settled| settled.partition == self.reading.partition && settled.epoch == session.epoch;
+        let Some(position) = settled.iter().filter(ours).map(|settled| settled.position).max() else {
+            return Ok(());
+        };
+        session.progress.settled(position);
+        self.keep(session).await
+    }
+
+    /// Keeps where the slot stands, then tells the server. What cannot be kept now is kept with the next commit.
+    async fn keep(&self, session: &mut Session) -> Result<(), Broken> {
+        let standing = session.progress.standing();
+        if standing == session.kept {
+            return Ok(());
+        }
+        match self
+            .slots
+            .settled(&self.reading.partition, session.epoch, standing)
+            .await
+        {
+            Ok(true) => {
+                session.kept = standing;
+                session.client.update_applied_lsn(standing.confirmed_lsn.into());
+                Ok(())
+            }
+            Ok(false) => Err(Broken::ForNow("another process has taken the group over".to_owned())),
+            Err(error) => {
+                tracing::warn!(group = self.group, %error, "how far the log is settled could not be kept yet");
+                Ok(())
+            }
+        }
+    }
+
+    async fn look(&self, session: &mut Session, is_reading: bool) -> Result<Next, Broken> {
+        if let Some(silent_max) = session.silent_max
+            && is_reading
+            && session.heard_at.elapsed() > silent_max
+        {
+            return Err(Broken::ForNow(format!(
+                "nothing came from the server for {} s",
+                silent_max.as_secs()
+            )));
+        }
+        if !is_reading {
+            session.heard_at = Instant::now();
+        }
+        let standing = session.progress.standing();
+        if standing.confirmed_lsn.saturating_sub(session.kept.confirmed_lsn) >= UNTOLD_BYTES_MAX {
+            self.keep(session).await?;
+        }
+        Ok(Next::GoOn)
+    }
+}
+
+/// What follows from what happened.
+enum Next {
+    GoOn,
+    Left,
+}
+
+/// Opens a session and takes the partition over.
+async fn open(
+    connection: &Connection,
+    publication: &str,
+    group: &str,
+    claims: &Claims,
+    slots: &Slots,
+    reading: &Reading,
+) -> Result<(Session, Assigned), Broken> {
+    slot::check_publication(&reading.pool, publication, &reading.wanted)
+        .await
+        .map_err(of_slot)?;
+    let silent_max = silent_max(&reading.pool).await.map_err(of_postgres)?;
+    let known = slots.known().await.map_err(of_postgres)?;
+    let lsn = known.as_ref().map_or(0, |known| known.standing.confirmed_lsn);
+    let config = connection.session(slots.name(), publication, lsn);
+    let mut client = ReplicationClient::connect_gated(config)
+        .await
+        .map_err(|error| of_session(&error))?;
+    let standing = slot::stand(&mut client, slots, group).await.map_err(of_slot)?;
+    client.start().await.map_err(|error| of_session(&error))?;
+    client.wait_started().await.map_err(|error| of_session(&error))?;
+    let partition = &reading.partition;
+    let claim = claims
+        .take(&partition.topic, partition.partition)
+        .await
+        .map_err(of_postgres)?;
+    // Whoever read the slot before could keep something until now.
+    let kept = slots.known().await.map_err(of_postgres)?;
+    if kept.is_none_or(|kept| kept.standing != standing) || (lsn != 0 && lsn != standing.confirmed_lsn) {
+        return Err(Broken::ForNow(
+            "the last reader of the slot has only just ended".to_owned(),
+        ));
+    }
+    let started = claims.started(&partition.topic, partition.partition, standing.position.0);
+    started.await.map_err(of_postgres)?;
+    let forget = claims.forget_before(partition, claim.epoch, standing.settled_to);
+    forget.await.map_err(of_postgres)?;
+    tracing::info!(
+        group, slot = slots.name(), lsn = %pgwire_replication::Lsn::from(standing.confirmed_lsn),
+        "reading the write-ahead log"
+    );
+    let session = Session {
+        client,
+        epoch: claim.epoch,
+        progress: Progress::resume(standing),
+        kept: standing,
+        silent_max,
+        heard_at: Instant::now(),
+        caught_up_told_at: None,
+        is_paused: false,
+        untold: VecDeque::new(),
+    };
+    let assigned = Assigned {
+        partition: partition.clone(),
+        epoch: claim.epoch,
+        inherited: claim.inherited,
+    };
+    Ok((session, assigned))
+}
+
+/// How long the server may say nothing: it sends a keepalive when half of its time-out is over. `None`: it has none.
+async fn silent_max(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
+    let query = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'");
+    let millis: i64 = ask(pool, "asking for a time-out", async |connection: &mut PgConnection| {
+        query.fetch_one(connection).await
+    })
+    .await?;
+    Ok(u64::try_from(millis)
+        .ok()
+        .filter(|millis| *millis > 0)
+        .map(|millis| Duration::from_millis(millis) * SILENT_TIMEOUTS))
+}
+
+/// Resolves when the group leaves; what else is asked meanwhile is about a partition that is not ours.
+async fn left(orders: &mut mpsc::UnboundedReceiver<SourceCommand>) {
+    while let Some(order) = orders.recv().await {
+        if matches!(order, SourceCommand::Leave(_)) {
+            return;
+        }
+    }
+}
+
+async fn end(mut client: ReplicationClient) {
+    match tokio::time::timeout(END_WITHIN, client.shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the replication session ended with an error"),
+        Err(_) => tracing::debug!("the replication session did not end in time"),
+    }
+}
+
+fn of_postgres(error: sqlx::Error) -> Broken {
+    Broken::ForNow(format!("postgres could not be asked: {error}"))
+}
+
+fn of_slot(error: slot::Error) -> Broken {
+    match error {
+        slot::Error::Refused(refused) => Broken::ForGood(refused.into()),
+        slot::Error::Session(error) => of_session(&error),
+        slot::Error::Asked(error) => of_postgres(error),
+        error @ slot::Error::InUse { .. } => Broken::ForNow(error.to_string()),
+    }
+}
+
+fn of_session(error: &PgWireError) -> Broken {
+    let text = error.to_string();
+    let is_final = FINAL_STATES
+        .iter()
+        .any(|state| text.contains(&format!("(SQLSTATE {state})")));
+    match error {
+        PgWireError::Server(_) if is_final => Broken::ForGood(Error::Forbidden(text)),
+        PgWireError::Auth(_) => Broken::ForGood(Error::Forbidden(text)),
+        _ => Broken::ForNow(text),
+    }
+}
