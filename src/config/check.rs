@@ -30,8 +30,15 @@ const SECRET_BYTES_MIN: usize = 16;
 pub(super) fn check(config: &Config) -> Vec<(String, String)> {
     let mut refusals = Refusals::default();
     check_places(config, &mut refusals);
-    registry::check(&config.registry, &mut refusals);
-    kafka::check(config, &mut refusals);
+    refusals.unless(
+        is_topic_part(&config.kafka.group_prefix),
+        "kafka.group_prefix",
+        "groups and dead-letter topics begin with it: letters, digits, dot, underscore and hyphen only",
+    );
+    if config.source.kind.has_brokers() {
+        registry::check(&config.registry, &mut refusals);
+        kafka::check(config, &mut refusals);
+    }
     let connect_timeout_ms = config.postgres.connect_timeout_ms;
     check_engine("engine", &config.engine, connect_timeout_ms, &mut refusals);
     for name in config.groups.keys() {
@@ -224,7 +231,7 @@ fn check_earlier_name(config: &Config, name: &str, was: &str, refusals: &mut Ref
         "it must be the name that the handler had before",
     );
     refusals.unless(
-        config.kafka.start == Start::Earliest,
+        !config.source.kind.has_brokers() || config.kafka.start == Start::Earliest,
         &path,
         "kafka.start is latest: the group of the new name would begin at the ends of its topics and miss what the old one \
          had not done; set kafka.start to earliest for this start, the ledger knows what was done",

@@ -138,6 +138,18 @@ impl Default for Source {
 pub enum SourceKind {
     /// Topics that Debezium writes.
     Kafka,
+    /// The write-ahead log of Postgres itself, without Kafka.
+    Wal,
+}
+
+impl SourceKind {
+    /// Whether there are brokers. Without them nothing may ask for one, and letters are kept in Postgres.
+    pub fn has_brokers(self) -> bool {
+        match self {
+            Self::Kafka => true,
+            Self::Wal => false,
+        }
+    }
 }
 
 /// The database of the application and of the coordination state.

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::value::Error as FieldsError;
 use serde::de::{Deserializer, Error, Visitor};
 
-use super::Config;
 use super::load::{Inputs, load};
+use super::{Config, SourceKind};
 
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
@@ -252,6 +252,38 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
     ] {
         refused(file, &[], &[], &format!("file:2: {expected}"));
     }
+}
+
+#[test]
+fn without_brokers_nothing_is_asked_of_their_settings() {
+    let of_brokers = [
+        "kafka.brokers=",
+        "kafka.properties.acks=1",
+        "kafka.start=latest",
+        "handlers.email.was=mails",
+        "engine.revoke_grace_ms=900000",
+        "registry.user=somebody",
+    ];
+    let with = |kind: &str| loaded("", &[("AFTERWRITE__SOURCE__KIND", kind)], &of_brokers);
+    assert_eq!(with("wal").unwrap().source.kind, SourceKind::Wal);
+    let said = with("kafka").unwrap_err();
+    for part in ["kafka.brokers", "acks", "was", "revoke_grace_ms", "registry.user"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Groups are named with or without them.
+    refused(
+        "[source]\nkind = \"wal\"\n[kafka]\ngroup_prefix = \"a b\"",
+        &[],
+        &[],
+        "file:4: kafka.group_prefix: groups and dead-letter topics begin with it: letters, digits, dot, underscore and \
+         hyphen only",
+    );
+    refused(
+        "[source]\nkind = \"files\"",
+        &[],
+        &[],
+        "file:2: source.kind: unknown variant `files`, expected `kafka` or `wal`",
+    );
 }
 
 #[test]

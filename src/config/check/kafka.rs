@@ -90,11 +90,6 @@ pub(super) fn check(config: &Config, refusals: &mut Refusals) {
             format!("{:?} is not written host:port", broker.trim()),
         );
     }
-    refusals.unless(
-        is_topic_part(&kafka.group_prefix),
-        "kafka.group_prefix",
-        "groups and dead-letter topics begin with it: letters, digits, dot, underscore and hyphen only",
-    );
     check_protocol(kafka, refusals);
     refusals.unless(
         (100..=METADATA_REFRESH_MS_MAX).contains(&kafka.metadata_refresh_ms),
