@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 
 use crate::clients::kafka::hide_value;
 use crate::dead_letter::state::{self, Kept, LetterRow, Place};
-use crate::dead_letter::{headers, topic};
+use crate::dead_letter::{headers, table, topic};
 use crate::engine::letter::{BuryError, Letter, Letters};
 use crate::event::delivery::RawRecord;
 
@@ -108,14 +108,8 @@ impl KafkaLetters {
     /// When the broker or Postgres refuse; repeating it leaves one letter.
     pub async fn put_back(&self, letter: LetterRow, record: &RawRecord) -> Result<bool, BuryError> {
         let place = self.place(&letter, record).await?;
-        let settled = match letter.state.as_str() {
-            "replayed" => None,
-            "discarded" => Some("discarded"),
-            _ => Some("buried"),
-        };
         let kept = place.as_ref().map_or(Kept::Table(record), Kept::Topic);
-        let written = state::write(&self.pool, letter, kept, settled, None).await;
-        written.map_err(unrecorded)
+        table::put_back(&self.pool, letter, kept).await
     }
 
     /// Gives a known letter its bytes back.
@@ -125,8 +119,7 @@ impl KafkaLetters {
     pub async fn restore(&self, letter: &LetterRow, record: &RawRecord) -> Result<(), BuryError> {
         let place = self.place(letter, record).await?;
         let kept = place.as_ref().map_or(Kept::Table(record), Kept::Topic);
-        let moved = state::moved(&self.pool, &letter.letter_id, kept).await;
-        moved.map_err(unrecorded)
+        table::restore(&self.pool, letter, kept).await
     }
 
     /// Writes a record that has all its headers to the letter's topic; `None` when it is too large for that.
@@ -149,13 +142,6 @@ impl KafkaLetters {
         {
             tracing::warn!(topic, error = %error, "missing dead-letter topic could not be made again");
         }
-    }
-}
-
-fn unrecorded(source: sqlx::Error) -> BuryError {
-    BuryError {
-        place: "afterwrite.letters".to_owned(),
-        source: source.into(),
     }
 }
 
@@ -193,20 +179,18 @@ impl Letters for KafkaLetters {
                 });
             }
         };
-        let recorded = match &place {
-            Some(place) => state::record(&self.pool, letter, &error, Kept::Topic(place)).await,
+        match &place {
+            Some(place) => {
+                let recorded = state::record(&self.pool, letter, &error, Kept::Topic(place)).await;
+                recorded.map_err(table::unrecorded)
+            }
             None => {
                 tracing::warn!(
                     group = %letter.group, letter = letter.id(), bytes = letter.raw.weight(),
                     "the dead-letter topic refuses the letter as too large: its bytes go to afterwrite.dead_letters"
                 );
-                let record = RawRecord {
-                    headers: headers::of(letter, &error),
-                    ..letter.raw.clone()
-                };
-                state::record(&self.pool, letter, &error, Kept::Table(&record)).await
+                table::keep(&self.pool, letter, &error).await
             }
-        };
-        recorded.map_err(unrecorded)
+        }
     }
 }

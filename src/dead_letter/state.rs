@@ -54,7 +54,7 @@ impl fmt::Display for Place {
 pub enum Kept<'a> {
     /// Its topic has them.
     Topic(&'a Place),
-    /// The topic refuses them: they go to `afterwrite.dead_letters`, with all headers.
+    /// The topic refuses them, or no broker is there: they go to `afterwrite.dead_letters`, with all headers.
     Table(&'a RawRecord),
 }
 
