@@ -19,9 +19,10 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::dead_letter::parking::StoredEvents;
 use crate::dead_letter::sink::KafkaLetters;
+use crate::dead_letter::table::TableLetters;
 use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
 use crate::dead_letter::wakeups::Wakeups;
@@ -29,6 +30,7 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::letter::Letters;
 use crate::engine::standing::Standing;
 use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
@@ -75,6 +77,10 @@ pub async fn serve(
     for handler in handlers {
         prepared.push(Group::prepare(config, &shared, handler).await?);
     }
+    anyhow::ensure!(
+        config.source.kind == SourceKind::Kafka,
+        "source.kind = wal is not available in this build"
+    );
     let told = prepared.iter().map(Group::told).collect();
     let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told)));
     let halt = Arc::new(watch::Sender::new(false));
@@ -151,8 +157,7 @@ impl Shared {
                 .await
                 .context("the replica identities of the routed tables could not be read")?;
         }
-        let registry =
-            Registry::new(&options::registry_settings(config)).context("the settings of [registry] cannot be used")?;
+        let registry = options::registry(config).context("the settings of [registry] cannot be used")?;
         Ok(Self {
             process: Process::this(Uuid::new_v4()),
             connect,
@@ -160,7 +165,7 @@ impl Shared {
             wakeups: Wakeups::new(),
             alone: Arc::default(),
             decoder: Arc::new(Decoder::new(decoding)),
-            registry: Some(Arc::new(registry)),
+            registry: registry.map(Arc::new),
         })
     }
 }
@@ -170,7 +175,8 @@ struct Group {
     name: Arc<str>,
     process: Process,
     source: kafka::Options,
-    topic: topic::Options,
+    /// `None` where letters go to no topic.
+    topic: Option<topic::Options>,
     setup: Setup,
     kept: kafka::Kept,
     coordination: PgPool,
@@ -196,7 +202,7 @@ impl Group {
             "the events that are to be done again could not be read: was `afterwrite migrate` run after the update?",
         )?;
         let settings = config.engine_of(&group);
-        let topic = options::dead_letter_topics(config);
+        let topic = options::letter_topics(config);
         let router = router(config, &group, handler);
         let attempt = Duration::from_millis(settings.attempt_timeout_ms);
         let longest = router.timeout(0).unwrap_or(attempt);
@@ -204,8 +210,7 @@ impl Group {
         let pool = pool(&connect, settings.connections(), connect_timeout(config));
         let lease = lease(Duration::from_millis(settings.effect_lease_ms), longest);
         let effects = Effects::new(pool.clone(), shared.process.owner, lease);
-        let letters = KafkaLetters::new(topic.clone(), options::writing(config), shared.coordination.clone())
-            .context("the producer of dead letters could not be made: are kafka.properties right?")?;
+        let letters = letters(config, topic.as_ref(), shared.coordination.clone())?;
         let claims = Claims::new(shared.coordination.clone(), group.as_str(), shared.process.owner);
         let setup = Setup {
             group: group.as_str().into(),
@@ -216,7 +221,7 @@ impl Group {
                 effects,
                 redo_days: Arc::new(redo_days),
             },
-            letters: Arc::new(letters),
+            letters,
             claims: claims.clone(),
             parked: Some(Arc::new(StoredEvents {
                 parking: Parking::new(shared.coordination.clone(), group.as_str()),
@@ -262,7 +267,9 @@ impl Group {
 
     async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
         let name = self.name.to_string();
-        if !ensure_topic(&self.topic, &topic::name(&name), stop.clone()).await? {
+        if let Some(topic) = &self.topic
+            && !ensure_topic(topic, &topic::name(&name), stop.clone()).await?
+        {
             return Ok((name, Counts::default()));
         }
         let (commands, orders) = std::sync::mpsc::channel();
@@ -330,6 +337,17 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     if stop.wait_for(|stopping| *stopping).await.is_err() {
         tracing::debug!("whoever could have stopped the process is gone");
     }
+}
+
+/// Where letters go: to their topic, or as a whole to Postgres where there is none.
+fn letters(config: &Config, topic: Option<&topic::Options>, pool: PgPool) -> anyhow::Result<Arc<dyn Letters>> {
+    let writing = options::writing(config);
+    let Some(topic) = topic else {
+        return Ok(Arc::new(TableLetters::new(pool, writing.error_bytes_max)));
+    };
+    let letters = KafkaLetters::new(topic.clone(), writing, pool)
+        .context("the producer of dead letters could not be made: are kafka.properties right?")?;
+    Ok(Arc::new(letters))
 }
 
 /// Makes or checks the dead-letter topic, waiting for the broker; answers false when the process was stopped meanwhile.

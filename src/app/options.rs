@@ -9,7 +9,8 @@ use crate::config::value::Secret;
 use crate::dead_letter::sink::Writing;
 use crate::dead_letter::topic;
 use crate::decode::options::Options;
-use crate::decode::registry::client::RegistrySettings;
+use crate::decode::registry::Registry;
+use crate::decode::registry::client::{RegistrySettings, SettingsError};
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver;
@@ -30,6 +31,12 @@ pub fn writing(config: &Config) -> Writing {
         error_bytes_max: config.dead_letters.error_bytes_max,
         acknowledge_max: Duration::from_millis(config.dead_letters.write_timeout_ms),
     }
+}
+
+/// How the topics of letters are reached; `None` where there is no broker, and Postgres keeps all letters.
+pub fn letter_topics(config: &Config) -> Option<topic::Options> {
+    let has_brokers = config.source.kind.has_brokers();
+    has_brokers.then(|| dead_letter_topics(config))
 }
 
 /// How dead-letter topics are made, and reached.
@@ -213,6 +220,17 @@ pub fn registry_settings(config: &Config) -> RegistrySettings {
         unknown_asks_max: registry.unknown_asks_max,
         unknown_pause: Duration::from_millis(registry.unknown_pause_ms),
     }
+}
+
+/// The registry as events and letters are decoded with it; `None` where records come without schemas of their own.
+///
+/// # Errors
+/// When the settings do not make a client.
+pub fn registry(config: &Config) -> Result<Option<Registry>, SettingsError> {
+    let has_schemas = config.source.kind.has_brokers();
+    has_schemas
+        .then(|| Registry::new(&registry_settings(config)))
+        .transpose()
 }
 
 /// What the decoder has to be told about the source.

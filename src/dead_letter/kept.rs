@@ -1,4 +1,8 @@
-//! The bytes of letters, wherever they are kept: in their topic, or in `afterwrite.dead_letters` where that refused them.
+//! The bytes of letters, wherever they are kept: in their topic, or in `afterwrite.dead_letters` where that refused them or
+//! no broker was.
+//!
+//! Whoever reads says how topics are reached. `None` means that there is no broker to ask: no client is made then, and a
+//! letter that a topic keeps from an earlier time is named with its place.
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -7,7 +11,7 @@ use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
 
 use crate::dead_letter::reader;
-use crate::dead_letter::state::LetterRow;
+use crate::dead_letter::state::{LetterRow, Place};
 use crate::dead_letter::topic::Options;
 use crate::event::delivery::RawRecord;
 use crate::ledger::headers;
@@ -30,6 +34,17 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// A topic has them, and there is no broker to ask.
+    #[error(
+        "the bytes of dead letter {letter_id} are at {place}, and no broker is asked with this source.kind: export it with \
+         source.kind = \"kafka\", then `afterwrite dlq import --restore` brings it here"
+    )]
+    Elsewhere {
+        /// The letter.
+        letter_id: String,
+        /// Where its bytes are.
+        place: Place,
+    },
     /// Nothing keeps them any more.
     #[error("the bytes of dead letter {0} are neither in a topic nor in afterwrite.dead_letters")]
     Nowhere(String),
@@ -41,32 +56,43 @@ impl Error {
         matches!(self, Self::Topic(reader::Error::Gone(_)) | Self::Nowhere(_))
     }
 
+    /// Whether nothing that is asked has them: they can only be brought back.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.is_gone() || matches!(self, Self::Elsewhere { .. })
+    }
+
     /// Whether asking again later may help, and nothing is known about the letter.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Topic(error) => error.is_unreachable(),
             Self::Table { .. } => true,
-            Self::Nowhere(_) => false,
+            Self::Elsewhere { .. } | Self::Nowhere(_) => false,
         }
     }
 }
 
 /// Reads letters one after the other; the answers come in the same order. Dropping the receiver ends it.
-pub fn read_all(options: Options, pool: PgPool, letters: &[LetterRow]) -> mpsc::Receiver<Result<RawRecord, Error>> {
+pub fn read_all(
+    topics: Option<Options>,
+    pool: PgPool,
+    letters: &[LetterRow],
+) -> mpsc::Receiver<Result<RawRecord, Error>> {
     let (answers, receiver) = mpsc::channel(AHEAD_MAX);
-    let kept: Vec<(String, bool)> = letters
+    let kept: Vec<(String, Option<Place>)> = letters
         .iter()
-        .map(|letter| (letter.letter_id.clone(), letter.stored().is_some()))
+        .map(|letter| (letter.letter_id.clone(), letter.stored()))
         .collect();
-    let mut in_topics = reader::read_all(options, letters.iter().filter_map(LetterRow::stored).collect());
+    let places = || letters.iter().filter_map(LetterRow::stored).collect();
+    let mut in_topics = topics.map(|options| reader::read_all(options, places()));
     tokio::spawn(async move {
-        for (letter_id, is_in_topic) in kept {
-            let answer = match is_in_topic {
-                true => match in_topics.recv().await {
+        for (letter_id, place) in kept {
+            let answer = match (place, &mut in_topics) {
+                (Some(_), Some(in_topics)) => match in_topics.recv().await {
                     Some(answer) => answer.map_err(Error::from),
                     None => Err(reader::Error::Abandoned.into()),
                 },
-                false => from_table(&pool, letter_id).await,
+                (Some(place), None) => Err(Error::Elsewhere { letter_id, place }),
+                (None, _) => from_table(&pool, letter_id).await,
             };
             if answers.send(answer).await.is_err() {
                 return;
@@ -80,8 +106,8 @@ pub fn read_all(options: Options, pool: PgPool, letters: &[LetterRow]) -> mpsc::
 ///
 /// # Errors
 /// When whatever keeps it does not answer, or does not have it any more.
-pub async fn read(options: Options, pool: &PgPool, letter: &LetterRow) -> Result<RawRecord, Error> {
-    read_all(options, pool.clone(), std::slice::from_ref(letter))
+pub async fn read(topics: Option<Options>, pool: &PgPool, letter: &LetterRow) -> Result<RawRecord, Error> {
+    read_all(topics, pool.clone(), std::slice::from_ref(letter))
         .recv()
         .await
         .unwrap_or(Err(Error::Topic(reader::Error::Abandoned)))

@@ -81,13 +81,6 @@ const INDIRECT: [(&str, &str, &str, &str); 9] = [
     ),
 ];
 
-/// Settings that nothing has to read, and why.
-const UNREAD: [(&str, &str, &str); 1] = [(
-    "Source",
-    "kind",
-    "it takes one value, and any other is refused, so that nobody is deceived and a later source finds its setting",
-)];
-
 /// Settings that nobody reads, and exceptions that are none any more.
 pub(crate) fn unread_settings(files: &[File]) -> Vec<String> {
     let settings: BTreeSet<(String, String)> = files
@@ -111,16 +104,14 @@ pub(crate) fn unread_settings(files: &[File]) -> Vec<String> {
                 .any(|(over, under)| over == section && is_setting(under, name))
             || INDIRECT
                 .iter()
-                .any(|(of, known, call, _)| of == section && known == name && occurs(call))
-            || UNREAD.iter().any(|(of, known, _)| of == section && known == name);
+                .any(|(of, known, call, _)| of == section && known == name && occurs(call));
         if !is_read {
             offences.push(format!(
                 "{section}.{name} is accepted, and nothing outside of the configuration reads it"
             ));
         }
     }
-    let indirect = INDIRECT.iter().map(|(section, name, _, _)| (section, name));
-    for (section, name) in indirect.chain(UNREAD.iter().map(|(section, name, _)| (section, name))) {
+    for (section, name, _, _) in &INDIRECT {
         if !is_setting(section, name) || is_read_by_name(section, name) {
             offences.push(format!("{section}.{name} is no exception any more"));
         }

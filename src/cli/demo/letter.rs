@@ -34,8 +34,8 @@ pub(super) async fn play(
     stage.expect(&["letter open", "place linus 7"]).await?;
 
     let letter = open_letter(pool, config).await?;
-    let options = app::options::dead_letter_topics(config);
-    let record = kept::read(options, pool, &letter).await.map_err(DemoFailure::Letter)?;
+    let topics = app::options::letter_topics(config);
+    let record = kept::read(topics, pool, &letter).await.map_err(DemoFailure::Letter)?;
     show(stage, &letter, &record);
 
     let rows = campaign.mend_template().await.map_err(DemoFailure::Write)?;

@@ -149,8 +149,8 @@ async fn export(args: &ExportArgs, config: &Config, out: &mut impl Write, report
             .await
             .map_err(LookFailed)
             .map_err(Failure::failed)?;
-        let options = app::options::dead_letter_topics(config);
-        let mut records = kept::read_all(options, pool.clone(), &letters);
+        let topics = app::options::letter_topics(config);
+        let mut records = kept::read_all(topics, pool.clone(), &letters);
         for letter in &letters {
             match records.recv().await {
                 Some(Ok(record)) => {

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::dead_letter::exported::{self, imported};
 use crate::dead_letter::sink::KafkaLetters;
 use crate::dead_letter::state::LetterRow;
+use crate::dead_letter::table::TableLetters;
 use crate::dead_letter::{kept, state, topic};
 use crate::engine::letter::BuryError;
 use crate::event::delivery::RawRecord;
@@ -29,7 +30,7 @@ const NAMED_MAX: usize = 10;
 #[command(after_help = "\
 Examples:
   afterwrite dlq import email.jsonl
-  afterwrite dlq import old.jsonl --restore             after the topic's retention took them
+  afterwrite dlq import old.jsonl --restore             after the topic's retention took them, or when no broker is left
   afterwrite dlq export --group email --to email.jsonl && afterwrite --config other.toml dlq import email.jsonl
 
 Letters whose id is known stay as they are. Every line is checked before anything is written; repeating an import that was
@@ -37,7 +38,7 @@ cut off puts back what is missing. A letter that was being replayed is open wher
 pub(super) struct ImportArgs {
     /// A file that `dlq export` wrote
     file: PathBuf,
-    /// Also give known letters their bytes back, where nothing keeps them any more
+    /// Also give known letters their bytes back, where nothing that can be asked keeps them any more
     #[arg(long)]
     restore: bool,
 }
@@ -83,23 +84,12 @@ pub(super) async fn run(args: &ImportArgs, config: &Config, output: Output) -> R
     let path = args.file.as_path();
     let groups = check(path)?;
     let pool = database::connect(config).await?;
-    let options = app::options::dead_letter_topics(config);
-    for group in groups {
-        topic::ensure(&options, &topic::name(&group)).await.map_err(|source| {
-            let is_permanent = source.is_permanent();
-            let failed = ImportFailed::Topic { group, source };
-            match is_permanent {
-                true => Failure::failed(failed),
-                false => Failure::unreachable(failed),
-            }
-        })?;
-    }
+    let topics = app::options::letter_topics(config);
     let import = Import {
+        sink: Sink::new(config, topics.as_ref(), groups, &pool).await?,
         by: by(&pool).await?,
-        sink: KafkaLetters::new(options.clone(), app::options::writing(config), pool.clone())
-            .map_err(Failure::usage)?,
         restores: args.restore,
-        options,
+        topics,
         pool,
     };
     let mut report = Report::default();
@@ -142,11 +132,58 @@ impl Ended {
     }
 }
 
+/// Where letters are put back.
+enum Sink {
+    Topics(Box<KafkaLetters>),
+    Table(TableLetters),
+}
+
+impl Sink {
+    /// The sink that this configuration's worker has; with brokers the topics of these groups are there then.
+    async fn new(
+        config: &Config,
+        topics: Option<&topic::Options>,
+        groups: HashSet<String>,
+        pool: &PgPool,
+    ) -> Result<Self, Failure> {
+        let writing = app::options::writing(config);
+        let Some(options) = topics else {
+            return Ok(Self::Table(TableLetters::new(pool.clone(), writing.error_bytes_max)));
+        };
+        for group in groups {
+            topic::ensure(options, &topic::name(&group)).await.map_err(|source| {
+                let is_permanent = source.is_permanent();
+                let failed = ImportFailed::Topic { group, source };
+                match is_permanent {
+                    true => Failure::failed(failed),
+                    false => Failure::unreachable(failed),
+                }
+            })?;
+        }
+        let letters = KafkaLetters::new(options.clone(), writing, pool.clone()).map_err(Failure::usage)?;
+        Ok(Self::Topics(Box::new(letters)))
+    }
+
+    async fn put_back(&self, letter: LetterRow, record: &RawRecord) -> Result<bool, BuryError> {
+        match self {
+            Self::Topics(letters) => letters.put_back(letter, record).await,
+            Self::Table(letters) => letters.put_back(letter, record).await,
+        }
+    }
+
+    async fn restore(&self, letter: &LetterRow, record: &RawRecord) -> Result<(), BuryError> {
+        match self {
+            Self::Topics(letters) => letters.restore(letter, record).await,
+            Self::Table(letters) => letters.restore(letter, record).await,
+        }
+    }
+}
+
 /// What putting letters back needs.
 struct Import {
     pool: PgPool,
-    options: topic::Options,
-    sink: KafkaLetters,
+    topics: Option<topic::Options>,
+    sink: Sink,
     by: String,
     restores: bool,
 }
@@ -161,7 +198,7 @@ impl Import {
             }
             return Ok(());
         };
-        if self.restores && self.is_gone(&known).await? {
+        if self.restores && self.is_out_of_reach(&known).await? {
             self.sink.restore(&known, record).await.map_err(Ended::Write)?;
             report.restored += 1;
         } else {
@@ -170,10 +207,10 @@ impl Import {
         Ok(())
     }
 
-    async fn is_gone(&self, letter: &LetterRow) -> Result<bool, Ended> {
-        match kept::read(self.options.clone(), &self.pool, letter).await {
+    async fn is_out_of_reach(&self, letter: &LetterRow) -> Result<bool, Ended> {
+        match kept::read(self.topics.clone(), &self.pool, letter).await {
             Ok(_) => Ok(false),
-            Err(error) if error.is_gone() => Ok(true),
+            Err(error) if error.is_out_of_reach() => Ok(true),
             Err(error) => Err(Ended::Read(error)),
         }
     }

@@ -322,8 +322,8 @@ async fn ask_all(run: &mut Run, config: &Config, pool: &PgPool, bar: &ProgressBa
         if letters.is_empty() {
             return Ok(Ended::All);
         }
-        let options = app::options::dead_letter_topics(config);
-        let mut records = kept::read_all(options, pool.clone(), &letters);
+        let topics = app::options::letter_topics(config);
+        let mut records = kept::read_all(topics, pool.clone(), &letters);
         for letter in &letters {
             let noted = match records.recv().await {
                 Some(Ok(record)) => {

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::dead_letter::state::{self, Changed, LetterRow};
 use crate::dead_letter::{headers, kept};
 use crate::decode::canonical::Canonical;
-use crate::decode::registry::Registry;
 use crate::decode::{Decoder, resolve};
 use crate::event::delivery::{Content, RawRecord};
 
@@ -60,8 +59,8 @@ pub(super) async fn run(args: &ShowArgs, config: &Config, output: Output) -> Res
         .await
         .map_err(LookFailed)
         .map_err(Failure::failed)?;
-    let options = app::options::dead_letter_topics(config);
-    let record = kept::read(options, &pool, &letter).await.map_err(unreadable)?;
+    let topics = app::options::letter_topics(config);
+    let record = kept::read(topics, &pool, &letter).await.map_err(unreadable)?;
     let mut shown = shown(config, letter, record, history).await?;
     if !args.values {
         hide_values(&mut shown);
@@ -71,8 +70,8 @@ pub(super) async fn run(args: &ShowArgs, config: &Config, output: Output) -> Res
 
 async fn shown(config: &Config, letter: LetterRow, record: RawRecord, history: Vec<Changed>) -> Result<Shown, Failure> {
     let decoder = Decoder::new(app::options::decode_options(config));
-    let registry = Registry::new(&app::options::registry_settings(config)).map_err(Failure::usage)?;
-    let content = resolve::content(&decoder, Some(&registry), &letter.source_topic, &record).await;
+    let registry = app::options::registry(config).map_err(Failure::usage)?;
+    let content = resolve::content(&decoder, registry.as_ref(), &letter.source_topic, &record).await;
     let (event, undecodable) = match content {
         Content::Change(event) => (
             Some(serde_json::to_value(Canonical(&event)).map_err(Failure::failed)?),

@@ -8,13 +8,16 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
+use sqlx::PgPool;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::app;
-use crate::cli::dlq::{shortened, unreadable};
+use crate::cli::dlq::{LookFailed, shortened, unreadable};
 use crate::cli::following::follow;
 use crate::cli::output::{Output, print_next_line};
+use crate::cli::status::NoGroup;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::kept::Following;
@@ -22,6 +25,7 @@ use crate::dead_letter::reader::{self, Reader};
 use crate::dead_letter::state::{CLASSES, short_id};
 use crate::dead_letter::{headers, topic};
 use crate::event::delivery::RawRecord;
+use crate::groups::known;
 
 /// Letters that are read ahead of the terminal.
 const AHEAD_MAX: usize = 64;
@@ -29,7 +33,7 @@ const AHEAD_MAX: usize = 64;
 /// Ids of letters that were printed and are remembered: copies that a crash left stand close to each other.
 const REMEMBERED_MAX: usize = 100_000;
 
-/// How often letters are looked for that are in Postgres only.
+/// How often letters are looked for that Postgres keeps.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Longest error text in a line; `dlq show` has all of it.
@@ -42,7 +46,7 @@ Examples:
   afterwrite dlq tail --group email --from-beginning --class timeout --limit 10
   afterwrite dlq tail --group email --output json | jq .error
 
-It waits for a broker that is away, and prints no values of rows.")]
+It waits for a broker that is away, and prints no values of rows. With source.kind = \"wal\" it asks Postgres only.")]
 pub(super) struct TailArgs {
     /// The group whose dead letters to follow
     #[arg(long)]
@@ -80,17 +84,8 @@ type Coming = Result<RawRecord, reader::Error>;
 
 pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let group = config.group_name(&args.group);
-    let name = topic::name(&group);
     let (letters, coming) = mpsc::channel(AHEAD_MAX);
-    let reading = read_topic(config, name.clone(), args.from_beginning, letters.clone());
-    let looking = tokio::spawn(look(
-        config.clone(),
-        group.clone(),
-        args.from_beginning,
-        letters,
-        output,
-    ));
-    hint(output, &format!("following {name}; Ctrl-C ends"));
+    let readers = Readers::start(args, config, &group, letters, output).await?;
     let mut printed = Printed::default();
     let colours = output == Output::Table
         && io::stdout().is_terminal()
@@ -108,9 +103,60 @@ pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Res
         Ok(print_next_line(&line)?.then_some(1))
     })
     .await;
-    looking.abort();
-    reading.await.map_err(Failure::failed)?;
+    readers.table.abort();
+    if let Some(reading) = readers.topic {
+        reading.await.map_err(Failure::failed)?;
+    }
     followed
+}
+
+/// What reads ahead of the terminal.
+struct Readers {
+    /// `None` where there are no brokers.
+    topic: Option<JoinHandle<()>>,
+    table: JoinHandle<()>,
+}
+
+impl Readers {
+    async fn start(
+        args: &TailArgs,
+        config: &Config,
+        group: &str,
+        letters: mpsc::Sender<Coming>,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        let Some(options) = app::options::letter_topics(config) else {
+            let (pool, following) = start(config, group, args.from_beginning).await?;
+            refuse_unknown(&pool, group).await?;
+            hint(output, &format!("following the letters of {group}; Ctrl-C ends"));
+            return Ok(Self {
+                topic: None,
+                table: tokio::spawn(follow_table(pool, following, letters)),
+            });
+        };
+        let name = topic::name(group);
+        let readers = Self {
+            topic: Some(read_topic(options, name.clone(), args.from_beginning, letters.clone())),
+            table: tokio::spawn(look(
+                config.clone(),
+                group.to_owned(),
+                args.from_beginning,
+                letters,
+                output,
+            )),
+        };
+        hint(output, &format!("following {name}; Ctrl-C ends"));
+        Ok(readers)
+    }
+}
+
+/// Nobody ever ran a group that Postgres does not know, and its letters would be waited for without end.
+async fn refuse_unknown(pool: &PgPool, group: &str) -> Result<(), Failure> {
+    let known = known::read(pool).await.map_err(LookFailed).map_err(Failure::failed)?;
+    match known.contains_key(group) {
+        true => Ok(()),
+        false => Err(Failure::failed(NoGroup::of(group, &known))),
+    }
 }
 
 /// Whoever reads both outputs may have left (`2>&1 | head`): then nobody needs the hint.
@@ -121,12 +167,11 @@ fn hint(output: Output, text: &str) {
 }
 
 fn read_topic(
-    config: &Config,
+    options: topic::Options,
     topic: String,
     from_beginning: bool,
     letters: mpsc::Sender<Coming>,
-) -> tokio::task::JoinHandle<()> {
-    let options = app::options::dead_letter_topics(config);
+) -> JoinHandle<()> {
     tokio::task::spawn_blocking(move || {
         let read = || {
             let reader = Reader::new(&options, &topic)?;
@@ -149,34 +194,44 @@ fn read_topic(
 
 /// Letters that only Postgres has. The topic is followed also where it cannot be asked.
 async fn look(config: Config, group: String, from_beginning: bool, letters: mpsc::Sender<Coming>, output: Output) {
-    let started = async {
-        let pool = database::connect(&config).await?;
-        let following = Following::start(&pool, &group, from_beginning).await;
-        Ok::<_, Failure>((pool, following.map_err(Failure::failed)?))
-    };
-    let (pool, mut following) = match started.await {
-        Ok(started) => started,
+    match start(&config, &group, from_beginning).await {
+        Ok((pool, following)) => follow_table(pool, following, letters).await,
         Err(failure) => {
             let why = failure.chain();
-            return hint(
+            hint(
                 output,
                 &format!("letters that are too large for the topic are not shown: {why}"),
             );
         }
-    };
+    }
+}
+
+async fn start(config: &Config, group: &str, from_beginning: bool) -> Result<(PgPool, Following), Failure> {
+    let pool = database::connect(config).await?;
+    let following = Following::start(&pool, group, from_beginning).await;
+    let following = following.map_err(LookFailed).map_err(Failure::failed)?;
+    Ok((pool, following))
+}
+
+/// Hands on what the table has as fast as it is taken, and looks again a while later.
+async fn follow_table(pool: PgPool, mut following: Following, letters: mpsc::Sender<Coming>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
-        match following.next(&pool).await {
-            Ok(records) => {
-                for record in records {
-                    if letters.send(Ok(record)).await.is_err() {
-                        return;
-                    }
-                }
+        let records = match following.next(&pool).await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::debug!(error = %error, "following dead letters waits for postgres");
+                Vec::new()
             }
-            Err(error) => tracing::debug!(error = %error, "following dead letters waits for postgres"),
+        };
+        if records.is_empty() {
+            looks.tick().await;
+        }
+        for record in records {
+            if letters.send(Ok(record)).await.is_err() {
+                return;
+            }
         }
     }
 }
