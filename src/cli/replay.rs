@@ -44,7 +44,8 @@ are not repeated with it, unless --repeat-effects says so; then they are rendere
 webhook-id. Effects that were made before this version was installed are never repeated.
 
 --from and --until take 2026-07-01T12:00:00Z, 2026-07-01 12:00 or 2026-07-01; without a zone they are UTC.
-dlq replay sends dead letters back; this command does not.")]
+dlq replay sends dead letters back; this command does not. With source.kind = \"wal\" it refuses: the write-ahead log keeps
+nothing that was confirmed.")]
 pub struct ReplayArgs {
     /// The group, short (email) or in full (afterwrite.email)
     #[arg(long)]
@@ -83,6 +84,11 @@ pub struct ReplayArgs {
 
 #[derive(Debug, thiserror::Error)]
 enum ReplayFailed {
+    #[error(
+        "source.kind is wal, and the write-ahead log keeps nothing that was confirmed: no group can be moved back in it, and \
+         nothing be done again with --redo. Letters go back: `afterwrite dlq replay --group {0}`"
+    )]
+    NothingKept(String),
     #[error("say where to: --from TIME, --from-beginning or --to-offset TOPIC:PARTITION:OFFSET")]
     Nowhere,
     #[error("--until must be later than --from")]
@@ -149,6 +155,9 @@ impl Asked {
 
 impl Replay {
     async fn prepare(args: &ReplayArgs, config: &Config) -> Result<Self, Failure> {
+        if !config.source.kind.has_brokers() {
+            return Err(Failure::usage(ReplayFailed::NothingKept(args.group.clone())));
+        }
         if args.from.is_none() && !args.from_beginning && args.to_offset.is_empty() {
             return Err(Failure::usage(ReplayFailed::Nowhere));
         }

@@ -1,6 +1,7 @@
 //! `afterwrite status`: how each group is: who runs it, how far behind it is, what waits, failed or is stopped.
 //!
 //! Postgres and Kafka are asked at once, and each knows a part. When one of them is away the other part is shown all the same.
+//! Where changes come without Kafka, Postgres alone is asked, and knows what there is to know.
 
 mod report;
 
@@ -32,6 +33,8 @@ Columns: procs: processes that run the group. parts: partitions. lag: offsets fr
 behind: age of the oldest record that is not settled. run/wait/retry: jobs in attempts, in line, and waiting to be
 tried again. oldest job: age of the record of the oldest open job. open/parked: dead letters. progress: since something
 was settled last.
+
+With source.kind = \"wal\" no broker is asked: parts, lag and behind are not shown then, and null in JSON.
 
 Exit code 3 when Postgres or Kafka could not be asked; what the other knows is shown all the same.")]
 pub struct StatusArgs {
@@ -75,9 +78,17 @@ impl NoGroup {
 /// When there is no such group, or when Postgres or Kafka could not be asked; then what the other knows was printed.
 pub async fn run(args: &StatusArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let group = args.group.as_ref().map(|group| config.group_name(group));
-    let (known, broker) = futures::future::join(known(config), connect(config)).await;
+    let has_brokers = config.source.kind.has_brokers();
+    let connected = async {
+        match has_brokers {
+            true => connect(config).await.map(Some),
+            false => Ok(None),
+        }
+    };
+    let (known, broker) = futures::future::join(known(config), connected).await;
     let (known, no_postgres) = parted(known);
     let (broker, no_kafka) = parted(broker);
+    let broker = broker.flatten();
     let names = names(config, group.as_deref(), known.as_ref(), broker.clone()).await?;
     let (observed, no_answer) = match &broker {
         Some(broker) => observe(broker, config, &names, known.as_ref()).await,
@@ -92,7 +103,7 @@ pub async fn run(args: &StatusArgs, config: &Config, output: Output) -> Result<(
         Utc::now(),
         names,
         known.as_ref(),
-        &observed,
+        has_brokers.then_some(&observed),
         [missing("postgres", &no_postgres), missing("kafka", &no_kafka)]
             .into_iter()
             .flatten()

@@ -114,17 +114,23 @@ pub(super) struct Silent {
 }
 
 impl Report {
+    /// What Postgres knows, where it answered, and what Kafka said of each group; `None` where there is no Kafka to ask.
     pub(super) fn of(
         at: DateTime<Utc>,
         names: Vec<String>,
         known: Option<&BTreeMap<String, Known>>,
-        observed: &BTreeMap<String, Observed>,
+        observed: Option<&BTreeMap<String, Observed>>,
         missing: Vec<Missing>,
     ) -> Self {
         let group = |name: String| {
             let known = known.and_then(|known| known.get(&name));
-            let observed = observed.get(&name);
-            Group::of(at, name, known, observed)
+            let seen = observed.and_then(|observed| observed.get(&name));
+            let members = match observed {
+                Some(_) => seen.map(|seen| !seen.membership.members.is_empty()),
+                None => Some(false),
+            };
+            let workers = known.map(|known| known.workers.iter().any(Worker::runs));
+            Group::of(at, name, state(workers, members), known, seen)
         };
         Self {
             at,
@@ -135,14 +141,14 @@ impl Report {
 }
 
 impl Group {
-    fn of(at: DateTime<Utc>, group: String, known: Option<&Known>, observed: Option<&Observed>) -> Self {
+    fn of(at: DateTime<Utc>, group: String, state: State, known: Option<&Known>, observed: Option<&Observed>) -> Self {
         let workers: &[Worker] = known.map_or(&[], |known| &known.workers);
         let running: Vec<&Worker> = workers.iter().filter(|worker| worker.runs()).collect();
         let partitions = observed.map(|observed| partitions(at, known, observed, &running));
         let silent = observed.iter().flat_map(|observed| &observed.positions.silent);
         let of_partitions = partitions.as_deref().unwrap_or_default();
         Self {
-            state: state(&running, known, observed),
+            state,
             handlers: known.map(|known| known.handlers.clone()).unwrap_or_default(),
             membership: observed.map(|observed| observed.membership.clone()),
             silent: silent
@@ -176,11 +182,10 @@ impl Group {
 }
 
 /// A group runs when somebody says that it does. It is stopped only when both were asked and nobody does.
-fn state(running: &[&Worker], known: Option<&Known>, observed: Option<&Observed>) -> State {
-    let members = observed.map(|observed| !observed.membership.members.is_empty());
-    match (running.is_empty(), members) {
-        (false, _) | (_, Some(true)) => State::Running,
-        (true, Some(false)) if known.is_some() => State::Stopped,
+fn state(has_workers: Option<bool>, has_members: Option<bool>) -> State {
+    match (has_workers, has_members) {
+        (Some(true), _) | (_, Some(true)) => State::Running,
+        (Some(false), Some(false)) => State::Stopped,
         _ => State::Unknown,
     }
 }

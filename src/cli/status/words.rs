@@ -38,25 +38,31 @@ pub(super) fn in_words(report: &Report, config: &Config, detailed: bool) -> Stri
     parts.join("\n\n")
 }
 
+/// The columns of a group.
+const COLUMNS: [&str; 10] = [
+    "group",
+    "state",
+    "procs",
+    "parts",
+    "lag",
+    "behind",
+    "run/wait/retry",
+    "oldest job",
+    "open/parked",
+    "progress",
+];
+
+/// Without those that only a broker can fill.
+fn without_broker<T>([group, state, procs, _, _, _, jobs, oldest, letters, progress]: [T; 10]) -> [T; 7] {
+    [group, state, procs, jobs, oldest, letters, progress]
+}
+
 fn groups(report: &Report, config: &Config) -> String {
-    let names = [
-        "group",
-        "state",
-        "procs",
-        "parts",
-        "lag",
-        "behind",
-        "run/wait/retry",
-        "oldest job",
-        "open/parked",
-        "progress",
-    ];
     let rows = report.groups.iter().map(|group| {
-        let running = group.processes.iter().filter(|process| process.state == "running");
         [
             config.short_group_name(&group.group).to_owned(),
             word(group.state).to_owned(),
-            running.count().to_string(),
+            running(group).count().to_string(),
             known(group.partitions.as_ref().map(Vec::len)),
             known(group.lag_events),
             group.lag_s.map_or_else(|| NONE.to_owned(), span),
@@ -77,7 +83,10 @@ fn groups(report: &Report, config: &Config) -> String {
                 .map_or_else(|| NONE.to_owned(), |at| since(report.at, at)),
         ]
     });
-    table(names, rows)
+    match config.source.kind.has_brokers() {
+        true => table(COLUMNS, rows),
+        false => table(without_broker(COLUMNS), rows.map(without_broker)),
+    }
 }
 
 fn details(group: &Group, at: DateTime<Utc>) -> Vec<String> {
@@ -102,6 +111,13 @@ fn details(group: &Group, at: DateTime<Utc>) -> Vec<String> {
         let names = ["partition", "position", "oldest", "end", "lag", "behind", "owner"];
         parts.push(table(names, partitions.iter().map(partition_row)));
     }
+    let owned: Vec<[String; 4]> = match group.partitions {
+        Some(_) => Vec::new(),
+        None => running(group).flat_map(owned_rows).collect(),
+    };
+    if !owned.is_empty() {
+        parts.push(table(["partition", "frontier", "window", "owner"], owned));
+    }
     if let Some(job) = &group.oldest_open {
         parts.push(format!(
             "oldest open job: {} at {}[{}] offset {}, written {} ago",
@@ -122,6 +138,22 @@ fn details(group: &Group, at: DateTime<Utc>) -> Vec<String> {
         parts.push(format!("dead letters: {}", letters.join(", ")));
     }
     parts
+}
+
+fn running(group: &Group) -> impl Iterator<Item = &ProcessOf> {
+    group.processes.iter().filter(|process| process.state == "running")
+}
+
+/// What a process says of the partitions it owns.
+fn owned_rows(process: &ProcessOf) -> impl Iterator<Item = [String; 4]> {
+    process.standing.partitions.iter().map(|owned| {
+        [
+            format!("{}[{}]", owned.topic, owned.partition),
+            known(owned.frontier),
+            owned.buffered_events.to_string(),
+            format!("{}:{}", process.host, process.pid),
+        ]
+    })
 }
 
 fn process_row(process: &ProcessOf, at: DateTime<Utc>) -> [String; 8] {
@@ -233,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::cli::status::report::{Missing, Observed};
+    use crate::config::{Source, SourceKind};
     use crate::engine::standing::{OpenJob, OwnedPartition, Standing};
     use crate::groups::broker::{Member, Membership, Positions};
     use crate::groups::known::{Known, Letters};
@@ -310,7 +343,7 @@ mod tests {
             .map(|observed| (NAME.to_owned(), observed))
             .into_iter()
             .collect();
-        Report::of(at(0), vec![NAME.to_owned()], known.as_ref(), &observed, missing)
+        Report::of(at(0), vec![NAME.to_owned()], known.as_ref(), Some(&observed), missing)
     }
 
     fn known(workers: Vec<Worker>) -> Known {
@@ -393,6 +426,44 @@ mod tests {
                 is_missing.is_some(),
                 "{said}"
             );
+        }
+    }
+
+    #[test]
+    fn without_brokers_what_postgres_knows_is_all_there_is_to_know() {
+        let config = Config {
+            source: Source {
+                kind: SourceKind::Wal,
+                ..Source::default()
+            },
+            ..Config::default()
+        };
+        let stopped = Worker {
+            stopped_at: Some(at(-5)),
+            ..worker(1)
+        };
+        for (workers, state, is_owned) in [
+            (vec![worker(1)], State::Running, true),
+            (vec![stopped], State::Stopped, false),
+        ] {
+            let known = BTreeMap::from([(NAME.to_owned(), known(workers))]);
+            let report = Report::of(at(0), vec![NAME.to_owned()], Some(&known), None, Vec::new());
+            assert_eq!(report.groups[0].state, state);
+            let said = in_words(&report, &config, true);
+            for (part, is_said) in [
+                (" lag", false),
+                ("behind", false),
+                ("asked", false),
+                ("12345/0", true),
+                ("12345 exhausted open", true),
+                ("frontier", is_owned),
+            ] {
+                assert_eq!(said.contains(part), is_said, "{part}: {said}");
+            }
+            let json = serde_json::to_value(&report.groups[0]).unwrap();
+            for unknown in ["membership", "partitions", "lag_events", "lag_s"] {
+                assert_eq!(json.get(unknown), Some(&serde_json::Value::Null), "{unknown}");
+            }
         }
     }
 
