@@ -258,7 +258,7 @@ async fn a_discarded_letter_stays_settled_and_says_who_when_and_why() {
 }
 
 /// What an exported line says of the letter itself, and not of where and since when it is kept.
-fn lasting(line: &str) -> Value {
+pub(crate) fn lasting(line: &str) -> Value {
     let mut line: Value = serde_json::from_str(line).unwrap();
     for passing in ["timestamp", "state_by", "state_at", "state_reason"] {
         line.as_object_mut().unwrap().remove(passing);

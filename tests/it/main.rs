@@ -62,6 +62,8 @@ mod replays;
 
 mod letters;
 
+mod letters_in_postgres;
+
 mod runs;
 
 mod too_large;
