@@ -28,6 +28,9 @@ use crate::world::World;
 /// Longer errors are cut.
 const ERROR_BYTES_MAX: usize = 64;
 
+/// Longer than any command here takes; who takes so long waits for somebody.
+const COMMAND_MAX: Duration = Duration::from_secs(60);
+
 /// A world whose settings name brokers that nobody may ask.
 struct Brokerless {
     world: World,
@@ -55,7 +58,9 @@ impl Brokerless {
 
     /// Exit code, standard output, standard error.
     async fn said(&self, words: &[&str]) -> (Option<i32>, String, String) {
-        let output = self.command(words).output().await.unwrap();
+        let mut command = self.command(words);
+        let output = tokio::time::timeout(COMMAND_MAX, command.kill_on_drop(true).output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{words:?} does not end")).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
