@@ -4,6 +4,7 @@
 //! reaches another.
 
 pub mod keyless;
+mod letters;
 pub mod options;
 mod replica_identity;
 pub mod waitlist;
@@ -21,8 +22,6 @@ use uuid::Uuid;
 use crate::admin;
 use crate::config::{Config, SourceKind};
 use crate::dead_letter::parking::StoredEvents;
-use crate::dead_letter::sink::KafkaLetters;
-use crate::dead_letter::table::TableLetters;
 use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
 use crate::dead_letter::wakeups::Wakeups;
@@ -30,7 +29,6 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup, Times};
-use crate::engine::letter::Letters;
 use crate::engine::standing::Standing;
 use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
@@ -54,9 +52,6 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
 /// How much longer than an attempt an effect is leased whose handler asks for attempts longer than the configured lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
-
-/// Pause before a dead-letter topic that could not be made is tried again.
-const TOPIC_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs handlers, each as a group of its own, until `stop` becomes true; answers what passed through each group.
 ///
@@ -210,7 +205,7 @@ impl Group {
         let pool = pool(&connect, settings.connections(), connect_timeout(config));
         let lease = lease(Duration::from_millis(settings.effect_lease_ms), longest);
         let effects = Effects::new(pool.clone(), shared.process.owner, lease);
-        let letters = letters(config, topic.as_ref(), shared.coordination.clone())?;
+        let letters = letters::sink(config, topic.as_ref(), shared.coordination.clone())?;
         let claims = Claims::new(shared.coordination.clone(), group.as_str(), shared.process.owner);
         let setup = Setup {
             group: group.as_str().into(),
@@ -268,7 +263,7 @@ impl Group {
     async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
         let name = self.name.to_string();
         if let Some(topic) = &self.topic
-            && !ensure_topic(topic, &topic::name(&name), stop.clone()).await?
+            && !letters::ensure_topic(topic, &topic::name(&name), stop.clone()).await?
         {
             return Ok((name, Counts::default()));
         }
@@ -336,42 +331,6 @@ impl Group {
 async fn stopped(mut stop: watch::Receiver<bool>) {
     if stop.wait_for(|stopping| *stopping).await.is_err() {
         tracing::debug!("whoever could have stopped the process is gone");
-    }
-}
-
-/// Where letters go: to their topic, or as a whole to Postgres where there is none.
-fn letters(config: &Config, topic: Option<&topic::Options>, pool: PgPool) -> anyhow::Result<Arc<dyn Letters>> {
-    let writing = options::writing(config);
-    let Some(topic) = topic else {
-        return Ok(Arc::new(TableLetters::new(pool, writing.error_bytes_max)));
-    };
-    let letters = KafkaLetters::new(topic.clone(), writing, pool)
-        .context("the producer of dead letters could not be made: are kafka.properties right?")?;
-    Ok(Arc::new(letters))
-}
-
-/// Makes or checks the dead-letter topic, waiting for the broker; answers false when the process was stopped meanwhile.
-async fn ensure_topic(options: &topic::Options, name: &str, stop: watch::Receiver<bool>) -> Result<bool, topic::Error> {
-    loop {
-        // A client of brokers that do not answer waits for a minute.
-        let made = tokio::select! {
-            made = topic::ensure(options, name) => made,
-            () = stopped(stop.clone()) => return Ok(false),
-        };
-        match made {
-            Ok(()) => return Ok(true),
-            Err(error) if error.is_permanent() => return Err(error),
-            Err(error) => {
-                let cause = std::error::Error::source(&error)
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                tracing::warn!(error = %error, cause, "waiting for the broker before anything is fetched");
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(TOPIC_PAUSE) => {}
-            () = stopped(stop.clone()) => return Ok(false),
-        }
     }
 }
 
@@ -446,26 +405,6 @@ fn router(config: &Config, group: &str, handler: Arc<dyn Handler>) -> Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_stop_is_heard_while_the_broker_is_away() {
-        let options = options::dead_letter_topics(&Config {
-            kafka: crate::config::kafka::Kafka {
-                // Nobody listens there.
-                brokers: "127.0.0.1:1".to_owned(),
-                ..Default::default()
-            },
-            ..Config::default()
-        });
-        let (stop, stopping) = watch::channel(false);
-        let waiting = ensure_topic(&options, "none.dlq", stopping);
-        let stopped = async {
-            tokio::task::yield_now().await;
-            stop.send_replace(true);
-        };
-        let ended = tokio::time::timeout(Duration::from_secs(10), futures::future::join(waiting, stopped));
-        assert!(!ended.await.unwrap().0.unwrap());
-    }
 
     #[tokio::test]
     async fn a_configured_time_out_beats_the_handlers_own() {

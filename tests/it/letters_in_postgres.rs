@@ -342,7 +342,7 @@ async fn letters_go_back_to_their_owner_out_of_postgres() {
 }
 
 #[tokio::test]
-async fn status_says_what_postgres_knows_and_nothing_is_delivered_again() {
+async fn status_says_what_postgres_knows_and_guesses_nothing() {
     let _stack = stack::shared().await;
     let brokerless = Brokerless::new("standing").await;
     let world = &brokerless.world;
@@ -397,7 +397,13 @@ async fn status_says_what_postgres_knows_and_nothing_is_delivered_again() {
     telling.await.unwrap();
     let report = brokerless.report(&["status"]).await;
     assert_eq!(report["groups"][0]["state"], "stopped", "{report}");
+    brokerless.remove().await;
+}
 
+#[tokio::test]
+async fn a_group_is_not_moved_back_where_nothing_is_kept_that_was_confirmed() {
+    let _stack = stack::shared().await;
+    let brokerless = Brokerless::new("moved").await;
     for asked in [
         &["--from-beginning"][..],
         &[
