@@ -9,7 +9,7 @@ use crate::dead_letter::state::{self, Kept, LetterRow};
 use crate::engine::letter::{BuryError, Letter, Letters};
 use crate::event::delivery::RawRecord;
 
-/// Dead letters in Postgres.
+/// Dead letters in Postgres: as safe from the loss of a machine as the rows that the changes are of.
 pub struct TableLetters {
     pool: PgPool,
     error_bytes_max: usize,

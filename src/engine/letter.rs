@@ -76,7 +76,8 @@ impl Letter {
 /// Makes dead letters durable.
 ///
 /// # Contract
-/// `Ok` means that the letter survives the loss of this process and of any single machine, and that its state is recorded.
+/// `Ok` means that the letter survives the loss of this process, and of a machine as its broker's or database's replicas
+/// do, and that its state is recorded.
 /// Writing the same letter twice leaves one letter. Dropping the future may leave the letter written or not.
 #[async_trait]
 pub trait Letters: Send + Sync + 'static {
