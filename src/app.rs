@@ -7,6 +7,7 @@ pub mod keyless;
 mod letters;
 pub mod options;
 mod replica_identity;
+mod source;
 pub mod waitlist;
 
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use self::source::Source;
 use crate::admin;
-use crate::config::{Config, SourceKind};
+use crate::config::Config;
 use crate::dead_letter::parking::StoredEvents;
 use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
@@ -32,14 +34,12 @@ use crate::engine::driver::{self, Channels, Owned, Setup, Times};
 use crate::engine::standing::Standing;
 use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
-use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::parked::Parking;
 use crate::ledger::retention::{self, Held, Retention};
 use crate::ledger::{days, patience, redo, registry};
 use crate::router::Router;
-use crate::source::kafka;
 
 /// How often the ledger's coming days are made, and old ones dropped.
 const DAYS_EVERY: Duration = Duration::from_secs(3_600);
@@ -72,10 +72,6 @@ pub async fn serve(
     for handler in handlers {
         prepared.push(Group::prepare(config, &shared, handler).await?);
     }
-    anyhow::ensure!(
-        config.source.kind == SourceKind::Kafka,
-        "source.kind = wal is not available in this build"
-    );
     let told = prepared.iter().map(Group::told).collect();
     let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told)));
     let halt = Arc::new(watch::Sender::new(false));
@@ -169,11 +165,10 @@ impl Shared {
 struct Group {
     name: Arc<str>,
     process: Process,
-    source: kafka::Options,
+    source: Source,
     /// `None` where letters go to no topic.
     topic: Option<topic::Options>,
     setup: Setup,
-    kept: kafka::Kept,
     coordination: PgPool,
     wakeups: Wakeups,
     decoder: Arc<Decoder>,
@@ -233,11 +228,7 @@ impl Group {
             },
         };
         Ok(Self {
-            source: options::source_options(config, &group, &spec, &settings),
-            kept: kafka::Kept {
-                claims,
-                beginnings: Beginnings::new(shared.coordination.clone(), group.as_str()),
-            },
+            source: Source::new(config, &group, &spec, claims, &shared.coordination)?,
             name: group.into(),
             process: shared.process.clone(),
             topic,
@@ -268,7 +259,7 @@ impl Group {
             return Ok((name, Counts::default()));
         }
         let (commands, orders) = std::sync::mpsc::channel();
-        let (events, arriving) = mpsc::channel(kafka::UNHEARD_MAX);
+        let (events, arriving) = mpsc::channel(source::UNHEARD_MAX);
         let (replays, taken) = mpsc::channel(taker::OPEN_MAX);
         let (drains, ended_heads) = mpsc::channel(taker::DRAINS_MAX as usize);
         let (ends, ended) = mpsc::unbounded_channel();
@@ -292,15 +283,9 @@ impl Group {
             replays,
             ends: ended,
         };
-        let source = kafka::start(
-            self.source,
-            self.kept,
-            self.decoder,
-            self.registry,
-            orders,
-            events,
-            stop.clone(),
-        )?;
+        let source = self
+            .source
+            .start(self.decoder, self.registry, orders, events, stop.clone())?;
         let taking = tokio::spawn(requests.run());
         let channels = Channels {
             events: arriving,
@@ -313,12 +298,13 @@ impl Group {
         };
         let told_to_stop = stop.clone();
         let ended = driver::run(self.setup, channels, stopped(stop)).await;
-        source.ended().await;
+        let left = source.ended().await;
         taking.await.context("the taker of replay requests ended abnormally")?;
         telling
             .await
             .context("telling where the group stands ended abnormally")?;
         let counts = ended?;
+        left.with_context(|| format!("group {name} cannot go on"))?;
         anyhow::ensure!(
             *told_to_stop.borrow(),
             "the source of group {name} ended by itself; restart the process, the group goes on where it was"

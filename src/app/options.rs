@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::config::engine::{Engine as EngineSettings, OnBury, OnUndecodable};
 use crate::config::kafka::{Assignor, CLAIM_WAIT_MS, COMMIT_WAIT_MS, GroupProtocol, Kafka, REVOKE_MARGIN_MS};
 use crate::config::value::Secret;
+use crate::config::{Config, SourceKind};
 use crate::dead_letter::sink::Writing;
 use crate::dead_letter::topic;
-use crate::decode::options::Options;
+use crate::decode::options::{Format, Options};
 use crate::decode::registry::Registry;
 use crate::decode::registry::client::{RegistrySettings, SettingsError};
 use crate::decode::tables::Tables;
@@ -21,6 +21,8 @@ use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
 use crate::source::kafka::Budgets;
 use crate::source::kafka::protocol::{EagerAssignor, Membership, Protocol, RemoteAssignor, Session};
+use crate::source::wal;
+use crate::source::wal::connection::AddressError;
 
 /// Positions that are reserved ahead: as many are suspects after a death, and each costs one more commit then.
 const RESERVED_AHEAD: i64 = 1_000;
@@ -52,6 +54,29 @@ pub fn dead_letter_topics(config: &Config) -> topic::Options {
     }
 }
 
+/// How a group reads the write-ahead log.
+///
+/// # Errors
+/// When the address of the database is none that the log can be read at.
+pub(super) fn wal_options(config: &Config, group: &str, spec: &Spec) -> Result<wal::Options, AddressError> {
+    let log = &config.wal;
+    let address = log.url.as_ref().unwrap_or(&config.postgres.url);
+    Ok(wal::Options {
+        connection: address.expose().parse()?,
+        group: group.to_owned(),
+        publication: log.publication.clone(),
+        name: config.source.name.clone(),
+        wanted: wanted(spec),
+        excluded: log.excluded_columns.clone(),
+        unavailable: decode_options(config).unavailable_placeholder,
+    })
+}
+
+/// The tables that a handler is routed to.
+fn wanted(spec: &Spec) -> Tables {
+    Tables::named(spec.routes.iter().map(|route| (&*route.schema, &*route.table)))
+}
+
 pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
     let name = &config.source.name;
     // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
@@ -72,7 +97,7 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
     kafka::Options {
         brokers: config.kafka.brokers.clone(),
         group: group.to_owned(),
-        wanted: Tables::named(spec.routes.iter().map(|route| (&*route.schema, &*route.table))),
+        wanted: wanted(spec),
         topics,
         start: match config.kafka.start {
             crate::config::kafka::Start::Earliest => kafka::Start::Earliest,
@@ -236,6 +261,15 @@ pub fn registry(config: &Config) -> Result<Option<Registry>, SettingsError> {
 /// What the decoder has to be told about the source.
 pub fn decode_options(config: &Config) -> Options {
     let source = &config.source;
+    if source.kind == SourceKind::Wal {
+        // Changes are printed in one form, whatever a connector is set to.
+        return Options {
+            format: Format::Json,
+            signal_tables: Tables::like(&source.signal_tables),
+            full_identity: Tables::like(source.full_identity.iter().flatten()),
+            ..Options::default()
+        };
+    }
     Options {
         format: source.format,
         key_format: source.key_format,

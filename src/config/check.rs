@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::Config;
 use super::engine::Engine;
 use super::kafka::Start;
+use super::value::Secret;
 use super::waitlist::FraudCheck;
 
 /// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
@@ -38,6 +39,8 @@ pub(super) fn check(config: &Config) -> Vec<(String, String)> {
     if config.source.kind.has_brokers() {
         registry::check(&config.registry, &mut refusals);
         kafka::check(config, &mut refusals);
+    } else {
+        check_wal(config, &mut refusals);
     }
     let connect_timeout_ms = config.postgres.connect_timeout_ms;
     check_engine("engine", &config.engine, connect_timeout_ms, &mut refusals);
@@ -71,6 +74,26 @@ impl Refusals {
     fn at_least(&mut self, value: u64, least: u64, path: impl Into<String>) {
         self.unless(value >= least, path, format!("{value} is less than {least}"));
     }
+}
+
+fn check_wal(config: &Config, refusals: &mut Refusals) {
+    let url = config.wal.url.as_ref().map(Secret::expose);
+    refusals.unless(
+        url.is_none_or(|url| url.parse::<PgConnectOptions>().is_ok()),
+        "wal.url",
+        "it is not an address of a database: postgres://user:password@host:port/database",
+    );
+    refusals.unless(
+        !config.wal.publication.is_empty(),
+        "wal.publication",
+        "the publication has to be named: afterwrite makes none by itself",
+    );
+    let is_column = |column: &String| column.split('.').count() == 3 && !column.split('.').any(str::is_empty);
+    refusals.unless(
+        config.wal.excluded_columns.iter().all(is_column),
+        "wal.excluded_columns",
+        "each is written schema.table.column",
+    );
 }
 
 fn check_admin(config: &Config, refusals: &mut Refusals) {

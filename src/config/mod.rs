@@ -7,6 +7,8 @@
 
 pub mod kafka;
 
+pub mod wal;
+
 pub mod engine;
 
 pub mod waitlist;
@@ -34,6 +36,7 @@ use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka};
 use self::value::{Endpoint, Secret};
 use self::waitlist::{Fraud, Schedule, Smtp, Waitlist, Webhook};
+use self::wal::Wal;
 use crate::decode::options::{
     BinaryMode, DecimalMode, Format, HEARTBEAT_PREFIX, IntervalMode, SIGNAL_TABLES, TimePrecision,
     UNAVAILABLE_PLACEHOLDER,
@@ -48,6 +51,8 @@ pub struct Config {
     pub source: Source,
     /// `[postgres]`: the database of the application and of the coordination state.
     pub postgres: Postgres,
+    /// `[wal]`: the write-ahead log, where it is read without Kafka.
+    pub wal: Wal,
     /// `[kafka]`: the brokers and the consumer groups.
     pub kafka: Kafka,
     /// `[registry]`: the schema registry of Avro encodings.

@@ -18,7 +18,7 @@ use super::{Config, SourceKind};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 22] = [
+const ABSENT: [&str; 23] = [
     "admin.listen",
     "dead_letters.replication_factor",
     "engine.connections_max",
@@ -41,6 +41,7 @@ const ABSENT: [&str; 22] = [
     "source.heartbeat_topic",
     "source.key_format",
     "waitlist.secret",
+    "wal.url",
 ];
 
 /// Sections that are absent by default, with all that is in them.

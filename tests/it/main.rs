@@ -88,6 +88,8 @@ mod parity;
 
 mod log;
 
+mod wal;
+
 mod fairness;
 
 mod fixtures;

@@ -12,7 +12,7 @@ const KEYS: i32 = 500;
 const CHANGES: i64 = 20_000;
 
 /// Rounds of changes; in each every key changes once.
-const ROUNDS: i32 = 40;
+pub(crate) const ROUNDS: i32 = 40;
 
 /// Guests of a worker that stays that are killed, after one that leaves as asked.
 const VISITS: i32 = 5;
@@ -20,28 +20,28 @@ const VISITS: i32 = 5;
 /// Rounds that are written while a guest is there.
 const ROUNDS_A_VISIT: i32 = 5;
 
-/// Inserts every key in round 1, then updates all keys round after round, each round in transactions of 50 rows.
-async fn write_changes(world: &World, rounds: RangeInclusive<i32>) {
+/// Inserts every key in round 1, then updates all keys round after round, each round in transactions of 50 rows. A transaction
+/// that Postgres was killed under is repeated, and changes nothing when it was committed.
+pub(crate) async fn write_changes(world: &World, rounds: RangeInclusive<i32>) {
     let mut pace = tokio::time::interval(Duration::from_millis(40));
     for round in rounds {
         for first in (1..=KEYS).step_by(50) {
             pace.tick().await;
-            sqlx::query(
-                "INSERT INTO work (k, seq) SELECT k, $1 FROM generate_series($2, $2 + 49) k
-                 ON CONFLICT (k) DO UPDATE SET seq = excluded.seq",
-            )
-            .bind(round)
-            .bind(first)
-            .execute(&world.pool)
-            .await
-            .unwrap();
+            until("a transaction to be written", Duration::from_secs(60), async || {
+                let written = sqlx::query(
+                    "INSERT INTO work (k, seq) SELECT k, $1 FROM generate_series($2, $2 + 49) k
+                     ON CONFLICT (k) DO UPDATE SET seq = excluded.seq WHERE work.seq < excluded.seq",
+                );
+                written.bind(round).bind(first).execute(&world.pool).await.ok()
+            })
+            .await;
         }
     }
 }
 
 /// Waits until every change has its effect, then checks that none is missing, none is there twice, and each key's are in
 /// order.
-async fn check_effects(world: &World, began: Instant) {
+pub(crate) async fn check_effects(world: &World, began: Instant) {
     until(
         "every change to have its effect",
         Duration::from_secs(180),
@@ -72,7 +72,7 @@ async fn worked(world: &World, name: &str) -> bool {
 }
 
 /// A moment that differs from run to run; it is printed, so that a failure can be told from its neighbours.
-async fn a_random_moment(most: Duration) {
+pub(crate) async fn a_random_moment(most: Duration) {
     let share = f64::from(u16::try_from(uuid::Uuid::new_v4().as_u128() % 1_000).unwrap()) / 1_000.0;
     let moment = most.mul_f64(share) + Duration::from_millis(200);
     let mut tick = tokio::time::interval_at(Instant::now() + moment, moment);

@@ -9,10 +9,11 @@ use crate::reading::{File, code_without_tests, has_word, is_word_character, top_
 use crate::rules::LAYERS;
 
 /// The sections, and what their values are called where they are read.
-const CALLED: [(&str, &[&str]); 18] = [
+const CALLED: [(&str, &[&str]); 19] = [
     ("Config", &["config"]),
     ("Source", &["source"]),
     ("Postgres", &["postgres"]),
+    ("Wal", &["wal", "log"]),
     ("Kafka", &["kafka"]),
     ("Registry", &["registry"]),
     ("Connect", &["connect"]),

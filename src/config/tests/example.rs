@@ -22,6 +22,7 @@ fn the_example_names_every_setting() {
         );
     for (file, content) in [
         ("/run/secrets/smtp_password", "x"),
+        ("/run/secrets/wal_password", "x"),
         ("/run/secrets/registry_password", "x"),
         ("/etc/afterwrite/registry-ca.pem", CERTIFICATE),
         ("/etc/afterwrite/registry-client.pem", CERTIFICATE),
@@ -46,6 +47,7 @@ fn the_example_names_every_setting() {
         ("", fields_of::<Config>()),
         ("source", fields_of::<crate::config::Source>()),
         ("postgres", fields_of::<crate::config::Postgres>()),
+        ("wal", fields_of::<crate::config::wal::Wal>()),
         ("kafka", fields_of::<crate::config::kafka::Kafka>()),
         ("registry", fields_of::<crate::config::Registry>()),
         ("connect", fields_of::<crate::config::Connect>()),

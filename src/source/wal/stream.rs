@@ -222,15 +222,34 @@ impl Stream {
                     }));
             }
             ReplicationEvent::Commit { end_lsn, .. } => session.progress.commit(end_lsn.as_u64()),
-            ReplicationEvent::KeepAlive { wal_end, .. } => {
+            ReplicationEvent::KeepAlive {
+                wal_end,
+                reply_requested,
+                ..
+            } => {
                 session.progress.is_read_to(wal_end.as_u64());
                 session.progress.settled(Position(0));
                 self.caught_up(session);
+                if reply_requested {
+                    self.let_it_stop().await?;
+                }
             }
             // Logical messages wake no handler.
             _ => {}
         }
         Ok(Next::GoOn)
+    }
+
+    /// Ends the session of a server that is shutting down. That waits until all of its log is confirmed, which it never is:
+    /// what is confirmed is kept first, and it lets nobody write any more. It asks for replies then, as it does otherwise only
+    /// when nothing came from here for half of its time-out.
+    async fn let_it_stop(&self) -> Result<(), Broken> {
+        let answered = ask(
+            self.slots.pool(),
+            "asking whether postgres stays",
+            async |connection: &mut PgConnection| sqlx::query("SELECT 1").execute(connection).await,
+        );
+        answered.await.map(|_| ()).map_err(of_postgres)
     }
 
     /// Says that there is nothing more to read now, where that is so.

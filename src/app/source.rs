@@ -1,0 +1,104 @@
+//! The source of a group: topics that Debezium writes, or the write-ahead log itself.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use sqlx::postgres::PgPool;
+use tokio::sync::{mpsc, watch};
+
+use crate::app::options;
+use crate::config::engine::Engine as EngineSettings;
+use crate::config::wal::{SLOT_BYTES_MAX, slot_of};
+use crate::config::{Config, SourceKind};
+use crate::decode::Decoder;
+use crate::decode::registry::Registry;
+use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::handler::Spec;
+use crate::ledger::beginnings::Beginnings;
+use crate::ledger::claims::Claims;
+use crate::ledger::slots::Slots;
+use crate::source::{kafka, wal};
+
+/// Events that wait for the engine at most.
+pub(super) const UNHEARD_MAX: usize = if kafka::UNHEARD_MAX > wal::UNHEARD_MAX {
+    kafka::UNHEARD_MAX
+} else {
+    wal::UNHEARD_MAX
+};
+
+/// A source that is ready to start.
+pub(super) enum Source {
+    Kafka(Box<kafka::Options>, kafka::Kept),
+    Wal(Box<wal::Options>, Claims, Slots),
+}
+
+/// A source that runs.
+pub(super) enum Running {
+    Kafka(kafka::Running),
+    Wal(wal::Running),
+}
+
+impl Source {
+    /// What a group reads.
+    pub(super) fn new(
+        config: &Config,
+        group: &str,
+        spec: &Spec,
+        claims: Claims,
+        coordination: &PgPool,
+    ) -> anyhow::Result<Self> {
+        match config.source.kind {
+            SourceKind::Kafka => {
+                let settings: EngineSettings = config.engine_of(group);
+                let kept = kafka::Kept {
+                    claims,
+                    beginnings: Beginnings::new(coordination.clone(), group),
+                };
+                let source = options::source_options(config, group, spec, &settings);
+                Ok(Self::Kafka(Box::new(source), kept))
+            }
+            SourceKind::Wal => {
+                let setting = config.wal.url.as_ref().map_or("postgres.url", |_| "wal.url");
+                let source = options::wal_options(config, group, spec).with_context(|| format!("in {setting}"))?;
+                let slot = slot_of(group);
+                anyhow::ensure!(
+                    slot.len() <= SLOT_BYTES_MAX,
+                    "the replication slot of group {group} would be called {slot}, and a name has {SLOT_BYTES_MAX} letters at \
+                     most: choose a shorter kafka.group_prefix"
+                );
+                let slots = Slots::new(coordination.clone(), group, slot);
+                Ok(Self::Wal(Box::new(source), claims, slots))
+            }
+        }
+    }
+
+    pub(super) fn start(
+        self,
+        decoder: Arc<Decoder>,
+        registry: Option<Arc<Registry>>,
+        commands: std::sync::mpsc::Receiver<SourceCommand>,
+        events: mpsc::Sender<SourceEvent>,
+        stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<Running> {
+        Ok(match self {
+            Self::Kafka(source, kept) => {
+                Running::Kafka(kafka::start(*source, kept, decoder, registry, commands, events, stop)?)
+            }
+            Self::Wal(source, claims, slots) => {
+                let started = wal::start(*source, claims, slots, decoder, commands, events);
+                Running::Wal(started.context("no thread could be had for the source")?)
+            }
+        })
+    }
+}
+
+impl Running {
+    /// Waits until it has left; an error is why it ended by itself.
+    pub(super) async fn ended(self) -> anyhow::Result<()> {
+        match self {
+            Self::Kafka(running) => running.ended().await,
+            Self::Wal(running) => running.ended().await?,
+        }
+        Ok(())
+    }
+}
