@@ -18,8 +18,14 @@ help: ## Show this list
 	@echo "  make demo ARGS='…'       pass further arguments to \`afterwrite demo\`"
 
 .PHONY: demo
-demo: setup build ## From nothing to the first mails: install, build, start everything, sign people up
+demo: ## From nothing to the first mails, with nothing but Postgres: install, build, start, sign people up
+	infra/native/setup --without-kafka
+	cargo build --locked
 	$(AFTERWRITE) demo $(if $(filter-out 0 no false,$(STAY)),--stay) $(ARGS)
+
+.PHONY: demo-kafka
+demo-kafka: setup build ## The same with the full pipeline: Debezium in Kafka Connect, Kafka, a schema registry
+	$(AFTERWRITE) demo --kafka $(if $(filter-out 0 no false,$(STAY)),--stay) $(ARGS)
 
 .PHONY: test
 test: ## Everything continuous integration checks: format, lints, unit, simulation, the real stack

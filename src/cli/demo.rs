@@ -1,4 +1,5 @@
-//! `afterwrite demo`: a campaign's life against the real stack, from nothing and without Docker.
+//! `afterwrite demo`: a campaign's life against the real stack, from nothing and without Docker. It needs nothing but
+//! Postgres, or with `--kafka` shows the full pipeline.
 //!
 //! The demo is the application: it writes rows, and everything else is done by a worker in a process of its own. What
 //! the demo shows it has seen from outside, in the database, in the mailbox and at the receiving end of a webhook; it
@@ -41,7 +42,7 @@ use tokio::time::Instant;
 
 use self::campaign::Campaign;
 use self::place::Place;
-use self::readiness::Rehearsal;
+use self::readiness::{Owners, Rehearsal};
 use self::receiver::Receiver;
 use self::screen::Screen;
 use self::stack::Stack;
@@ -59,16 +60,20 @@ use crate::dead_letter::kept;
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Settings of the demo's worker beside the stack's addresses.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 2] = [
     (
         "AFTERWRITE__WAITLIST__SECRET",
         "afterwrite-demo-secret-for-made-up-people",
     ),
     // The receiver of the demo is on this machine, where webhooks may not lead by default.
     ("AFTERWRITE__WEBHOOK__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
-    // Topics are made while the worker starts: it looks for new ones soon.
-    ("AFTERWRITE__KAFKA__METADATA_REFRESH_MS", "500"),
 ];
+
+/// The same where changes come through Kafka: topics are made while the worker starts, and it looks for new ones soon.
+const WITH_KAFKA: [(&str, &str); 1] = [("AFTERWRITE__KAFKA__METADATA_REFRESH_MS", "500")];
+
+/// The same where the worker reads the write-ahead log.
+const WITHOUT_KAFKA: [(&str, &str); 1] = [("AFTERWRITE__SOURCE__KIND", "wal")];
 
 /// Last lines of a log that are shown when something failed.
 const LOG_LINES: usize = 25;
@@ -76,7 +81,9 @@ const LOG_LINES: usize = 25;
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The demo starts a stack of its own (target/demo, free ports), plays, and takes everything down again.
+The demo starts a stack of its own (target/demo, free ports), plays, and takes everything down again. It is Postgres,
+whose write-ahead log the worker reads itself, and a mail catcher; with --kafka Debezium reads the log, and the worker
+Kafka.
 
 With --stay it uses the clone's ordinary stack instead: the directory .stack and the fixed ports, or what STACK_DIR,
 PG_PORT, KAFKA_PORT, CONNECT_PORT, REGISTRY_PORT and SMTP_PORT say. It then keeps running until Ctrl-C, shows what
@@ -85,9 +92,13 @@ not there is deleted.
 
 Examples:
   afterwrite demo
+  afterwrite demo --kafka
   afterwrite demo --stay
   afterwrite demo --output json             the summary as JSON on standard output, the play on standard error")]
 pub struct DemoArgs {
+    /// With Kafka, Kafka Connect with Debezium, and a schema registry
+    #[arg(long)]
+    pub kafka: bool,
     /// Keep everything running until Ctrl-C, on fixed ports, to go on by hand
     #[arg(long)]
     pub stay: bool,
@@ -212,13 +223,10 @@ async fn perform(
     staying: &Cell<bool>,
 ) -> Result<(), DemoFailure> {
     let began = Instant::now();
-    screen.step(
-        1,
-        "the stack: Postgres, Kafka, Kafka Connect with Debezium, a schema registry, a mail catcher",
-    );
+    screen.step(1, if args.kafka { stack::EVERYTHING } else { stack::LITTLE });
     prepare_place(screen, stack, place, running).await?;
-    stack.up(screen).await?;
-    let settings = settings(stack.addresses().await?);
+    stack.up(screen, stack::services(args.kafka)).await?;
+    let settings = settings(stack.addresses().await?, args.kafka);
     let config = load(&Inputs {
         environment: settings.clone(),
         ..Inputs::default()
@@ -226,15 +234,13 @@ async fn perform(
     .map_err(DemoFailure::Settings)?;
     let up = began.elapsed();
 
-    screen.step(2, "the tables, the publication, the connector");
+    screen.step(2, readiness::what(args.kafka));
     let pool = readiness::install(screen, stack, place, &settings, &config).await?;
     let captured = began.elapsed();
 
     screen.step(3, "the worker, in its own process");
     let mut receiver = Receiver::start(WEBHOOK_SECRET).await?;
-    let rehearsal = Rehearsal::begin(&pool, &config, mailbox(&settings)).await?;
-    let worker = running.worker.insert(Worker::start(place, &settings)?);
-    rehearsal.end(screen, worker).await?;
+    let worker = start_worker(screen, place, running, (&pool, &config), &settings).await?;
     let ready = began.elapsed();
 
     screen.step(4, "a small campaign: the application only writes rows");
@@ -251,7 +257,7 @@ async fn perform(
         &pool,
         Seconds {
             stack: up.as_secs_f64(),
-            connector: (captured - up).as_secs_f64(),
+            tables: (captured - up).as_secs_f64(),
             worker: (ready - captured).as_secs_f64(),
             play: (began.elapsed() - ready).as_secs_f64(),
             all: began.elapsed().as_secs_f64(),
@@ -263,11 +269,35 @@ async fn perform(
     let binary = binary.display().to_string();
     if args.stay {
         staying.set(true);
-        return Err(stay(&mut stage, place, &binary, campaign.id).await);
+        return Err(stay(args, &mut stage, place, &binary, campaign.id).await);
     }
     screen.line(&format!("\n{}", summary::where_next(&binary)));
     pool.close().await;
     Ok(())
+}
+
+/// Starts the worker and waits until every handler of it has reacted to something.
+async fn start_worker<'a>(
+    screen: &Screen,
+    place: &Place,
+    running: &'a mut Running,
+    (pool, config): (&PgPool, &Config),
+    settings: &BTreeMap<String, String>,
+) -> Result<&'a mut Worker, DemoFailure> {
+    let begin = || Rehearsal::begin(pool, config, mailbox(settings));
+    let start = || Worker::start(place, settings);
+    if config.source.kind.has_brokers() {
+        let rehearsal = begin().await?;
+        let worker = running.worker.insert(start()?);
+        rehearsal.end(screen, worker).await?;
+        return Ok(worker);
+    }
+    // A group that reads the log begins with what is written when its slot is there.
+    let owners = Owners::of(pool, config).await?;
+    let worker = running.worker.insert(start()?);
+    owners.wait(worker).await?;
+    begin().await?.end(screen, worker).await?;
+    Ok(worker)
 }
 
 async fn play(stage: &mut Stage<'_>, campaign: &Campaign, pool: &PgPool, config: &Config) -> Result<(), DemoFailure> {
@@ -299,9 +329,11 @@ async fn prepare_place(
 }
 
 /// The stack's addresses and what the demo needs beside them, by the names this program reads.
-fn settings(addresses: BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn settings(addresses: BTreeMap<String, String>, with_kafka: bool) -> BTreeMap<String, String> {
     let mut settings = addresses;
-    settings.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let own = if with_kafka { WITH_KAFKA } else { WITHOUT_KAFKA };
+    let all = SETTINGS.into_iter().chain(own);
+    settings.extend(all.map(|(name, value)| (name.to_owned(), value.to_owned())));
     settings
 }
 
@@ -321,8 +353,14 @@ fn print(screen: &Screen, summary: &Summary) -> Result<(), DemoFailure> {
 }
 
 /// Says how to go on, and shows what happens for as long as nothing fails.
-async fn stay(stage: &mut Stage<'_>, place: &Place, binary: &str, campaign: uuid::Uuid) -> DemoFailure {
-    let words = summary::how_to_go_on(place, binary, campaign, stage.worker.pid());
+async fn stay(
+    args: &DemoArgs,
+    stage: &mut Stage<'_>,
+    place: &Place,
+    binary: &str,
+    campaign: uuid::Uuid,
+) -> DemoFailure {
+    let words = summary::how_to_go_on(place, binary, campaign, stage.worker.pid(), args.kafka);
     stage.screen.line(&format!("\n{words}\n"));
     stage.follow().await
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +18,7 @@ use super::worker::Worker;
 use crate::app;
 use crate::cli::database;
 use crate::config::Config;
+use crate::config::wal::slot_of;
 
 /// How often a state is asked for that nobody announces.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -35,7 +37,15 @@ const REHEARSED: [&str; 7] = [
     "placed theo",
 ];
 
-/// Makes tables, publication and connector, by the commands a person would use; answers connections.
+/// What is made, for people.
+pub(super) fn what(with_kafka: bool) -> &'static str {
+    match with_kafka {
+        true => "the tables, the publication, the connector",
+        false => "the tables, the publication",
+    }
+}
+
+/// Makes tables, publication and, where there is Kafka, the connector, by the commands a person would use; answers connections.
 pub(super) async fn install(
     screen: &Screen,
     stack: &Stack<'_>,
@@ -55,6 +65,9 @@ pub(super) async fn install(
             .afterwrite(&["migrate", "--publication", "require"], settings)
             .await?,
     );
+    if !config.source.kind.has_brokers() {
+        return Ok(pool);
+    }
     let connector = place.root.join("connectors/waitlist.json");
     screen.note("$ afterwrite connector apply connectors/waitlist.json");
     let waiting = screen.waiting("waiting for Debezium");
@@ -84,24 +97,83 @@ async fn make_tables(pool: &PgPool, place: &Place) -> Result<bool, DemoFailure> 
     Ok(true)
 }
 
-/// Rows that wake every handler.
-pub(super) struct Rehearsal {
+/// Every group with every stream that it has to own.
+pub(super) struct Owners {
     pool: PgPool,
-    watcher: Watcher,
-    missing: BTreeSet<&'static str>,
-    /// Every group with every topic that it has to own.
+    since: DateTime<Utc>,
     unowned: BTreeSet<(String, String)>,
 }
 
+impl Owners {
+    /// Those of a worker that is about to be started.
+    pub(super) async fn of(pool: &PgPool, config: &Config) -> Result<Self, DemoFailure> {
+        let since = sqlx::query_scalar("SELECT now()").fetch_one(pool).await;
+        Ok(Self {
+            pool: pool.clone(),
+            since: since.map_err(DemoFailure::Watch)?,
+            unowned: streams_of(config)?,
+        })
+    }
+
+    /// Waits until every group owns what it has to.
+    pub(super) async fn wait(mut self, worker: &mut Worker) -> Result<(), DemoFailure> {
+        let deadline = Instant::now() + READY_MAX;
+        while !self.look().await? {
+            if Instant::now() >= deadline {
+                return Err(late(self.in_words(), worker));
+            }
+            tokio::select! {
+                failure = worker.ended() => return Err(failure),
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is unowned any more.
+    async fn look(&mut self) -> Result<bool, DemoFailure> {
+        for owned in owned(&self.pool, self.since).await? {
+            self.unowned.remove(&owned);
+        }
+        Ok(self.unowned.is_empty())
+    }
+
+    fn in_words(&self) -> Vec<String> {
+        let unowned = self.unowned.iter();
+        unowned
+            .map(|(group, stream)| format!("{group} to own {stream}"))
+            .collect()
+    }
+}
+
+fn late(missing: Vec<String>, worker: &Worker) -> DemoFailure {
+    DemoFailure::Late {
+        what: missing.join(", "),
+        seconds: READY_MAX.as_secs(),
+        log: worker.log.clone(),
+    }
+}
+
+/// Rows that wake every handler.
+pub(super) struct Rehearsal {
+    watcher: Watcher,
+    missing: BTreeSet<&'static str>,
+    owners: Owners,
+}
+
 impl Rehearsal {
-    /// Writes the rows. The worker is started after it: then the topics are there, or are being made.
+    /// Writes the rows. With Kafka the worker is started after it: then the topics are there, or are being made.
     pub(super) async fn begin(pool: &PgPool, config: &Config, mailbox: PathBuf) -> Result<Self, DemoFailure> {
+        let mut owners = Owners::of(pool, config).await?;
+        if !config.source.kind.has_brokers() {
+            // They were waited for before.
+            owners.unowned.clear();
+        }
         let campaign = campaign::rehearse(pool).await.map_err(DemoFailure::Write)?;
         Ok(Self {
             watcher: Watcher::begin_from_nothing(pool, campaign, mailbox).await?,
-            pool: pool.clone(),
             missing: REHEARSED.into_iter().collect(),
-            unowned: topics_of(config)?,
+            owners,
         })
     }
 
@@ -116,9 +188,10 @@ impl Rehearsal {
         let _waiting = screen.waiting("waiting for the first reactions");
         let deadline = began + READY_MAX;
         let mut handlers = BTreeSet::new();
-        while !self.missing.is_empty() || !self.unowned.is_empty() {
+        while !self.owners.look().await? || !self.missing.is_empty() {
             if Instant::now() >= deadline {
-                return Err(self.late(worker));
+                let missing = self.missing.iter().map(|key| (*key).to_owned());
+                return Err(late(missing.chain(self.owners.in_words()).collect(), worker));
             }
             tokio::select! {
                 failure = worker.ended() => return Err(failure),
@@ -136,9 +209,6 @@ impl Rehearsal {
                     ));
                 }
             }
-            for owned in owned(&self.pool, self.watcher.since()).await? {
-                self.unowned.remove(&owned);
-            }
         }
         let after = began.elapsed().as_secs_f64();
         screen.note(&format!(
@@ -146,37 +216,30 @@ impl Rehearsal {
         ));
         Ok(())
     }
-
-    fn late(&self, worker: &Worker) -> DemoFailure {
-        let unowned = self
-            .unowned
-            .iter()
-            .map(|(group, topic)| format!("{group} to own {topic}"));
-        let missing = self.missing.iter().map(|key| (*key).to_owned());
-        DemoFailure::Late {
-            what: missing.chain(unowned).collect::<Vec<String>>().join(", "),
-            seconds: READY_MAX.as_secs(),
-            log: worker.log.clone(),
-        }
-    }
 }
 
-/// Every group with every topic that it reads.
-fn topics_of(config: &Config) -> Result<BTreeSet<(String, String)>, DemoFailure> {
+/// Every group with every topic that it reads, or with its slot.
+fn streams_of(config: &Config) -> Result<BTreeSet<(String, String)>, DemoFailure> {
     let handlers = app::waitlist::handlers(config)
         .map_err(|_| DemoFailure::Wrong("the handlers could not be made from the stack's addresses"))?;
-    let mut topics = BTreeSet::new();
+    let mut streams = BTreeSet::new();
     for spec in handlers.iter().map(|handler| handler.spec()) {
+        let group = config.group_name(&spec.name);
+        if !config.source.kind.has_brokers() {
+            let slot = slot_of(&group);
+            streams.insert((group, slot));
+            continue;
+        }
         for route in spec.routes {
             let topic = format!("{}.{}.{}", config.source.name, route.schema, route.table);
-            topics.insert((config.group_name(&spec.name), topic));
+            streams.insert((group.clone(), topic));
         }
     }
-    Ok(topics)
+    Ok(streams)
 }
 
 /// What has been claimed since then.
-async fn owned(pool: &PgPool, since: chrono::DateTime<chrono::Utc>) -> Result<Vec<(String, String)>, DemoFailure> {
+async fn owned(pool: &PgPool, since: DateTime<Utc>) -> Result<Vec<(String, String)>, DemoFailure> {
     sqlx::query_as("SELECT DISTINCT group_name, topic FROM afterwrite.claims WHERE claimed_at >= $1")
         .bind(since)
         .fetch_all(pool)

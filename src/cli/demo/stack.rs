@@ -13,6 +13,13 @@ use super::DemoFailure;
 use super::place::Place;
 use super::screen::Screen;
 
+/// What the full pipeline consists of, for people.
+pub(super) const EVERYTHING: &str =
+    "the stack: Postgres, Kafka, Kafka Connect with Debezium, a schema registry, a mail catcher";
+
+/// What there is without it.
+pub(super) const LITTLE: &str = "the stack: Postgres and a mail catcher";
+
 /// The first start downloads Kafka, Debezium and the registry.
 const UP_MAX: Duration = Duration::from_secs(900);
 
@@ -51,7 +58,7 @@ impl<'a> Stack<'a> {
             return Ok(Vec::new());
         }
         let status = self.script(&["status"], COMMAND_MAX).await?;
-        Ok(services(&String::from_utf8_lossy(&status.stdout), true))
+        Ok(services_that(&String::from_utf8_lossy(&status.stdout), true))
     }
 
     /// The services that were started and have ended; none when that cannot be found out.
@@ -59,15 +66,15 @@ impl<'a> Stack<'a> {
         let status = self.script(&["status"], COMMAND_MAX).await;
         status.map_or_else(
             |_| Vec::new(),
-            |status| services(&String::from_utf8_lossy(&status.stdout), false),
+            |status| services_that(&String::from_utf8_lossy(&status.stdout), false),
         )
     }
 
-    /// Starts what is down, showing the script's progress.
-    pub(super) async fn up(&self, screen: &Screen) -> Result<(), DemoFailure> {
+    /// Starts what is down of these services, showing the script's progress.
+    pub(super) async fn up(&self, screen: &Screen, services: &[&str]) -> Result<(), DemoFailure> {
         let waiting = screen.waiting("starting the services");
         let mut child = self
-            .command(&["up"])
+            .command(&[&["up"], services].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -209,8 +216,16 @@ pub(super) fn own_program(place: &Place, settings: &BTreeMap<String, String>) ->
     Ok(command)
 }
 
+/// The services of the demo.
+pub(super) fn services(with_kafka: bool) -> &'static [&'static str] {
+    match with_kafka {
+        true => &["postgres", "kafka", "connect", "registry", "smtp"],
+        false => &["postgres", "smtp"],
+    }
+}
+
 /// The services that run, or those that do not, by what `stack status` prints.
-fn services(status: &str, running: bool) -> Vec<String> {
+fn services_that(status: &str, running: bool) -> Vec<String> {
     let lines = status.lines().filter(|line| line.ends_with(" pid -") != running);
     let names = lines.filter_map(|line| line.split(' ').next());
     names.map(str::to_owned).collect()
@@ -253,7 +268,7 @@ mod tests {
     fn services_that_run_are_told_from_those_that_do_not() {
         let status = "postgres  up        port 25432  pid 71\nkafka     starting  port 29092  pid 72\n\
                       connect   down      port 28083  pid -\n";
-        assert_eq!(services(status, true), ["postgres", "kafka"]);
-        assert_eq!(services(status, false), ["connect"]);
+        assert_eq!(services_that(status, true), ["postgres", "kafka"]);
+        assert_eq!(services_that(status, false), ["connect"]);
     }
 }

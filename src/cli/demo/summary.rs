@@ -34,7 +34,7 @@ pub(super) struct Summary {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Seconds {
     pub(super) stack: f64,
-    pub(super) connector: f64,
+    pub(super) tables: f64,
     pub(super) worker: f64,
     pub(super) play: f64,
     pub(super) all: f64,
@@ -138,13 +138,13 @@ impl Summary {
         let speed = table(["WHO REACTED", "TIMES", "MEDIAN", "SLOWEST"], rows);
         let Seconds {
             stack,
-            connector,
+            tables,
             worker,
             play,
             all,
         } = self.seconds;
         format!(
-            "{what}\n\n{speed}\n\ntook: stack {stack:.1} s, connector {connector:.1} s, worker {worker:.1} s, play \
+            "{what}\n\n{speed}\n\ntook: stack {stack:.1} s, tables {tables:.1} s, worker {worker:.1} s, play \
              {play:.1} s, all {all:.1} s"
         )
     }
@@ -156,6 +156,7 @@ pub(super) fn where_next(binary: &str) -> String {
         "\
 Where to look next:
   make demo STAY=1                     the same, and everything keeps running: write rows yourself
+  make demo-kafka                      the same behind Debezium and Kafka
   src/handlers/mod.rs                  the routing table: which row wakes which handler
   infra/postgres/waitlist.sql          the application's tables
   connectors/waitlist.json             what Debezium captures
@@ -165,21 +166,25 @@ Where to look next:
 }
 
 /// How to go on with a demo that stays.
-pub(super) fn how_to_go_on(place: &Place, binary: &str, campaign: Uuid, pid: Option<u32>) -> String {
+pub(super) fn how_to_go_on(place: &Place, binary: &str, campaign: Uuid, pid: Option<u32>, with_kafka: bool) -> String {
     let script = place.script().display().to_string();
     let dir = place.dir.display();
     let log = place.log("worker").display().to_string();
     let pid = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    let (source, more) = match with_kafka {
+        true => ("", format!("\n  {binary} connector status")),
+        false => ("\n  export AFTERWRITE__SOURCE__KIND=wal", String::new()),
+    };
     format!(
         "\
 Everything keeps running until you press Ctrl-C here, and what happens is shown below.
 In another terminal:
-  eval \"$(STACK_DIR={dir} {script} env | sed 's/^/export /')\"
+  eval \"$(STACK_DIR={dir} {script} env | sed 's/^/export /')\"{source}
   psql \"$DATABASE_URL\" -c \"INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, \
 verification_token) VALUES ('{campaign}', 'you@example.org', 'you', 'YOU', 'secret')\"
   ls -t \"$MAILBOX_DIR\"     # the mails
-  {binary} dlq list     # dead letters
-  {binary} connector status
+  {binary} status
+  {binary} dlq list     # dead letters{more}
   tail -f {log}     # the worker{pid}"
     )
 }

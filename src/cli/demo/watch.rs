@@ -263,11 +263,6 @@ impl Watcher {
         })
     }
 
-    /// When the watch began, by the database's clock.
-    pub(super) fn since(&self) -> DateTime<Utc> {
-        self.since
-    }
-
     /// What happened since the last look.
     pub(super) async fn look(&mut self) -> Result<Vec<Reaction>, DemoFailure> {
         self.collect_mails().await?;
