@@ -80,40 +80,46 @@ fixtures: ## Capture tests/fixtures/debezium-3.7.0 anew from a stack of its own,
 	tests/run setup build fixtures
 	UPDATE_GOLDEN=1 cargo test --locked --features testkit --test decode_golden
 
-# Runs these actions of `afterwrite bench`, with a broker and whatever else they need. What ran before goes on running; what
+# Runs these actions of `afterwrite bench` with the services they need. What ran before goes on running; what
 # was started for this does not.
 define bench
 cargo build --locked --release
 @status="$$(infra/native/stack status || true)"; started=(); \
 trap 'for service in "$${started[@]}"; do infra/native/stack stop "$$service"; done' EXIT; \
-for service in kafka $(2); do \
+for service in $(2); do \
 if ! grep -q "^$$service .* pid [0-9]" <<<"$$status"; then started+=("$$service"); fi; \
 infra/native/stack start "$$service"; done; \
 export $$(infra/native/stack env); \
 if [[ "$(2)" == *postgres* ]]; then $(TARGET_DIR)/release/afterwrite migrate; fi; \
-for action in $(1); do $(TARGET_DIR)/release/afterwrite bench $$action --brokers "$$KAFKA_BROKERS" $(ARGS); done
+brokers=(); if [[ "$(2)" == *kafka* ]]; then brokers=(--brokers "$$KAFKA_BROKERS"); fi; \
+for action in $(1); do $(TARGET_DIR)/release/afterwrite bench $$action "$${brokers[@]}" $(ARGS); done
 endef
 
 .PHONY: bench
 bench: setup ## Measure the worker against a raw poll loop on this machine (a release build: minutes)
-	$(call bench,compare)
+	$(call bench,compare,kafka)
 
 .PHONY: bench-isolation
 bench-isolation: setup ## Measure what others notice of events that fail and of a key that is retried (15 minutes)
-	$(call bench,poison retrying)
+	$(call bench,poison retrying,kafka)
 
 .PHONY: bench-peers
 bench-peers: setup ## Measure the worker beside a raw loop and Confluent's parallel-consumer, which it builds (20 minutes)
 	mvn --batch-mode --quiet --no-transfer-progress --file benches/peers/pom.xml compile dependency:copy-dependencies
-	$(call bench,peers)
+	$(call bench,peers,kafka)
 
 .PHONY: bench-ledger
 bench-ledger: setup ## Measure the ledger's transaction for each job beside the commits of pgbench (minutes)
-	$(call bench,ledger,postgres)
+	$(call bench,ledger,kafka postgres)
+
+.PHONY: bench-log
+bench-log: ## Measure the source wal beside pg_recvlogical, which only receives (minutes)
+	infra/native/setup --without-kafka
+	$(call bench,log,postgres)
 
 .PHONY: bench-backlog
 bench-backlog: setup ## Measure that a backlog of 2 million changes takes no more memory than one of 200,000 (minutes, 5 GB)
-	$(call bench,backlog)
+	$(call bench,backlog,kafka)
 
 .PHONY: bench-decode
 bench-decode: ## Measure decoding alone beside serde_json and apache-avro (a release build: minutes)

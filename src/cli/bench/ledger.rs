@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use clap::Args;
@@ -22,13 +22,10 @@ use crate::cli::bench::drain::CONNECTIONS_MAX;
 use crate::cli::bench::fill::{self, Shape};
 use crate::cli::bench::table::median;
 use crate::cli::bench::usage::round;
-use crate::cli::bench::{Brokers, Cluster};
+use crate::cli::bench::{Brokers, Cluster, programs};
 use crate::cli::output::{Output, table};
 use crate::cli::{Failure, database};
 use crate::config::Config;
-
-/// Where Debian keeps it when it is not in PATH.
-const INSTALLED: &str = "/usr/lib/postgresql";
 
 const STATEMENT: &str = "INSERT INTO {table} (commit_day, handler, event_id, state) \
                          VALUES (current_date, 'bench', decode(md5(random()::text), 'hex'), 'done');\n";
@@ -70,8 +67,6 @@ struct Report {
 
 #[derive(Debug, thiserror::Error)]
 enum PgbenchError {
-    #[error("pgbench is neither in PATH nor below {INSTALLED}: it comes with Postgres")]
-    Missing,
     #[error("pgbench ended with {status}: {said}")]
     Ended { status: String, said: String },
     #[error("pgbench did not say how many transactions it did: {said}")]
@@ -85,7 +80,7 @@ pub(super) async fn run(
     settings: &[OsString],
     output: Output,
 ) -> Result<(), Failure> {
-    let program = pgbench()?;
+    let program = programs::find("pgbench").map_err(Failure::usage)?;
     let pool = database::connect(config).await?;
     let cluster = Cluster::of(&args.brokers, config);
     let name = format!("bench_{}", Uuid::new_v4().simple());
@@ -198,16 +193,6 @@ impl Pgbench {
 fn tps(said: &str) -> Option<f64> {
     let line = said.lines().find_map(|line| line.strip_prefix("tps = "))?;
     line.split_whitespace().next()?.parse().ok()
-}
-
-fn pgbench() -> Result<PathBuf, Failure> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::fs::read_dir(INSTALLED).into_iter().flatten().flatten();
-    let folders = std::env::split_paths(&path).chain(installed.map(|version| version.path().join("bin")));
-    let mut programs = folders.map(|folder| folder.join("pgbench"));
-    programs
-        .find(|program| Path::is_file(program))
-        .ok_or_else(|| Failure::usage(PgbenchError::Missing))
 }
 
 impl Report {

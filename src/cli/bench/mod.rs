@@ -47,6 +47,10 @@ mod peers;
 
 mod ledger;
 
+mod log;
+
+mod programs;
+
 mod backlog;
 
 use std::ffi::OsString;
@@ -98,6 +102,8 @@ pub enum Action {
     Peers(peers::PeersArgs),
     /// The ledger's transaction for each job, beside the commits of pgbench; needs a migrated database (DATABASE_URL)
     Ledger(ledger::LedgerArgs),
+    /// The source wal beside pg_recvlogical, which only receives; needs a migrated database (DATABASE_URL)
+    Log(log::LogArgs),
     /// A long backlog must take no more memory than a short one
     Backlog(backlog::BacklogArgs),
 }
@@ -150,6 +156,7 @@ pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString], outpu
         Action::Poison(args) => poison::run(args, config, settings, output).await,
         Action::Retrying(args) => Box::pin(retrying::run(args, config, output)).await,
         Action::Ledger(args) => ledger::run(args, config, settings, output).await,
+        Action::Log(args) => Box::pin(log::run(args, config, output)).await,
         Action::Backlog(args) => backlog::run(args, config, settings, output).await,
         Action::Peers(args) => Box::pin(peers::run(args, config, settings, output)).await,
     }

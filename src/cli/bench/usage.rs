@@ -56,7 +56,7 @@ impl Usage {
     }
 }
 
-fn peak_rss_mb() -> Option<f64> {
+pub(super) fn peak_rss_mb() -> Option<f64> {
     memory_mb("VmHWM:")
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use futures::FutureExt;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
 use sqlx::postgres::{PgConnection, PgPool};
 use tokio::sync::mpsc;
@@ -25,6 +26,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a warning says that it still does not succeed.
 const TRIES_PER_WARNING: u32 = 30;
+
+/// Events that are passed on together, and about as many messages that are taken together.
+const TOGETHER_MAX: usize = 64;
 
 /// How often is looked at what nobody asks for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -151,28 +155,23 @@ impl Stream {
         let events = self.events.clone();
         loop {
             let is_reading = session.untold.is_empty() && !session.is_paused;
+            let together = session.untold.len().min(TOGETHER_MAX);
             let happened = tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(&mut session, order).await,
                     None => return None,
                 },
-                place = events.reserve(), if !session.untold.is_empty() => match place {
-                    Ok(place) => {
-                        if let Some(event) = session.untold.pop_front() {
-                            place.send(event);
-                        }
+                places = events.reserve_many(together), if together > 0 => match places {
+                    Ok(places) => {
+                        let told = session.untold.drain(..together);
+                        places.zip(told).for_each(|(place, event)| place.send(event));
                         Ok(Next::GoOn)
                     }
                     Err(_) => return None,
                 },
                 received = session.client.recv(), if is_reading => {
-                    session.heard_at = Instant::now();
-                    match received {
-                        Ok(Some(event)) => self.received(&mut session, event, &mut deliveries).await,
-                        Ok(None) => Err(Broken::ForNow("the server ended the session".to_owned())),
-                        Err(error) => Err(of_session(&error)),
-                    }
+                    self.take(&mut session, received, &mut deliveries).await
                 }
                 _ = looks.tick() => self.look(&mut session, is_reading).await,
             };
@@ -187,12 +186,36 @@ impl Stream {
         }
     }
 
+    /// Takes what was received, and more that is there already: each wait for one is a wake-up.
+    async fn take(
+        &mut self,
+        session: &mut Session,
+        mut received: Result<Option<ReplicationEvent>, PgWireError>,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Result<Next, Broken> {
+        session.heard_at = Instant::now();
+        loop {
+            match received {
+                Ok(Some(event)) => self.received(session, event, deliveries).await?,
+                Ok(None) => return Err(Broken::ForNow("the server ended the session".to_owned())),
+                Err(error) => return Err(of_session(&error)),
+            }
+            if session.untold.len() >= TOGETHER_MAX {
+                return Ok(Next::GoOn);
+            }
+            match session.client.recv().now_or_never() {
+                Some(more) => received = more,
+                None => return Ok(Next::GoOn),
+            }
+        }
+    }
+
     async fn received(
         &mut self,
         session: &mut Session,
         event: ReplicationEvent,
         deliveries: &mut Vec<Delivery>,
-    ) -> Result<Next, Broken> {
+    ) -> Result<(), Broken> {
         match event {
             ReplicationEvent::Begin {
                 xid,
@@ -237,7 +260,7 @@ impl Stream {
             // Logical messages wake no handler.
             _ => {}
         }
-        Ok(Next::GoOn)
+        Ok(())
     }
 
     /// Ends the session of a server that is shutting down. That waits until all of its log is confirmed, which it never is:

@@ -1,0 +1,202 @@
+//! The worker as `run` has it, but for two things: the handler does nothing, and dead letters are counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgPool;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app;
+use crate::cli::Failure;
+use crate::cli::bench::letters::NoLetters;
+use crate::cli::bench::log::table::Rows;
+use crate::config::Config;
+use crate::decode::Decoder;
+use crate::decode::options::{Format, Options, UNAVAILABLE_PLACEHOLDER};
+use crate::decode::tables::Tables;
+use crate::engine::core::messages::{HandlerLimits, Limits};
+use crate::engine::counts::Counts;
+use crate::engine::driver::{self, Channels, Drain, Owned, Replay, ReplayEnd, Setup, Times};
+use crate::event::change::ChangeEvent;
+use crate::handler::{Context, Handler, HandlerError, Outcome, Resources, Spec};
+use crate::ledger::claims::Claims;
+use crate::ledger::effects::Effects;
+use crate::ledger::slots::Slots;
+use crate::router::Router;
+use crate::source::wal;
+
+/// Nothing was done for so long.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// A handler that tells of each event when it is called with it.
+pub(super) struct Teller {
+    pub(super) told: mpsc::UnboundedSender<(i64, Instant)>,
+}
+
+#[async_trait::async_trait]
+impl Handler for Teller {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "bench".to_owned(),
+            routes: Vec::new(),
+            coalesce_max: 1,
+            attempt_timeout: None,
+        }
+    }
+
+    async fn handle(&self, _context: &mut Context, events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
+        let now = Instant::now();
+        for event in events {
+            let number = event.after().and_then(|row| row.int("seq")).unwrap_or_default();
+            if self.told.send((number, now)).is_err() {
+                tracing::debug!("nobody counts any more: the measurement is over");
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was handled for {} s: {done} of {wanted} rows", IDLE_MAX.as_secs())]
+struct Idle {
+    done: u64,
+    wanted: u64,
+}
+
+/// How long the worker takes to handle so many rows, from its start.
+pub(super) async fn handle(config: &Config, rows: &Rows, slot: &str, wanted: u64) -> Result<Duration, Failure> {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let began = Instant::now();
+    let running = Running::start(config, rows, slot, told)?;
+    let mut done = 0;
+    while done < wanted {
+        let waited = tokio::time::timeout(IDLE_MAX, heard.recv()).await;
+        if !matches!(waited, Ok(Some(_))) {
+            running.stop().await?;
+            return Err(Failure::failed(Idle { done, wanted }));
+        }
+        done += 1;
+    }
+    let took = began.elapsed();
+    running.stop().await?;
+    Ok(took)
+}
+
+type Silent = (
+    mpsc::Sender<Replay>,
+    mpsc::Sender<Drain>,
+    mpsc::UnboundedReceiver<ReplayEnd>,
+);
+
+/// A worker that runs.
+pub(super) struct Running {
+    source: wal::Running,
+    engine: JoinHandle<Result<Counts, Failure>>,
+    stop: watch::Sender<bool>,
+    /// Channels over which nothing comes stay open: a closed one is asked again and again.
+    _silent: Silent,
+}
+
+impl Running {
+    pub(super) fn start(
+        config: &Config,
+        rows: &Rows,
+        slot: &str,
+        told: mpsc::UnboundedSender<(i64, Instant)>,
+    ) -> Result<Self, Failure> {
+        let (commands, orders) = std::sync::mpsc::channel();
+        let (events, arriving) = mpsc::channel(wal::UNHEARD_MAX);
+        let (no_replays, replays) = mpsc::channel(1);
+        let (no_drains, drains) = mpsc::channel(1);
+        let (replay_ends, no_ends) = mpsc::unbounded_channel();
+        let (stop, mut stopping) = watch::channel(false);
+        let channels = Channels {
+            events: arriving,
+            commands,
+            replays,
+            drains,
+            replay_ends,
+            owned: Arc::new(watch::Sender::new(Owned::new())),
+            standing: watch::Sender::default(),
+        };
+        let claims = Claims::new(rows.pool.clone(), slot, Uuid::new_v4());
+        let source = wal::Options {
+            connection: config.postgres.url.expose().parse().map_err(Failure::usage)?,
+            group: slot.to_owned(),
+            publication: rows.name.clone(),
+            name: "bench".to_owned(),
+            wanted: Tables::named([("public", rows.name.as_str())]),
+            excluded: Vec::new(),
+            unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
+        };
+        let decoder = Arc::new(Decoder::new(Options {
+            format: Format::Json,
+            ..Options::default()
+        }));
+        let slots = Slots::new(rows.pool.clone(), slot, slot);
+        let setup = setup(
+            config,
+            slot,
+            claims.clone(),
+            rows.pool.clone(),
+            Arc::new(Teller { told }),
+        );
+        let source = wal::start(source, claims, slots, decoder, orders, events).map_err(Failure::failed)?;
+        let stopped = async move {
+            if stopping.wait_for(|stopping| *stopping).await.is_err() {
+                tracing::debug!("the measurement was given up");
+            }
+        };
+        Ok(Self {
+            source,
+            engine: tokio::spawn(async { driver::run(setup, channels, stopped).await.map_err(Failure::failed) }),
+            stop,
+            _silent: (no_replays, no_drains, no_ends),
+        })
+    }
+
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        self.stop.send_replace(true);
+        self.engine.await.map_err(Failure::failed)??;
+        self.source.ended().await.map_err(Failure::failed)
+    }
+}
+
+fn setup(config: &Config, group: &str, claims: Claims, pool: PgPool, handler: Arc<dyn Handler>) -> Setup {
+    let settings = &config.engine;
+    let milliseconds = Duration::from_millis;
+    Setup {
+        group: group.into(),
+        router: Arc::new(Router::of_every_table(handler)),
+        resources: Resources {
+            effects: Effects::new(pool.clone(), Uuid::nil(), milliseconds(settings.effect_lease_ms)),
+            pool,
+            redo_days: Arc::default(),
+        },
+        letters: Arc::new(NoLetters),
+        claims,
+        parked: None,
+        alone: Arc::default(),
+        on_undecodable: driver::OnUndecodable::Bury,
+        limits: Limits {
+            running_max: settings.lanes_max,
+            crash_deaths_max: settings.crash_deaths_max,
+            reserved_ahead: 1_000,
+            buffered_events_max: settings.buffered_events_max,
+            buffered_bytes_max: settings.buffered_bytes_max,
+            handlers: vec![HandlerLimits {
+                running_max: usize::MAX,
+                ..app::options::handler_limits(settings)
+            }],
+        },
+        times: Times {
+            attempt: milliseconds(settings.attempt_timeout_ms),
+            commit_interval: milliseconds(settings.commit_interval_ms),
+            revoke_grace: milliseconds(settings.revoke_grace_ms),
+            shutdown_grace: milliseconds(settings.shutdown_grace_ms),
+        },
+    }
+}
