@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::cli::Failure;
 use crate::config::Config;
+use crate::config::value::Secret;
 
 /// Connections of one command.
 const CONNECTIONS_MAX: u32 = 4;
@@ -14,14 +15,40 @@ const CONNECTIONS_MAX: u32 = 4;
 /// Postgres could not be used.
 #[derive(Debug, thiserror::Error)]
 enum DatabaseError {
-    #[error("postgres.url is not an address such as postgres://user:password@host:5432/database")]
-    Address,
-    #[error("postgres at {place} could not be reached; is it running, and is postgres.url (DATABASE_URL) right?")]
-    Unreachable { place: String, source: sqlx::Error },
-    #[error("postgres at {place} did not answer within {timeout_ms} ms; is postgres.url (DATABASE_URL) right?")]
-    Silent { place: String, timeout_ms: u64 },
-    #[error("postgres at {place} refused the connection; are user, password and database in postgres.url right?")]
-    Refused { place: String, source: sqlx::Error },
+    #[error("{} is not an address such as postgres://user:password@host:5432/database", .0.name)]
+    Address(Setting),
+    #[error("postgres at {place} could not be reached; is it running, and is {setting} right?")]
+    Unreachable {
+        place: String,
+        setting: Setting,
+        source: sqlx::Error,
+    },
+    #[error("postgres at {place} did not answer within {timeout_ms} ms; is {setting} right?")]
+    Silent {
+        place: String,
+        setting: Setting,
+        timeout_ms: u64,
+    },
+    #[error("postgres at {place} refused the connection; are user, password and database in {} right?", .setting.name)]
+    Refused {
+        place: String,
+        setting: Setting,
+        source: sqlx::Error,
+    },
+}
+
+/// The setting that has the address.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    name: &'static str,
+    variable: Option<&'static str>,
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name)?;
+        self.variable.map_or(Ok(()), |variable| write!(out, " ({variable})"))
+    }
 }
 
 /// Opens a pool whose first connection has been tried.
@@ -29,12 +56,33 @@ enum DatabaseError {
 /// # Errors
 /// Exit code 3 when Postgres does not answer, 2 when it answers but refuses who we are.
 pub async fn connect(config: &Config) -> Result<PgPool, Failure> {
-    let options: PgConnectOptions = config
-        .postgres
-        .url
+    let setting = Setting {
+        name: "postgres.url",
+        variable: Some("DATABASE_URL"),
+    };
+    connect_to(config, &config.postgres.url, setting).await
+}
+
+/// The same as the role that may replicate, which only needs to differ from the other one where `wal.url` is set.
+///
+/// # Errors
+/// As those of [`connect`].
+pub async fn connect_to_replicate(config: &Config) -> Result<PgPool, Failure> {
+    let setting = Setting {
+        name: "wal.url",
+        variable: None,
+    };
+    match &config.wal.url {
+        Some(address) => connect_to(config, address, setting).await,
+        None => connect(config).await,
+    }
+}
+
+async fn connect_to(config: &Config, address: &Secret, setting: Setting) -> Result<PgPool, Failure> {
+    let options: PgConnectOptions = address
         .expose()
         .parse()
-        .map_err(|_| Failure::usage(DatabaseError::Address))?;
+        .map_err(|_| Failure::usage(DatabaseError::Address(setting)))?;
     let options = options.application_name("afterwrite");
     let place = place_of(&options);
     let timeout_ms = config.postgres.connect_timeout_ms;
@@ -42,9 +90,23 @@ pub async fn connect(config: &Config) -> Result<PgPool, Failure> {
     // A pool tries again and again until its time is up; one plain try says at once what is wrong.
     let tried = tokio::time::timeout(timeout, PgConnection::connect_with(&options)).await;
     match tried {
-        Err(_) => return Err(Failure::unreachable(DatabaseError::Silent { place, timeout_ms })),
-        Ok(Err(source)) if is_refusal(&source) => return Err(Failure::usage(DatabaseError::Refused { place, source })),
-        Ok(Err(source)) => return Err(Failure::unreachable(DatabaseError::Unreachable { place, source })),
+        Err(_) => {
+            return Err(Failure::unreachable(DatabaseError::Silent {
+                place,
+                setting,
+                timeout_ms,
+            }));
+        }
+        Ok(Err(source)) if is_refusal(&source) => {
+            return Err(Failure::usage(DatabaseError::Refused { place, setting, source }));
+        }
+        Ok(Err(source)) => {
+            return Err(Failure::unreachable(DatabaseError::Unreachable {
+                place,
+                setting,
+                source,
+            }));
+        }
         Ok(Ok(connection)) => connection.close().await.map_err(Failure::failed)?,
     }
     Ok(PgPoolOptions::new()

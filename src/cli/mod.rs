@@ -13,6 +13,7 @@ pub mod mail_catcher;
 pub mod migrate;
 pub mod replay;
 pub mod run;
+pub mod slot;
 pub mod status;
 pub mod tail;
 
@@ -117,6 +118,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Follow, list, show, replay, discard and move dead letters
     Dlq(dlq::DlqArgs),
+    /// List the replication slots of groups that read the write-ahead log, and drop those nobody needs
+    Slot(slot::SlotArgs),
     /// Move the position of a stopped group, so that records are delivered again
     Replay(replay::ReplayArgs),
     /// Show decoded changes as they happen
@@ -163,6 +166,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
         Command::Run(args) => Box::pin(run::run(&args, &config)).await,
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
+        Command::Slot(args) => Box::pin(slot::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
         Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
@@ -58,6 +59,40 @@ fn arrangement(width: Option<u16>) -> ContentArrangement {
     }
 }
 
+/// A stretch of time in its two largest units.
+pub fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (0, hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+        (days, hours, ..) => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// The stretch from `then` to `at`.
+pub fn since(at: DateTime<Utc>, then: DateTime<Utc>) -> String {
+    span((at - then).num_seconds())
+}
+
+/// A size in the largest unit of which there is one, each 1024 of the one before, as Postgres counts them.
+pub fn size(bytes: i64) -> String {
+    let (mut whole, mut part) = (bytes.max(0), 0);
+    let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter().peekable();
+    let mut unit = "";
+    while let Some(next) = units.next() {
+        unit = next;
+        if whole < 1024 || units.peek().is_none() {
+            break;
+        }
+        (whole, part) = (whole / 1024, whole % 1024 * 10 / 1024);
+    }
+    match unit {
+        "B" => format!("{whole} B"),
+        unit => format!("{whole}.{part} {unit}"),
+    }
+}
+
 /// Prints one line. A reader that has left (`| head`) is no error: the command ends at its next step.
 ///
 /// # Errors
@@ -91,6 +126,34 @@ mod tests {
         assert!(matches!(arrangement(Some(0)), ContentArrangement::Disabled));
         assert!(matches!(arrangement(Some(80)), ContentArrangement::Dynamic));
         assert!(matches!(arrangement(None), ContentArrangement::Dynamic));
+    }
+
+    #[test]
+    fn a_stretch_of_time_has_its_two_largest_units() {
+        for (seconds, said) in [
+            (-4, "0s"),
+            (59, "59s"),
+            (61, "1m01s"),
+            (7_260, "2h01m"),
+            (90_061, "1d01h"),
+        ] {
+            assert_eq!(span(seconds), said);
+        }
+    }
+
+    #[test]
+    fn a_size_has_its_largest_unit() {
+        for (bytes, said) in [
+            (-1, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 kB"),
+            (12_897_485, "12.2 MB"),
+            (1_073_741_823, "1023.9 MB"),
+            (1 << 30, "1.0 GB"),
+            (1 << 60, "1048576.0 TB"),
+        ] {
+            assert_eq!(size(bytes), said);
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod report;
 
 mod words;
 
+mod notes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,10 +18,11 @@ use clap::Args;
 use self::report::{Missing, Observed, Report};
 use crate::app;
 use crate::cli::output::Output;
-use crate::cli::{Failure, database};
+use crate::cli::{Failure, database, slot};
 use crate::config::Config;
 use crate::groups::broker::{self, Broker};
 use crate::groups::known::{self, Known};
+use crate::groups::slots::{self, Slots};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -34,7 +37,8 @@ behind: age of the oldest record that is not settled. run/wait/retry: jobs in at
 tried again. oldest job: age of the record of the oldest open job. open/parked: dead letters. progress: since something
 was settled last.
 
-With source.kind = \"wal\" no broker is asked: parts, lag and behind are not shown then, and null in JSON.
+With source.kind = \"wal\" no broker is asked, and parts are not shown. lag: log that was written and is not settled. behind:
+age of the oldest open job; of a stopped group that has not read all, since it settled last.
 
 Exit code 3 when Postgres or Kafka could not be asked; what the other knows is shown all the same.")]
 pub struct StatusArgs {
@@ -87,6 +91,7 @@ pub async fn run(args: &StatusArgs, config: &Config, output: Output) -> Result<(
     };
     let (known, broker) = futures::future::join(known(config), connected).await;
     let (known, no_postgres) = parted(known);
+    let (known, slots) = known.unzip();
     let (broker, no_kafka) = parted(broker);
     let broker = broker.flatten();
     let names = names(config, group.as_deref(), known.as_ref(), broker.clone()).await?;
@@ -104,6 +109,7 @@ pub async fn run(args: &StatusArgs, config: &Config, output: Output) -> Result<(
         names,
         known.as_ref(),
         has_brokers.then_some(&observed),
+        slots.flatten(),
         [missing("postgres", &no_postgres), missing("kafka", &no_kafka)]
             .into_iter()
             .flatten()
@@ -121,10 +127,22 @@ fn parted<T>(answer: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
     }
 }
 
-async fn known(config: &Config) -> Result<BTreeMap<String, Known>, Failure> {
+/// What Postgres knows of groups, and of their slots where they read the write-ahead log themselves.
+async fn known(config: &Config) -> Result<(BTreeMap<String, Known>, Option<Slots>), Failure> {
     let pool = database::connect(config).await?;
-    let known = known::read(&pool).await;
-    known.map_err(StatusFailed::Known).map_err(Failure::failed)
+    let read = async {
+        let mut known = known::read(&pool).await?;
+        if config.source.kind.has_brokers() {
+            return Ok((known, None));
+        }
+        let slots = slots::read(&pool, &slot::beginning(config)).await?;
+        // One that was taken out of the register is forgotten, but its slot still keeps log.
+        for group in slots.slots.iter().filter_map(|slot| slot.group.as_ref()) {
+            known.entry(group.clone()).or_default();
+        }
+        Ok((known, Some(slots)))
+    };
+    read.await.map_err(StatusFailed::Known).map_err(Failure::failed)
 }
 
 async fn connect(config: &Config) -> Result<Arc<Broker>, Failure> {

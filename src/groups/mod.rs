@@ -12,3 +12,5 @@ pub mod partition;
 pub mod broker;
 
 pub mod moves;
+
+pub mod slots;

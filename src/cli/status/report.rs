@@ -10,6 +10,7 @@ use crate::engine::standing::{OpenJob, Standing, Suspended};
 use crate::groups::broker::{Membership, Positions};
 use crate::groups::known::{Known, Letters};
 use crate::groups::partition::{Position, Stopped};
+use crate::groups::slots::{Slot, Slots};
 use crate::groups::workers::Worker;
 
 /// What Kafka said of one group.
@@ -24,8 +25,19 @@ pub(super) struct Observed {
 pub(super) struct Report {
     pub(super) at: DateTime<Utc>,
     pub(super) groups: Vec<Group>,
+    /// Where groups read the write-ahead log themselves.
+    pub(super) slots: Option<AllSlots>,
     /// What could not be asked.
     pub(super) missing: Vec<Missing>,
+}
+
+/// What concerns slots beside those of single groups.
+#[derive(Debug, Serialize)]
+pub(super) struct AllSlots {
+    /// Log that the server keeps for a slot at most; null where it keeps all.
+    pub(super) keep_bytes_max: Option<i64>,
+    /// Slots that no group ever read, and that are called as those of groups are.
+    pub(super) unknown: Vec<Slot>,
 }
 
 /// A part that could not be asked, and why.
@@ -49,6 +61,8 @@ pub(super) struct Group {
     pub(super) silent: Vec<Silent>,
     pub(super) lag_events: Option<i64>,
     pub(super) lag_s: Option<i64>,
+    /// Where it reads the write-ahead log itself.
+    pub(super) slot: Option<Slot>,
     pub(super) jobs: Option<Jobs>,
     pub(super) oldest_open: Option<OpenJob>,
     pub(super) suspended: Vec<Suspended>,
@@ -114,12 +128,14 @@ pub(super) struct Silent {
 }
 
 impl Report {
-    /// What Postgres knows, where it answered, and what Kafka said of each group; `None` where there is no Kafka to ask.
+    /// What Postgres knows, where it answered, and what Kafka said of each group; `None` where there is no Kafka to ask, and
+    /// slots are known instead.
     pub(super) fn of(
         at: DateTime<Utc>,
         names: Vec<String>,
         known: Option<&BTreeMap<String, Known>>,
         observed: Option<&BTreeMap<String, Observed>>,
+        slots: Option<Slots>,
         missing: Vec<Missing>,
     ) -> Self {
         let group = |name: String| {
@@ -130,11 +146,13 @@ impl Report {
                 None => Some(false),
             };
             let workers = known.map(|known| known.workers.iter().any(Worker::runs));
-            Group::of(at, name, state(workers, members), known, seen)
+            let slot = slots.as_ref().and_then(|slots| slots.of(&name)).cloned();
+            Group::of(at, name, state(workers, members), known, seen).reading(at, slot)
         };
         Self {
             at,
             groups: names.into_iter().map(group).collect(),
+            slots: slots.as_ref().map(AllSlots::of),
             missing,
         }
     }
@@ -176,7 +194,38 @@ impl Group {
             progressed_at: workers.iter().filter_map(|worker| worker.progressed_at).max(),
             processes: workers.iter().map(ProcessOf::of).collect(),
             partitions,
+            slot: None,
             group,
+        }
+    }
+
+    /// With the slot that it reads.
+    fn reading(self, at: DateTime<Utc>, slot: Option<Slot>) -> Self {
+        let Some(slot) = slot else { return self };
+        let oldest = self
+            .oldest_open
+            .as_ref()
+            .map(|job| (at - job.since).num_seconds().max(0));
+        let lag_s = match self.state {
+            State::Running => Some(oldest.unwrap_or(0)),
+            // Nobody says when what it has not read was written: not before it settled last.
+            State::Stopped if slot.lag_bytes == Some(0) => Some(0),
+            State::Stopped | State::Unknown => slot.settled_s,
+        };
+        Self {
+            lag_s,
+            slot: Some(slot),
+            ..self
+        }
+    }
+}
+
+impl AllSlots {
+    fn of(slots: &Slots) -> Self {
+        let unknown = slots.slots.iter().filter(|slot| slot.group.is_none());
+        Self {
+            keep_bytes_max: slots.keep_bytes_max,
+            unknown: unknown.cloned().collect(),
         }
     }
 }

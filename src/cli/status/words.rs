@@ -1,8 +1,9 @@
-//! The report for people: a line a group, then everything that somebody has to look at, with its remedy.
+//! The report for people: a line a group, then what somebody has to look at.
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::output::table;
+use crate::cli::output::{since, size, span, table};
+use crate::cli::status::notes;
 use crate::cli::status::report::{Group, PartitionOf, ProcessOf, Report, State};
 use crate::config::Config;
 
@@ -20,11 +21,12 @@ pub(super) fn in_words(report: &Report, config: &Config, detailed: bool) -> Stri
     if detailed {
         parts.extend(report.groups.iter().flat_map(|group| details(group, report.at)));
     }
-    let notes: Vec<String> = report
+    let mut notes: Vec<String> = report
         .groups
         .iter()
-        .flat_map(|group| notes(group, config.short_group_name(&group.group), report.at))
+        .flat_map(|group| notes::of_group(group, config.short_group_name(&group.group), report))
         .collect();
+    notes.extend(notes::of_slots(report));
     if !notes.is_empty() {
         parts.push(notes.join("\n"));
     }
@@ -52,9 +54,9 @@ const COLUMNS: [&str; 10] = [
     "progress",
 ];
 
-/// Without those that only a broker can fill.
-fn without_broker<T>([group, state, procs, _, _, _, jobs, oldest, letters, progress]: [T; 10]) -> [T; 7] {
-    [group, state, procs, jobs, oldest, letters, progress]
+/// Without the partitions, which only a broker knows.
+fn without_broker<T>([group, state, procs, _, lag, behind, jobs, oldest, letters, progress]: [T; 10]) -> [T; 9] {
+    [group, state, procs, lag, behind, jobs, oldest, letters, progress]
 }
 
 fn groups(report: &Report, config: &Config) -> String {
@@ -64,7 +66,7 @@ fn groups(report: &Report, config: &Config) -> String {
             word(group.state).to_owned(),
             running(group).count().to_string(),
             known(group.partitions.as_ref().map(Vec::len)),
-            known(group.lag_events),
+            lag(group),
             group.lag_s.map_or_else(|| NONE.to_owned(), span),
             group.jobs.as_ref().map_or_else(
                 || NONE.to_owned(),
@@ -187,48 +189,6 @@ fn partition_row(partition: &PartitionOf) -> [String; 7] {
     ]
 }
 
-/// What somebody has to look at.
-fn notes(group: &Group, name: &str, at: DateTime<Utc>) -> Vec<String> {
-    let mut notes = Vec::new();
-    for partition in group.partitions.iter().flatten() {
-        let Some(stopped) = &partition.stopped else { continue };
-        let (topic, number) = (&partition.position.topic, partition.position.partition);
-        notes.push(format!(
-            "! {name}: {topic}[{number}] is stopped, or will be at its next start: {}\n  stop the group, then: afterwrite \
-             replay --group {name} --to-offset {topic}:{number}:beginning",
-            stopped.in_words()
-        ));
-    }
-    for suspended in &group.suspended {
-        notes.push(format!(
-            "! {name}: {} is suspended since {} ({}): it probes and goes on by itself",
-            suspended.handler,
-            since(at, suspended.since),
-            suspended.why
-        ));
-    }
-    for process in group.processes.iter().filter(|process| process.state == "gone") {
-        notes.push(format!(
-            "! {name}: process {}:{} was not heard of for {}: it died, or is cut off from postgres",
-            process.host,
-            process.pid,
-            since(at, process.seen_at)
-        ));
-    }
-    for silent in &group.silent {
-        notes.push(format!(
-            "! {name}: {}[{}] did not answer: {}",
-            silent.topic, silent.partition, silent.why
-        ));
-    }
-    if let Some(open) = group.letters_open.filter(|open| *open > 0) {
-        notes.push(format!(
-            "! {name}: {open} dead letters are open: afterwrite dlq list --group {name} --state open"
-        ));
-    }
-    notes
-}
-
 fn word(state: State) -> &'static str {
     match state {
         State::Running => "running",
@@ -237,23 +197,16 @@ fn word(state: State) -> &'static str {
     }
 }
 
+/// Offsets, or bytes of log.
+fn lag(group: &Group) -> String {
+    match &group.slot {
+        Some(slot) => known(slot.lag_bytes.map(size)),
+        None => known(group.lag_events),
+    }
+}
+
 fn known(number: Option<impl ToString>) -> String {
     number.map_or_else(|| NONE.to_owned(), |number| number.to_string())
-}
-
-fn since(at: DateTime<Utc>, then: DateTime<Utc>) -> String {
-    span((at - then).num_seconds())
-}
-
-/// A stretch of time in its two largest units.
-fn span(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0, seconds) => format!("{seconds}s"),
-        (0, 0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
-        (0, hours, minutes, _) => format!("{hours}h{minutes:02}m"),
-        (days, hours, ..) => format!("{days}d{hours:02}h"),
-    }
 }
 
 #[cfg(test)]
@@ -343,7 +296,14 @@ mod tests {
             .map(|observed| (NAME.to_owned(), observed))
             .into_iter()
             .collect();
-        Report::of(at(0), vec![NAME.to_owned()], known.as_ref(), Some(&observed), missing)
+        Report::of(
+            at(0),
+            vec![NAME.to_owned()],
+            known.as_ref(),
+            Some(&observed),
+            None,
+            missing,
+        )
     }
 
     fn known(workers: Vec<Worker>) -> Known {
@@ -447,12 +407,11 @@ mod tests {
             (vec![stopped], State::Stopped, false),
         ] {
             let known = BTreeMap::from([(NAME.to_owned(), known(workers))]);
-            let report = Report::of(at(0), vec![NAME.to_owned()], Some(&known), None, Vec::new());
+            let report = Report::of(at(0), vec![NAME.to_owned()], Some(&known), None, None, Vec::new());
             assert_eq!(report.groups[0].state, state);
             let said = in_words(&report, &config, true);
             for (part, is_said) in [
-                (" lag", false),
-                ("behind", false),
+                (" parts", false),
                 ("asked", false),
                 ("12345/0", true),
                 ("12345 exhausted open", true),
@@ -461,7 +420,7 @@ mod tests {
                 assert_eq!(said.contains(part), is_said, "{part}: {said}");
             }
             let json = serde_json::to_value(&report.groups[0]).unwrap();
-            for unknown in ["membership", "partitions", "lag_events", "lag_s"] {
+            for unknown in ["membership", "partitions", "lag_events", "lag_s", "slot"] {
                 assert_eq!(json.get(unknown), Some(&serde_json::Value::Null), "{unknown}");
             }
         }
@@ -477,18 +436,5 @@ mod tests {
         assert_eq!(lost.groups[0].stopped, 1);
         let said = in_words(&lost, &Config::default(), false);
         assert!(said.contains("the committed offset was lost"), "{said}");
-    }
-
-    #[test]
-    fn a_stretch_of_time_has_its_two_largest_units() {
-        for (seconds, said) in [
-            (-4, "0s"),
-            (59, "59s"),
-            (61, "1m01s"),
-            (7_260, "2h01m"),
-            (90_061, "1d01h"),
-        ] {
-            assert_eq!(span(seconds), said);
-        }
     }
 }

@@ -55,8 +55,8 @@ pub enum Refused {
     },
     /// The slot that was there is not there.
     #[error(
-        "replication slot {slot} is gone: changes after {lsn} were missed by this group. Find out what they were, then forget the \
-         slot (DELETE FROM afterwrite.slots WHERE slot_name = '{slot}'): the next start makes it anew, from then on"
+        "replication slot {slot} is gone: changes after {lsn} were missed by this group. Find out what they were, then: afterwrite \
+         slot drop {slot}. The next start makes it anew, from then on"
     )]
     Gone {
         /// Its name.
@@ -67,8 +67,8 @@ pub enum Refused {
     /// The server has removed what the slot was to keep.
     #[error(
         "replication slot {slot} is lost: the server removed the log after {lsn} (max_slot_wal_keep_size), and changes since then \
-         were missed by this group. Find out what they were, then drop and forget the slot (SELECT \
-         pg_drop_replication_slot('{slot}'); DELETE FROM afterwrite.slots WHERE slot_name = '{slot}')"
+         were missed by this group. Find out what they were, then: afterwrite slot drop {slot}. The next start makes it anew, from \
+         then on"
     )]
     Lost {
         /// Its name.
@@ -79,7 +79,7 @@ pub enum Refused {
     /// Somebody else moved the slot.
     #[error(
         "replication slot {slot} was moved to {found}, past {lsn} where this group stands: changes between them would be missed. \
-         If that is meant, forget where the group stood (DELETE FROM afterwrite.slots WHERE slot_name = '{slot}')"
+         Find out what they are, then: afterwrite slot drop {slot}. The next start makes it anew, from then on"
     )]
     Moved {
         /// Its name.
@@ -92,7 +92,7 @@ pub enum Refused {
     /// The database is another one.
     #[error(
         "this is another cluster (system identifier {found}) than the one whose log this group read ({known}): places in its log \
-         mean nothing here. Forget the slot (DELETE FROM afterwrite.slots WHERE slot_name = '{slot}') if the change is meant"
+         mean nothing here. If the change is meant: afterwrite slot drop {slot}. The next start makes it anew, from then on"
     )]
     OtherCluster {
         /// The slot's name.
