@@ -67,6 +67,7 @@ pub async fn serve(
         None => None,
     };
     let shared = Shared::new(config, &handlers).await?;
+    source::warn_of_the_disk(config, &shared.coordination).await;
     // All are prepared before the first one runs: a group that runs already would be cut off by an error, and not leave.
     let mut prepared = Vec::with_capacity(handlers.len());
     for handler in handlers {
@@ -248,6 +249,7 @@ impl Group {
             name: self.name.to_string(),
             handlers: self.handlers.clone(),
             standing: self.standing.subscribe(),
+            log_behind: self.source.log_behind(),
         }
     }
 

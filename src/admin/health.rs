@@ -93,6 +93,7 @@ mod tests {
             name: "afterwrite.email".to_owned(),
             handlers: vec!["email".to_owned()],
             standing,
+            log_behind: None,
         };
         (told, group)
     }

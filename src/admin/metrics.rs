@@ -4,7 +4,7 @@
 //! and closed lists, never names of topics or of anything that grows.
 
 use std::fmt::Write;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -40,6 +40,7 @@ struct Families {
     buffered_events_max: Level,
     buffered_bytes: Level,
     buffered_bytes_max: Level,
+    slot_lag: Level,
 }
 
 /// Everything, as text.
@@ -108,6 +109,10 @@ impl Families {
         set(&self.buffered_events_max, &own, standing.buffered_events_max);
         set(&self.buffered_bytes, &own, standing.buffered_bytes);
         set(&self.buffered_bytes_max, &own, standing.buffered_bytes_max);
+        if let Some(log_behind) = &group.log_behind {
+            let bytes = usize::try_from(log_behind.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+            set(&self.slot_lag, &own, bytes);
+        }
     }
 
     fn register(self, to: &mut Registry) {
@@ -157,6 +162,12 @@ impl Families {
             Unit::Bytes,
             self.buffered_bytes_max,
         );
+        to.register_with_unit(
+            "slot_lag",
+            "Log that was sent and is not confirmed; absent where topics are read",
+            Unit::Bytes,
+            self.slot_lag,
+        );
     }
 }
 
@@ -167,6 +178,8 @@ fn set(family: &Level, labels: &Labels, value: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use chrono::DateTime;
     use tokio::sync::watch;
 
@@ -214,8 +227,18 @@ mod tests {
             name: "afterwrite.email".to_owned(),
             handlers: vec!["email".to_owned()],
             standing,
+            log_behind: Some(Arc::new(AtomicU64::new(7_000))),
         };
-        let text = text(&[group]);
+        let of_topics = Group {
+            name: "afterwrite.reward".to_owned(),
+            log_behind: None,
+            ..group.clone()
+        };
+        let text = text(&[group, of_topics]);
+        assert!(
+            !text.contains(r#"afterwrite_slot_lag_bytes{group="afterwrite.reward"}"#),
+            "{text}"
+        );
         for line in [
             r#"afterwrite_records_total{group="afterwrite.email"} 9"#,
             r#"afterwrite_skips_total{group="afterwrite.email",reason="heartbeat"} 4"#,
@@ -226,6 +249,7 @@ mod tests {
             r#"afterwrite_oldest_open_job_timestamp_seconds{group="afterwrite.email"} 1780000000.5"#,
             r#"afterwrite_paused_partitions{group="afterwrite.email"} 1.0"#,
             r#"afterwrite_buffered_bytes{group="afterwrite.email"} 0.0"#,
+            r#"afterwrite_slot_lag_bytes{group="afterwrite.email"} 7000.0"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");

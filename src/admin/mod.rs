@@ -7,6 +7,7 @@ mod health;
 mod metrics;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -28,6 +29,8 @@ pub struct Group {
     pub handlers: Vec<String>,
     /// Where it stands.
     pub standing: watch::Receiver<Standing>,
+    /// Bytes of log that were sent to it and are not confirmed; `None` where it reads topics.
+    pub log_behind: Option<Arc<AtomicU64>>,
 }
 
 /// The endpoints could not be opened.

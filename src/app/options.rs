@@ -1,5 +1,6 @@
 //! What each part is told, from the configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::engine::{Engine as EngineSettings, OnBury, OnUndecodable};
@@ -69,6 +70,7 @@ pub(super) fn wal_options(config: &Config, group: &str, spec: &Spec) -> Result<w
         wanted: wanted(spec),
         excluded: log.excluded_columns.clone(),
         unavailable: decode_options(config).unavailable_placeholder,
+        log_behind: Arc::default(),
     })
 }
 

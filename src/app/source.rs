@@ -1,6 +1,7 @@
 //! The source of a group: topics that Debezium writes, or the write-ahead log itself.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use sqlx::postgres::PgPool;
@@ -13,6 +14,7 @@ use crate::config::{Config, SourceKind};
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::groups::slots::keep_bytes_max;
 use crate::handler::Spec;
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
@@ -25,6 +27,21 @@ pub(super) const UNHEARD_MAX: usize = if kafka::UNHEARD_MAX > wal::UNHEARD_MAX {
 } else {
     wal::UNHEARD_MAX
 };
+
+/// Warns of a server that keeps log without limit for a group that is stopped; once for all groups of the process.
+pub(super) async fn warn_of_the_disk(config: &Config, pool: &PgPool) {
+    if config.source.kind.has_brokers() {
+        return;
+    }
+    match keep_bytes_max(pool).await {
+        Ok(Some(_)) => {}
+        Ok(None) => tracing::warn!(
+            "max_slot_wal_keep_size is -1: a group that is stopped fills the disk of postgres without limit. Choose one: ALTER \
+             SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf()"
+        ),
+        Err(error) => tracing::debug!(%error, "max_slot_wal_keep_size could not be read"),
+    }
+}
 
 /// A source that is ready to start.
 pub(super) enum Source {
@@ -69,6 +86,14 @@ impl Source {
                 let slots = Slots::new(coordination.clone(), group, slot);
                 Ok(Self::Wal(Box::new(source), claims, slots))
             }
+        }
+    }
+
+    /// Bytes of log that were sent to it and are not confirmed, where it reads the log.
+    pub(super) fn log_behind(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Kafka(..) => None,
+            Self::Wal(options, ..) => Some(Arc::clone(&options.log_behind)),
         }
     }
 

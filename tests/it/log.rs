@@ -40,6 +40,7 @@ impl Reader {
             wanted: Tables::like(["public.*"]),
             excluded: Vec::new(),
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
+            log_behind: Arc::default(),
         };
         let running = wal::start(
             source,

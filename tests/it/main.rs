@@ -90,6 +90,8 @@ mod log;
 
 mod wal;
 
+mod slots;
+
 mod fairness;
 
 mod fixtures;

@@ -32,7 +32,7 @@ async fn suspended(world: &World) -> String {
 }
 
 /// What the worker answers, with its status.
-async fn asked(worker: &Worker, path: &str) -> (u16, String) {
+pub(crate) async fn asked(worker: &Worker, path: &str) -> (u16, String) {
     let said = worker.said();
     let line = said.lines().find(|line| line.contains("told over HTTP"));
     let (_, address) = line

@@ -13,25 +13,25 @@ use crate::world::World;
 /// Nobody listens there: whatever asks a broker fails.
 const NO_BROKER: &str = "127.0.0.1:1";
 
-const SETTINGS: [(&str, &str); 4] = [
+pub(crate) const SETTINGS: [(&str, &str); 4] = [
     ("AFTERWRITE__SOURCE__KIND", "wal"),
     ("AFTERWRITE__WAL__PUBLICATION", "it"),
     ("KAFKA_BROKERS", NO_BROKER),
     ("AFTERWRITE__POSTGRES__CONNECT_TIMEOUT_MS", "1000"),
 ];
 
-fn worker(world: &World, name: &str) -> Worker {
+pub(crate) fn worker(world: &World, name: &str) -> Worker {
     world.worker(name, &SETTINGS)
 }
 
-async fn until_it_reads(worker: &Worker) {
+pub(crate) async fn until_it_reads(worker: &Worker) {
     until("the log to be read", Duration::from_secs(60), async || {
         worker.said().contains("partition assigned").then_some(())
     })
     .await;
 }
 
-async fn until_effects(world: &World, count: i64) {
+pub(crate) async fn until_effects(world: &World, count: i64) {
     until("the effects", Duration::from_secs(60), async || {
         let done: Option<i64> = sqlx::query_scalar("SELECT count(*) FROM effects")
             .fetch_one(&world.pool)
@@ -42,7 +42,7 @@ async fn until_effects(world: &World, count: i64) {
     .await;
 }
 
-async fn insert(world: &World, keys: std::ops::RangeInclusive<i32>, behaviour: &str) {
+pub(crate) async fn insert(world: &World, keys: std::ops::RangeInclusive<i32>, behaviour: &str) {
     sqlx::query("INSERT INTO work (k, seq, behaviour) SELECT k, 1, $3 FROM generate_series($1, $2) k")
         .bind(*keys.start())
         .bind(*keys.end())
@@ -53,7 +53,7 @@ async fn insert(world: &World, keys: std::ops::RangeInclusive<i32>, behaviour: &
 }
 
 /// Drops the group's slot when nobody reads it any more, then the world.
-async fn remove(world: World) {
+pub(crate) async fn remove(world: World) {
     until("the slot to be free", Duration::from_secs(60), async || {
         let dropped = sqlx::query(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()",

@@ -20,6 +20,8 @@ pub mod stream;
 
 pub mod reading;
 
+mod behind;
+
 mod list;
 
 mod moment;
@@ -31,10 +33,12 @@ mod shape;
 mod value;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::behind::Behind;
 use self::connection::Connection;
 use self::envelope::Printer;
 use self::reading::Reading;
@@ -65,6 +69,8 @@ pub struct Options {
     pub excluded: Vec<String>,
     /// What stands for a value that was not sent, as the decoder knows it.
     pub unavailable: String,
+    /// Where the source tells how many bytes of log were sent to it that are not confirmed.
+    pub log_behind: Arc<AtomicU64>,
 }
 
 /// A running source; its channel ends when it has left.
@@ -142,6 +148,7 @@ pub fn start(
         claims,
         slots,
         reading,
+        behind: Behind::told_to(options.log_behind),
         orders,
         events,
     };

@@ -2,13 +2,25 @@
 //!
 //! Nothing is mended in silence. A slot is made only for a group that never had one; a publication is never touched.
 
+use std::time::Duration;
+
 use pgwire_replication::{Lsn, PgWireError, ReplicationClient};
 use sqlx::postgres::{PgConnection, PgPool};
+use tokio::time::{Instant, interval_at};
 
 use crate::decode::tables::Tables;
 use crate::event::delivery::Position;
 use crate::ledger::patience::ask;
 use crate::ledger::slots::{Known, OnServer, Slots, Standing};
+
+/// A slot that takes longer to make waits for somebody, who is named then.
+const NAMED_AFTER: Duration = Duration::from_secs(2);
+
+/// How often they are named again.
+const NAMED_EVERY: Duration = Duration::from_secs(10);
+
+/// Transactions that are named, oldest first: each of them has to end, and few are enough to know whose they are.
+const NAMED_MAX: i64 = 5;
 
 /// The log cannot be read, and waiting does not mend it.
 #[derive(Debug, thiserror::Error)]
@@ -261,11 +273,16 @@ async fn make(session: &mut ReplicationClient, slots: &Slots) -> Result<u64, Err
         slot = name,
         "making a replication slot: Postgres waits for the transactions that are open now"
     );
-    let rows = session
-        .simple_query(&format!(
-            "CREATE_REPLICATION_SLOT \"{name}\" LOGICAL pgoutput NOEXPORT_SNAPSHOT"
-        ))
-        .await?;
+    let order = format!("CREATE_REPLICATION_SLOT \"{name}\" LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+    let making = session.simple_query(&order);
+    tokio::pin!(making);
+    let mut naming = interval_at(Instant::now() + NAMED_AFTER, NAMED_EVERY);
+    let rows = loop {
+        tokio::select! {
+            rows = &mut making => break rows?,
+            _ = naming.tick() => name_those_waited_for(slots).await,
+        }
+    };
     let place = rows.first().and_then(|row| row.get(1)).and_then(Option::as_ref);
     let place = place.and_then(|bytes| std::str::from_utf8(bytes).ok());
     let lsn = place.and_then(|text| Lsn::parse(text).ok());
@@ -273,4 +290,40 @@ async fn make(session: &mut ReplicationClient, slots: &Slots) -> Result<u64, Err
         lsn.ok_or_else(|| PgWireError::Protocol("CREATE_REPLICATION_SLOT answered no place in the log".to_owned()))?;
     tracing::info!(slot = name, %lsn, "replication slot made: the group begins with what is written from now on");
     Ok(lsn.as_u64())
+}
+
+/// Names the transactions for which the making of a slot waits: all that have written something and are open, also those of
+/// other databases. What they do is not told, as it may hold values.
+async fn name_those_waited_for(slots: &Slots) {
+    let query = sqlx::query_as(
+        "SELECT pid, application_name, extract(epoch FROM now() - xact_start)::bigint
+         FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+         UNION ALL
+         SELECT NULL, 'prepared', extract(epoch FROM now() - prepared)::bigint FROM pg_prepared_xacts
+         ORDER BY 3 DESC NULLS LAST LIMIT $1",
+    )
+    .bind(NAMED_MAX);
+    type Row = (Option<i32>, Option<String>, Option<i64>);
+    let open: Result<Vec<Row>, sqlx::Error> = ask(
+        slots.pool(),
+        "looking for open transactions",
+        async |connection: &mut PgConnection| query.fetch_all(connection).await,
+    )
+    .await;
+    let slot = slots.name();
+    match open {
+        Ok(open) => {
+            for (pid, application, open_s) in open {
+                let application = application.unwrap_or_default();
+                tracing::warn!(
+                    slot,
+                    pid,
+                    application,
+                    open_s,
+                    "making a replication slot waits for an open transaction"
+                );
+            }
+        }
+        Err(error) => tracing::debug!(slot, %error, "open transactions could not be looked for"),
+    }
 }

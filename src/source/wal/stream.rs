@@ -16,6 +16,7 @@ use crate::event::delivery::{Assigned, Delivery, Position, Settled, SourceComman
 use crate::ledger::claims::Claims;
 use crate::ledger::patience::ask;
 use crate::ledger::slots::{Slots, Standing};
+use crate::source::wal::behind::Behind;
 use crate::source::wal::connection::Connection;
 use crate::source::wal::progress::Progress;
 use crate::source::wal::reading::{Reading, Unreadable};
@@ -57,6 +58,7 @@ pub(super) struct Stream {
     pub(super) claims: Claims,
     pub(super) slots: Slots,
     pub(super) reading: Reading,
+    pub(super) behind: Behind,
     pub(super) orders: mpsc::UnboundedReceiver<SourceCommand>,
     pub(super) events: mpsc::Sender<SourceEvent>,
 }
@@ -146,6 +148,7 @@ impl Stream {
 
     /// Reads one session to its end; `None` when the group has left.
     async fn read(&mut self, mut session: Session, assigned: Assigned) -> Option<Broken> {
+        self.behind.confirmed(session.kept.confirmed_lsn);
         session.untold.push_back(SourceEvent::Assigned {
             partitions: vec![assigned],
         });
@@ -216,6 +219,7 @@ impl Stream {
         event: ReplicationEvent,
         deliveries: &mut Vec<Delivery>,
     ) -> Result<(), Broken> {
+        self.behind.received(&event);
         match event {
             ReplicationEvent::Begin {
                 xid,
@@ -291,7 +295,7 @@ impl Stream {
         }
     }
 
-    async fn obey(&self, session: &mut Session, order: SourceCommand) -> Result<Next, Broken> {
+    async fn obey(&mut self, session: &mut Session, order: SourceCommand) -> Result<Next, Broken> {
         let ours =
             |partition: &SourcePartition, epoch: u64| *partition == self.reading.partition && epoch == session.epoch;
         match order {
@@ -318,7 +322,7 @@ impl Stream {
         Ok(Next::GoOn)
     }
 
-    async fn settle(&self, session: &mut Session, settled: &[Settled]) -> Result<(), Broken> {
+    async fn settle(&mut self, session: &mut Session, settled: &[Settled]) -> Result<(), Broken> {
         let ours = |settled: &&Settled| settled.partition == self.reading.partition && settled.epoch == session.epoch;
         let Some(position) = settled.iter().filter(ours).map(|settled| settled.position).max() else {
             return Ok(());
@@ -328,7 +332,7 @@ impl Stream {
     }
 
     /// Keeps where the slot stands, then tells the server. What cannot be kept now is kept with the next commit.
-    async fn keep(&self, session: &mut Session) -> Result<(), Broken> {
+    async fn keep(&mut self, session: &mut Session) -> Result<(), Broken> {
         let standing = session.progress.standing();
         if standing == session.kept {
             return Ok(());
@@ -341,6 +345,7 @@ impl Stream {
             Ok(true) => {
                 session.kept = standing;
                 session.client.update_applied_lsn(standing.confirmed_lsn.into());
+                self.behind.confirmed(standing.confirmed_lsn);
                 Ok(())
             }
             Ok(false) => Err(Broken::ForNow("another process has taken the group over".to_owned())),
@@ -351,7 +356,7 @@ impl Stream {
         }
     }
 
-    async fn look(&self, session: &mut Session, is_reading: bool) -> Result<Next, Broken> {
+    async fn look(&mut self, session: &mut Session, is_reading: bool) -> Result<Next, Broken> {
         if let Some(silent_max) = session.silent_max
             && is_reading
             && session.heard_at.elapsed() > silent_max
