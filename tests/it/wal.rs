@@ -183,6 +183,34 @@ async fn a_transaction_that_is_half_done_goes_on_in_its_middle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_takes_nothing_more_lets_postgres_stop() {
+    let _stack = stack::alone().await;
+    let world = World::bare("wal_full").await;
+    let settings = [&SETTINGS[..], &[("AFTERWRITE__ENGINE__BUFFERED_EVENTS_MAX", "50")]].concat();
+    let worker = world.worker("first", &settings);
+    until_it_reads(&worker).await;
+    insert(&world, 1..=1, "hold:first").await;
+    insert(&world, 2..=3_000, "ok").await;
+    // What the window holds behind the one that holds is done, and nothing more comes.
+    until("the window to be full", Duration::from_secs(60), async || {
+        let status = ["status", "--group", "recorder", "--output", "json"];
+        let (_, said, _) = world.said(&status, ("AFTERWRITE__SOURCE__KIND", "wal")).await;
+        let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+        let partition = &report["groups"][0]["processes"][0]["partitions"][0];
+        partition["paused"].as_bool().filter(|is_paused| *is_paused)
+    })
+    .await;
+    let asked = Instant::now();
+    stack::order("stop", "postgres").await;
+    let took = asked.elapsed();
+    println!("{}: postgres stopped in {:.1} s", world.name, took.as_secs_f64());
+    stack::order("start", "postgres").await;
+    assert!(took < Duration::from_secs(15), "stop of postgres took {took:?}");
+    worker.kill();
+    remove(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_letter_is_kept_in_postgres_and_replayed_from_there() {
     let _stack = stack::shared().await;
     let world = World::bare("wal_letter").await;

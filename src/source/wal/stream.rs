@@ -41,6 +41,9 @@ const UNTOLD_BYTES_MAX: u64 = 1024 * 1024;
 /// How often is told that the log is read to its end.
 const CAUGHT_UP_EVERY: Duration = Duration::from_secs(20);
 
+/// How often the server is asked whether it stays, while nothing that it sends is taken.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+
 /// Times the server's own time-out that nothing may come from it, keepalives included.
 const SILENT_TIMEOUTS: u32 = 2;
 
@@ -94,6 +97,8 @@ struct Session {
     kept: Standing,
     silent_max: Option<Duration>,
     heard_at: Instant,
+    /// Since when it is not known that the server stays.
+    asked_at: Instant,
     caught_up_told_at: Option<Instant>,
     is_paused: bool,
     /// What the engine is to hear next, in order.
@@ -368,6 +373,11 @@ impl Stream {
         }
         if !is_reading {
             session.heard_at = Instant::now();
+            // What the server asks for is not heard meanwhile.
+            if session.asked_at.elapsed() > ASKED_EVERY {
+                session.asked_at = Instant::now();
+                self.let_it_stop().await?;
+            }
         }
         let standing = session.progress.standing();
         if standing.confirmed_lsn.saturating_sub(session.kept.confirmed_lsn) >= UNTOLD_BYTES_MAX {
@@ -432,6 +442,7 @@ async fn open(
         kept: standing,
         silent_max,
         heard_at: Instant::now(),
+        asked_at: Instant::now(),
         caught_up_told_at: None,
         is_paused: false,
         untold: VecDeque::new(),
