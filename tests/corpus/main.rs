@@ -5,11 +5,14 @@
 
 pub mod targets;
 
+mod messages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use afterwrite::source::wal::pgoutput;
 use serde_json::{Value, json};
 
 use crate::targets::captured::{self, CAPTURES, Encoding};
@@ -76,6 +79,16 @@ fn what_is_framed_is_taken_apart_again() {
     }
 }
 
+#[test]
+fn every_message_of_a_seed_is_one() {
+    for seed in messages::seeds() {
+        for message in frame::parts(&seed[1..]) {
+            let parsed = pgoutput::parse(message);
+            assert!(parsed.is_ok(), "{parsed:?}: {}", String::from_utf8_lossy(message));
+        }
+    }
+}
+
 fn seeds(target: &str) -> BTreeSet<Vec<u8>> {
     let of = |wanted: Encoding| {
         let captures = CAPTURES.iter().filter(move |(_, encoding)| *encoding == wanted);
@@ -98,6 +111,7 @@ fn seeds(target: &str) -> BTreeSet<Vec<u8>> {
             one_each.into_iter().map(|(id, body)| schema(id, &body)).collect()
         }
         "typed_row" => columns(of(Encoding::Json).filter_map(|(_, record)| record.value)),
+        "pgoutput" => messages::seeds().collect(),
         other => panic!("{other} has no seeds"),
     }
 }

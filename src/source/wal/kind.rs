@@ -90,7 +90,7 @@ pub type Catalogue = HashMap<u32, CatalogueType>;
 /// Domains over domains that are looked through.
 const DOMAINS_MAX: usize = 32;
 
-/// Digits of a second that Postgres keeps where a column does not say.
+/// Digits of a second that Postgres keeps at most, and where a column does not say.
 const SECOND_DIGITS: usize = 6;
 
 /// The kind of a column; `None` is left out of a row.
@@ -139,7 +139,9 @@ fn scalar(found: &CatalogueType, modifier: i32) -> Option<Kind> {
         "time" => Kind::Time,
         "timetz" => Kind::TimeWithZone,
         "timestamp" => Kind::Timestamp,
-        "timestamptz" => Kind::TimestampWithZone(usize::try_from(modifier).unwrap_or(SECOND_DIGITS)),
+        "timestamptz" => {
+            Kind::TimestampWithZone(usize::try_from(modifier).map_or(SECOND_DIGITS, |digits| digits.min(SECOND_DIGITS)))
+        }
         "interval" => Kind::Interval,
         "name" => Kind::AlwaysNull,
         "point" => Kind::Shape(Shape::Point),
@@ -243,6 +245,8 @@ mod tests {
         assert_eq!((of(1560, 1), of(1560, 12)), (Some(Kind::Bit), Some(Kind::Bits)));
         assert_eq!(of(1184, -1), Some(Kind::TimestampWithZone(6)));
         assert_eq!(of(1184, 0), Some(Kind::TimestampWithZone(0)));
+        let no_modifier_of_it = of(1184, i32::MAX);
+        assert_eq!(no_modifier_of_it, Some(Kind::TimestampWithZone(6)));
     }
 
     #[test]

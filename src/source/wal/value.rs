@@ -66,7 +66,7 @@ fn print_one(kind: &Kind, text: &str, out: &mut Vec<u8>) {
                 out,
             );
         }
-        Kind::Integer => return literal(text.parse::<i64>().is_ok().then_some(text), text, out),
+        Kind::Integer => return literal(is_whole(text).then_some(text), text, out),
         Kind::Float => return float(text, out),
         Kind::Shape(shape) => return json(shape::read(*shape, text), text, out),
         Kind::Bit => {
@@ -108,6 +108,12 @@ fn literal(printed: Option<&str>, text: &str, out: &mut Vec<u8>) {
         Some(printed) => out.extend(printed.as_bytes()),
         None => string(text, out),
     }
+}
+
+/// Whether it is a whole number as JSON and Postgres write one: others take signs and zeros before it too.
+fn is_whole(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text.parse::<i64>().is_ok() && !digits.starts_with('+') && (digits == "0" || !digits.starts_with('0'))
 }
 
 fn json(value: Option<serde_json::Value>, text: &str, out: &mut Vec<u8>) {
@@ -275,6 +281,9 @@ mod tests {
             Kind::List(Box::new(Kind::Integer)),
         ] {
             assert_eq!(printed(kind, "né"), r#""né""#);
+        }
+        for number in ["007", "-01", "+1", "--1", "9223372036854775808"] {
+            assert_eq!(printed(Kind::Integer, number), format!("\"{number}\""));
         }
     }
 }

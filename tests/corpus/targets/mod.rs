@@ -8,6 +8,8 @@ pub mod frame;
 
 mod typed;
 
+mod wal;
+
 use std::sync::LazyLock;
 
 use afterwrite::decode::canonical::Canonical;
@@ -23,6 +25,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use self::captured::schemas;
+pub use self::wal::pgoutput;
 
 /// The topic of targets whose input has none.
 pub const TOPIC: &str = "waitlist.public.users";
@@ -31,13 +34,14 @@ pub const TOPIC: &str = "waitlist.public.users";
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 6] = [
+pub const TARGETS: [(&str, Check); 7] = [
     ("record", record),
     ("json", json),
     ("json_schema", json_schema),
     ("avro", avro),
     ("avro_schema", avro_schema),
     ("typed_row", typed_row),
+    ("pgoutput", pgoutput),
 ];
 
 /// How many bytes a record may ask for at once: a multiple of its own, and what the decimals of any record may be printed
