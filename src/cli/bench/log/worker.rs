@@ -131,6 +131,7 @@ impl Running {
             wanted: Tables::named([("public", rows.name.as_str())]),
             excluded: Vec::new(),
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
+            log_behind: Arc::default(),
         };
         let decoder = Arc::new(Decoder::new(Options {
             format: Format::Json,
