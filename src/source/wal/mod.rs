@@ -16,7 +16,9 @@ pub mod connection;
 
 pub mod slot;
 
-pub mod stream;
+mod stream;
+
+pub mod session;
 
 pub mod reading;
 
@@ -42,7 +44,8 @@ use self::behind::Behind;
 use self::connection::Connection;
 use self::envelope::Printer;
 use self::reading::Reading;
-use self::stream::{Error, Stream};
+use self::session::Error;
+use self::stream::Stream;
 use crate::decode::Decoder;
 use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent, SourcePartition};

@@ -3,24 +3,22 @@
 //! Who reads the slot owns its partition. The server lets one session at a time read a slot, so a second process of the group
 //! waits until the first one is gone.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures::FutureExt;
-use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
-use sqlx::postgres::{PgConnection, PgPool};
+use pgwire_replication::{PgWireError, ReplicationEvent};
+use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::event::delivery::{Assigned, Delivery, Position, Settled, SourceCommand, SourceEvent, SourcePartition};
 use crate::ledger::claims::Claims;
 use crate::ledger::patience::ask;
-use crate::ledger::slots::{Slots, Standing};
+use crate::ledger::slots::Slots;
 use crate::source::wal::behind::Behind;
 use crate::source::wal::connection::Connection;
-use crate::source::wal::progress::Progress;
 use crate::source::wal::reading::{Reading, Unreadable};
-use crate::source::wal::slot::{self, Refused};
+use crate::source::wal::session::{Broken, Error, Session, end, of_postgres, of_session, open};
 
 /// Pause before a session is opened again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -44,15 +42,6 @@ const CAUGHT_UP_EVERY: Duration = Duration::from_secs(20);
 /// How often the server is asked whether it stays, while nothing that it sends is taken.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 
-/// Times the server's own time-out that nothing may come from it, keepalives included.
-const SILENT_TIMEOUTS: u32 = 2;
-
-/// How long a session may take to end when the group leaves.
-const END_WITHIN: Duration = Duration::from_secs(5);
-
-/// SQLSTATEs after which trying again is in vain: something is missing, not allowed, or lost.
-const FINAL_STATES: [&str; 7] = ["42704", "42501", "28000", "28P01", "3D000", "55000", "0A000"];
-
 /// What the task works with.
 pub(super) struct Stream {
     pub(super) connection: Connection,
@@ -64,45 +53,6 @@ pub(super) struct Stream {
     pub(super) behind: Behind,
     pub(super) orders: mpsc::UnboundedReceiver<SourceCommand>,
     pub(super) events: mpsc::Sender<SourceEvent>,
-}
-
-/// The log cannot be read, and waiting does not mend it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The slot or the publication cannot be used.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The server does not let us read.
-    #[error("the write-ahead log may not be read: {0}")]
-    Forbidden(String),
-    /// A message of the log cannot be read.
-    #[error("the write-ahead log cannot be read on")]
-    Unreadable(#[from] Unreadable),
-}
-
-/// Why a session ended, or none came about.
-enum Broken {
-    /// It may succeed later.
-    ForNow(String),
-    /// It will not.
-    ForGood(Error),
-}
-
-/// A session that reads.
-struct Session {
-    client: ReplicationClient,
-    epoch: u64,
-    progress: Progress,
-    /// What is kept, and may be told.
-    kept: Standing,
-    silent_max: Option<Duration>,
-    heard_at: Instant,
-    /// Since when it is not known that the server stays.
-    asked_at: Instant,
-    caught_up_told_at: Option<Instant>,
-    is_paused: bool,
-    /// What the engine is to hear next, in order.
-    untold: VecDeque<SourceEvent>,
 }
 
 impl Stream {
@@ -393,119 +343,11 @@ enum Next {
     Left,
 }
 
-/// Opens a session and takes the partition over.
-async fn open(
-    connection: &Connection,
-    publication: &str,
-    group: &str,
-    claims: &Claims,
-    slots: &Slots,
-    reading: &Reading,
-) -> Result<(Session, Assigned), Broken> {
-    slot::check_publication(&reading.pool, publication, &reading.wanted)
-        .await
-        .map_err(of_slot)?;
-    let silent_max = silent_max(&reading.pool).await.map_err(of_postgres)?;
-    let known = slots.known().await.map_err(of_postgres)?;
-    let lsn = known.as_ref().map_or(0, |known| known.standing.confirmed_lsn);
-    let config = connection.session(slots.name(), publication, lsn);
-    let mut client = ReplicationClient::connect_gated(config)
-        .await
-        .map_err(|error| of_session(&error))?;
-    let standing = slot::stand(&mut client, slots, group).await.map_err(of_slot)?;
-    client.start().await.map_err(|error| of_session(&error))?;
-    client.wait_started().await.map_err(|error| of_session(&error))?;
-    let partition = &reading.partition;
-    let claim = claims
-        .take(&partition.topic, partition.partition)
-        .await
-        .map_err(of_postgres)?;
-    // Whoever read the slot before could keep something until now.
-    let kept = slots.known().await.map_err(of_postgres)?;
-    if kept.is_none_or(|kept| kept.standing != standing) || (lsn != 0 && lsn != standing.confirmed_lsn) {
-        return Err(Broken::ForNow(
-            "the last reader of the slot has only just ended".to_owned(),
-        ));
-    }
-    let started = claims.started(&partition.topic, partition.partition, standing.position.0);
-    started.await.map_err(of_postgres)?;
-    let forget = claims.forget_before(partition, claim.epoch, standing.settled_to);
-    forget.await.map_err(of_postgres)?;
-    tracing::info!(
-        group, slot = slots.name(), lsn = %pgwire_replication::Lsn::from(standing.confirmed_lsn),
-        "reading the write-ahead log"
-    );
-    let session = Session {
-        client,
-        epoch: claim.epoch,
-        progress: Progress::resume(standing),
-        kept: standing,
-        silent_max,
-        heard_at: Instant::now(),
-        asked_at: Instant::now(),
-        caught_up_told_at: None,
-        is_paused: false,
-        untold: VecDeque::new(),
-    };
-    let assigned = Assigned {
-        partition: partition.clone(),
-        epoch: claim.epoch,
-        inherited: claim.inherited,
-    };
-    Ok((session, assigned))
-}
-
-/// How long the server may say nothing: it sends a keepalive when half of its time-out is over. `None`: it has none.
-async fn silent_max(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
-    let query = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'");
-    let millis: i64 = ask(pool, "asking for a time-out", async |connection: &mut PgConnection| {
-        query.fetch_one(connection).await
-    })
-    .await?;
-    Ok(u64::try_from(millis)
-        .ok()
-        .filter(|millis| *millis > 0)
-        .map(|millis| Duration::from_millis(millis) * SILENT_TIMEOUTS))
-}
-
 /// Resolves when the group leaves; what else is asked meanwhile is about a partition that is not ours.
 async fn left(orders: &mut mpsc::UnboundedReceiver<SourceCommand>) {
     while let Some(order) = orders.recv().await {
         if matches!(order, SourceCommand::Leave(_)) {
             return;
         }
-    }
-}
-
-async fn end(mut client: ReplicationClient) {
-    match tokio::time::timeout(END_WITHIN, client.shutdown()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "the replication session ended with an error"),
-        Err(_) => tracing::debug!("the replication session did not end in time"),
-    }
-}
-
-fn of_postgres(error: sqlx::Error) -> Broken {
-    Broken::ForNow(format!("postgres could not be asked: {error}"))
-}
-
-fn of_slot(error: slot::Error) -> Broken {
-    match error {
-        slot::Error::Refused(refused) => Broken::ForGood(refused.into()),
-        slot::Error::Session(error) => of_session(&error),
-        slot::Error::Asked(error) => of_postgres(error),
-        error @ slot::Error::InUse { .. } => Broken::ForNow(error.to_string()),
-    }
-}
-
-fn of_session(error: &PgWireError) -> Broken {
-    let text = error.to_string();
-    let is_final = FINAL_STATES
-        .iter()
-        .any(|state| text.contains(&format!("(SQLSTATE {state})")));
-    match error {
-        PgWireError::Server(_) if is_final => Broken::ForGood(Error::Forbidden(text)),
-        PgWireError::Auth(_) => Broken::ForGood(Error::Forbidden(text)),
-        _ => Broken::ForNow(text),
     }
 }
