@@ -379,7 +379,7 @@ async fn status_says_what_postgres_knows_and_guesses_nothing() {
     );
     assert_eq!(group["suspended"][0]["handler"], "recorder");
     assert_eq!(group["processes"][0]["partitions"][0]["frontier"], 77);
-    for unknown in ["membership", "partitions", "lag_events", "lag_s"] {
+    for unknown in ["membership", "partitions", "lag_events", "lag_s", "slot"] {
         assert_eq!(group.get(unknown), Some(&Value::Null), "{unknown}");
     }
     let (code, said, _) = brokerless.said(&status).await;
@@ -388,7 +388,7 @@ async fn status_says_what_postgres_knows_and_guesses_nothing() {
         (format!("{}[0]", world.topic()), true),
         ("recorder is suspended".to_owned(), true),
         ("1 dead letters are open".to_owned(), true),
-        ("behind".to_owned(), false),
+        ("parts".to_owned(), false),
         ("asked".to_owned(), false),
     ] {
         assert_eq!(said.contains(&part), is_said, "{part}: {said}");
