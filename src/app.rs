@@ -229,7 +229,7 @@ impl Group {
             },
         };
         Ok(Self {
-            source: Source::new(config, &group, &spec, claims, &shared.coordination)?,
+            source: Source::new(config, &group, &spec, claims, &shared.coordination).await?,
             name: group.into(),
             process: shared.process.clone(),
             topic,

@@ -57,7 +57,7 @@ pub(super) enum Running {
 
 impl Source {
     /// What a group reads.
-    pub(super) fn new(
+    pub(super) async fn new(
         config: &Config,
         group: &str,
         spec: &Spec,
@@ -83,7 +83,9 @@ impl Source {
                     "the replication slot of group {group} would be called {slot}, and a name has {SLOT_BYTES_MAX} letters at \
                      most: choose a shorter kafka.group_prefix"
                 );
-                let slots = Slots::new(coordination.clone(), group, slot);
+                let slots = Slots::of_group(coordination.clone(), group, slot).await.context(
+                    "the replication slots of groups could not be read: was `afterwrite migrate` run after the update?",
+                )?;
                 Ok(Self::Wal(Box::new(source), claims, slots))
             }
         }

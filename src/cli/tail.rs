@@ -49,11 +49,21 @@ pub struct TailArgs {
     limit: Option<u64>,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "source.kind is wal: there are no topics to follow, and the write-ahead log is read through the slots of groups only; \
+     `afterwrite status` shows how far they are, `afterwrite dlq tail` follows the dead letters"
+)]
+struct NoTopics;
+
 /// Follows the topics of the source until there is a stop, the limit, or nobody who reads.
 ///
 /// # Errors
-/// When the broker or the registry's settings are wrong, and when the broker cannot be reached.
+/// When there is no broker, when its or the registry's settings are wrong, and when it cannot be reached.
 pub async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(), Failure> {
+    if !config.source.kind.has_brokers() {
+        return Err(Failure::usage(NoTopics));
+    }
     let shown = Shown {
         decoder: Decoder::new(Options {
             reads: args.skipped,

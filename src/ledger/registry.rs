@@ -248,13 +248,16 @@ async fn move_rows(
         .bind(name)
         .execute(&mut *connection)
         .await?;
-    // Letters of records that did not decode, and runs of replays, are the group's, and go when its last handler does.
+    // Letters of records that did not decode, runs of replays, and a slot are the group's, and go when its last handler does.
     for statement in [
         "UPDATE afterwrite.letters SET group_name = $2 WHERE group_name = $1 AND handler = '*'
            AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
         "UPDATE afterwrite.replay_requests SET group_name = $2 WHERE group_name = $1 AND handler = '*'
            AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
         "UPDATE afterwrite.replay_runs SET group_name = $2 WHERE group_name = $1
+           AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
+        // A slot keeps its name, which letters and lanes know, and reads on where it stood.
+        "UPDATE afterwrite.slots SET group_name = $2 WHERE group_name = $1
            AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
     ] {
         sqlx::query(statement)

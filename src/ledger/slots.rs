@@ -60,6 +60,23 @@ impl Slots {
         }
     }
 
+    /// The slot that a group reads: the one that is known as its own, which may have the name of a group that was renamed, or
+    /// else one of this name.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn of_group(pool: PgPool, group: &str, name: impl Into<String>) -> Result<Self, sqlx::Error> {
+        let query =
+            sqlx::query_scalar("SELECT slot_name::text FROM afterwrite.slots WHERE group_name = $1").bind(group);
+        let known: Option<String> = ask(
+            &pool,
+            "looking for the slot of a group",
+            async |connection: &mut PgConnection| query.fetch_optional(connection).await,
+        )
+        .await?;
+        Ok(Self::new(pool, group, known.unwrap_or_else(|| name.into())))
+    }
+
     /// The slot's name.
     pub fn name(&self) -> &str {
         &self.slot
@@ -162,7 +179,7 @@ impl Slots {
                  SELECT FROM afterwrite.claims
                  WHERE group_name = $2 AND topic = $3 AND partition = $4 AND epoch = $5 FOR UPDATE)
              UPDATE afterwrite.slots SET confirmed_lsn = $6::pg_lsn, position = $7, settled_to = $8, updated_at = now()
-             WHERE slot_name = $1::name AND EXISTS (SELECT FROM claim)",
+             WHERE slot_name = $1::name AND group_name = $2 AND EXISTS (SELECT FROM claim)",
         )
         .bind(&self.slot)
         .bind(&self.group)

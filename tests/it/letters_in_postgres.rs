@@ -424,5 +424,7 @@ async fn a_group_is_not_moved_back_where_nothing_is_kept_that_was_confirmed() {
             "{said}"
         );
     }
+    let said = brokerless.complaint(&["tail"], 2).await;
+    assert!(said.contains("there are no topics to follow"), "{said}");
     brokerless.remove().await;
 }

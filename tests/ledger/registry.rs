@@ -1,7 +1,9 @@
 //! The registry of handlers: who may have a name, and what a renamed handler takes along.
 
 use afterwrite::dead_letter::filter::{self, Filter};
+use afterwrite::event::delivery::Position;
 use afterwrite::ledger::registry::{Error, Name, register};
+use afterwrite::ledger::slots::{Slots, Standing};
 use afterwrite::ledger::transaction::Mode;
 use afterwrite::ledger::{parked, redo};
 use chrono::Utc;
@@ -45,9 +47,25 @@ async fn a_renamed_handler_finds_what_it_did_and_takes_its_letters_and_lanes_alo
         assert_eq!(work(pool, "email", &done, &Mode::Deliver).await, Ok(1));
         leave_work(pool).await;
 
+        let stood = Standing {
+            confirmed_lsn: 7,
+            position: Position(4),
+            settled_to: Position(5),
+        };
+        let slot = Slots::of_group(pool.clone(), GROUP, "afterwrite_email").await.unwrap();
+        slot.began("1", stood).await.unwrap();
+
         start(pool, "mails", Some("email")).await.unwrap();
         start(pool, "mails", Some("email")).await.unwrap();
         start(pool, "mails", None).await.unwrap();
+        let slot = Slots::of_group(pool.clone(), NEW_GROUP, "afterwrite_mails")
+            .await
+            .unwrap();
+        let known = slot.known().await.unwrap().map(|known| (known.group, known.standing));
+        assert_eq!(
+            (slot.name(), known),
+            ("afterwrite_email", Some((NEW_GROUP.to_owned(), stood)))
+        );
         assert_eq!(work(pool, "mails", &done, &Mode::Deliver).await, Ok(0));
         assert_eq!(work(pool, "mails", &fresh, &Mode::Deliver).await, Ok(1));
         // A process that was not restarted yet meets what the others do.

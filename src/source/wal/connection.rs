@@ -12,7 +12,7 @@ use url::Url;
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// Messages that wait between the session and the decoding; each is at most one row.
-const MESSAGES_AHEAD: usize = 256;
+const MESSAGES_AHEAD: usize = 64;
 
 /// How values are to be printed, whatever the database and the role have set.
 const PRINTING: &str = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c lc_monetary=C \
