@@ -158,7 +158,7 @@ async fn a_transaction_that_is_half_done_goes_on_in_its_middle() {
     )
     .await;
     // Each change has two numbers: one for the record that it may have more.
-    let kept = "SELECT settled_to FROM afterwrite.slots";
+    let kept = "SELECT settled_to - position FROM afterwrite.slots";
     until("what is settled to be kept", Duration::from_secs(60), async || {
         (world.count(kept).await == 2 * 699).then_some(())
     })
@@ -313,6 +313,7 @@ async fn what_would_miss_changes_is_refused_with_the_way_out() {
     .await;
     refused(&world, "moved", "changes between them would be missed").await;
     run(&drop_slot).await;
+    let numbered = world.count("SELECT settled_to FROM afterwrite.slots").await;
     refused(&world, "gone", "were missed by this group").await;
 
     let (code, said) = world.afterwrite(&["slot", "drop", &slot]).await;
@@ -321,6 +322,8 @@ async fn what_would_miss_changes_is_refused_with_the_way_out() {
     until_it_reads(&anew).await;
     insert(&world, 21..=30, "ok").await;
     until_effects(&world, 20).await;
+    let numbers_begin = world.count("SELECT position FROM afterwrite.slots").await;
+    assert!(numbers_begin > numbered, "{numbers_begin} was given before {numbered}");
     anew.stop().await;
     remove(world).await;
 }

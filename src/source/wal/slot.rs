@@ -225,15 +225,23 @@ pub(super) async fn stand(session: &mut ReplicationClient, slots: &Slots, group:
                 }
                 None => make(session, slots).await?,
             };
+            let first = first_position(lsn);
             let standing = Standing {
                 confirmed_lsn: lsn,
-                position: Position(0),
-                settled_to: Position(0),
+                position: first,
+                settled_to: first,
             };
             slots.began(&system.system_id, standing).await?;
             Ok(standing)
         }
     }
+}
+
+/// The number of the first change after a place where nothing was numbered yet. A change takes more bytes of the log than
+/// numbers, so numbers that begin at the place are larger than all that were given before it: a slot that is made again under
+/// its name gives none twice.
+fn first_position(lsn: u64) -> Position {
+    Position(i64::try_from(lsn).unwrap_or(i64::MAX))
 }
 
 fn check_known(known: &Known, slot: &str, group: &str, system_id: &str) -> Result<(), Refused> {
