@@ -64,10 +64,13 @@ impl<'a> Stack<'a> {
     /// The services that were started and have ended; none when that cannot be found out.
     pub(super) async fn dead_services(&self) -> Vec<String> {
         let status = self.script(&["status"], COMMAND_MAX).await;
-        status.map_or_else(
+        let mut dead = status.map_or_else(
             |_| Vec::new(),
             |status| services_that(&String::from_utf8_lossy(&status.stdout), false),
-        )
+        );
+        // One that was never started has said nothing.
+        dead.retain(|service| self.place.log(service).metadata().is_ok_and(|log| log.len() > 0));
+        dead
     }
 
     /// Starts what is down of these services, showing the script's progress.

@@ -209,12 +209,12 @@ impl Reward {
         } else {
             "reward"
         };
-        Some(Reaction::new(
-            handler,
-            &[format!("reward {who} {name} {status}")],
-            text,
-            at,
-        ))
+        // What is delivered was earned before, maybe between two looks.
+        let was_earned = before.is_some_and(|known| known.status == "earned");
+        let passed = (status == "delivered" && !was_earned).then_some("earned");
+        let states = [Some(status.as_str()), passed].into_iter().flatten();
+        let keys: Vec<String> = states.map(|state| format!("reward {who} {name} {state}")).collect();
+        Some(Reaction::new(handler, &keys, text, at))
     }
 }
 
@@ -373,6 +373,23 @@ mod tests {
         ];
         assert_eq!(keys, expected);
         assert!(after.news(&after, Instant::now()).is_empty());
+    }
+
+    #[test]
+    fn a_reward_that_is_delivered_between_two_looks_was_earned() {
+        let reward = |status| {
+            let text =
+                r#"{"rewards": {"r": {"who": "ada", "name": "Cup", "status": "STATUS", "code": "C", "by": "email"}}}"#;
+            state(&text.replace("STATUS", status))
+        };
+        let keys = |before: &Snapshot| {
+            let news = reward("delivered").news(before, Instant::now());
+            news.into_iter().flat_map(|news| news.keys).collect::<Vec<String>>()
+        };
+        let both = ["reward ada Cup delivered", "reward ada Cup earned"];
+        assert_eq!(keys(&Snapshot::default()), both);
+        assert_eq!(keys(&reward("pending")), both);
+        assert_eq!(keys(&reward("earned")), ["reward ada Cup delivered"]);
     }
 
     #[test]
