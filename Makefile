@@ -112,10 +112,10 @@ bench-peers: setup ## Measure the worker beside a raw loop and Confluent's paral
 bench-ledger: setup ## Measure the ledger's transaction for each job beside the commits of pgbench (minutes)
 	$(call bench,ledger,kafka postgres)
 
-.PHONY: bench-log
-bench-log: ## Measure the source wal beside pg_recvlogical, which only receives (minutes)
+.PHONY: bench-wal
+bench-wal: ## Measure the source wal beside pg_recvlogical, which only receives (minutes)
 	infra/native/setup --without-kafka
-	$(call bench,log,postgres)
+	$(call bench,wal,postgres)
 
 .PHONY: bench-backlog
 bench-backlog: setup ## Measure that a backlog of 2 million changes takes no more memory than one of 200,000 (minutes, 5 GB)

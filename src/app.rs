@@ -30,7 +30,7 @@ use crate::dead_letter::wakeups::Wakeups;
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::engine::counts::Counts;
-use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::driver::{self, Channels, Owned, Setup};
 use crate::engine::standing::Standing;
 use crate::groups::workers::{self, Process};
 use crate::handler::{Handler, Resources};
@@ -221,12 +221,7 @@ impl Group {
             })),
             alone: Arc::clone(&shared.alone),
             on_undecodable: options::on_undecodable(&settings),
-            times: Times {
-                attempt,
-                commit_interval: Duration::from_millis(settings.commit_interval_ms),
-                revoke_grace: Duration::from_millis(settings.revoke_grace_ms),
-                shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
-            },
+            times: options::times(&settings),
         };
         Ok(Self {
             source: Source::new(config, &group, &spec, claims, &shared.coordination).await?,

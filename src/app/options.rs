@@ -14,7 +14,7 @@ use crate::decode::registry::Registry;
 use crate::decode::registry::client::{RegistrySettings, SettingsError};
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
-use crate::engine::driver;
+use crate::engine::driver::{self, Times};
 use crate::engine::retry::Policy;
 use crate::engine::suspend::SuspendPolicy;
 use crate::groups::broker;
@@ -285,6 +285,16 @@ pub fn decode_options(config: &Config) -> Options {
         interval: source.interval,
         binary: source.binary,
         ..Options::default()
+    }
+}
+
+/// How long a group waits for what.
+pub fn times(settings: &EngineSettings) -> Times {
+    Times {
+        attempt: Duration::from_millis(settings.attempt_timeout_ms),
+        commit_interval: Duration::from_millis(settings.commit_interval_ms),
+        revoke_grace: Duration::from_millis(settings.revoke_grace_ms),
+        shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
     }
 }
 

@@ -86,7 +86,7 @@ mod scenario;
 
 mod parity;
 
-mod log;
+mod wal_reader;
 
 mod wal;
 

@@ -250,7 +250,12 @@ async fn a_letter_is_kept_in_postgres_and_replayed_from_there() {
 
 /// Starts a worker that has to end by itself, with a reason.
 async fn refused(world: &World, name: &str, reason: &str) {
-    let mut worker = worker(world, name);
+    refused_with(world, name, &[], reason).await;
+}
+
+/// The same with settings of its own.
+async fn refused_with(world: &World, name: &str, settings: &[(&str, &str)], reason: &str) {
+    let mut worker = world.worker(name, &[&SETTINGS[..], settings].concat());
     let status = until("the worker to refuse", Duration::from_secs(60), async || worker.ended()).await;
     let said = worker.said();
     assert!(!status.success() && said.contains(reason), "{status}: {said}");
@@ -267,6 +272,14 @@ async fn what_would_miss_changes_is_refused_with_the_way_out() {
     let slot = format!("{}_recorder", world.name);
     let drop_slot = format!("SELECT pg_drop_replication_slot('{slot}')");
 
+    let elsewhere = stack::address("DATABASE_URL");
+    refused_with(
+        &world,
+        "elsewhere",
+        &[("AFTERWRITE__WAL__URL", &elsewhere)],
+        "let wal.url name the same database",
+    )
+    .await;
     run("ALTER PUBLICATION it DROP TABLE work").await;
     refused(
         &world,

@@ -1,4 +1,4 @@
-//! The coordination state against a real Postgres: what an owner of a partition inherits, parked lanes, and the ledger's days.
+//! The coordination state against a real Postgres: what an owner of a partition inherits, parked lanes, slots, and the ledger's days.
 //!
 //! Every test has a database of its own, in which it may do what the worker's role may do. Needs `DATABASE_URL`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -18,3 +18,5 @@ mod patience;
 mod keyless;
 
 mod redo;
+
+mod slots;

@@ -33,7 +33,7 @@ use crate::decode::registry::Registry;
 use crate::decode::registry::client::RegistrySettings;
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
-use crate::engine::driver::{self, Channels, Owned, Setup, Times};
+use crate::engine::driver::{self, Channels, Owned, Setup};
 use crate::engine::letter::Letters;
 use crate::event::delivery::SourceEvent;
 use crate::handler::{Handler, Resources};
@@ -409,12 +409,7 @@ pub(super) fn setup(
                 ..app::options::handler_limits(settings)
             }],
         },
-        times: Times {
-            attempt: milliseconds(settings.attempt_timeout_ms),
-            commit_interval: milliseconds(settings.commit_interval_ms),
-            revoke_grace: milliseconds(settings.revoke_grace_ms),
-            shutdown_grace: milliseconds(settings.shutdown_grace_ms),
-        },
+        times: app::options::times(settings),
     }
 }
 

@@ -47,7 +47,7 @@ mod peers;
 
 mod ledger;
 
-mod log;
+mod wal;
 
 mod programs;
 
@@ -103,7 +103,7 @@ pub enum Action {
     /// The ledger's transaction for each job, beside the commits of pgbench; needs a migrated database (DATABASE_URL)
     Ledger(ledger::LedgerArgs),
     /// The source wal beside pg_recvlogical, which only receives; needs a migrated database (DATABASE_URL)
-    Log(log::LogArgs),
+    Wal(wal::WalArgs),
     /// A long backlog must take no more memory than a short one
     Backlog(backlog::BacklogArgs),
 }
@@ -156,7 +156,7 @@ pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString], outpu
         Action::Poison(args) => poison::run(args, config, settings, output).await,
         Action::Retrying(args) => Box::pin(retrying::run(args, config, output)).await,
         Action::Ledger(args) => ledger::run(args, config, settings, output).await,
-        Action::Log(args) => Box::pin(log::run(args, config, output)).await,
+        Action::Wal(args) => Box::pin(wal::run(args, config, output)).await,
         Action::Backlog(args) => backlog::run(args, config, settings, output).await,
         Action::Peers(args) => Box::pin(peers::run(args, config, settings, output)).await,
     }

@@ -96,7 +96,8 @@ impl Running {
                 Ok(())
             }
         };
-        if tokio::task::spawn_blocking(move || self.orders.join()).await.is_err() {
+        let joined = tokio::task::spawn_blocking(move || self.orders.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("the thread that passes orders on panicked");
         }
         ended

@@ -144,10 +144,16 @@ impl Reading {
                 table: format!("{schema}.{table}"),
                 source,
             })?;
-        let known = Known {
-            topic: format!("{}.{schema}.{table}", self.name),
-            table: Table::new(&relation, &described, &self.excluded),
-        };
+        let topic = format!("{}.{schema}.{table}", self.name);
+        let described_key = !described.key.is_empty();
+        let table = Table::new(&relation, &described, &self.excluded);
+        if described_key && !table.has_key() {
+            tracing::warn!(
+                table = topic,
+                "a column of the primary key has a type that is left out of events: they have no key and cannot be told apart"
+            );
+        }
+        let known = Known { table, topic };
         self.tables.insert(oid, Some(known));
         Ok(())
     }

@@ -22,8 +22,33 @@ const SILENT_TIMEOUTS: u32 = 2;
 /// How long a session may take to end when the group leaves.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
-/// SQLSTATEs after which trying again is in vain: something is missing, not allowed, or lost.
-const FINAL_STATES: [&str; 7] = ["42704", "42501", "28000", "28P01", "3D000", "55000", "0A000"];
+/// How long an answer on a session may take; only the making of a slot may take longer.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(35);
+
+/// SQLSTATEs after which trying again is in vain, and what to do about each.
+const FINAL_STATES: [(&str, &str); 7] = [
+    (
+        "42704",
+        "a slot or a publication is missing, or the publication was not there yet when a change was written: then the slot \
+         can only be dropped (`afterwrite slot drop`), and begins anew",
+    ),
+    (
+        "42501",
+        "the role needs REPLICATION: ALTER ROLE … REPLICATION, or let wal.url name another role",
+    ),
+    (
+        "28000",
+        "see user and database in wal.url or postgres.url, and pg_hba.conf",
+    ),
+    ("28P01", "see the password in wal.url or postgres.url"),
+    ("3D000", "see the database in wal.url or postgres.url"),
+    (
+        "55000",
+        "the server is not one whose log can be decoded (wal_level, a standby), or the slot is of no use any more: \
+         `afterwrite slot list` tells",
+    ),
+    ("0A000", "the server is too old, or cannot do what is asked of it"),
+];
 
 /// The log cannot be read, and waiting does not mend it.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +57,13 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The server does not let us read.
-    #[error("the write-ahead log may not be read: {0}")]
-    Forbidden(String),
+    #[error("the write-ahead log may not be read: {said}; {remedy}")]
+    Forbidden {
+        /// What it said.
+        said: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// A message of the log cannot be read.
     #[error("the write-ahead log cannot be read on")]
     Unreadable(#[from] Unreadable),
@@ -73,7 +103,7 @@ pub(super) async fn open(
     slots: &Slots,
     reading: &Reading,
 ) -> Result<(Session, Assigned), Broken> {
-    slot::check_publication(&reading.pool, publication, &reading.wanted)
+    slot::check_publication(&reading.pool, connection.database(), publication, &reading.wanted)
         .await
         .map_err(of_slot)?;
     let silent_max = silent_max(&reading.pool).await.map_err(of_postgres)?;
@@ -85,7 +115,9 @@ pub(super) async fn open(
         .map_err(|error| of_session(&error))?;
     let standing = slot::stand(&mut client, slots, group).await.map_err(of_slot)?;
     client.start().await.map_err(|error| of_session(&error))?;
-    client.wait_started().await.map_err(|error| of_session(&error))?;
+    within(ANSWER_MAX, "starting to read", client.wait_started())
+        .await
+        .map_err(|error| of_session(&error))?;
     let partition = &reading.partition;
     let claim = claims
         .take(&partition.topic, partition.partition)
@@ -139,6 +171,24 @@ async fn silent_max(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
         .map(|millis| Duration::from_millis(millis) * SILENT_TIMEOUTS))
 }
 
+/// Waits for an answer on the session, which has no limit of its own: a host that vanishes would be waited for for ever.
+///
+/// # Errors
+/// What the session answered, or that it did not answer.
+pub(super) async fn within<T>(
+    limit: Duration,
+    what: &str,
+    answer: impl Future<Output = Result<T, PgWireError>>,
+) -> Result<T, PgWireError> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let limit = limit.as_secs_f32();
+            Err(PgWireError::Task(format!("{what}: no answer within {limit} s")))
+        }
+    }
+}
+
 /// Ends a session.
 pub(super) async fn end(mut client: ReplicationClient) {
     match tokio::time::timeout(END_WITHIN, client.shutdown()).await {
@@ -162,13 +212,55 @@ fn of_slot(error: slot::Error) -> Broken {
 }
 
 pub(super) fn of_session(error: &PgWireError) -> Broken {
-    let text = error.to_string();
-    let is_final = FINAL_STATES
-        .iter()
-        .any(|state| text.contains(&format!("(SQLSTATE {state})")));
-    match error {
-        PgWireError::Server(_) if is_final => Broken::ForGood(Error::Forbidden(text)),
-        PgWireError::Auth(_) => Broken::ForGood(Error::Forbidden(text)),
-        _ => Broken::ForNow(text),
+    let said = error.to_string();
+    let has = |state: &str| said.contains(&format!("(SQLSTATE {state})"));
+    let found = FINAL_STATES.iter().find(|(state, _)| has(state));
+    let remedy = match (error, found) {
+        (PgWireError::Server(_) | PgWireError::Auth(_), Some((_, remedy))) => *remedy,
+        (PgWireError::Auth(_), None) => "see user and password in wal.url or postgres.url",
+        _ => return Broken::ForNow(said),
+    };
+    Broken::ForGood(Error::Forbidden { said, remedy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waiting_does_not_mend_is_told_with_its_remedy() {
+        let of = |said: &str| of_session(&PgWireError::Server(said.to_owned()));
+        for (said, remedy) in [
+            (
+                "publication \"it\" does not exist (SQLSTATE 42704)",
+                "afterwrite slot drop",
+            ),
+            ("must be superuser or replication role (SQLSTATE 42501)", "REPLICATION"),
+            ("can no longer get changes (SQLSTATE 55000)", "afterwrite slot list"),
+        ] {
+            let Broken::ForGood(error) = of(said) else {
+                panic!("{said} is waited for")
+            };
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        for said in [
+            "slot is active for PID 7 (SQLSTATE 55006)",
+            "shutting down (SQLSTATE 57P01)",
+        ] {
+            assert!(matches!(of(said), Broken::ForNow(_)), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_not_waited_for_for_ever() {
+        let never = std::future::pending::<Result<(), PgWireError>>();
+        let error = within(Duration::from_millis(20), "starting to read", never)
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("starting to read: no answer within 0.02 s"),
+            "{error}"
+        );
+        assert!(matches!(of_session(&error), Broken::ForNow(_)));
     }
 }

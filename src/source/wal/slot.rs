@@ -12,6 +12,7 @@ use crate::decode::tables::Tables;
 use crate::event::delivery::Position;
 use crate::ledger::patience::ask;
 use crate::ledger::slots::{Known, OnServer, Slots, Standing};
+use crate::source::wal::session::{ANSWER_MAX, within};
 
 /// A slot that takes longer to make waits for somebody, who is named then.
 const NAMED_AFTER: Duration = Duration::from_secs(2);
@@ -30,6 +31,14 @@ pub enum Refused {
     Level {
         /// What it is set to.
         found: String,
+    },
+    /// Two addresses name two databases.
+    #[error("the log is read in database {wal}, and postgres.url names {state}: let wal.url name the same database")]
+    OtherDatabase {
+        /// Where the log is read.
+        wal: String,
+        /// Where the state is kept, and the application's tables are.
+        state: String,
     },
     /// There is no such publication.
     #[error("there is no publication {publication}: CREATE PUBLICATION \"{publication}\" FOR TABLE {tables}")]
@@ -136,21 +145,30 @@ pub enum Error {
     },
 }
 
-/// Checks that the publication sends what is wanted.
+/// Checks that the log of this database has what is wanted, and that the publication sends it.
 ///
 /// # Errors
 /// When it does not, or that could not be found out.
-pub(super) async fn check_publication(pool: &PgPool, publication: &str, wanted: &Tables) -> Result<(), Error> {
+pub(super) async fn check_publication(
+    pool: &PgPool,
+    database: &str,
+    publication: &str,
+    wanted: &Tables,
+) -> Result<(), Error> {
     let query = sqlx::query_as(
-        "SELECT current_setting('wal_level'), (SELECT puballtables FROM pg_publication WHERE pubname = $1::name)",
+        "SELECT current_database()::text, current_setting('wal_level'), (SELECT puballtables FROM pg_publication WHERE pubname = $1::name)",
     )
     .bind(publication);
-    let (level, found): (String, Option<bool>) = ask(
+    let (state, level, found): (String, String, Option<bool>) = ask(
         pool,
         "looking at a publication",
         async |connection: &mut PgConnection| query.fetch_one(connection).await,
     )
     .await?;
+    if state != database {
+        let wal = database.to_owned();
+        return Err(Refused::OtherDatabase { wal, state }.into());
+    }
     if level != "logical" {
         return Err(Refused::Level { found: level }.into());
     }
@@ -186,54 +204,82 @@ pub(super) async fn check_publication(pool: &PgPool, publication: &str, wanted: 
 /// # Errors
 /// When the slot cannot be used now, or at all.
 pub(super) async fn stand(session: &mut ReplicationClient, slots: &Slots, group: &str) -> Result<Standing, Error> {
-    let system = session.identify_system().await?;
-    let database = system.dbname.unwrap_or_default();
-    let name = slots.name().to_owned();
+    let system = within(ANSWER_MAX, "identifying the server", session.identify_system()).await?;
     let known = slots.known().await?;
     let found = slots.on_server().await?;
-    if let Some(known) = &known {
-        check_known(known, &name, group, &system.system_id)?;
+    let asked = Asked {
+        slot: slots.name(),
+        group,
+        system_id: &system.system_id,
+        database: system.dbname.as_deref().unwrap_or_default(),
+    };
+    let lsn = match verdict(&asked, known.as_ref(), found.as_ref())? {
+        Verdict::GoOn(standing) => return Ok(standing),
+        Verdict::Adopt(lsn) => {
+            tracing::info!(
+                slot = asked.slot,
+                lsn = %Lsn::from(lsn),
+                "a replication slot of this name is there and is used from where it stands"
+            );
+            lsn
+        }
+        Verdict::Make => make(session, slots).await?,
+    };
+    let first = first_position(lsn);
+    let standing = Standing {
+        confirmed_lsn: lsn,
+        position: first,
+        settled_to: first,
+    };
+    slots.began(&system.system_id, standing).await?;
+    Ok(standing)
+}
+
+/// Whose slot is looked at, and where.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    slot: &'a str,
+    group: &'a str,
+    system_id: &'a str,
+    database: &'a str,
+}
+
+/// What follows from what is known and what the server has.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The group goes on where it stood.
+    GoOn(Standing),
+    /// Nothing is known, and the slot is there: it is used from this place on.
+    Adopt(u64),
+    /// Nothing is known, and there is no slot.
+    Make,
+}
+
+fn verdict(asked: &Asked<'_>, known: Option<&Known>, found: Option<&OnServer>) -> Result<Verdict, Error> {
+    let slot = asked.slot.to_owned();
+    if let Some(known) = known {
+        check_known(known, asked)?;
     }
-    match (known, found) {
-        (Some(known), None) => Err(Refused::Gone {
-            slot: name,
-            lsn: known.standing.confirmed_lsn.into(),
+    if let Some(found) = found {
+        usable(found, asked)?;
+    }
+    let confirmed = found.and_then(|found| found.confirmed_lsn);
+    let Some(Known { standing, .. }) = known else {
+        return Ok(match found {
+            Some(_) => Verdict::Adopt(confirmed.unwrap_or_default()),
+            None => Verdict::Make,
+        });
+    };
+    let lsn = standing.confirmed_lsn.into();
+    let is_lost = found.is_some_and(|found| found.wal_status.as_deref() == Some("lost"));
+    match (found, confirmed) {
+        (None, _) => Err(Refused::Gone { slot, lsn }.into()),
+        _ if is_lost => Err(Refused::Lost { slot, lsn }.into()),
+        (_, Some(confirmed)) if confirmed > standing.confirmed_lsn => {
+            let found = confirmed.into();
+            Err(Refused::Moved { slot, found, lsn }.into())
         }
-        .into()),
-        (Some(Known { standing, .. }), Some(found)) => {
-            let is_gone = found.wal_status.as_deref() == Some("lost");
-            let lsn = standing.confirmed_lsn.into();
-            usable(&found, &name, &database)?;
-            match found.confirmed_lsn {
-                _ if is_gone => Err(Refused::Lost { slot: name, lsn }.into()),
-                Some(confirmed) if confirmed > standing.confirmed_lsn => Err(Refused::Moved {
-                    slot: name,
-                    found: confirmed.into(),
-                    lsn,
-                }
-                .into()),
-                _ => Ok(standing),
-            }
-        }
-        (None, found) => {
-            let lsn = match found {
-                Some(found) => {
-                    usable(&found, &name, &database)?;
-                    let lsn = found.confirmed_lsn.unwrap_or_default();
-                    tracing::info!(slot = name, lsn = %Lsn::from(lsn), "a replication slot of this name is there and is used from where it stands");
-                    lsn
-                }
-                None => make(session, slots).await?,
-            };
-            let first = first_position(lsn);
-            let standing = Standing {
-                confirmed_lsn: lsn,
-                position: first,
-                settled_to: first,
-            };
-            slots.began(&system.system_id, standing).await?;
-            Ok(standing)
-        }
+        _ => Ok(Verdict::GoOn(*standing)),
     }
 }
 
@@ -244,27 +290,27 @@ fn first_position(lsn: u64) -> Position {
     Position(i64::try_from(lsn).unwrap_or(i64::MAX))
 }
 
-fn check_known(known: &Known, slot: &str, group: &str, system_id: &str) -> Result<(), Refused> {
-    let slot = slot.to_owned();
-    if known.group != group {
+fn check_known(known: &Known, asked: &Asked<'_>) -> Result<(), Refused> {
+    let slot = asked.slot.to_owned();
+    if known.group != asked.group {
         let group = known.group.clone();
         return Err(Refused::Taken { slot, group });
     }
-    if known.system_id != system_id {
+    if known.system_id != asked.system_id {
         return Err(Refused::OtherCluster {
             slot,
             known: known.system_id.clone(),
-            found: system_id.to_owned(),
+            found: asked.system_id.to_owned(),
         });
     }
     Ok(())
 }
 
-fn usable(found: &OnServer, slot: &str, database: &str) -> Result<(), Error> {
-    if found.plugin.as_deref() != Some("pgoutput") || found.database.as_deref() != Some(database) {
+fn usable(found: &OnServer, asked: &Asked<'_>) -> Result<(), Error> {
+    if found.plugin.as_deref() != Some("pgoutput") || found.database.as_deref() != Some(asked.database) {
         return Err(Refused::Foreign {
-            slot: slot.to_owned(),
-            database: database.to_owned(),
+            slot: asked.slot.to_owned(),
+            database: asked.database.to_owned(),
         }
         .into());
     }
@@ -288,7 +334,8 @@ async fn make(session: &mut ReplicationClient, slots: &Slots) -> Result<u64, Err
     let rows = loop {
         tokio::select! {
             rows = &mut making => break rows?,
-            _ = naming.tick() => name_those_waited_for(slots).await,
+            // A server that is away by now says so here, and nothing on the session that waits.
+            _ = naming.tick() => name_those_waited_for(slots).await?,
         }
     };
     let place = rows.first().and_then(|row| row.get(1)).and_then(Option::as_ref);
@@ -302,7 +349,7 @@ async fn make(session: &mut ReplicationClient, slots: &Slots) -> Result<u64, Err
 
 /// Names the transactions for which the making of a slot waits: all that have written something and are open, also those of
 /// other databases. What they do is not told, as it may hold values.
-async fn name_those_waited_for(slots: &Slots) {
+async fn name_those_waited_for(slots: &Slots) -> Result<(), sqlx::Error> {
     let query = sqlx::query_as(
         "SELECT pid, application_name, extract(epoch FROM now() - xact_start)::bigint
          FROM pg_stat_activity WHERE backend_xid IS NOT NULL
@@ -312,26 +359,132 @@ async fn name_those_waited_for(slots: &Slots) {
     )
     .bind(NAMED_MAX);
     type Row = (Option<i32>, Option<String>, Option<i64>);
-    let open: Result<Vec<Row>, sqlx::Error> = ask(
+    let open: Vec<Row> = ask(
         slots.pool(),
         "looking for open transactions",
         async |connection: &mut PgConnection| query.fetch_all(connection).await,
     )
-    .await;
-    let slot = slots.name();
-    match open {
-        Ok(open) => {
-            for (pid, application, open_s) in open {
-                let application = application.unwrap_or_default();
-                tracing::warn!(
-                    slot,
-                    pid,
-                    application,
-                    open_s,
-                    "making a replication slot waits for an open transaction"
-                );
-            }
+    .await?;
+    for (pid, application, open_s) in open {
+        let application = application.unwrap_or_default();
+        tracing::warn!(
+            slot = slots.name(),
+            pid,
+            application,
+            open_s,
+            "making a replication slot waits for an open transaction"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKED: Asked<'_> = Asked {
+        slot: "afterwrite_email",
+        group: "afterwrite.email",
+        system_id: "77",
+        database: "waitlist",
+    };
+
+    fn known() -> Known {
+        Known {
+            system_id: "77".to_owned(),
+            group: "afterwrite.email".to_owned(),
+            standing: Standing {
+                confirmed_lsn: 100,
+                position: Position(90),
+                settled_to: Position(95),
+            },
         }
-        Err(error) => tracing::debug!(slot, %error, "open transactions could not be looked for"),
+    }
+
+    fn found() -> OnServer {
+        OnServer {
+            plugin: Some("pgoutput".to_owned()),
+            database: Some("waitlist".to_owned()),
+            active_pid: None,
+            wal_status: Some("reserved".to_owned()),
+            confirmed_lsn: Some(100),
+        }
+    }
+
+    fn confirmed(lsn: u64) -> OnServer {
+        OnServer {
+            confirmed_lsn: Some(lsn),
+            ..found()
+        }
+    }
+
+    #[test]
+    fn a_group_goes_on_where_it_stood_and_a_slot_is_made_for_one_that_never_did() {
+        let verdict =
+            |known: Option<Known>, found: Option<OnServer>| verdict(&ASKED, known.as_ref(), found.as_ref()).unwrap();
+        assert_eq!(verdict(None, None), Verdict::Make);
+        assert_eq!(verdict(None, Some(confirmed(40))), Verdict::Adopt(40));
+        let stood = known().standing;
+        // The server writes down later what it was told: after a crash it is behind.
+        for lsn in [40, 100] {
+            assert_eq!(verdict(Some(known()), Some(confirmed(lsn))), Verdict::GoOn(stood));
+        }
+    }
+
+    #[test]
+    fn what_would_miss_changes_or_mix_groups_is_refused() {
+        let elsewhere = Known {
+            system_id: "78".to_owned(),
+            ..known()
+        };
+        let anothers = Known {
+            group: "afterwrite.fraud".to_owned(),
+            ..known()
+        };
+        let lost = OnServer {
+            wal_status: Some("lost".to_owned()),
+            ..found()
+        };
+        let of_another_plugin = OnServer {
+            plugin: Some("test_decoding".to_owned()),
+            ..found()
+        };
+        let of_another_database = OnServer {
+            database: Some("postgres".to_owned()),
+            ..found()
+        };
+        let read = OnServer {
+            active_pid: Some(7),
+            ..found()
+        };
+        for (known, found, reason) in [
+            (Some(known()), None, "is gone: changes after 0/64 were missed"),
+            (
+                Some(known()),
+                Some(lost),
+                "is lost: the server removed the log after 0/64",
+            ),
+            (Some(known()), Some(confirmed(101)), "was moved to 0/65, past 0/64"),
+            (
+                Some(elsewhere),
+                Some(found()),
+                "another cluster (system identifier 77) than the one whose log this group read (78)",
+            ),
+            (Some(anothers), Some(found()), "is the one of group afterwrite.fraud"),
+            (
+                None,
+                Some(of_another_plugin),
+                "is not one of pgoutput in database waitlist",
+            ),
+            (
+                None,
+                Some(of_another_database),
+                "is not one of pgoutput in database waitlist",
+            ),
+            (Some(known()), Some(read), "process 7 of Postgres reads the slot"),
+        ] {
+            let refused = verdict(&ASKED, known.as_ref(), found.as_ref()).unwrap_err();
+            assert!(refused.to_string().contains(reason), "{refused}");
+        }
     }
 }

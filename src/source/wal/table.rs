@@ -17,7 +17,8 @@ pub struct Described {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub(super) columns: Vec<Column>,
-    /// The places of the primary key's columns.
+    /// The places of the primary key's columns; none where there is no key, or one with a column that is left out of rows: what
+    /// is left of it might be another row's too.
     pub(super) key: Vec<usize>,
     /// Whether an old row has the primary key.
     pub(super) old_has_key: bool,
@@ -37,6 +38,11 @@ pub(super) struct Column {
 }
 
 impl Table {
+    /// Whether its rows can be told apart.
+    pub(super) fn has_key(&self) -> bool {
+        !self.key.is_empty()
+    }
+
     /// Puts both together. Columns in `excluded`, each `schema.table.column`, are left out as the connector's
     /// `column.exclude.list` leaves them out; a column of the key is not.
     pub fn new(relation: &Relation, described: &Described, excluded: &[String]) -> Self {
@@ -57,19 +63,18 @@ impl Table {
                 }
             })
             .collect();
-        let is_sent = |place: &usize| columns.get(*place).is_some_and(|column| column.identifies);
+        let column = |place: &usize| columns.get(*place);
+        let is_sent = |place: &usize| column(place).is_some_and(|column| column.identifies);
+        let is_read = |place: &usize| column(place).is_some_and(|column| column.kind.is_some());
+        let is_whole = key.len() == described.key.len() && key.iter().all(is_read);
         let mut labelled = label("schema");
         value::string(schema, &mut labelled);
         labelled.push(b',');
         labelled.extend(label("table"));
         value::string(table, &mut labelled);
         Self {
-            old_has_key: relation.identity != Identity::Nothing && !key.is_empty() && key.iter().all(is_sent),
-            key: if key.len() == described.key.len() {
-                key
-            } else {
-                Vec::new()
-            },
+            old_has_key: relation.identity != Identity::Nothing && key.iter().all(is_sent),
+            key: if is_whole { key } else { Vec::new() },
             columns,
             labelled,
         }
@@ -89,4 +94,66 @@ fn is_excluded(excluded: &[String], schema: &str, table: &str, column: &str) -> 
         let rest = rest.and_then(|rest| rest.strip_prefix(table)?.strip_prefix('.'));
         rest == Some(column)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::wal::kind::CatalogueType;
+    use crate::source::wal::pgoutput;
+
+    const INT8: u32 = 20;
+    const PG_LSN: u32 = 3220;
+
+    fn table(key: &[&str], excluded: &[&str]) -> Table {
+        let column = |name: &str, type_oid| pgoutput::Column {
+            name: name.to_owned(),
+            identifies: true,
+            type_oid,
+            type_modifier: -1,
+        };
+        let relation = Relation {
+            oid: 1,
+            schema: "public".to_owned(),
+            table: "t".to_owned(),
+            identity: Identity::Key,
+            columns: vec![column("id", INT8), column("place", PG_LSN), column("note", INT8)],
+        };
+        let builtin = |name: &str| CatalogueType {
+            name: name.to_owned(),
+            is_builtin: true,
+            class: 'b',
+            base: 0,
+            base_modifier: -1,
+            element: 0,
+        };
+        let described = Described {
+            key: key.iter().map(|name| (*name).to_owned()).collect(),
+            types: [(INT8, builtin("int8")), (PG_LSN, builtin("pg_lsn"))].into(),
+        };
+        let excluded: Vec<String> = excluded.iter().map(|name| (*name).to_owned()).collect();
+        Table::new(&relation, &described, &excluded)
+    }
+
+    #[test]
+    fn a_key_with_a_column_that_is_not_read_is_none() {
+        assert_eq!(table(&["id"], &[]).key, [0]);
+        for key in [&["id", "place"][..], &["place"], &["id", "dropped"], &[]] {
+            assert!(!table(key, &[]).has_key(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn columns_are_left_out_by_their_whole_name_and_keys_are_not() {
+        let read = |excluded: &[&str]| -> Vec<bool> {
+            let columns = table(&["id"], excluded).columns;
+            columns.iter().map(|column| column.kind.is_some()).collect()
+        };
+        assert_eq!(read(&[]), [true, false, true]);
+        assert_eq!(read(&["public.t.note"]), [true, false, false]);
+        assert_eq!(
+            read(&["public.t.id", "public.other.note", "t.note"]),
+            [true, false, true]
+        );
+    }
 }

@@ -18,9 +18,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 
 use self::connectors::{Connector, SOURCE, slot};
 use crate::captures::{Capture, Captured};
-use crate::log::Reader;
 use crate::producer;
 use crate::stack::{address, until};
+use crate::wal_reader::Reader;
 use crate::world::{connect, with_database};
 
 const SETUP: &str = include_str!("setup.sql");

@@ -1,4 +1,4 @@
-//! `bench log`: the source `wal` beside `pg_recvlogical`, which receives the same log and does nothing with it.
+//! `bench wal`: the source `wal` beside `pg_recvlogical`, which receives the same log and does nothing with it.
 //!
 //! Both have slots of their own from before the rows are written, so each reads all of them. `pg_recvlogical` is the limit:
 //! what the server decodes and sends in a second, and how soon a change is there at all.
@@ -22,9 +22,9 @@ use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
 
-/// Arguments of `bench log`.
+/// Arguments of `bench wal`.
 #[derive(Debug, Args)]
-pub struct LogArgs {
+pub struct WalArgs {
     /// Rows of 25 columns that are written in bulk
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     rows: u32,
@@ -66,7 +66,7 @@ struct Round {
 }
 
 /// Writes, measures alternately, prints, and removes what it made.
-pub(super) async fn run(args: &LogArgs, config: &Config, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: &WalArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let program = programs::find("pg_recvlogical").map_err(Failure::usage)?;
     let pool = database::connect(config).await?;
     let rows = Rows::make(&pool).await.map_err(Failure::failed)?;
@@ -76,7 +76,7 @@ pub(super) async fn run(args: &LogArgs, config: &Config, output: Output) -> Resu
     output.print(&Report::of(args, &measured?), Report::text)
 }
 
-async fn rounds(args: &LogArgs, config: &Config, rows: &Rows, limit: &Limit) -> Result<Vec<Round>, Failure> {
+async fn rounds(args: &WalArgs, config: &Config, rows: &Rows, limit: &Limit) -> Result<Vec<Round>, Failure> {
     let mut slots = Vec::new();
     for number in 1..=args.rounds {
         let names = [
@@ -110,7 +110,7 @@ async fn rounds(args: &LogArgs, config: &Config, rows: &Rows, limit: &Limit) -> 
 }
 
 impl Report {
-    fn of(args: &LogArgs, rounds: &[Round]) -> Self {
+    fn of(args: &WalArgs, rounds: &[Round]) -> Self {
         let of = |figure: fn(&Round) -> f64, decimals| round(median(rounds.iter().map(figure).collect()), decimals);
         Self {
             rows: args.rows,

@@ -12,14 +12,14 @@ use uuid::Uuid;
 use crate::app;
 use crate::cli::Failure;
 use crate::cli::bench::letters::NoLetters;
-use crate::cli::bench::log::table::Rows;
+use crate::cli::bench::wal::table::Rows;
 use crate::config::Config;
 use crate::decode::Decoder;
 use crate::decode::options::{Format, Options, UNAVAILABLE_PLACEHOLDER};
 use crate::decode::tables::Tables;
 use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
-use crate::engine::driver::{self, Channels, Drain, Owned, Replay, ReplayEnd, Setup, Times};
+use crate::engine::driver::{self, Channels, Drain, Owned, Replay, ReplayEnd, Setup};
 use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Handler, HandlerError, Outcome, Resources, Spec};
 use crate::ledger::claims::Claims;
@@ -193,11 +193,6 @@ fn setup(config: &Config, group: &str, claims: Claims, pool: PgPool, handler: Ar
                 ..app::options::handler_limits(settings)
             }],
         },
-        times: Times {
-            attempt: milliseconds(settings.attempt_timeout_ms),
-            commit_interval: milliseconds(settings.commit_interval_ms),
-            revoke_grace: milliseconds(settings.revoke_grace_ms),
-            shutdown_grace: milliseconds(settings.shutdown_grace_ms),
-        },
+        times: app::options::times(settings),
     }
 }

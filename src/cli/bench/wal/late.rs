@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cli::Failure;
-use crate::cli::bench::log::limit::Limit;
-use crate::cli::bench::log::table::Rows;
-use crate::cli::bench::log::worker::Running;
+use crate::cli::bench::wal::limit::Limit;
+use crate::cli::bench::wal::table::Rows;
+use crate::cli::bench::wal::worker::Running;
 use crate::config::Config;
 
 /// Numbers of changes begin there, so that none is a part of another text of a row.
