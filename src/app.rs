@@ -38,6 +38,7 @@ use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::parked::Parking;
 use crate::ledger::retention::{self, Held, Retention};
+use crate::ledger::sources::Sources;
 use crate::ledger::{days, patience, redo, registry};
 use crate::router::Router;
 
@@ -255,6 +256,10 @@ impl Group {
         {
             return Ok((name, Counts::default()));
         }
+        let sources = Sources::new(self.coordination.clone(), name.as_str());
+        sources.reads(self.source.kind()).await?;
+        let (halt, stop) = until_halted(stop, self.source.leaves());
+        let halting = tokio::spawn(halt);
         let (commands, orders) = std::sync::mpsc::channel();
         let (events, arriving) = mpsc::channel(source::UNHEARD_MAX);
         let (replays, taken) = mpsc::channel(taker::OPEN_MAX);
@@ -296,6 +301,7 @@ impl Group {
         let told_to_stop = stop.clone();
         let ended = driver::run(self.setup, channels, stopped(stop)).await;
         let left = source.ended().await;
+        halting.abort();
         taking.await.context("the taker of replay requests ended abnormally")?;
         telling
             .await
@@ -308,6 +314,28 @@ impl Group {
         );
         Ok((name, counts))
     }
+}
+
+/// What becomes true when the process stops or the group leaves its source, and what makes it so.
+fn until_halted(
+    stop: watch::Receiver<bool>,
+    leaves: Option<watch::Receiver<bool>>,
+) -> (impl Future<Output = ()>, watch::Receiver<bool>) {
+    let (halt, halting) = watch::channel(false);
+    let leaves = async {
+        match leaves {
+            Some(leaves) => stopped(leaves).await,
+            None => std::future::pending().await,
+        }
+    };
+    let halt = async move {
+        tokio::select! {
+            () = stopped(stop) => {}
+            () = leaves => {}
+        }
+        halt.send_replace(true);
+    };
+    (halt, halting)
 }
 
 /// Resolves when `stop` becomes true, or when nobody can set it any more.

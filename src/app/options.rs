@@ -71,6 +71,7 @@ pub(super) fn wal_options(config: &Config, group: &str, spec: &Spec) -> Result<w
         excluded: log.excluded_columns.clone(),
         unavailable: decode_options(config).unavailable_placeholder,
         log_behind: Arc::default(),
+        leaves: Arc::default(),
     })
 }
 

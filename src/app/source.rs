@@ -19,6 +19,7 @@ use crate::handler::Spec;
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::slots::Slots;
+use crate::ledger::sources::{Kind, Sources};
 use crate::source::{kafka, wal};
 
 /// Events that wait for the engine at most.
@@ -64,6 +65,9 @@ impl Source {
         claims: Claims,
         coordination: &PgPool,
     ) -> anyhow::Result<Self> {
+        Sources::new(coordination.clone(), group)
+            .may_read(kind(config.source.kind))
+            .await?;
         match config.source.kind {
             SourceKind::Kafka => {
                 let settings: EngineSettings = config.engine_of(group);
@@ -88,6 +92,22 @@ impl Source {
                 )?;
                 Ok(Self::Wal(Box::new(source), claims, slots))
             }
+        }
+    }
+
+    /// What it reads.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Kafka(..) => Kind::Kafka,
+            Self::Wal(..) => Kind::Wal,
+        }
+    }
+
+    /// Becomes true when the group is to leave this source for another one; `None` for a source that is never left.
+    pub(super) fn leaves(&self) -> Option<watch::Receiver<bool>> {
+        match self {
+            Self::Kafka(..) => None,
+            Self::Wal(options, ..) => Some(options.leaves.subscribe()),
         }
     }
 
@@ -116,6 +136,13 @@ impl Source {
                 Running::Wal(started.context("no thread could be had for the source")?)
             }
         })
+    }
+}
+
+fn kind(kind: SourceKind) -> Kind {
+    match kind {
+        SourceKind::Kafka => Kind::Kafka,
+        SourceKind::Wal => Kind::Wal,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "coordination",
@@ -58,6 +58,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         8,
         "slots",
         include_str!("../../infra/postgres/migrations/0008_slots.sql"),
+    ),
+    (
+        9,
+        "sources",
+        include_str!("../../infra/postgres/migrations/0009_sources.sql"),
     ),
 ];
 

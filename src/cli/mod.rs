@@ -4,11 +4,13 @@
 //! carries the exit code. Nothing here decides anything about delivery.
 
 pub mod bench;
+mod brokers;
 pub mod connector;
 pub mod decode;
 mod decoded;
 pub mod demo;
 pub mod dlq;
+pub mod graduate;
 pub mod mail_catcher;
 pub mod migrate;
 pub mod replay;
@@ -120,6 +122,8 @@ pub enum Command {
     Dlq(dlq::DlqArgs),
     /// List the replication slots of groups that read the write-ahead log, and drop those nobody needs
     Slot(slot::SlotArgs),
+    /// Move all groups from the write-ahead log to Kafka, without losing or repeating anything
+    Graduate(graduate::GraduateArgs),
     /// Move the position of a stopped group, so that records are delivered again
     Replay(replay::ReplayArgs),
     /// Show decoded changes as they happen
@@ -168,6 +172,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Slot(args) => Box::pin(slot::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
+        Command::Graduate(args) => Box::pin(graduate::run(&args, &config, output)).await,
         Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {

@@ -11,12 +11,12 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
 use self::words::{Report, in_words};
-use crate::app;
+use crate::cli::brokers::Brokers;
 use crate::cli::output::Output;
-use crate::cli::status::{NoGroup, unanswered};
+use crate::cli::status::NoGroup;
 use crate::cli::{Failure, database};
 use crate::config::Config;
-use crate::groups::broker::{Broker, Membership};
+use crate::groups::broker::Membership;
 use crate::groups::known::{self, Known};
 use crate::groups::moves::{self, Account, Move, Place, Plan, Target, moment};
 use crate::groups::partition::Position;
@@ -114,8 +114,6 @@ enum ReplayFailed {
         "{topic}[{partition}] should stand at {wanted} and does not: did somebody else move the group? Repeat the command"
     )]
     NotThere { topic: String, partition: i32, wanted: i64 },
-    #[error("asking kafka ended abnormally")]
-    Asked(#[source] tokio::task::JoinError),
 }
 
 /// Moves the group, or says what that would do.
@@ -134,23 +132,8 @@ struct Replay {
     pool: PgPool,
     group: String,
     known: Known,
-    broker: Asked,
+    broker: Brokers,
     chosen: Option<Chosen>,
-}
-
-/// A broker, asked on threads that may block.
-struct Asked(std::sync::Arc<Broker>);
-
-impl Asked {
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Broker) -> Result<T, crate::groups::broker::Error> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let broker = std::sync::Arc::clone(&self.0);
-        let asked = tokio::task::spawn_blocking(move || question(&broker)).await;
-        let answer = asked.map_err(ReplayFailed::Asked).map_err(Failure::failed)?;
-        answer.map_err(unanswered)
-    }
 }
 
 impl Replay {
@@ -168,12 +151,9 @@ impl Replay {
             return Err(Failure::failed(NoGroup::of(&group, &known)));
         };
         let chosen = chosen(args, &group, &of_group)?;
-        let options = app::options::broker_options(config);
-        let connected = tokio::task::spawn_blocking(|| Broker::connect(options)).await;
-        let connected = connected.map_err(ReplayFailed::Asked).map_err(Failure::failed)?;
         Ok(Self {
             pool,
-            broker: Asked(std::sync::Arc::new(connected.map_err(unanswered)?)),
+            broker: Brokers::connect(config).await?,
             group,
             known: of_group,
             chosen,

@@ -8,6 +8,7 @@ use crate::app::keyless;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::topic;
+use crate::ledger::sources;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -59,9 +60,10 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
     let served = app::serve(config, handlers, stopping).await;
     signals.abort();
     served.map(|_| ()).map_err(|error| {
-        // A topic or a table contradicts what it should be, and only a person can say which of them is right.
-        let contradicts =
-            error.is::<topic::Error>() || matches!(error.downcast_ref(), Some(keyless::Error::NoPrimaryKey { .. }));
+        // A topic, a table or a source contradicts what it should be, and only a person can say which of them is right.
+        let contradicts = error.is::<topic::Error>()
+            || matches!(error.downcast_ref(), Some(keyless::Error::NoPrimaryKey { .. }))
+            || matches!(error.downcast_ref(), Some(sources::Error::Refused(_)));
         match contradicts {
             true => Failure::usage(error),
             false => Failure::failed(error),

@@ -17,6 +17,7 @@ use clap::Args;
 
 use self::report::{Missing, Observed, Report};
 use crate::app;
+use crate::cli::brokers::unanswered;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database, slot};
 use crate::config::Config;
@@ -150,15 +151,6 @@ async fn connect(config: &Config) -> Result<Arc<Broker>, Failure> {
     let connected = tokio::task::spawn_blocking(|| Broker::connect(options)).await;
     let connected = connected.map_err(StatusFailed::Asked).map_err(Failure::failed)?;
     connected.map(Arc::new).map_err(unanswered)
-}
-
-/// Exit code 3 when the broker was away, 2 when it cannot be asked with these properties, 1 when it refused.
-pub(super) fn unanswered(error: broker::Error) -> Failure {
-    match error {
-        broker::Error::Client(_) => Failure::usage(error),
-        _ if error.is_unreachable() => Failure::unreachable(error),
-        _ => Failure::failed(error),
-    }
 }
 
 /// The groups to show: those Postgres knows; where it is away, those of our prefix that Kafka knows.

@@ -199,6 +199,27 @@ impl ConnectClient {
             .map(drop)
     }
 
+    /// Makes a connector that does not run until it is resumed (Connect 3.7 and later, KIP-980).
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; a connector that is there already is refused, or busy.
+    pub async fn create_stopped(&self, name: &str, config: &ConnectorConfig) -> Result<(), ConnectError> {
+        let body = serde_json::json!({"name": name, "config": config, "initial_state": "STOPPED"});
+        let request = self.request(Method::POST, &["connectors"]).json(&body);
+        self.answer(&format!("make connector {name}"), request).await.map(drop)
+    }
+
+    /// Forgets the position of a connector that is stopped (Connect 3.6 and later, KIP-875).
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; a connector that is not stopped is refused.
+    pub async fn forget_position(&self, name: &str) -> Result<(), ConnectError> {
+        let request = self.request(Method::DELETE, &["connectors", name, "offsets"]);
+        self.answer(&format!("forget the position of connector {name}"), request)
+            .await
+            .map(drop)
+    }
+
     /// Asks a connector to give up its tasks; its position is kept.
     ///
     /// # Errors

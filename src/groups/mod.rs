@@ -14,3 +14,5 @@ pub mod broker;
 pub mod moves;
 
 pub mod slots;
+
+pub mod graduation;

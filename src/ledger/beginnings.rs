@@ -88,6 +88,26 @@ impl Beginnings {
         Ok(known.map(|Json(offsets)| Beginning(offsets)))
     }
 
+    /// Writes a beginning down in the place of any other one: for a group that reads no topic yet.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn replace(&self, beginning: &Beginning) -> Result<(), sqlx::Error> {
+        let Store::Postgres(pool) = &self.store else {
+            return Ok(());
+        };
+        sqlx::query(
+            "INSERT INTO afterwrite.groups (group_name, start, first_offsets) VALUES ($1, $2, $3)
+             ON CONFLICT (group_name) DO UPDATE SET start = excluded.start, first_offsets = excluded.first_offsets",
+        )
+        .bind(&self.group)
+        .bind(beginning.start())
+        .bind(Json(&beginning.0))
+        .execute(pool)
+        .await
+        .map(|_| ())
+    }
+
     /// Writes a beginning down unless another one was; answers the one that stands.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub mod registry;
 
 pub mod slots;
 
+pub mod sources;
+
 use std::sync::Arc;
 
 use chrono::NaiveDate;

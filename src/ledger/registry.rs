@@ -259,6 +259,9 @@ async fn move_rows(
         // A slot keeps its name, which letters and lanes know, and reads on where it stood.
         "UPDATE afterwrite.slots SET group_name = $2 WHERE group_name = $1
            AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)",
+        "UPDATE afterwrite.sources SET group_name = $2 WHERE group_name = $1
+           AND NOT EXISTS (SELECT FROM afterwrite.handlers WHERE group_name = $1)
+           AND NOT EXISTS (SELECT FROM afterwrite.sources WHERE group_name = $2)",
     ] {
         sqlx::query(statement)
             .bind(old_group)

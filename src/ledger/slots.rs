@@ -198,7 +198,42 @@ impl Slots {
     }
 }
 
+/// Open transactions that are told of at most.
+const OPEN_MAX: i64 = 5;
+
+/// A transaction that has written and not ended.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct OpenTransaction {
+    /// The process of Postgres it runs in; none for a prepared one.
+    pub pid: Option<i32>,
+    /// What its client calls itself, or `prepared`.
+    pub application: String,
+    /// Seconds since it began.
+    pub open_s: Option<i64>,
+}
+
+/// The transactions that a slot which is being made waits for, the oldest first, and not all of them where there are many.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn open_transactions(pool: &PgPool) -> Result<Vec<OpenTransaction>, sqlx::Error> {
+    let query = sqlx::query_as(
+        "SELECT pid, coalesce(application_name, '') AS application, extract(epoch FROM now() - xact_start)::bigint AS open_s
+         FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+         UNION ALL
+         SELECT NULL, 'prepared', extract(epoch FROM now() - prepared)::bigint FROM pg_prepared_xacts
+         ORDER BY 3 DESC NULLS LAST LIMIT $1",
+    )
+    .bind(OPEN_MAX);
+    ask(
+        pool,
+        "looking for open transactions",
+        async |connection: &mut PgConnection| query.fetch_all(connection).await,
+    )
+    .await
+}
+
 /// A place in the log as Postgres prints it.
-fn printed(lsn: u64) -> String {
+pub fn printed(lsn: u64) -> String {
     format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)
 }

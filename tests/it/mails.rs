@@ -10,7 +10,7 @@ use crate::stack::{self, until};
 use crate::worker::Worker;
 use crate::world::World;
 
-const SIGNUPS: i64 = 300;
+pub(crate) const SIGNUPS: i64 = 300;
 const KILLS: u32 = 4;
 
 /// One copy of a mail, as the mail server accepted it.
@@ -44,7 +44,8 @@ pub(crate) fn caught(world: &World) -> Vec<Mail> {
         .collect()
 }
 
-async fn sign_up(world: &World) {
+/// Signs everybody up, ten at a time.
+pub(crate) async fn sign_up(world: &World) {
     let domain = world.name.replace('_', "-");
     let mut pace = tokio::time::interval(Duration::from_millis(150));
     for batch in 0..SIGNUPS / 10 {

@@ -92,6 +92,8 @@ mod wal;
 
 mod slots;
 
+mod graduation;
+
 mod fairness;
 
 mod fixtures;

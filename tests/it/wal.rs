@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
 use crate::stack::{self, until};
-use crate::survival::{ROUNDS, a_random_moment, check_effects, write_changes};
+use crate::survival::{CHANGES, ROUNDS, a_random_moment, check_effects, write_changes};
 use crate::worker::Worker;
 use crate::world::World;
 
@@ -96,7 +96,7 @@ async fn changes_survive_kills_of_worker_and_postgres() {
         worked
     };
     let ((), last) = tokio::join!(write_changes(&world, 1..=ROUNDS), kills);
-    check_effects(&world, began).await;
+    check_effects(&world, CHANGES, began).await;
     last.stop().await;
     remove(world).await;
 }

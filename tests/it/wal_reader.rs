@@ -41,6 +41,7 @@ impl Reader {
             excluded: Vec::new(),
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
             log_behind: Arc::default(),
+            leaves: Arc::default(),
         };
         let running = wal::start(
             source,

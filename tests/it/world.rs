@@ -55,6 +55,12 @@ impl World {
 
     /// Starts capturing the table `work`, or changes the settings of what captures it.
     pub(crate) async fn capture(&self, connector: &str, settings: &[(&str, &str)]) {
+        let (code, said) = self.deploy_connector(Self::of_work(connector, settings)).await;
+        assert_eq!(code, 0, "the connector did not start: {said}");
+    }
+
+    /// A connector of this repository that captures the table `work`.
+    pub(crate) fn of_work(connector: &str, settings: &[(&str, &str)]) -> Map<String, Value> {
         let mut config = connector_config(connector);
         config.retain(|key, _| {
             !["transforms", "predicates", "column.exclude", "signal"]
@@ -70,22 +76,32 @@ impl World {
                 .chain(settings)
                 .map(|(key, value)| ((*key).to_owned(), json!(value))),
         );
-        let (code, said) = self.deploy_connector(config).await;
-        assert_eq!(code, 0, "the connector did not start: {said}");
+        config
     }
 
     /// Makes a database with the waitlist's tables and starts capturing them as in production.
     pub(crate) async fn waitlist(test: &str) -> Self {
+        let world = Self::waitlist_alone(test).await;
+        let (code, said) = world.deploy_connector(world.of_waitlist()).await;
+        assert_eq!(code, 0, "the connector did not start: {said}");
+        world
+    }
+
+    /// Makes a database with the waitlist's tables. No connector yet.
+    pub(crate) async fn waitlist_alone(test: &str) -> Self {
         let world = Self::database(test).await;
         let tables = std::fs::read_to_string(in_repository("infra/postgres/waitlist.sql")).unwrap();
         sqlx::raw_sql(AssertSqlSafe(tables)).execute(&world.pool).await.unwrap();
         world.migrate("require").await;
+        world
+    }
+
+    /// The connector of this repository, as in production.
+    pub(crate) fn of_waitlist(&self) -> Map<String, Value> {
         let mut config = connector_config("waitlist");
         let pattern = &mut config["predicates.ofACampaign.pattern"];
-        *pattern = json!(pattern.as_str().unwrap().replacen("waitlist", &world.name, 1));
-        let (code, said) = world.deploy_connector(config).await;
-        assert_eq!(code, 0, "the connector did not start: {said}");
-        world
+        *pattern = json!(pattern.as_str().unwrap().replacen("waitlist", &self.name, 1));
+        config
     }
 
     async fn database(test: &str) -> Self {
@@ -124,7 +140,14 @@ impl World {
     }
 
     /// Points a connector's configuration at this world and applies it; answers as `afterwrite connector apply` does.
-    pub(crate) async fn deploy_connector(&self, mut config: Map<String, Value>) -> (i32, String) {
+    pub(crate) async fn deploy_connector(&self, config: Map<String, Value>) -> (i32, String) {
+        let file = self.connector_file(config);
+        self.afterwrite(&["connector", "apply", file.to_str().unwrap(), "--wait-s", "60"])
+            .await
+    }
+
+    /// Points a connector's configuration at this world; answers the file that holds it.
+    pub(crate) fn connector_file(&self, mut config: Map<String, Value>) -> PathBuf {
         let options: PgConnectOptions = self.url.parse().unwrap();
         for (key, value) in [
             ("name", self.name.as_str()),
@@ -138,8 +161,7 @@ impl World {
         }
         let file = std::env::temp_dir().join(format!("{}.json", self.name));
         std::fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
-        self.afterwrite(&["connector", "apply", file.to_str().unwrap(), "--wait-s", "60"])
-            .await
+        file
     }
 
     /// Starts a worker with the recording handler.

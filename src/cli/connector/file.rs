@@ -10,18 +10,18 @@ use crate::cli::Failure;
 use crate::clients::connect::ConnectorConfig;
 
 /// Where connectors are looked for by name.
-pub(super) const FOLDER: &str = "connectors";
+pub(in crate::cli) const FOLDER: &str = "connectors";
 
 /// What a connector file asks for.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) name: String,
+pub(in crate::cli) struct Wanted {
+    pub(in crate::cli) name: String,
     /// With the key `name`, as Connect itself keeps it.
-    pub(super) config: ConnectorConfig,
+    pub(in crate::cli) config: ConnectorConfig,
 }
 
 /// Reads a file, or the file a name stands for.
-pub(super) fn read(file: &str) -> Result<Wanted, Failure> {
+pub(in crate::cli) fn read(file: &str) -> Result<Wanted, Failure> {
     let is_name = !file.contains(['/', '.']);
     let path = match is_name {
         true => Path::new(FOLDER).join(format!("{file}.json")),
@@ -70,7 +70,7 @@ fn wanted(path: &Path, value: Value) -> Result<Wanted, String> {
 }
 
 /// The keys that differ between two configurations.
-pub(super) fn differing(before: &ConnectorConfig, after: &ConnectorConfig) -> Vec<String> {
+pub(in crate::cli) fn differing(before: &ConnectorConfig, after: &ConnectorConfig) -> Vec<String> {
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     keys.into_iter()
         .filter(|key| before.get(*key) != after.get(*key))

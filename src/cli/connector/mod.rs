@@ -1,10 +1,10 @@
 //! `afterwrite connector`: puts connector files into Kafka Connect, shows what runs, deletes.
 
-mod file;
+pub(super) mod file;
 
-mod patience;
+pub(super) mod patience;
 
-mod slot;
+pub(super) mod slot;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -271,7 +271,7 @@ async fn apply(client: &ConnectClient, config: &Config, file: &str, wait_s: u64)
     })
 }
 
-async fn check(client: &ConnectClient, wanted: &Wanted, patience: &Patience) -> Result<(), Failure> {
+pub(super) async fn check(client: &ConnectClient, wanted: &Wanted, patience: &Patience) -> Result<(), Failure> {
     let class = &wanted.config["connector.class"];
     let objections = patience.insist(|| client.validate(class, &wanted.config)).await?;
     if objections.is_empty() {

@@ -9,7 +9,7 @@ use crate::cli::Failure;
 use crate::clients::connect::{ConnectClient, ConnectError, ConnectorStatus};
 
 /// How often the state is asked for while waiting.
-pub(super) const POLL_EVERY: Duration = Duration::from_millis(200);
+pub(in crate::cli) const POLL_EVERY: Duration = Duration::from_millis(200);
 
 /// Longest wait before a busy cluster is asked again.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -20,25 +20,25 @@ const FAILED_FOR: Duration = Duration::from_secs(3);
 
 /// A deadline, and what is done until then.
 #[derive(Debug)]
-pub(super) struct Patience {
-    pub(super) wait_s: u64,
+pub(in crate::cli) struct Patience {
+    pub(in crate::cli) wait_s: u64,
     deadline: Instant,
 }
 
 impl Patience {
-    pub(super) fn new(wait_s: u64) -> Self {
+    pub(in crate::cli) fn new(wait_s: u64) -> Self {
         Self {
             wait_s,
             deadline: Instant::now() + Duration::from_secs(wait_s),
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::cli) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
     /// Repeats a request while the cluster is busy or away.
-    pub(super) async fn insist<T, F: Future<Output = Result<T, ConnectError>>>(
+    pub(in crate::cli) async fn insist<T, F: Future<Output = Result<T, ConnectError>>>(
         &self,
         request: impl Fn() -> F,
     ) -> Result<T, ConnectError> {
@@ -54,7 +54,7 @@ impl Patience {
     }
 
     /// Waits until the status is as wanted. A task that failed and stays failed ends the wait at once.
-    pub(super) async fn until(
+    pub(in crate::cli) async fn until(
         &self,
         client: &ConnectClient,
         name: &str,
@@ -101,7 +101,7 @@ fn causes_of(trace: &str) -> String {
     lines.collect::<Vec<_>>().join("; ")
 }
 
-pub(super) fn state_in_words(status: Option<&ConnectorStatus>) -> String {
+pub(in crate::cli) fn state_in_words(status: Option<&ConnectorStatus>) -> String {
     let Some(status) = status else {
         return "unknown to kafka connect".to_owned();
     };

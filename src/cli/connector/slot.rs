@@ -24,7 +24,7 @@ const CAPTURES: &str =
 /// What is known about the slot of a connector that runs.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "state", rename_all = "lowercase")]
-pub(super) enum Slot {
+pub(in crate::cli) enum Slot {
     /// What is written from now on is captured.
     Active { name: String },
     /// It could not be asked for.
@@ -32,7 +32,7 @@ pub(super) enum Slot {
 }
 
 impl Slot {
-    pub(super) fn in_words(&self) -> String {
+    pub(in crate::cli) fn in_words(&self) -> String {
         match self {
             Self::Active { name } => format!("its slot {name} is active"),
             Self::Unknown { reason } => {
@@ -67,7 +67,7 @@ fn wanted(connector: &ConnectorConfig) -> Wanted<'_> {
 ///
 /// # Errors
 /// When Postgres answers, and the slot is not active in time.
-pub(super) async fn await_active(
+pub(in crate::cli) async fn await_active(
     config: &Config,
     connector: &ConnectorConfig,
     patience: &Patience,

@@ -37,7 +37,7 @@ mod value;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::behind::Behind;
@@ -51,6 +51,7 @@ use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent, SourcePartition};
 use crate::ledger::claims::Claims;
 use crate::ledger::slots::Slots;
+use crate::ledger::sources::Sources;
 
 /// Deliveries that wait for the engine at most.
 pub const UNHEARD_MAX: usize = 256;
@@ -74,6 +75,8 @@ pub struct Options {
     pub unavailable: String,
     /// Where the source tells how many bytes of log were sent to it that are not confirmed.
     pub log_behind: Arc<AtomicU64>,
+    /// Where the source says that the group is to leave the log, because it goes on from another source.
+    pub leaves: Arc<watch::Sender<bool>>,
 }
 
 /// A running source; its channel ends when it has left.
@@ -145,14 +148,17 @@ pub fn start(
         options.excluded,
         slots.pool().clone(),
     );
+    let sources = Sources::new(slots.pool().clone(), options.group.as_str());
     let stream = Stream {
         connection: options.connection,
         publication: options.publication,
         group: options.group,
         claims,
         slots,
+        sources,
         reading,
         behind: Behind::told_to(options.log_behind),
+        leaves: options.leaves,
         orders,
         events,
     };

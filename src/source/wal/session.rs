@@ -11,6 +11,7 @@ use crate::event::delivery::{Assigned, SourceEvent};
 use crate::ledger::claims::Claims;
 use crate::ledger::patience::ask;
 use crate::ledger::slots::{Slots, Standing};
+use crate::ledger::sources::Sources;
 use crate::source::wal::connection::Connection;
 use crate::source::wal::progress::Progress;
 use crate::source::wal::reading::{Reading, Unreadable};
@@ -75,6 +76,8 @@ pub(super) enum Broken {
     ForNow(String),
     /// It will not.
     ForGood(Error),
+    /// The group goes on from another source.
+    Leaves,
 }
 
 /// A session that reads.
@@ -101,6 +104,7 @@ pub(super) async fn open(
     group: &str,
     claims: &Claims,
     slots: &Slots,
+    sources: &Sources,
     reading: &Reading,
 ) -> Result<(Session, Assigned), Broken> {
     slot::check_publication(&reading.pool, connection.database(), publication, &reading.wanted)
@@ -118,6 +122,10 @@ pub(super) async fn open(
     within(ANSWER_MAX, "starting to read", client.wait_started())
         .await
         .map_err(|error| of_session(&error))?;
+    // Asked while nobody else can read the slot: a group that has left before is seen here, and one that leaves later waits.
+    if sources.wish().await.map_err(of_postgres)?.leaves {
+        return Err(Broken::Leaves);
+    }
     let partition = &reading.partition;
     let claim = claims
         .take(&partition.topic, partition.partition)

@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval_at};
 use crate::decode::tables::Tables;
 use crate::event::delivery::Position;
 use crate::ledger::patience::ask;
-use crate::ledger::slots::{Known, OnServer, Slots, Standing};
+use crate::ledger::slots::{Known, OnServer, Slots, Standing, open_transactions};
 use crate::source::wal::session::{ANSWER_MAX, within};
 
 /// A slot that takes longer to make waits for somebody, who is named then.
@@ -19,9 +19,6 @@ const NAMED_AFTER: Duration = Duration::from_secs(2);
 
 /// How often they are named again.
 const NAMED_EVERY: Duration = Duration::from_secs(10);
-
-/// Transactions that are named, oldest first: each of them has to end, and few are enough to know whose they are.
-const NAMED_MAX: i64 = 5;
 
 /// The log cannot be read, and waiting does not mend it.
 #[derive(Debug, thiserror::Error)]
@@ -350,28 +347,12 @@ async fn make(session: &mut ReplicationClient, slots: &Slots) -> Result<u64, Err
 /// Names the transactions for which the making of a slot waits: all that have written something and are open, also those of
 /// other databases. What they do is not told, as it may hold values.
 async fn name_those_waited_for(slots: &Slots) -> Result<(), sqlx::Error> {
-    let query = sqlx::query_as(
-        "SELECT pid, application_name, extract(epoch FROM now() - xact_start)::bigint
-         FROM pg_stat_activity WHERE backend_xid IS NOT NULL
-         UNION ALL
-         SELECT NULL, 'prepared', extract(epoch FROM now() - prepared)::bigint FROM pg_prepared_xacts
-         ORDER BY 3 DESC NULLS LAST LIMIT $1",
-    )
-    .bind(NAMED_MAX);
-    type Row = (Option<i32>, Option<String>, Option<i64>);
-    let open: Vec<Row> = ask(
-        slots.pool(),
-        "looking for open transactions",
-        async |connection: &mut PgConnection| query.fetch_all(connection).await,
-    )
-    .await?;
-    for (pid, application, open_s) in open {
-        let application = application.unwrap_or_default();
+    for open in open_transactions(slots.pool()).await? {
         tracing::warn!(
             slot = slots.name(),
-            pid,
-            application,
-            open_s,
+            pid = open.pid,
+            application = open.application,
+            open_s = open.open_s,
             "making a replication slot waits for an open transaction"
         );
     }

@@ -3,18 +3,20 @@
 //! Who reads the slot owns its partition. The server lets one session at a time read a slot, so a second process of the group
 //! waits until the first one is gone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use pgwire_replication::{PgWireError, ReplicationEvent};
 use sqlx::postgres::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::event::delivery::{Assigned, Delivery, Position, Settled, SourceCommand, SourceEvent, SourcePartition};
 use crate::ledger::claims::Claims;
 use crate::ledger::patience::ask;
 use crate::ledger::slots::Slots;
+use crate::ledger::sources::{Sources, Wish};
 use crate::source::wal::behind::Behind;
 use crate::source::wal::connection::Connection;
 use crate::source::wal::reading::{Reading, Unreadable};
@@ -49,8 +51,10 @@ pub(super) struct Stream {
     pub(super) group: String,
     pub(super) claims: Claims,
     pub(super) slots: Slots,
+    pub(super) sources: Sources,
     pub(super) reading: Reading,
     pub(super) behind: Behind,
+    pub(super) leaves: Arc<watch::Sender<bool>>,
     pub(super) orders: mpsc::UnboundedReceiver<SourceCommand>,
     pub(super) events: mpsc::Sender<SourceEvent>,
 }
@@ -61,7 +65,15 @@ impl Stream {
         let mut tries = 0_u32;
         loop {
             let opened = tokio::select! {
-                opened = open(&self.connection, &self.publication, &self.group, &self.claims, &self.slots, &self.reading) => opened,
+                opened = open(
+                    &self.connection,
+                    &self.publication,
+                    &self.group,
+                    &self.claims,
+                    &self.slots,
+                    &self.sources,
+                    &self.reading,
+                ) => opened,
                 () = left(&mut self.orders) => return Ok(()),
             };
             let broken = match opened {
@@ -83,6 +95,7 @@ impl Stream {
             };
             match broken {
                 Broken::ForGood(error) => return Err(error),
+                Broken::Leaves => self.leave(),
                 Broken::ForNow(cause) if tries.is_multiple_of(TRIES_PER_WARNING) => {
                     tracing::warn!(
                         group = self.group,
@@ -329,11 +342,34 @@ impl Stream {
                 self.let_it_stop().await?;
             }
         }
-        let standing = session.progress.standing();
-        if standing.confirmed_lsn.saturating_sub(session.kept.confirmed_lsn) >= UNTOLD_BYTES_MAX {
+        let Wish { leaves, kept_at } = self.wish().await;
+        if leaves {
+            self.leave();
+        }
+        let (kept, standing) = (session.kept.confirmed_lsn, session.progress.standing().confirmed_lsn);
+        let is_asked_for = kept_at.is_some_and(|lsn| kept < lsn && lsn <= standing);
+        if is_asked_for || standing.saturating_sub(kept) >= UNTOLD_BYTES_MAX {
             self.keep(session).await?;
         }
         Ok(Next::GoOn)
+    }
+
+    async fn wish(&self) -> Wish {
+        self.sources.wish().await.unwrap_or_else(|error| {
+            tracing::debug!(group = self.group, %error, "whether the group leaves the log is asked again");
+            Wish::default()
+        })
+    }
+
+    /// Says once that the group is to leave; it goes on as it is until it is told to.
+    fn leave(&self) {
+        let is_new = self.leaves.send_if_modified(|leaves| !std::mem::replace(leaves, true));
+        if is_new {
+            tracing::info!(
+                group = self.group,
+                "the group leaves the write-ahead log, and goes on from kafka when `afterwrite graduate` says so"
+            );
+        }
     }
 }
 

@@ -132,6 +132,7 @@ impl Running {
             excluded: Vec::new(),
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
             log_behind: Arc::default(),
+            leaves: Arc::default(),
         };
         let decoder = Arc::new(Decoder::new(Options {
             format: Format::Json,

@@ -1,0 +1,354 @@
+//! The graduation: all groups of a database go from the write-ahead log to Kafka, and lose and repeat nothing.
+//!
+//! The connector's slot is made first. Its place in the log is the cut: transactions that commit after it are written to Kafka.
+//! A group reads the log until all before the cut is settled, then it leaves and goes on from the beginning of what the
+//! connector wrote. What it settled after the cut comes again with the same ids, and is met by the ledger.
+//!
+//! What is to be done next follows from what is there ([`next`]), and each step can be done twice. So a graduation that ended
+//! anywhere goes on where it was, and whoever asks at which step it is need not remember anything.
+
+pub mod rows;
+
+use serde::Serialize;
+
+/// A place in the log.
+pub type Lsn = u64;
+
+/// A graduation that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graduation {
+    /// Its number.
+    pub id: i64,
+    /// The connector that takes over.
+    pub connector: String,
+    /// The connector's slot.
+    pub slot: String,
+    /// Where that was made; `None` before it was.
+    pub cut: Option<Lsn>,
+    /// It is written down where the groups begin in Kafka.
+    pub has_beginnings: bool,
+    /// The connector runs from the cut on.
+    pub has_connector: bool,
+    /// What the groups have to have read in Kafka before their slots are dropped.
+    pub marker: Option<Lsn>,
+}
+
+/// A group that has a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// The group.
+    pub group: String,
+    /// Its slot.
+    pub slot: String,
+    /// It reads the log, or did so last.
+    pub is_in_log: bool,
+    /// It was told to leave the log.
+    pub leaving: bool,
+    /// A process has begun to read its source.
+    pub is_read: bool,
+    /// Transactions that end before this are settled.
+    pub settled: Lsn,
+    /// Somebody reads its slot now.
+    pub is_active: bool,
+    /// The server has its slot, and all the log that the group needs.
+    pub is_whole: bool,
+    /// Lanes whose followers wait for a dead letter.
+    pub parked: i64,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// No group reads the log: there is nothing to move.
+    Nothing,
+    /// Write down that it begins.
+    Begin,
+    /// Make the connector's slot.
+    MakeSlot,
+    /// Write down where the groups begin in Kafka.
+    WriteBeginnings,
+    /// Start the connector.
+    StartConnector,
+    /// Wait until these groups have settled all before the cut.
+    AwaitCut(Vec<Behind>),
+    /// Wait until these groups have no followers parked, which Kafka would deliver before their heads.
+    AwaitParked(Vec<Behind>),
+    /// Tell all groups to leave the log.
+    TellToLeave,
+    /// Let these groups read the log again: they parked followers while they left.
+    LetReadOn(Vec<Behind>),
+    /// Wait until nobody reads these groups' slots any more.
+    AwaitLeft(Vec<Behind>),
+    /// Write down that the groups read Kafka from now on.
+    Switch,
+    /// Wait until these groups were started with Kafka: there is no way back then.
+    AwaitRead(Vec<String>),
+    /// Write down what has to be read in Kafka before the slots are dropped.
+    WriteMarker,
+    /// Wait until it was read, drop the groups' slots, and end.
+    Finish(Lsn),
+}
+
+/// A group that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Behind {
+    /// The group.
+    pub group: String,
+    /// Its slot.
+    pub slot: String,
+    /// Log between what it has settled and the cut.
+    pub bytes: u64,
+    /// Lanes that are parked.
+    pub parked: i64,
+    /// Somebody reads its slot.
+    pub is_active: bool,
+}
+
+/// A graduation cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Changes were missed already.
+    #[error(
+        "slot {slot} of group {group} is gone or lost, so that changes were missed: `afterwrite status` says what to do. Then repeat \
+         the command"
+    )]
+    Missed {
+        /// The group.
+        group: String,
+        /// Its slot.
+        slot: String,
+    },
+}
+
+/// What is to be done next.
+///
+/// # Errors
+/// When a group has missed changes, which no graduation mends.
+pub fn next(begun: Option<&Graduation>, members: &[Member]) -> Result<Step, Refused> {
+    let in_log = || members.iter().filter(|member| member.is_in_log);
+    if let Some(member) = in_log().find(|member| !member.is_whole) {
+        return Err(Refused::Missed {
+            group: member.group.clone(),
+            slot: member.slot.clone(),
+        });
+    }
+    let Some(graduation) = begun else {
+        return Ok(match in_log().next() {
+            None => Step::Nothing,
+            Some(_) => Step::Begin,
+        });
+    };
+    let Some(cut) = graduation.cut else {
+        return Ok(Step::MakeSlot);
+    };
+    if !graduation.has_beginnings {
+        return Ok(Step::WriteBeginnings);
+    }
+    if !graduation.has_connector {
+        return Ok(Step::StartConnector);
+    }
+    if in_log().next().is_some() {
+        let those = |is_meant: &dyn Fn(&Member) -> bool| -> Vec<Behind> {
+            in_log()
+                .filter(|member| is_meant(member))
+                .map(|member| Behind::of(member, cut))
+                .collect()
+        };
+        return Ok(before_the_switch(cut, &those, in_log().all(|member| member.leaving)));
+    }
+    let unread: Vec<String> = members
+        .iter()
+        .filter(|member| !member.is_read)
+        .map(|member| member.group.clone())
+        .collect();
+    Ok(match graduation.marker {
+        _ if !unread.is_empty() => Step::AwaitRead(unread),
+        None => Step::WriteMarker,
+        Some(marker) => Step::Finish(marker),
+    })
+}
+
+/// What is to be done while groups are in the log.
+fn before_the_switch(cut: Lsn, those: &dyn Fn(&dyn Fn(&Member) -> bool) -> Vec<Behind>, all_are_leaving: bool) -> Step {
+    let parked = those(&|member| member.parked > 0);
+    // One that left before the cut, or that parks, has to read on. A group is told to leave only when all can.
+    let too_early = those(&|member| member.settled < cut);
+    let active = those(&|member| member.is_active);
+    match all_are_leaving {
+        true if !too_early.is_empty() => Step::LetReadOn(too_early),
+        true if !active.is_empty() => Step::AwaitLeft(active),
+        true if !parked.is_empty() => Step::LetReadOn(parked),
+        true => Step::Switch,
+        false if !too_early.is_empty() => Step::AwaitCut(too_early),
+        false if !parked.is_empty() => Step::AwaitParked(parked),
+        false => Step::TellToLeave,
+    }
+}
+
+impl Behind {
+    fn of(member: &Member, cut: Lsn) -> Self {
+        Self {
+            group: member.group.clone(),
+            slot: member.slot.clone(),
+            bytes: cut.saturating_sub(member.settled),
+            parked: member.parked,
+            is_active: member.is_active,
+        }
+    }
+}
+
+/// The groups that keep a graduation from being taken back: they have begun to read Kafka.
+pub fn gone_on(members: &[Member]) -> Vec<&str> {
+    let gone = members.iter().filter(|member| !member.is_in_log && member.is_read);
+    gone.map(|member| member.group.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CUT: Lsn = 1_000;
+
+    fn graduation() -> Graduation {
+        Graduation {
+            id: 1,
+            connector: "waitlist".to_owned(),
+            slot: "afterwrite_waitlist".to_owned(),
+            cut: Some(CUT),
+            has_beginnings: true,
+            has_connector: true,
+            marker: None,
+        }
+    }
+
+    fn member(group: &str, settled: Lsn) -> Member {
+        Member {
+            group: group.to_owned(),
+            slot: format!("slot_{group}"),
+            is_in_log: true,
+            leaving: false,
+            is_read: true,
+            settled,
+            is_active: true,
+            is_whole: true,
+            parked: 0,
+        }
+    }
+
+    /// The groups of a step that waits.
+    fn awaited(step: Result<Step, Refused>) -> (&'static str, Vec<String>) {
+        let of = |behind: Vec<Behind>| behind.into_iter().map(|behind| behind.group).collect();
+        match step.unwrap() {
+            Step::AwaitCut(behind) => ("cut", of(behind)),
+            Step::AwaitParked(behind) => ("parked", of(behind)),
+            Step::LetReadOn(behind) => ("read on", of(behind)),
+            Step::AwaitLeft(behind) => ("left", of(behind)),
+            Step::AwaitRead(groups) => ("read", groups),
+            other => panic!("{other:?} waits for nobody"),
+        }
+    }
+
+    #[test]
+    fn what_comes_first_is_done_first_and_nothing_is_skipped() {
+        let members = [member("a", 2_000)];
+        let fresh = Graduation {
+            cut: None,
+            has_beginnings: false,
+            has_connector: false,
+            ..graduation()
+        };
+        let has_slot = Graduation {
+            cut: Some(CUT),
+            ..fresh.clone()
+        };
+        let has_beginnings = Graduation {
+            has_beginnings: true,
+            ..has_slot.clone()
+        };
+        for (begun, expected) in [
+            (None, Step::Begin),
+            (Some(&fresh), Step::MakeSlot),
+            (Some(&has_slot), Step::WriteBeginnings),
+            (Some(&has_beginnings), Step::StartConnector),
+            (Some(&graduation()), Step::TellToLeave),
+        ] {
+            assert_eq!(next(begun, &members), Ok(expected));
+        }
+        assert_eq!(next(None, &[]), Ok(Step::Nothing));
+    }
+
+    #[test]
+    fn a_group_leaves_only_after_the_cut_and_all_leave_together() {
+        let begun = graduation();
+        let of = |members: &[Member]| awaited(next(Some(&begun), members));
+        let (before, after) = (member("before", CUT - 1), member("after", CUT));
+        assert_eq!(of(&[before.clone(), after.clone()]), ("cut", vec!["before".to_owned()]));
+        let parks = Member {
+            parked: 2,
+            ..after.clone()
+        };
+        assert_eq!(
+            of(&[after.clone(), parks.clone()]),
+            ("parked", vec!["after".to_owned()])
+        );
+        // It parked a follower in its last moments, or was moved back: it reads on.
+        let leaving = |member: &Member| Member {
+            leaving: true,
+            ..member.clone()
+        };
+        assert_eq!(of(&[leaving(&before)]), ("read on", vec!["before".to_owned()]));
+        assert_eq!(of(&[leaving(&parks)]), ("left", vec!["after".to_owned()]));
+        let left = |member: &Member| Member {
+            is_active: false,
+            ..leaving(member)
+        };
+        assert_eq!(of(&[left(&parks)]), ("read on", vec!["after".to_owned()]));
+        assert_eq!(of(&[left(&after), leaving(&after)]), ("left", vec!["after".to_owned()]));
+        assert_eq!(next(Some(&begun), &[left(&after)]), Ok(Step::Switch));
+        // A group that came later was not told yet.
+        assert_eq!(next(Some(&begun), &[left(&after), after]), Ok(Step::TellToLeave));
+    }
+
+    #[test]
+    fn slots_are_dropped_when_all_groups_have_gone_on_in_kafka() {
+        let switched = |is_read| Member {
+            is_in_log: false,
+            is_read,
+            is_active: false,
+            ..member("a", 2_000)
+        };
+        let begun = graduation();
+        assert_eq!(
+            awaited(next(Some(&begun), &[switched(true), switched(false)])),
+            ("read", vec!["a".to_owned()])
+        );
+        assert_eq!(next(Some(&begun), &[switched(true)]), Ok(Step::WriteMarker));
+        let marked = Graduation {
+            marker: Some(7),
+            ..begun.clone()
+        };
+        assert_eq!(next(Some(&marked), &[switched(true)]), Ok(Step::Finish(7)));
+        // All slots were dropped, and the end was not written down.
+        assert_eq!(next(Some(&marked), &[]), Ok(Step::Finish(7)));
+        assert_eq!(gone_on(&[switched(false), member("b", 1)]), Vec::<&str>::new());
+        assert_eq!(gone_on(&[switched(true), member("b", 1)]), ["a"]);
+    }
+
+    #[test]
+    fn a_group_that_missed_changes_does_not_graduate() {
+        let lost = Member {
+            is_whole: false,
+            ..member("a", 2_000)
+        };
+        for begun in [None, Some(&graduation())] {
+            let refused = next(begun, &[lost.clone()]).unwrap_err();
+            assert!(refused.to_string().contains("slot_a of group a"), "{refused}");
+        }
+        // Once the groups are in Kafka, the old slots are of no use any more.
+        let gone = Member {
+            is_in_log: false,
+            ..lost
+        };
+        assert_eq!(next(Some(&graduation()), &[gone]), Ok(Step::WriteMarker));
+    }
+}
