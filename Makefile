@@ -113,9 +113,8 @@ bench-ledger: setup ## Measure the ledger's transaction for each job beside the 
 	$(call bench,ledger,kafka postgres)
 
 .PHONY: bench-wal
-bench-wal: ## Measure the source wal beside pg_recvlogical, which only receives (minutes)
-	infra/native/setup --without-kafka
-	$(call bench,wal,postgres)
+bench-wal: setup ## Measure the source wal beside pg_recvlogical, which only receives, and beside Kafka (minutes)
+	$(call bench,wal,postgres kafka connect)
 
 .PHONY: bench-backlog
 bench-backlog: setup ## Measure that a backlog of 2 million changes takes no more memory than one of 200,000 (minutes, 5 GB)

@@ -306,8 +306,8 @@ impl Graduate<'_> {
             .await
             .map_err(GraduateFailed::postgres)?;
         let text = format!(
-            "{} topics of {} are there: the groups begin at their ends, and at the beginning of those that the connector makes",
-            topics.len(),
+            "{} of {} in Kafka now: the groups begin at their ends, and at the beginning of those that the connector makes",
+            told::counted(topics.len(), "topic"),
             self.config.source.name
         );
         told.say(Way::Beginnings, State::Done, &text)
@@ -325,7 +325,10 @@ impl Graduate<'_> {
             .map_err(GraduateFailed::postgres)?;
         if switched {
             let groups: Vec<&str> = members.iter().map(|member| member.group.as_str()).collect();
-            let text = format!("{} read Kafka from now on, and nobody the log", groups.join(", "));
+            let text = format!(
+                "from now on Kafka is read, and nobody reads the log: {}",
+                groups.join(", ")
+            );
             told.say(Way::Switch, State::Done, &text)?;
         }
         Ok(())

@@ -22,6 +22,7 @@ use crate::cli::output::Output;
 use crate::cli::{Failure, database, slot};
 use crate::config::Config;
 use crate::groups::broker::{self, Broker};
+use crate::groups::graduation::rows::{self, UnderWay};
 use crate::groups::known::{self, Known};
 use crate::groups::slots::{self, Slots};
 
@@ -92,7 +93,14 @@ pub async fn run(args: &StatusArgs, config: &Config, output: Output) -> Result<(
     };
     let (known, broker) = futures::future::join(known(config), connected).await;
     let (known, no_postgres) = parted(known);
-    let (known, slots) = known.unzip();
+    let (known, slots, graduation) = match known {
+        Some(InPostgres {
+            known,
+            slots,
+            graduation,
+        }) => (Some(known), slots, graduation),
+        None => (None, None, None),
+    };
     let (broker, no_kafka) = parted(broker);
     let broker = broker.flatten();
     let names = names(config, group.as_deref(), known.as_ref(), broker.clone()).await?;
@@ -105,17 +113,18 @@ pub async fn run(args: &StatusArgs, config: &Config, output: Output) -> Result<(
         let why = failure.as_ref()?.chain();
         Some(Missing { part, why })
     };
-    let report = Report::of(
+    let mut report = Report::of(
         Utc::now(),
         names,
         known.as_ref(),
         has_brokers.then_some(&observed),
-        slots.flatten(),
+        slots,
         [missing("postgres", &no_postgres), missing("kafka", &no_kafka)]
             .into_iter()
             .flatten()
             .collect(),
     );
+    report.graduation = graduation;
     output.print(&report, |report| words::in_words(report, config, group.is_some()))?;
     no_postgres.or(no_kafka).map_or(Ok(()), Err)
 }
@@ -128,20 +137,39 @@ fn parted<T>(answer: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
     }
 }
 
-/// What Postgres knows of groups, and of their slots where they read the write-ahead log themselves.
-async fn known(config: &Config) -> Result<(BTreeMap<String, Known>, Option<Slots>), Failure> {
+/// What Postgres knows.
+struct InPostgres {
+    /// Of groups.
+    known: BTreeMap<String, Known>,
+    /// Of their slots, where they read the write-ahead log themselves.
+    slots: Option<Slots>,
+    /// Of their way to Kafka.
+    graduation: Option<UnderWay>,
+}
+
+async fn known(config: &Config) -> Result<InPostgres, Failure> {
     let pool = database::connect(config).await?;
     let read = async {
         let mut known = known::read(&pool).await?;
+        let graduation = rows::under_way(&pool).await?;
         if config.source.kind.has_brokers() {
-            return Ok((known, None));
+            let slots = None;
+            return Ok(InPostgres {
+                known,
+                slots,
+                graduation,
+            });
         }
         let slots = slots::read(&pool, &slot::beginning(config)).await?;
         // One that was taken out of the register is forgotten, but its slot still keeps log.
         for group in slots.slots.iter().filter_map(|slot| slot.group.as_ref()) {
             known.entry(group.clone()).or_default();
         }
-        Ok((known, Some(slots)))
+        Ok(InPostgres {
+            known,
+            slots: Some(slots),
+            graduation,
+        })
     };
     read.await.map_err(StatusFailed::Known).map_err(Failure::failed)
 }

@@ -125,9 +125,13 @@ struct Cluster {
 
 impl Cluster {
     fn of(args: &Brokers, config: &Config) -> Self {
+        Self::at(args.brokers.as_ref().unwrap_or(&config.kafka.brokers), config)
+    }
+
+    fn at(brokers: &str, config: &Config) -> Self {
         let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
         Self {
-            brokers: args.brokers.clone().unwrap_or_else(|| config.kafka.brokers.clone()),
+            brokers: brokers.to_owned(),
             properties: config.kafka.properties.0.iter().map(exposed).collect(),
         }
     }

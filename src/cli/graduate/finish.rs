@@ -27,6 +27,9 @@ impl Graduate<'_> {
         told: &mut Told,
     ) -> Result<(), Failure> {
         self.await_connector(begun, marker, told).await?;
+        // Partitions that appeared a moment ago are claimed after the next look at the brokers.
+        told.wait(Way::Slots, "the groups to see all topics")?;
+        sleep(Duration::from_millis(u64::from(self.config.kafka.metadata_refresh_ms)) + ASK_EVERY).await;
         for member in members {
             self.await_group(member, told).await?;
         }
@@ -87,10 +90,6 @@ impl Graduate<'_> {
 
     /// Waits until a group has committed what was in its topics when the connector had passed the marker.
     async fn await_group(&self, member: &Member, told: &mut Told) -> Result<(), Failure> {
-        // Partitions that appeared a moment ago are claimed after the next look at the brokers.
-        let refresh = Duration::from_millis(u64::from(self.config.kafka.metadata_refresh_ms)) + ASK_EVERY;
-        told.wait(Way::Slots, &format!("{} to settle what was written", member.group))?;
-        sleep(refresh).await;
         let mut ends: Option<Vec<(String, i32, i64)>> = None;
         loop {
             let brokers = Brokers::connect(self.config).await?;

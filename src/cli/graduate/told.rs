@@ -117,7 +117,10 @@ impl Told {
     /// # Errors
     /// When it was waited for as long as was allowed.
     pub(super) fn wait(&mut self, way: Way, text: &str) -> Result<(), Failure> {
-        let now = Instant::now();
+        self.wait_at(Instant::now(), way, text)
+    }
+
+    fn wait_at(&mut self, now: Instant, way: Way, text: &str) -> Result<(), Failure> {
         let since = match &self.waits {
             Some(waits) if waits.way == way => waits.since,
             _ => now,
@@ -191,15 +194,15 @@ mod tests {
         assert!(is_news("a is 1.2 MB behind", "a and b are 1.2 MB behind"));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_has_an_end_where_one_was_set() {
+    #[test]
+    fn a_wait_has_an_end_where_one_was_set() {
         let mut told = Told::new(Output::Json, Some(5));
-        assert!(told.wait(Way::Cut, "a").is_ok());
-        tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(told.wait(Way::Cut, "b").is_ok());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let said = told.wait(Way::Cut, "b").unwrap_err().chain();
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert!(told.wait_at(began, Way::Cut, "a").is_ok());
+        assert!(told.wait_at(after(4), Way::Cut, "b").is_ok());
+        let said = told.wait_at(after(5), Way::Cut, "b").unwrap_err().chain();
         assert!(said.contains("b after 5 s"), "{said}");
-        assert!(told.wait(Way::Start, "c").is_ok());
+        assert!(told.wait_at(after(6), Way::Start, "c").is_ok());
     }
 }

@@ -116,6 +116,19 @@ pub(super) fn of_slots(report: &Report) -> Vec<String> {
     unlimited.into_iter().chain(unknown).collect()
 }
 
+/// That groups are on their way to Kafka: until the end of it, log is kept for their old slots.
+pub(super) fn of_graduation(report: &Report) -> Option<String> {
+    let begun = report.graduation.as_ref()?;
+    Some(format!(
+        "! a graduation with connector {} is under way since {}, and the server keeps {} of log for the groups' slots until it \
+         ends\n  afterwrite graduate {}",
+        begun.connector,
+        since(report.at, begun.begun_at),
+        size(begun.kept_bytes),
+        begun.connector
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -123,6 +136,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
+    use crate::groups::graduation::rows::UnderWay;
     use crate::groups::known::Known;
     use crate::groups::slots::{Slot, Slots};
 
@@ -166,7 +180,22 @@ mod tests {
     fn said(report: &Report) -> String {
         let mut notes = of_group(&report.groups[0], "email", report);
         notes.extend(of_slots(report));
+        notes.extend(of_graduation(report));
         notes.join("\n")
+    }
+
+    #[test]
+    fn a_graduation_is_a_note_until_it_ends() {
+        let mut report = report(slot(), Some(10 * GB), true);
+        assert_eq!(said(&report), "");
+        report.graduation = Some(UnderWay {
+            connector: "waitlist".to_owned(),
+            begun_at: report.at - chrono::TimeDelta::minutes(3),
+            kept_bytes: 3 * GB,
+        });
+        let said = said(&report);
+        assert!(said.contains("since 3m00s") && said.contains("3.0 GB"), "{said}");
+        assert!(said.ends_with("afterwrite graduate waitlist"), "{said}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::engine::standing::{OpenJob, Standing, Suspended};
 use crate::groups::broker::{Membership, Positions};
+use crate::groups::graduation::rows::UnderWay;
 use crate::groups::known::{Known, Letters};
 use crate::groups::partition::{Position, Stopped};
 use crate::groups::slots::{Slot, Slots};
@@ -27,6 +28,8 @@ pub(super) struct Report {
     pub(super) groups: Vec<Group>,
     /// Where groups read the write-ahead log themselves.
     pub(super) slots: Option<AllSlots>,
+    /// Where groups are on their way from the write-ahead log to Kafka.
+    pub(super) graduation: Option<UnderWay>,
     /// What could not be asked.
     pub(super) missing: Vec<Missing>,
 }
@@ -153,6 +156,7 @@ impl Report {
             at,
             groups: names.into_iter().map(group).collect(),
             slots: slots.as_ref().map(AllSlots::of),
+            graduation: None,
             missing,
         }
     }

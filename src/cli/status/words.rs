@@ -27,6 +27,7 @@ pub(super) fn in_words(report: &Report, config: &Config, detailed: bool) -> Stri
         .flat_map(|group| notes::of_group(group, config.short_group_name(&group.group), report))
         .collect();
     notes.extend(notes::of_slots(report));
+    notes.extend(notes::of_graduation(report));
     if !notes.is_empty() {
         parts.push(notes.join("\n"));
     }

@@ -1,5 +1,7 @@
 //! What Postgres knows of a graduation, and what each step writes. Each statement can be repeated.
 
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use super::{Graduation, Lsn, Member};
@@ -36,6 +38,32 @@ pub async fn begun(pool: &PgPool) -> Result<Option<Graduation>, sqlx::Error> {
             marker: marker.map(i64::cast_unsigned),
         },
     ))
+}
+
+/// A graduation that has begun and not ended, for whoever looks after groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct UnderWay {
+    /// The connector that takes over.
+    pub connector: String,
+    /// Since when.
+    pub begun_at: DateTime<Utc>,
+    /// Log that the server keeps at most for one of the groups' slots, which are there until the end.
+    pub kept_bytes: i64,
+}
+
+/// Whether a graduation is under way.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn under_way(pool: &PgPool) -> Result<Option<UnderWay>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT connector, begun_at,
+                coalesce((SELECT max(pg_current_wal_lsn() - here.restart_lsn)::bigint FROM afterwrite.slots
+                          JOIN pg_replication_slots here USING (slot_name)), 0) AS kept_bytes
+         FROM afterwrite.graduations WHERE ended_at IS NULL",
+    )
+    .fetch_optional(pool)
+    .await
 }
 
 /// The groups that have a slot.

@@ -367,7 +367,7 @@ impl Stream {
         if is_new {
             tracing::info!(
                 group = self.group,
-                "the group leaves the write-ahead log, and goes on from kafka when `afterwrite graduate` says so"
+                "the group leaves the write-ahead log, and goes on from kafka when afterwrite graduate says so"
             );
         }
     }

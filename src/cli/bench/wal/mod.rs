@@ -3,6 +3,7 @@
 //! Both have slots of their own from before the rows are written, so each reads all of them. `pg_recvlogical` is the limit:
 //! what the server decodes and sends in a second, and how soon a change is there at all.
 
+mod connected;
 mod late;
 mod limit;
 mod table;
@@ -13,11 +14,12 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use self::connected::Connected;
 use self::limit::Limit;
 use self::table::Rows;
-use crate::cli::bench::programs;
 use crate::cli::bench::table::median;
 use crate::cli::bench::usage::{peak_rss_mb, round};
+use crate::cli::bench::{Cluster, programs};
 use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
@@ -34,6 +36,9 @@ pub struct WalArgs {
     /// Changes a second of which is told how late they are
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     per_second: u32,
+    /// Measure beside it how late they are by way of Kafka Connect (connect.url) and these brokers
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
     /// For how long these are written, the first third of it to warm up
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..))]
     seconds: u32,
@@ -54,6 +59,9 @@ struct Report {
     limit_p99_ms: f64,
     worker_p50_ms: f64,
     worker_p99_ms: f64,
+    /// By way of Kafka; null where that was not measured.
+    kafka_p50_ms: Option<f64>,
+    kafka_p99_ms: Option<f64>,
     /// The worker's 99th percentile for that of the limit.
     late_of_limit: f64,
 }
@@ -71,12 +79,22 @@ pub(super) async fn run(args: &WalArgs, config: &Config, output: Output) -> Resu
     let pool = database::connect(config).await?;
     let rows = Rows::make(&pool).await.map_err(Failure::failed)?;
     let limit = Limit::new(program, config.postgres.url.expose(), &rows.name)?;
-    let measured = rounds(args, config, &rows, &limit).await;
+    let mut connected = None;
+    let measured = rounds(args, config, &rows, &limit, &mut connected).await;
+    if let Some(connected) = connected {
+        connected.remove(&late::kafka_group(&rows)).await?;
+    }
     rows.remove().await.map_err(Failure::failed)?;
     output.print(&Report::of(args, &measured?), Report::text)
 }
 
-async fn rounds(args: &WalArgs, config: &Config, rows: &Rows, limit: &Limit) -> Result<Vec<Round>, Failure> {
+async fn rounds(
+    args: &WalArgs,
+    config: &Config,
+    rows: &Rows,
+    limit: &Limit,
+    connected: &mut Option<Connected>,
+) -> Result<Vec<Round>, Failure> {
     let mut slots = Vec::new();
     for number in 1..=args.rounds {
         let names = [
@@ -90,6 +108,11 @@ async fn rounds(args: &WalArgs, config: &Config, rows: &Rows, limit: &Limit) -> 
     }
     let end = rows.write(args.rows).await.map_err(Failure::failed)?;
     tracing::info!(rows = args.rows, "written");
+    // What was written in bulk is not for it.
+    if let Some(brokers) = &args.brokers {
+        let cluster = Cluster::at(brokers, config);
+        *connected = Some(Connected::make(config, cluster, rows).await?);
+    }
     let mut measured = Vec::new();
     for [of_limit, of_worker] in slots {
         let received = limit.receive(&of_limit, &end).await?;
@@ -97,7 +120,7 @@ async fn rounds(args: &WalArgs, config: &Config, rows: &Rows, limit: &Limit) -> 
         let handled = worker::handle(config, rows, &of_worker, args.rows.into()).await?;
         rows.forget_slot(&of_worker).await.map_err(Failure::failed)?;
         let per_second = |took: Duration| f64::from(args.rows) / took.as_secs_f64();
-        let late = late::measure(config, rows, limit, args.per_second, args.seconds).await?;
+        let late = late::measure(config, rows, limit, connected.as_ref(), args.per_second, args.seconds).await?;
         let round = Round {
             limit: per_second(received),
             worker: per_second(handled),
@@ -124,6 +147,14 @@ impl Report {
             limit_p99_ms: of(|round| round.late.limit.1, 2),
             worker_p50_ms: of(|round| round.late.worker.0, 2),
             worker_p99_ms: of(|round| round.late.worker.1, 2),
+            kafka_p50_ms: args
+                .brokers
+                .as_ref()
+                .map(|_| of(|round| round.late.kafka.map_or(f64::NAN, |kafka| kafka.0), 2)),
+            kafka_p99_ms: args
+                .brokers
+                .as_ref()
+                .map(|_| of(|round| round.late.kafka.map_or(f64::NAN, |kafka| kafka.1), 2)),
             late_of_limit: of(|round| round.late.worker.1 / round.late.limit.1, 2),
         }
     }
@@ -154,6 +185,11 @@ impl Report {
                 self.late_of_limit.to_string(),
             ],
         ];
-        head + &output::table(names, rows)
+        let by_kafka = self.kafka_p50_ms.zip(self.kafka_p99_ms).map(|(p50, p99)| {
+            let figures = [p50, p99].map(|figure| figure.to_string());
+            let [p50, p99] = figures;
+            ["worker by way of Kafka".to_owned(), String::new(), p50, p99]
+        });
+        head + &output::table(names, rows.into_iter().chain(by_kafka))
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::app;
 use crate::cli::Failure;
 use crate::cli::bench::letters::NoLetters;
+use crate::cli::bench::wal::connected::{Connected, PREFIX};
 use crate::cli::bench::wal::table::Rows;
 use crate::config::Config;
 use crate::decode::Decoder;
@@ -21,12 +22,14 @@ use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Drain, Owned, Replay, ReplayEnd, Setup};
 use crate::event::change::ChangeEvent;
+use crate::event::delivery::{SourceCommand, SourceEvent};
 use crate::handler::{Context, Handler, HandlerError, Outcome, Resources, Spec};
+use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::effects::Effects;
 use crate::ledger::slots::Slots;
 use crate::router::Router;
-use crate::source::wal;
+use crate::source::{kafka, wal};
 
 /// Nothing was done for so long.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -91,22 +94,91 @@ type Silent = (
     mpsc::UnboundedReceiver<ReplayEnd>,
 );
 
+/// What a worker reads.
+enum Source {
+    Wal(wal::Running),
+    Kafka(kafka::Running),
+}
+
 /// A worker that runs.
 pub(super) struct Running {
-    source: wal::Running,
+    source: Source,
     engine: JoinHandle<Result<Counts, Failure>>,
     stop: watch::Sender<bool>,
     /// Channels over which nothing comes stay open: a closed one is asked again and again.
     _silent: Silent,
 }
 
+/// What a source and an engine talk over.
+struct Between {
+    commands: std::sync::mpsc::Receiver<SourceCommand>,
+    events: mpsc::Sender<SourceEvent>,
+    stop: watch::Receiver<bool>,
+}
+
 impl Running {
+    /// A worker that reads the log by this slot.
     pub(super) fn start(
         config: &Config,
         rows: &Rows,
         slot: &str,
         told: mpsc::UnboundedSender<(i64, Instant)>,
     ) -> Result<Self, Failure> {
+        let claims = Claims::new(rows.pool.clone(), slot, Uuid::new_v4());
+        let options = wal::Options {
+            connection: config.postgres.url.expose().parse().map_err(Failure::usage)?,
+            group: slot.to_owned(),
+            publication: rows.name.clone(),
+            name: PREFIX.to_owned(),
+            wanted: Tables::named([("public", rows.name.as_str())]),
+            excluded: Vec::new(),
+            unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
+            log_behind: Arc::default(),
+            leaves: Arc::default(),
+        };
+        let slots = Slots::new(rows.pool.clone(), slot, slot);
+        let of_source = claims.clone();
+        let handler = Arc::new(Teller { told });
+        Self::over(setup(config, slot, claims, rows.pool.clone(), handler), |between| {
+            let Between { commands, events, .. } = between;
+            let started = wal::start(options, of_source, slots, decoder(), commands, events);
+            started.map(Source::Wal).map_err(Failure::failed)
+        })
+    }
+
+    /// A worker that reads the topic of a connector, from its beginning.
+    pub(super) fn start_connected(
+        config: &Config,
+        rows: &Rows,
+        connected: &Connected,
+        group: &str,
+        told: mpsc::UnboundedSender<(i64, Instant)>,
+    ) -> Result<Self, Failure> {
+        let claims = Claims::in_memory(group);
+        let options = kafka::Options {
+            brokers: connected.cluster.brokers.clone(),
+            group: group.to_owned(),
+            wanted: Tables::all(),
+            topics: vec![connected.topic.clone()],
+            start: kafka::Start::Earliest,
+            properties: connected.cluster.properties.clone(),
+            membership: app::options::membership(&config.kafka),
+            budgets: app::options::budgets(&config.engine),
+        };
+        let kept = kafka::Kept {
+            claims: claims.clone(),
+            beginnings: Beginnings::in_memory(),
+        };
+        let handler = Arc::new(Teller { told });
+        Self::over(setup(config, group, claims, rows.pool.clone(), handler), |between| {
+            let Between { commands, events, stop } = between;
+            let started = kafka::start(options, kept, decoder(), None, commands, events, stop);
+            started.map(Source::Kafka).map_err(Failure::usage)
+        })
+    }
+
+    /// An engine over a source.
+    fn over(setup: Setup, source: impl FnOnce(Between) -> Result<Source, Failure>) -> Result<Self, Failure> {
         let (commands, orders) = std::sync::mpsc::channel();
         let (events, arriving) = mpsc::channel(wal::UNHEARD_MAX);
         let (no_replays, replays) = mpsc::channel(1);
@@ -122,31 +194,11 @@ impl Running {
             owned: Arc::new(watch::Sender::new(Owned::new())),
             standing: watch::Sender::default(),
         };
-        let claims = Claims::new(rows.pool.clone(), slot, Uuid::new_v4());
-        let source = wal::Options {
-            connection: config.postgres.url.expose().parse().map_err(Failure::usage)?,
-            group: slot.to_owned(),
-            publication: rows.name.clone(),
-            name: "bench".to_owned(),
-            wanted: Tables::named([("public", rows.name.as_str())]),
-            excluded: Vec::new(),
-            unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
-            log_behind: Arc::default(),
-            leaves: Arc::default(),
-        };
-        let decoder = Arc::new(Decoder::new(Options {
-            format: Format::Json,
-            ..Options::default()
-        }));
-        let slots = Slots::new(rows.pool.clone(), slot, slot);
-        let setup = setup(
-            config,
-            slot,
-            claims.clone(),
-            rows.pool.clone(),
-            Arc::new(Teller { told }),
-        );
-        let source = wal::start(source, claims, slots, decoder, orders, events).map_err(Failure::failed)?;
+        let source = source(Between {
+            commands: orders,
+            events,
+            stop: stopping.clone(),
+        })?;
         let stopped = async move {
             if stopping.wait_for(|stopping| *stopping).await.is_err() {
                 tracing::debug!("the measurement was given up");
@@ -163,8 +215,21 @@ impl Running {
     pub(super) async fn stop(self) -> Result<(), Failure> {
         self.stop.send_replace(true);
         self.engine.await.map_err(Failure::failed)??;
-        self.source.ended().await.map_err(Failure::failed)
+        match self.source {
+            Source::Wal(source) => source.ended().await.map_err(Failure::failed),
+            Source::Kafka(source) => {
+                source.ended().await;
+                Ok(())
+            }
+        }
     }
+}
+
+fn decoder() -> Arc<Decoder> {
+    Arc::new(Decoder::new(Options {
+        format: Format::Json,
+        ..Options::default()
+    }))
 }
 
 fn setup(config: &Config, group: &str, claims: Claims, pool: PgPool, handler: Arc<dyn Handler>) -> Setup {
