@@ -110,7 +110,8 @@ struct Workers<'a> {
 }
 
 impl<'a> Workers<'a> {
-    fn start(world: &'a World) -> Self {
+    /// The first one, when it reads.
+    async fn start(world: &'a World) -> Self {
         let workers = Self {
             world,
             settings: wal::SETTINGS.to_vec(),
@@ -118,7 +119,9 @@ impl<'a> Workers<'a> {
             started: Mutex::default(),
             is_over: Mutex::default(),
         };
-        *workers.now.lock().unwrap() = Some(workers.next("wal"));
+        let first = workers.next("wal");
+        wal::until_it_reads(&first).await;
+        *workers.now.lock().unwrap() = Some(first);
         workers
     }
 
@@ -176,8 +179,7 @@ async fn groups_graduate_under_load_whatever_is_killed_at_each_step() {
     let began = Instant::now();
     let rounds = std::env::var("GRADUATION_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let file = file_of(&world);
-    let workers = Workers::start(&world);
-    wal::until_it_reads(workers.now.lock().unwrap().as_ref().unwrap()).await;
+    let workers = Workers::start(&world).await;
     let graduation = async {
         let mut killed = BTreeSet::new();
         loop {

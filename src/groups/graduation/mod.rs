@@ -148,13 +148,7 @@ pub fn next(begun: Option<&Graduation>, members: &[Member]) -> Result<Step, Refu
         return Ok(Step::StartConnector);
     }
     if in_log().next().is_some() {
-        let those = |is_meant: &dyn Fn(&Member) -> bool| -> Vec<Behind> {
-            in_log()
-                .filter(|member| is_meant(member))
-                .map(|member| Behind::of(member, cut))
-                .collect()
-        };
-        return Ok(before_the_switch(cut, &those, in_log().all(|member| member.leaving)));
+        return Ok(before_the_switch(cut, &in_log().collect::<Vec<_>>()));
     }
     let unread: Vec<String> = members
         .iter()
@@ -169,12 +163,16 @@ pub fn next(begun: Option<&Graduation>, members: &[Member]) -> Result<Step, Refu
 }
 
 /// What is to be done while groups are in the log.
-fn before_the_switch(cut: Lsn, those: &dyn Fn(&dyn Fn(&Member) -> bool) -> Vec<Behind>, all_are_leaving: bool) -> Step {
-    let parked = those(&|member| member.parked > 0);
-    // One that left before the cut, or that parks, has to read on. A group is told to leave only when all can.
-    let too_early = those(&|member| member.settled < cut);
-    let active = those(&|member| member.is_active);
-    match all_are_leaving {
+fn before_the_switch(cut: Lsn, in_log: &[&Member]) -> Step {
+    let those = |is_meant: fn(&Member, Lsn) -> bool| -> Vec<Behind> {
+        let meant = in_log.iter().filter(|member| is_meant(member, cut));
+        meant.map(|member| Behind::of(member, cut)).collect()
+    };
+    let too_early = those(|member, cut| member.settled < cut);
+    let parked = those(|member, _| member.parked > 0);
+    let active = those(|member, _| member.is_active);
+    // A group is told to leave only when all can; one that parks while it leaves has to read on.
+    match in_log.iter().all(|member| member.leaving) {
         true if !too_early.is_empty() => Step::LetReadOn(too_early),
         true if !active.is_empty() => Step::AwaitLeft(active),
         true if !parked.is_empty() => Step::LetReadOn(parked),
@@ -341,7 +339,7 @@ mod tests {
             ..member("a", 2_000)
         };
         for begun in [None, Some(&graduation())] {
-            let refused = next(begun, &[lost.clone()]).unwrap_err();
+            let refused = next(begun, std::slice::from_ref(&lost)).unwrap_err();
             assert!(refused.to_string().contains("slot_a of group a"), "{refused}");
         }
         // Once the groups are in Kafka, the old slots are of no use any more.
