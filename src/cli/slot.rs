@@ -4,12 +4,14 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use sqlx::postgres::PgPool;
 
 use crate::cli::output::{self, Output, size, span};
 use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::config::wal::slot_of;
 use crate::groups::slots::{self, Dropped, Slot, Slots};
+use crate::groups::workers;
 
 /// Nothing is known, or there is nothing.
 const NONE: &str = "-";
@@ -80,6 +82,15 @@ enum SlotFailed {
     InUse { slot: String, pid: i32 },
     #[error("slot {slot} is read by somebody: stop the group first")]
     InUseNow { slot: String },
+    #[error(
+        "slot {slot} is that of group {group}, which {} runs: stop it first; a process that was killed counts as running for \
+         another 30 s", .who.join(", ")
+    )]
+    Running {
+        slot: String,
+        group: String,
+        who: Vec<String>,
+    },
 }
 
 /// Runs a `slot` command.
@@ -166,6 +177,9 @@ async fn drop_one(args: &DropArgs, config: &Config, output: Output) -> Result<()
     let found = read.map_err(SlotFailed::Read).map_err(Failure::failed)?;
     let slot = found.slots.into_iter().find(|slot| slot.slot == *name);
     may_be_dropped(args, slot.as_ref(), &beginning).map_err(Failure::failed)?;
+    if let Some(group) = slot.as_ref().and_then(|slot| slot.group.as_deref()) {
+        refuse_running(&pool, name, group).await?;
+    }
     let is_there = slot.as_ref().is_some_and(|slot| slot.is_there);
     // Nobody can use a slot of which it is known where its group stands and which is not there: a command that ends here is
     // repeated, and a group that starts here refuses to.
@@ -201,6 +215,24 @@ fn may_be_dropped(args: &DropArgs, slot: Option<&Slot>, beginning: &str) -> Resu
             beginning: beginning.to_owned(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// A group that runs reads its slot most of the time: between two sessions of it nobody does.
+async fn refuse_running(pool: &PgPool, slot: &str, group: &str) -> Result<(), Failure> {
+    let workers = workers::list(pool, Some(group)).await;
+    let workers = workers.map_err(SlotFailed::Read).map_err(Failure::failed)?;
+    let running = workers.iter().filter(|worker| worker.runs());
+    let who: Vec<String> = running
+        .map(|worker| format!("{}:{}", worker.host, worker.pid))
+        .collect();
+    match who.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::failed(SlotFailed::Running {
+            slot: slot.to_owned(),
+            group: group.to_owned(),
+            who,
+        })),
     }
 }
 

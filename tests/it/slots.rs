@@ -181,7 +181,15 @@ async fn the_log_says_who_holds_up_a_slot_and_that_the_disk_has_no_limit() {
     assert_eq!(log.matches("max_slot_wal_keep_size is -1").count(), 1, "{log}");
     open.rollback().await.unwrap();
     until_it_reads(&first).await;
-    first.stop().await;
+    // Nobody reads it for now, and whoever keeps the process running starts it again in a moment.
+    first.kill();
+    let active = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND active";
+    until("the slot to be free", Duration::from_secs(60), async || {
+        (world.count(active).await == 0).then_some(())
+    })
+    .await;
+    let refused = refusal(&world, &["slot", "drop", &slot_of(&world)]).await;
+    assert!(refused.contains("counts as running"), "{refused}");
     remove(world).await;
 }
 
