@@ -72,7 +72,7 @@ it: ## Tests against the real stack, on ports of their own
 	tests/run setup build it
 
 .PHONY: chaos
-chaos: ## Members, Postgres and broker killed, 10 minutes for each group protocol; CHAOS_SEED=7 to repeat, CHAOS_PROTOCOL=consumer to choose
+chaos: ## Members, Postgres and broker killed, 10 minutes for each group protocol and the log; CHAOS_SEED=7 to repeat, CHAOS_PROTOCOL=consumer or CHAOS_SOURCE=wal to choose
 	tests/run setup build chaos
 
 .PHONY: fixtures

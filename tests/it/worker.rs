@@ -82,6 +82,13 @@ impl Worker {
         self.child.wait().unwrap();
     }
 
+    /// The most memory that the process has had; `None` when it is gone.
+    pub(crate) fn memory_peak_kb(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim_end_matches("kB").trim().parse().ok()
+    }
+
     /// Freezes the process: it keeps its connections and does nothing any more.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");

@@ -15,8 +15,8 @@ use crate::stack;
 const COLUMNS: usize = 6;
 
 /// This share of the events is there before the first member; the others come in so many portions.
-const BEFORE_PERCENT: usize = 60;
-const PORTIONS: usize = 20;
+pub(super) const BEFORE_PERCENT: usize = 60;
+pub(super) const PORTIONS: usize = 20;
 
 /// How long the broker may take to acknowledge everything, its own restarts included.
 const FLUSH_MAX: Duration = Duration::from_secs(120);
@@ -46,6 +46,7 @@ pub(super) fn changes(plan: &Plan, rows: &[u32]) -> Vec<u32> {
     for row in rows {
         changes[*row as usize] += 1;
     }
+    changes.extend((0..plan.large_wanted()).map(|_| 1));
     changes
 }
 

@@ -1,6 +1,6 @@
 //! The handler of the members: a call, then an effect in the once-only transaction, and the fate of each event.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,7 @@ fn works_when_started_as_a_worker() {
             seed: told(SEED).parse().unwrap(),
             slow: Duration::from_millis(told(SLOW_MS).parse().unwrap()),
             journal: Journal::create(told(JOURNALS).as_ref(), &worker),
+            mail_is_away: sign(told(JOURNALS).as_ref()),
         })
     });
 }
@@ -73,6 +74,20 @@ struct Chaos {
     seed: u64,
     slow: Duration,
     journal: Journal,
+    mail_is_away: PathBuf,
+}
+
+/// The file that is there while the mail server is away; beside the journals, which are every file in their directory.
+fn sign(journals: &Path) -> PathBuf {
+    journals.with_extension("mail-is-away")
+}
+
+pub(super) fn take_the_mail_away(journals: &Path) {
+    std::fs::write(sign(journals), "").unwrap();
+}
+
+pub(super) fn bring_the_mail_back(journals: &Path) {
+    std::fs::remove_file(sign(journals)).unwrap();
 }
 
 #[async_trait]
@@ -101,6 +116,9 @@ impl Handler for Chaos {
         }
         if context.unsettled().await?.is_empty() {
             return Ok(Outcome::Done);
+        }
+        if self.mail_is_away.exists() {
+            return Err(HandlerError::transient("the mail server is away"));
         }
         let call = self.journal.call(row, change);
         if fate == Fate::Slow {

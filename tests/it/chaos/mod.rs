@@ -9,6 +9,8 @@ mod plan;
 
 mod events;
 
+mod log;
+
 mod calls;
 
 mod handler;
@@ -27,37 +29,44 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::chaos::plan::{MEMBERS_MAX, PARTITIONS, Plan, Protocol};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::chaos::plan::{PARTITIONS, Plan, Source};
 use crate::chaos::storm::{Figures, Storm};
 use crate::chaos::verdict::{Calls, Done, Effects, Letter};
 use crate::chaos::watch::Watch;
-use crate::producer::{self, Reach};
+use crate::producer;
 use crate::stack::{self, until};
 use crate::world::World;
 
 /// What is settled is committed at latest when so many seconds have passed.
 const COMMIT_LOOKS: usize = 30;
 
+/// What a member may need, however much there is to read.
+const MEMORY_KB_MAX: u64 = 200 * 1_024;
+
 /// Something can always progress while a member lives and nothing else is away.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// The same for each group protocol; `make chaos CHAOS_PROTOCOL=eager` finds it by the module's name.
-macro_rules! for_protocols {
-    ($($module:ident: $protocol:ident),*) => {$(
+/// The same for each source, and each group protocol; `make chaos CHAOS_PROTOCOL=eager` and `make chaos CHAOS_SOURCE=wal` find it
+/// by the module's name.
+macro_rules! for_sources {
+    ($($module:ident: $source:ident),*) => {$(
         mod $module {
             #[tokio::test(flavor = "multi_thread")]
             async fn a_group_in_chaos_loses_nothing_repeats_nothing_and_keeps_order() {
-                super::survives(super::Protocol::$protocol).await;
+                super::survives(super::Source::$source).await;
             }
         }
     )*};
 }
 
-for_protocols!(cooperative_sticky: CooperativeSticky, eager: Eager, consumer: Consumer);
+for_sources!(cooperative_sticky: COOPERATIVE_STICKY, eager: EAGER, consumer: CONSUMER, wal: Wal);
 
-async fn survives(protocol: Protocol) {
+async fn survives(source: Source) {
     let _stack = stack::alone().await;
-    let plan = Plan::of_environment(protocol);
+    let plan = Plan::of_environment(source);
     let world = World::bare("chaos").await;
     let traces = Traces::new(&plan, &world);
     println!(
@@ -65,13 +74,16 @@ async fn survives(protocol: Protocol) {
         world.name,
         plan.events,
         plan.seed,
-        plan.protocol.name()
+        plan.source.name()
     );
     let settled = run(&plan, &world, &traces.journals).await;
     settled.print(&plan);
     settled.prove(&plan);
     traces.removed_with_the_world.set(true);
-    world.remove().await;
+    match source {
+        Source::Kafka(_) => world.remove().await,
+        Source::Wal => crate::wal::remove(world).await,
+    }
 }
 
 /// What a run leaves behind for whoever looks into its failure; dropped by a panic, it says where.
@@ -124,8 +136,8 @@ struct Settled {
     took: Duration,
     stall: (Duration, Duration),
     pace: String,
-    records: i64,
-    behind: Vec<Reach>,
+    records: usize,
+    behind: Vec<String>,
     copies: usize,
     figures: Figures,
     effects: Effects,
@@ -133,57 +145,39 @@ struct Settled {
 }
 
 async fn run(plan: &Plan, world: &World, journals: &Path) -> Settled {
-    sqlx::raw_sql(handler::SCHEMA).execute(&world.pool).await.unwrap();
-    sqlx::query("INSERT INTO heads SELECT k, 0 FROM generate_series(0, $1) k")
-        .bind(i32::try_from(plan.rows).unwrap() - 1)
-        .execute(&world.pool)
-        .await
-        .unwrap();
-    let topic = format!("{}.public.bench_users", world.name);
-    producer::make_topic_of(&topic, PARTITIONS).await;
+    prepare(plan, world, journals).await;
     let rows = events::rows(plan);
     let changes = events::changes(plan, &rows);
-    let (told, first_part) = tokio::sync::oneshot::channel();
-    let writing = tokio::task::spawn_blocking({
-        let (plan, topic) = (plan.clone(), topic.clone());
-        move || events::write(&plan, &rows, &topic, told)
-    });
-    first_part.await.unwrap();
+    let writing = write(plan, world, rows).await;
 
     let watch = Watch::new(plan.run_max);
     let storm = Storm::new(world, plan, &watch, journals);
     let raging = async {
         storm.rage().await;
+        writing.await.unwrap();
+        if plan.source == Source::Wal {
+            log::interrupt(world, plan, &storm).await;
+        }
         until("every event to be settled", plan.run_max, async || {
             storm.reap();
-            (watch.settled() >= plan.events).then_some(())
+            (watch.settled() >= plan.wanted()).then_some(())
         })
         .await;
-        writing.await.unwrap();
     };
     tokio::select! {
         () = watch.run(world) => unreachable!("the watch looks for ever"),
         () = raging => {}
     }
     let took = watch.elapsed();
-    let group = world.group_of(handler::NAME);
-    let (mut behind, mut records) = (Vec::new(), 0);
-    for _ in 0..COMMIT_LOOKS {
-        storm.wait_ms(1_000).await;
-        let Ok(reached) = producer::reach(&group, &topic) else {
-            continue;
-        };
-        records = reached.iter().map(|reach| reach.end - reach.first).sum();
-        behind = reached
-            .into_iter()
-            .filter(|reach| reach.committed != Some(reach.end))
-            .collect();
-        if behind.is_empty() {
-            break;
-        }
-    }
+    let (records, behind) = committed(plan, world, &storm).await;
     storm.disperse().await;
     let (done, letters) = (done(world).await, letters(world).await);
+    let kept = match plan.source {
+        Source::Kafka(_) => producer::read_all(&format!("{}.dlq", world.group_of(handler::NAME)))
+            .await
+            .len(),
+        Source::Wal => log::letters(world).await,
+    };
     let told = calls::read(journals);
     let figures = storm.figures.take();
     Settled {
@@ -192,14 +186,68 @@ async fn run(plan: &Plan, world: &World, journals: &Path) -> Settled {
         pace: watch.pace(),
         records,
         behind,
-        copies: producer::read_all(&format!("{group}.dlq"))
-            .await
-            .len()
-            .saturating_sub(letters.len()),
+        copies: kept.saturating_sub(letters.len()),
         effects: verdict::effects(&changes, |row, change| plan.fate(row, change), &done, &letters),
         calls: verdict::calls(&told, &done, &figures.killed),
         figures,
     }
+}
+
+/// Makes what is written to.
+async fn prepare(plan: &Plan, world: &World, journals: &Path) {
+    sqlx::raw_sql(handler::SCHEMA).execute(&world.pool).await.unwrap();
+    sqlx::query("INSERT INTO heads SELECT k, 0 FROM generate_series(0, $1) k")
+        .bind(i32::try_from(plan.rows + plan.large_wanted()).unwrap() - 1)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    match plan.source {
+        Source::Kafka(_) => producer::make_topic_of(&topic(world), PARTITIONS).await,
+        Source::Wal => log::begin(world, plan, journals).await,
+    }
+}
+
+/// Begins to write, and answers when those events are there that come before the storm.
+async fn write(plan: &Plan, world: &World, rows: Vec<u32>) -> JoinHandle<()> {
+    let (told, first_part) = tokio::sync::oneshot::channel();
+    let (plan, topic, pool, runtime) = (plan.clone(), topic(world), world.pool.clone(), Handle::current());
+    let writing = tokio::task::spawn_blocking(move || match plan.source {
+        Source::Kafka(_) => events::write(&plan, &rows, &topic, told),
+        Source::Wal => runtime.block_on(log::write(plan, pool, rows, told)),
+    });
+    first_part.await.unwrap();
+    writing
+}
+
+/// Waits until everything is committed, and answers how much there is and what of it is not.
+async fn committed(plan: &Plan, world: &World, storm: &Storm<'_>) -> (usize, Vec<String>) {
+    let (mut records, mut behind) = (0, Vec::new());
+    for _ in 0..COMMIT_LOOKS {
+        storm.wait_ms(1_000).await;
+        let looked = match plan.source {
+            Source::Kafka(_) => reached(world),
+            Source::Wal => log::reached(world).await,
+        };
+        let Some(looked) = looked else { continue };
+        (records, behind) = looked;
+        if behind.is_empty() {
+            break;
+        }
+    }
+    (records, behind)
+}
+
+fn topic(world: &World) -> String {
+    format!("{}.public.bench_users", world.name)
+}
+
+/// Records in the topic, and what of it is not committed; `None` when nobody answered.
+fn reached(world: &World) -> Option<(usize, Vec<String>)> {
+    let reached = producer::reach(&world.group_of(handler::NAME), &topic(world)).ok()?;
+    let records: i64 = reached.iter().map(|reach| reach.end - reach.first).sum();
+    let behind = reached.into_iter().filter(|reach| reach.committed != Some(reach.end));
+    let behind = behind.map(|reach| format!("{reach:?}")).collect();
+    Some((usize::try_from(records).unwrap(), behind))
 }
 
 async fn done(world: &World) -> Vec<Done> {
@@ -232,17 +280,18 @@ impl Settled {
         let (storm, effects, calls) = (&self.figures, &self.effects, &self.calls);
         let seconds = self.took.as_secs_f64();
         let line = |name: &str, figure: String| println!("  {name:<34} {figure}");
-        println!("chaos, {}, seed {}", plan.protocol.name(), plan.seed);
-        line(
-            "events",
-            format!("{} over {} rows in {PARTITIONS} partitions", plan.events, plan.rows),
-        );
+        println!("chaos, {}, seed {}", plan.source.name(), plan.seed);
+        line("events", plan.size());
         line(
             "duration",
-            format!("{seconds:.1} s, {:.0} events/s", plan.events as f64 / seconds),
+            format!("{seconds:.1} s, {:.0} events/s", plan.wanted() as f64 / seconds),
+        );
+        line(
+            "memory of a member, at most",
+            format!("{} MB", storm.memory_peak_kb / 1_024),
         );
         line("events/s in tenths of the duration", self.pace.clone());
-        line("members at once, at most", MEMBERS_MAX.to_string());
+        line("members at once, at most", plan.source.members().1.to_string());
         line("gusts", storm.gusts.to_string());
         line(
             "joins, leaves, kills",
@@ -258,7 +307,7 @@ impl Settled {
             format!("{}, {}", storm.postgres_kills, storm.postgres_restarts),
         );
         line(
-            "letters refused for",
+            plan.source.refusal(),
             format!("{:.1} s", storm.unwritable.as_secs_f64()),
         );
         line(
@@ -298,10 +347,15 @@ impl Settled {
         assert!(effects.unjust.is_empty(), "buried unjustly: {:#?}", effects.unjust);
         assert_eq!(
             self.records,
-            i64::try_from(plan.events).unwrap(),
-            "records in the topic"
+            plan.wanted(),
+            "records in the topic, changes of the table"
         );
-        assert_eq!(effects.done + effects.letters, plan.events, "done and buried");
+        assert_eq!(effects.done + effects.letters, plan.wanted(), "done and buried");
+        assert!(
+            self.figures.memory_peak_kb <= MEMORY_KB_MAX,
+            "a member had {} kB of memory",
+            self.figures.memory_peak_kb
+        );
         assert_eq!((effects.lost, effects.twice), (0, 0), "lost, twice");
         assert_eq!(
             (effects.disordered, effects.at_once),

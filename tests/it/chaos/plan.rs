@@ -4,21 +4,26 @@ use std::time::Duration;
 
 use crate::chaos::random::Random;
 
-/// Members of the group that are there at once, those on their way out not counted: at most, and at least.
-pub(super) const MEMBERS_MAX: usize = 12;
-pub(super) const MEMBERS_MIN: usize = 3;
+/// Members of the group that are there at once, those on their way out not counted: at least, and at most.
+const MEMBERS: (usize, usize) = (3, 12);
+
+/// The same where one of them reads and the others wait for it to end.
+const READERS: (usize, usize) = (1, 3);
 
 /// Partitions of the topic.
 pub(super) const PARTITIONS: i32 = 24;
 
 /// In a gust so many members join or leave, at most, each after a pause of at most this.
-pub(super) const GUST_MAX: usize = 12;
+const GUST_MAX: usize = 12;
 pub(super) const CHURN_MS_MAX: usize = 500;
 
 /// The next gust comes at most this long after the group has settled something again. Without that a group of the classic
 /// protocols never forms: each generation waits for the sessions of those that were killed, and ends when it is complete,
 /// because those that were asked to leave in the meantime do so only then.
 pub(super) const LULL_MS_MAX: usize = 4_000;
+
+/// Of the changes of a large transaction one in so many is wanted.
+pub(super) const WANTED_OF: u32 = 100;
 
 /// Attempts that one worker runs at once: so many calls one kill can cut off.
 pub(super) const LANES_MAX: usize = 8;
@@ -40,6 +45,76 @@ const SETTINGS: [(&str, &str); 11] = [
     ("AFTERWRITE__KAFKA__PROPERTIES__RECONNECT_BACKOFF_MAX_MS", "1000"),
     ("RUST_BACKTRACE", "1"),
 ];
+
+/// Without a broker. A lane that fails when the mail server goes away must not be out of attempts before its handler is suspended:
+/// those that end well at that moment make it look like the only one that fails. Waits are a tenth of what they are otherwise, and
+/// so is the time that is looked back on.
+const LOG_SETTINGS: [(&str, &str); 6] = [
+    crate::wal::SETTINGS[0],
+    crate::wal::SETTINGS[1],
+    crate::wal::SETTINGS[2],
+    crate::wal::SETTINGS[3],
+    ("AFTERWRITE__ENGINE__ATTEMPTS_MAX", "20"),
+    ("AFTERWRITE__ENGINE__SUSPEND_ATTEMPTS_WINDOW_MS", "3000"),
+];
+
+/// What the members read: topics, under a group protocol, or the write-ahead log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Kafka(Protocol),
+    Wal,
+}
+
+impl Source {
+    pub(super) const COOPERATIVE_STICKY: Self = Self::Kafka(Protocol::CooperativeSticky);
+    pub(super) const EAGER: Self = Self::Kafka(Protocol::Eager);
+    pub(super) const CONSUMER: Self = Self::Kafka(Protocol::Consumer);
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kafka(protocol) => protocol.name(),
+            Self::Wal => "wal",
+        }
+    }
+
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Kafka(protocol) => protocol.settings(),
+            Self::Wal => &LOG_SETTINGS,
+        }
+    }
+
+    /// What is killed and restarted, one after the other.
+    pub(super) fn services(self) -> [&'static str; 2] {
+        match self {
+            Self::Kafka(_) => ["kafka", "postgres"],
+            Self::Wal => ["postgres", "postgres"],
+        }
+    }
+
+    /// Members at least, and at most.
+    pub(super) fn members(self) -> (usize, usize) {
+        match self {
+            Self::Kafka(_) => MEMBERS,
+            Self::Wal => READERS,
+        }
+    }
+
+    /// What it is called when letters are refused, or calls.
+    pub(super) fn refusal(self) -> &'static str {
+        match self {
+            Self::Kafka(_) => "letters refused for",
+            Self::Wal => "mail server away for",
+        }
+    }
+
+    pub(super) fn gust_max(self) -> usize {
+        match self {
+            Self::Kafka(_) => GUST_MAX,
+            Self::Wal => READERS.1,
+        }
+    }
+}
 
 /// How the members of a group agree on who has which partition, as `kafka.group_protocol` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +152,7 @@ impl Protocol {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) seed: u64,
-    pub(super) protocol: Protocol,
+    pub(super) source: Source,
     pub(super) events: usize,
     pub(super) rows: u32,
     /// How long a slow attempt takes.
@@ -93,8 +168,10 @@ pub(super) struct Plan {
     pub(super) outages_min: usize,
     /// The pause between two outages of Postgres or the broker lies between these.
     pub(super) outage_pauses_ms: (usize, usize),
-    /// The dead-letter topic refuses letters from then on, for so long.
+    /// From then on, for so long, the dead-letter topic refuses letters. Where there is none, what the handlers call is away.
     pub(super) unwritable: (Duration, Duration),
+    /// Where the log is read: one transaction of so many changes, of which one in [`WANTED_OF`] is wanted.
+    pub(super) large: u32,
     /// All of it must be over by then.
     pub(super) run_max: Duration,
 }
@@ -102,14 +179,14 @@ pub(super) struct Plan {
 impl Plan {
     /// The short form, which is part of every run of the tests, or the long one (`CHAOS=long`). `CHAOS_SEED` repeats a
     /// run, as far as processes can be repeated; `CHAOS_EVENTS` changes it.
-    pub(super) fn of_environment(protocol: Protocol) -> Self {
+    pub(super) fn of_environment(source: Source) -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let number =
             |name: &str| variable(name).map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")));
         let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
         let mut plan = match variable("CHAOS").as_deref() {
-            Some("long") => Self::long(seed, protocol),
-            None | Some("short") => Self::short(seed, protocol),
+            Some("long") => Self::long(seed, source),
+            None | Some("short") => Self::short(seed, source),
             Some(other) => panic!("CHAOS={other}: there are short and long"),
         };
         if let Some(events) = number("CHAOS_EVENTS") {
@@ -118,11 +195,14 @@ impl Plan {
         plan
     }
 
-    fn short(seed: u64, protocol: Protocol) -> Self {
+    fn short(seed: u64, source: Source) -> Self {
         Self {
             seed,
-            protocol,
-            events: 6_000,
+            source,
+            events: match source {
+                Source::Kafka(_) => 6_000,
+                Source::Wal => 3_000,
+            },
             rows: 2_000,
             slow: Duration::from_secs(2),
             written_over: Duration::from_secs(10),
@@ -132,14 +212,15 @@ impl Plan {
             outages_min: 2,
             outage_pauses_ms: (3_000, 4_000),
             unwritable: (Duration::from_secs(3), Duration::from_secs(5)),
+            large: 1_000_000,
             run_max: Duration::from_secs(240),
         }
     }
 
-    fn long(seed: u64, protocol: Protocol) -> Self {
+    fn long(seed: u64, source: Source) -> Self {
         Self {
             seed,
-            protocol,
+            source,
             events: 200_000,
             rows: 10_000,
             slow: Duration::from_secs(20),
@@ -150,6 +231,7 @@ impl Plan {
             outages_min: 4,
             outage_pauses_ms: (15_000, 30_000),
             unwritable: (Duration::from_secs(20), Duration::from_secs(30)),
+            large: 3_000_000,
             run_max: Duration::from_secs(1_800),
         }
     }
@@ -159,13 +241,39 @@ impl Plan {
         Random::new(Random::new(self.seed ^ part << 56).next())
     }
 
+    /// Wanted changes of the large transaction, each of a row of its own.
+    pub(super) fn large_wanted(&self) -> u32 {
+        match self.source {
+            Source::Kafka(_) => 0,
+            Source::Wal => self.large / WANTED_OF,
+        }
+    }
+
+    /// How much there is of what, in words.
+    pub(super) fn size(&self) -> String {
+        let (events, rows) = (self.events, self.rows);
+        match self.source {
+            Source::Kafka(_) => format!("{events} over {rows} rows in {PARTITIONS} partitions"),
+            Source::Wal => format!(
+                "{events} over {rows} rows, and {} of {} in one transaction",
+                self.large_wanted(),
+                self.large
+            ),
+        }
+    }
+
+    /// Everything that is to be settled.
+    pub(super) fn wanted(&self) -> usize {
+        self.events + self.large_wanted() as usize
+    }
+
     pub(super) fn fate(&self, row: u32, change: u32) -> Fate {
         Fate::of(self.seed, row, change)
     }
 
     /// What a worker is started with.
     pub(super) fn settings(&self) -> Vec<(&'static str, &'static str)> {
-        [&SETTINGS, self.protocol.settings()].concat()
+        [&SETTINGS, self.source.settings()].concat()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::chaos::handler;
-use crate::chaos::plan::{CHURN_MS_MAX, GUST_MAX, LULL_MS_MAX, MEMBERS_MAX, MEMBERS_MIN, Plan};
+use crate::chaos::plan::{CHURN_MS_MAX, LULL_MS_MAX, Plan, Source};
 use crate::chaos::random::Random;
 use crate::chaos::watch::Watch;
 use crate::producer;
@@ -55,6 +55,8 @@ pub(super) struct Figures {
     pub(super) unwritable: Duration,
     /// Members that ended while something they need was away.
     pub(super) given_up: usize,
+    /// The most memory that a member has had, as far as that was seen.
+    pub(super) memory_peak_kb: u64,
     /// What no outage explains.
     pub(super) faults: Vec<String>,
 }
@@ -97,7 +99,13 @@ impl<'a> Storm<'a> {
 
     /// Rages until enough is settled or its time is over.
     pub(super) async fn rage(&self) {
-        tokio::join!(self.churn(), self.outages(), self.refuse_letters(), self.end());
+        let calm = async {
+            match self.plan.source {
+                Source::Kafka(_) => self.refuse_letters().await,
+                Source::Wal => self.take_the_mail_away().await,
+            }
+        };
+        tokio::join!(self.churn(), self.outages(), calm, self.end());
     }
 
     async fn end(&self) {
@@ -122,12 +130,12 @@ impl<'a> Storm<'a> {
     /// Members come and go in gusts. Between two of them the group gets to work again.
     async fn churn(&self) {
         let mut chance = self.plan.chance(2);
-        for _ in 0..MEMBERS_MAX {
+        for _ in 0..self.plan.source.members().1 {
             self.wait_ms(chance.below(CHURN_MS_MAX + 1)).await;
             self.join();
         }
         while !self.over.get() {
-            for _ in 0..chance.between(1, GUST_MAX) {
+            for _ in 0..chance.between(1, self.plan.source.gust_max()) {
                 self.wait_ms(chance.below(CHURN_MS_MAX + 1)).await;
                 self.reap();
                 self.change(&mut chance);
@@ -145,7 +153,8 @@ impl<'a> Storm<'a> {
     /// One member joins or leaves.
     fn change(&self, chance: &mut Random) {
         let members = self.here.borrow().len();
-        if members < MEMBERS_MIN || members < MEMBERS_MAX && chance.chance(60) {
+        let (least, most) = self.plan.source.members();
+        if members < least || members < most && chance.chance(60) {
             return self.join();
         }
         let member = self.here.borrow_mut().swap_remove(chance.below(members));
@@ -165,6 +174,7 @@ impl<'a> Storm<'a> {
     }
 
     fn kill(&self, member: Member) {
+        self.weigh();
         self.figures.borrow_mut().killed.insert(member.name);
         member.worker.kill();
     }
@@ -177,6 +187,7 @@ impl<'a> Storm<'a> {
 
     /// Takes note of members that have ended.
     pub(super) fn reap(&self) {
+        self.weigh();
         let mut figures = self.figures.borrow_mut();
         let ended = |member: &mut Member| member.worker.ended().map(|status| (member.name.clone(), status));
         self.here.borrow_mut().retain_mut(|member| match ended(member) {
@@ -218,12 +229,19 @@ impl<'a> Storm<'a> {
     async fn outages(&self) {
         let mut chance = self.plan.chance(3);
         let (least, most) = self.plan.outage_pauses_ms;
-        let mut services = ["kafka", "postgres"];
+        let mut services = self.plan.source.services();
         for outage in 0.. {
             if outage % 2 == 0 && chance.chance(50) {
                 services.swap(0, 1);
             }
-            let (service, verb) = (services[outage % 2], if outage % 4 < 2 { "kill" } else { "stop" });
+            let is_first = outage % 4 < 2;
+            // Where there is one service only, it is killed and stopped in turn.
+            let is_kill = if services[0] == services[1] {
+                outage % 2 == 0
+            } else {
+                is_first
+            };
+            let (service, verb) = (services[outage % 2], if is_kill { "kill" } else { "stop" });
             let pause = Duration::from_millis(chance.between(least, most) as u64);
             let away_ms = chance.below(AWAY_MS_MAX + 1);
             // An outage in the middle of work tells more than one that follows another.
@@ -268,6 +286,43 @@ impl<'a> Storm<'a> {
         self.set(&topic, &LETTER_SETTINGS).await;
         self.say("letters are taken");
         self.figures.borrow_mut().unwritable = began.elapsed();
+    }
+
+    /// What every handler calls is away for a while: nothing is settled, nothing buried, and the log is kept meanwhile. The place
+    /// for an outage that lasts until a limit of what is kept is reached.
+    async fn take_the_mail_away(&self) {
+        let (after, during) = self.plan.unwritable;
+        self.wait_ms(usize::try_from(after.as_millis()).unwrap()).await;
+        let outage = self.watch.outage();
+        handler::take_the_mail_away(self.journals);
+        self.say("the mail server is away");
+        let began = Instant::now();
+        self.wait_ms(usize::try_from(during.as_millis()).unwrap()).await;
+        handler::bring_the_mail_back(self.journals);
+        self.say("the mail server is back");
+        drop(outage);
+        self.figures.borrow_mut().unwritable = began.elapsed();
+    }
+
+    /// Kills every member, and starts as many.
+    pub(super) fn strike(&self) {
+        let here = std::mem::take(&mut *self.here.borrow_mut());
+        self.say("all members are killed");
+        let count = here.len().max(1);
+        here.into_iter().for_each(|member| self.kill(member));
+        (0..count).for_each(|_| self.join());
+    }
+
+    /// Takes note of the most memory that any member has had.
+    fn weigh(&self) {
+        let peaks = self
+            .here
+            .borrow()
+            .iter()
+            .filter_map(|member| member.worker.memory_peak_kb())
+            .max();
+        let mut figures = self.figures.borrow_mut();
+        figures.memory_peak_kb = figures.memory_peak_kb.max(peaks.unwrap_or_default());
     }
 
     async fn set(&self, topic: &str, settings: &[(&str, &str)]) {
