@@ -23,6 +23,7 @@ use afterwrite::handler::{Context, Handler, HandlerError, Keyless, Ordering, Out
 use afterwrite::ledger::claims::Claims;
 use afterwrite::ledger::effects::Effects;
 use afterwrite::router::Router;
+use afterwrite::source::memory::{self, Log};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -92,10 +93,15 @@ const EVENTS_MAX: usize = 64;
 struct Script {
     events: mpsc::Sender<SourceEvent>,
     commands: Receiver<SourceCommand>,
-    stop: watch::Sender<bool>,
     gate: Arc<Notify>,
     shelf: Arc<Shelf>,
-    engine: tokio::task::JoinHandle<Result<Counts, Halted>>,
+    engine: Engine,
+}
+
+/// A running engine.
+struct Engine {
+    running: tokio::task::JoinHandle<Result<Counts, Halted>>,
+    stop: watch::Sender<bool>,
     /// Keeps the taker's ends open.
     _replays: (
         mpsc::Sender<driver::Replay>,
@@ -104,38 +110,49 @@ struct Script {
     ),
 }
 
-impl Script {
-    fn start() -> Self {
-        let (events, arriving) = mpsc::channel(EVENTS_MAX);
-        let (orders, commands) = std::sync::mpsc::channel();
+impl Engine {
+    fn start(
+        events: mpsc::Receiver<SourceEvent>,
+        commands: std::sync::mpsc::Sender<SourceCommand>,
+        gate: &Arc<Notify>,
+        shelf: &Arc<Shelf>,
+    ) -> Self {
         let (replay, replays) = mpsc::channel(1);
         let (drain, drains) = mpsc::channel(1);
         let (replay_ends, ended) = mpsc::unbounded_channel();
         let (stop, mut stopping) = watch::channel(false);
-        let gate = Arc::new(Notify::new());
-        let shelf = Arc::new(Shelf::default());
-        let owned = Arc::new(watch::Sender::new(Owned::new()));
         let channels = Channels {
-            events: arriving,
-            commands: orders,
+            events,
+            commands,
             replays,
             drains,
             replay_ends,
-            owned,
+            owned: Arc::new(watch::Sender::new(Owned::new())),
             standing: watch::Sender::default(),
         };
-        let setup = setup(Arc::clone(&gate), Arc::clone(&shelf));
-        let engine = tokio::spawn(driver::run(setup, channels, async move {
+        let setup = setup(Arc::clone(gate), Arc::clone(shelf));
+        let running = tokio::spawn(driver::run(setup, channels, async move {
             stopping.wait_for(|stop| *stop).await.unwrap();
         }));
         Self {
+            running,
+            stop,
+            _replays: (replay, drain, ended),
+        }
+    }
+}
+
+impl Script {
+    fn start() -> Self {
+        let (events, arriving) = mpsc::channel(EVENTS_MAX);
+        let (orders, commands) = std::sync::mpsc::channel();
+        let (gate, shelf) = (Arc::new(Notify::new()), Arc::new(Shelf::default()));
+        Self {
+            engine: Engine::start(arriving, orders, &gate, &shelf),
             events,
             commands,
-            stop,
             gate,
             shelf,
-            engine,
-            _replays: (replay, drain, ended),
         }
     }
 
@@ -315,7 +332,7 @@ async fn a_stop_finishes_what_runs_and_leaves_with_the_settled_position() {
         panic!("a commit was expected")
     };
     assert_eq!(first, settled(7, 10), "nothing is settled yet");
-    script.stop.send_replace(true);
+    script.engine.stop.send_replace(true);
     script.gate.notify_one();
     let left = loop {
         match script.command().await {
@@ -325,7 +342,7 @@ async fn a_stop_finishes_what_runs_and_leaves_with_the_settled_position() {
     };
     assert_eq!(left, settled(7, 11));
     drop(script.events);
-    assert_eq!(script.engine.await.unwrap().unwrap().done, 1);
+    assert_eq!(script.engine.running.await.unwrap().unwrap().done, 1);
 }
 
 #[tokio::test]
@@ -355,8 +372,42 @@ async fn a_record_that_cannot_be_decoded_ends_the_group_before_it_when_that_is_w
         "what was before it is finished, what is behind it is not begun"
     );
     drop(script.events);
-    let halted = script.engine.await.unwrap().unwrap_err().to_string();
+    let halted = script.engine.running.await.unwrap().unwrap_err().to_string();
     for part in ["offset 11 of t[0]", "no schema 7", "--to-offset t:0:12 --skip"] {
         assert!(halted.contains(part), "{part} is not in: {halted}");
+    }
+}
+
+/// Runs an engine over a log until the log is settled up to a position, then stops it as SIGTERM does.
+async fn settle(log: &Log, to: Position) -> Counts {
+    let (told, events) = mpsc::channel(EVENTS_MAX);
+    let (commands, orders) = std::sync::mpsc::channel();
+    let source = memory::start(log, orders, told);
+    let engine = Engine::start(events, commands, &Arc::default(), &Arc::default());
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    while log.committed(&partition()) < to {
+        look.tick().await;
+    }
+    engine.stop.send_replace(true);
+    source.ended().await;
+    engine.running.await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_log_in_memory_is_worked_on_once_by_one_process_after_the_other() {
+    let log = Log::new([partition()]);
+    for written in [3, 2] {
+        let mut end = Position(0);
+        for _ in 0..written {
+            let Content::Change(event) = delivery(log.end(&partition()).0, 2).content else {
+                panic!("a change was made")
+            };
+            let position = log.write(&partition(), event);
+            end = Position(position.0 + 1);
+        }
+        let counts = tokio::time::timeout(Duration::from_secs(30), settle(&log, end))
+            .await
+            .unwrap();
+        assert_eq!((counts.delivered, counts.done), (written, written));
     }
 }

@@ -2,6 +2,33 @@
 //!
 //! Neither side imports the other. A source sends [`SourceEvent`]s in order over one channel and obeys
 //! [`SourceCommand`]s.
+//!
+//! # What a source promises
+//!
+//! `testkit::source_suite` asks every source for each of these.
+//!
+//! - A partition is assigned before it delivers, and delivers under the epoch of its assignment only. Each assignment has a
+//!   greater epoch than all before it, whoever had them.
+//! - Within an epoch positions rise, nothing is left out, and the changes of one key come in the order in which they were
+//!   committed.
+//! - An assignment begins at the first position that was not committed. What is delivered again is the same: its position, its
+//!   bytes, what was decoded of it, and so the id of its event.
+//! - The bytes are those that the content was decoded from. Bytes that cannot be decoded are delivered in their place.
+//! - What wakes no handler is delivered as [`Content::Skip`], or not at all; either way it holds no position back.
+//! - A commit becomes durable some time after it was sent, in the order of commits. The positions of [`SourceCommand::Leave`]
+//!   and those of the answer to [`SourceEvent::Revoking`] are durable before anybody else is assigned the partition, and before
+//!   the source has ended.
+//! - A command under another epoch than that of the current assignment changes nothing.
+//! - After a pause that was obeyed at most what was on its way arrives; after the resume the partition goes on where it was.
+//! - After the end of an ownership, which is [`SourceEvent::Revoking`], [`SourceEvent::Lost`] or the end of the channel, nothing
+//!   is delivered under its epoch.
+//! - An engine that takes nothing for a while costs no ownership, and is told the rest when it takes again.
+//! - An engine that is gone without a word, its ends of both channels dropped, has left and committed nothing more.
+//!
+//! # What an engine promises
+//!
+//! It takes what is sent to it, also while it wants a partition paused. A source may wait for it with commands that came
+//! meanwhile.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -178,7 +205,7 @@ pub enum SourceEvent {
         delivery: Box<Delivery>,
     },
     /// When the source looked, these partitions held nothing from these positions on, and all before was settled. May be told
-    /// late, or not at all.
+    /// late, or not at all, and is not in order with the other events: more may have come in the meantime, or the partition gone.
     CaughtUp {
         /// The partitions with their ends.
         ends: Vec<(SourcePartition, Position)>,

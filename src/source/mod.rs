@@ -3,3 +3,6 @@
 pub mod kafka;
 
 pub mod wal;
+
+#[cfg(feature = "testkit")]
+pub mod memory;

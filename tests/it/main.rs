@@ -94,6 +94,8 @@ mod slots;
 
 mod graduation;
 
+mod sources;
+
 mod fairness;
 
 mod fixtures;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use afterwrite::event::delivery::RawRecord;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -117,6 +118,34 @@ pub(crate) async fn write_keyless(topic: &str, value: &[u8]) {
     let producer: FutureProducer = config().create().unwrap();
     let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).payload(value);
     producer.send(record, Duration::from_secs(10)).await.unwrap();
+}
+
+/// Writes records as they are, in order, to partition 0 of one topic.
+pub(crate) struct Writer {
+    producer: FutureProducer,
+    topic: String,
+}
+
+impl Writer {
+    pub(crate) fn of(topic: &str) -> Self {
+        Self {
+            producer: config().create().unwrap(),
+            topic: topic.to_owned(),
+        }
+    }
+
+    pub(crate) async fn write(&self, records: &[RawRecord]) {
+        let sent = records.iter().map(async |raw| {
+            let record: FutureRecord<'_, [u8], [u8]> = FutureRecord {
+                key: raw.key.as_deref(),
+                payload: raw.value.as_deref(),
+                ..FutureRecord::to(&self.topic).partition(0)
+            };
+            self.producer.send(record, Duration::from_secs(10)).await.unwrap();
+        });
+        // Each is handed to the client when it is polled first, which is in this order.
+        futures::future::join_all(sent).await;
+    }
 }
 
 /// Writes a change of `work` as the connector would print it, to partition 0.

@@ -124,6 +124,11 @@ impl World {
         assert_eq!(code, 0, "migrate failed: {said}");
     }
 
+    /// Where the database is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The topic of the table.
     pub(crate) fn topic(&self) -> String {
         format!("{}.public.work", self.name)

@@ -228,7 +228,8 @@ impl Decoding {
     async fn tell_all(&mut self) {
         while !self.untold.is_empty() {
             // Room for several at a time: a place for each would be asked for, and waited for, by itself.
-            let together = self.untold.len().min(BATCH_MAX);
+            // More than the channel holds has never room.
+            let together = self.untold.len().min(BATCH_MAX).min(self.events.max_capacity());
             let Ok(places) = self.events.reserve_many(together).await else {
                 tracing::debug!("the engine has already ended");
                 self.untold.clear();

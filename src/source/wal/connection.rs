@@ -8,8 +8,11 @@ use percent_encoding::percent_decode_str;
 use pgwire_replication::{ReplicationConfig, SslMode, TlsConfig};
 use url::Url;
 
-/// How often the server is told that this side lives, and what it confirmed. Half of the shortest time-out that makes sense.
+/// How often the server is told that this side lives, and what it confirmed, at least.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// The same in each time-out of the server: a few may come late.
+const STATUSES_PER_TIMEOUT: u32 = 4;
 
 /// Messages that wait between the session and the decoding; each is at most one row.
 const MESSAGES_AHEAD: usize = 64;
@@ -57,8 +60,6 @@ impl FromStr for Connection {
         let database = text(url.path().trim_start_matches('/'))?;
         let mut config = ReplicationConfig::new(host, user, password, database, "", "")
             .with_port(url.port().unwrap_or(5432))
-            .with_status_interval(STATUS_EVERY)
-            .with_wakeup_interval(STATUS_EVERY)
             .with_buffer_size(MESSAGES_AHEAD)
             .with_options(PRINTING);
         config.application_name = Some("afterwrite wal".to_owned());
@@ -104,9 +105,20 @@ impl Connection {
         &self.config.database
     }
 
-    /// What a session that reads `slot` from `lsn` on is opened with.
-    pub(super) fn session(&self, slot: &str, publication: &str, lsn: u64) -> ReplicationConfig {
-        let mut config = self.config.clone();
+    /// What a session that reads `slot` from `lsn` on is opened with, at a server that ends one that is silent for `timeout`.
+    pub(super) fn session(
+        &self,
+        slot: &str,
+        publication: &str,
+        lsn: u64,
+        timeout: Option<Duration>,
+    ) -> ReplicationConfig {
+        let status_every = timeout.map_or(STATUS_EVERY, |timeout| STATUS_EVERY.min(timeout / STATUSES_PER_TIMEOUT));
+        let mut config = self
+            .config
+            .clone()
+            .with_status_interval(status_every)
+            .with_wakeup_interval(status_every);
         config.slot = format!("\"{slot}\"");
         config.publication = format!("\"{}\"", publication.replace('"', "\"\"")).into();
         config.start_lsn = lsn.into();
@@ -174,7 +186,7 @@ mod tests {
     #[test]
     fn names_are_quoted() {
         let connection = "postgres://u@h/d".parse::<Connection>().unwrap();
-        let config = connection.session("afterwrite_email", "my \"own\"", 7);
+        let config = connection.session("afterwrite_email", "my \"own\"", 7, None);
         assert_eq!(config.slot, "\"afterwrite_email\"");
         assert_eq!(config.publication.names(), ["\"my \"\"own\"\"\""]);
     }

@@ -24,6 +24,8 @@ pub mod reading;
 
 mod behind;
 
+mod caught_up;
+
 mod list;
 
 mod moment;
@@ -130,7 +132,8 @@ pub fn start(
     let (passed_on, orders) = mpsc::unbounded_channel();
     let pass_on = move || {
         while let Ok(command) = commands.recv() {
-            if passed_on.send(command).is_err() {
+            let is_last = matches!(command, SourceCommand::Leave(_));
+            if passed_on.send(command).is_err() || is_last {
                 return;
             }
         }

@@ -12,6 +12,7 @@ use crate::ledger::claims::Claims;
 use crate::ledger::patience::ask;
 use crate::ledger::slots::{Slots, Standing};
 use crate::ledger::sources::Sources;
+use crate::source::wal::caught_up::CaughtUp;
 use crate::source::wal::connection::Connection;
 use crate::source::wal::progress::Progress;
 use crate::source::wal::reading::{Reading, Unreadable};
@@ -91,7 +92,7 @@ pub(super) struct Session {
     pub(super) heard_at: Instant,
     /// Since when it is not known that the server stays.
     pub(super) asked_at: Instant,
-    pub(super) caught_up_told_at: Option<Instant>,
+    pub(super) caught_up: CaughtUp,
     pub(super) is_paused: bool,
     /// What the engine is to hear next, in order.
     pub(super) untold: VecDeque<SourceEvent>,
@@ -110,10 +111,10 @@ pub(super) async fn open(
     slot::check_publication(&reading.pool, connection.database(), publication, &reading.wanted)
         .await
         .map_err(of_slot)?;
-    let silent_max = silent_max(&reading.pool).await.map_err(of_postgres)?;
+    let timeout = timeout(&reading.pool).await.map_err(of_postgres)?;
     let known = slots.known().await.map_err(of_postgres)?;
     let lsn = known.as_ref().map_or(0, |known| known.standing.confirmed_lsn);
-    let config = connection.session(slots.name(), publication, lsn);
+    let config = connection.session(slots.name(), publication, lsn, timeout);
     let mut client = ReplicationClient::connect_gated(config)
         .await
         .map_err(|error| of_session(&error))?;
@@ -151,10 +152,11 @@ pub(super) async fn open(
         epoch: claim.epoch,
         progress: Progress::resume(standing),
         kept: standing,
-        silent_max,
+        // It sends a keepalive when half of its time-out is over.
+        silent_max: timeout.map(|timeout| timeout * SILENT_TIMEOUTS),
         heard_at: Instant::now(),
         asked_at: Instant::now(),
-        caught_up_told_at: None,
+        caught_up: CaughtUp::default(),
         is_paused: false,
         untold: VecDeque::new(),
     };
@@ -166,17 +168,15 @@ pub(super) async fn open(
     Ok((session, assigned))
 }
 
-/// How long the server may say nothing: it sends a keepalive when half of its time-out is over. `None`: it has none.
-async fn silent_max(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
+/// After how long the server ends a session that is silent. `None`: it does not.
+async fn timeout(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
     let query = sqlx::query_scalar("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'");
     let millis: i64 = ask(pool, "asking for a time-out", async |connection: &mut PgConnection| {
         query.fetch_one(connection).await
     })
     .await?;
-    Ok(u64::try_from(millis)
-        .ok()
-        .filter(|millis| *millis > 0)
-        .map(|millis| Duration::from_millis(millis) * SILENT_TIMEOUTS))
+    let millis = u64::try_from(millis).ok().filter(|millis| *millis > 0);
+    Ok(millis.map(Duration::from_millis))
 }
 
 /// Waits for an answer on the session, which has no limit of its own: a host that vanishes would be waited for for ever.

@@ -38,9 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// a row that is written, and so log too.
 const UNTOLD_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How often is told that the log is read to its end.
-const CAUGHT_UP_EVERY: Duration = Duration::from_secs(20);
-
 /// How often the server is asked whether it stays, while nothing that it sends is taken.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 
@@ -126,7 +123,8 @@ impl Stream {
         let events = self.events.clone();
         loop {
             let is_reading = session.untold.is_empty() && !session.is_paused;
-            let together = session.untold.len().min(TOGETHER_MAX);
+            // More than the channel holds has never room.
+            let together = session.untold.len().min(TOGETHER_MAX).min(events.max_capacity());
             let happened = tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
@@ -224,7 +222,7 @@ impl Stream {
             } => {
                 session.progress.is_read_to(wal_end.as_u64());
                 session.progress.settled(Position(0));
-                self.caught_up(session);
+                self.caught_up(session, wal_end.as_u64()).await;
                 if reply_requested {
                     self.let_it_stop().await?;
                 }
@@ -248,16 +246,10 @@ impl Stream {
     }
 
     /// Says that there is nothing more to read now, where that is so.
-    fn caught_up(&self, session: &mut Session) {
-        let now = Instant::now();
-        if session
-            .caught_up_told_at
-            .is_some_and(|told_at| now < told_at + CAUGHT_UP_EVERY)
+    async fn caught_up(&self, session: &mut Session, read_to: u64) {
+        if let Some(end) = session.progress.caught_up_at()
+            && session.caught_up.is_to_tell(self.slots.pool(), read_to).await
         {
-            return;
-        }
-        if let Some(end) = session.progress.caught_up_at() {
-            session.caught_up_told_at = Some(now);
             let ends = vec![(self.reading.partition.clone(), end)];
             session.untold.push_back(SourceEvent::CaughtUp { ends });
         }
