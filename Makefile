@@ -16,10 +16,11 @@ help: ## Show this list
 	@echo
 	@echo "  make demo STAY=1         leave the demo running until Ctrl-C"
 	@echo "  make demo ARGS='…'       pass further arguments to \`afterwrite demo\`"
+	@echo "  make demo ARGS=--database-url   use the server of DATABASE_URL, in a database of the demo's own"
 
 .PHONY: demo
 demo: ## From nothing to the first mails, with nothing but Postgres: install, build, start, sign people up
-	infra/native/setup --without-kafka
+	infra/native/setup --without-kafka $(if $(findstring --database-url,$(ARGS)),--without-postgres)
 	cargo build --locked
 	$(AFTERWRITE) demo $(if $(filter-out 0 no false,$(STAY)),--stay) $(ARGS)
 
@@ -139,6 +140,10 @@ stack-wipe: ## Stop them and delete their data
 .PHONY: stack-status
 stack-status: ## Say which of them answer
 	infra/native/stack status
+
+.PHONY: clean
+clean: ## Delete what builds and downloads left in this clone; a stack is deleted by stack-wipe
+	rm -rf target benches/peers/target infra/native/.cache
 
 .PHONY: doc
 doc: ## Build the API documentation

@@ -114,7 +114,7 @@ fn both_stacks_have_the_same_versions() {
         text(&service("registry")["image"]),
         format!("apicurio/apicurio-registry-mem:{}", pom_version("apicurio.version"))
     );
-    let postgres = read("infra/native/lib/postgres.sh");
+    let postgres = read("infra/native/lib/binaries.sh");
     assert_eq!(
         text(&service("postgres")["image"]),
         format!("postgres:{}", shell_value(&postgres, "PG_MAJOR_MIN"))

@@ -4,35 +4,19 @@
 # Not "afterwrite": a role named like the schema would have its unqualified tables made in that schema.
 PG_USER=waitlist_owner
 PG_DATABASE=waitlist
-# The oldest version the SQL works with (UNIQUE NULLS NOT DISTINCT), and the one of docker-compose.yml.
-PG_MAJOR_MIN=15
-PG_SYSTEM_USER=${PG_SYSTEM_USER:-postgres}
+# Whom root runs it as: the user of the distribution's package, or where none was installed, the one without rights.
+if [[ -z ${PG_SYSTEM_USER-} ]]; then
+    PG_SYSTEM_USER=postgres
+    id -u postgres >/dev/null 2>&1 || PG_SYSTEM_USER=nobody
+fi
 
 postgres_url() { printf 'postgres://%s:%s@127.0.0.1:%s/%s' "$PG_USER" "$PG_USER" "$PG_PORT" "$PG_DATABASE"; }
 
-# Where the server programs are: Debian keeps them out of PATH. The newest installed version is taken.
-postgres_bin() {
-    local candidate
-    if [[ -n ${PG_BIN-} ]]; then
-        printf '%s' "$PG_BIN"
-        return
-    fi
-    candidate="$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)"
-    if [[ -x $candidate/postgres ]]; then
-        printf '%s' "$candidate"
-    elif command -v postgres >/dev/null; then
-        dirname -- "$(command -v postgres)"
-    else
-        fail "the Postgres server programs are missing; run $NATIVE_DIR/setup"
-    fi
-}
-
-postgres_check_version() {
-    local version
-    version="$("$1/postgres" --version)"
-    if ! [[ $version =~ \ ([0-9]+) ]] || ((BASH_REMATCH[1] < PG_MAJOR_MIN)); then
-        fail "$1/postgres is $version; version $PG_MAJOR_MIN or newer is needed"
-    fi
+# Makes PG_BIN the directory of the programs, once a command.
+postgres_find() {
+    [[ -z ${PG_FOUND-} ]] || return 0
+    PG_BIN="$(postgres_bin)" || fail "Postgres cannot be started; run $NATIVE_DIR/setup"
+    PG_FOUND=1
 }
 
 # The words that put a command under the right user; empty for a normal user, who runs the cluster himself.
@@ -63,11 +47,14 @@ postgres_dir() {
 postgres_launch() {
     local dir bin sockets words
     dir="$(postgres_dir)"
-    bin="$(postgres_bin)"
-    postgres_check_version "$bin"
+    postgres_find
+    bin=$PG_BIN
     if ((EUID == 0)) && ! id -u "$PG_SYSTEM_USER" >/dev/null 2>&1; then
         fail "there is no user $PG_SYSTEM_USER to run Postgres as; set PG_SYSTEM_USER"
     fi
+    as_postgres test -x "$bin/postgres" ||
+        fail "$PG_SYSTEM_USER cannot run $bin/postgres; set STACK_CACHE to a directory that all users can enter, or PG_BIN"
+    say "this is $("$bin/postgres" --version), of $bin"
     if [[ $dir != "$STACK_DIR/postgres" ]]; then
         say "$PG_SYSTEM_USER cannot enter $STACK_DIR: the Postgres cluster lies in $dir"
     fi
@@ -99,11 +86,13 @@ postgres_initdb() {
 }
 
 postgres_ready() {
-    "$(postgres_bin)/pg_isready" --quiet --host=127.0.0.1 --port="$PG_PORT" --username="$PG_USER" --dbname=postgres
+    postgres_find
+    "$PG_BIN/pg_isready" --quiet --host=127.0.0.1 --port="$PG_PORT" --username="$PG_USER" --dbname=postgres
 }
 
 postgres_psql() {
-    PGOPTIONS="-c client_min_messages=warning" "$(postgres_bin)/psql" --no-psqlrc --quiet --tuples-only --no-align \
+    postgres_find
+    PGOPTIONS="-c client_min_messages=warning" "$PG_BIN/psql" --no-psqlrc --quiet --tuples-only --no-align \
         --set=ON_ERROR_STOP=1 --host=127.0.0.1 --port="$PG_PORT" --username="$PG_USER" "$@"
 }
 
