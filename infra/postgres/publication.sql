@@ -28,6 +28,8 @@ ALTER PUBLICATION afterwrite_waitlist SET TABLE
 ALTER PUBLICATION afterwrite_waitlist
     SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);
 
+-- Grants. Up to here nothing needs the roles of roles.sql: `afterwrite migrate --publication without-grants` ends here.
+
 -- The connector: reads what it captures, and writes its two tables.
 GRANT USAGE ON SCHEMA public, afterwrite TO debezium;
 GRANT SELECT ON

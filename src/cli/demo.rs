@@ -5,9 +5,15 @@
 //! the demo shows it has seen from outside, in the database, in the mailbox and at the receiving end of a webhook; it
 //! waits for what it sees and for no clock. However it ends, it takes down what it started.
 
+mod failure;
+
 mod place;
 
 mod stack;
+
+mod own_database;
+
+mod server;
 
 mod worker;
 
@@ -32,7 +38,6 @@ mod summary;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use clap::Args;
@@ -41,6 +46,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use self::campaign::Campaign;
+use self::failure::DemoFailure;
+use self::own_database::OwnDatabase;
 use self::place::Place;
 use self::readiness::{Owners, Rehearsal};
 use self::receiver::Receiver;
@@ -53,8 +60,8 @@ use self::worker::Worker;
 use crate::cli::output::{Output, print_line};
 use crate::cli::{Failure, stop_signal};
 use crate::config::Config;
-use crate::config::load::{ConfigError, Inputs, load};
-use crate::dead_letter::kept;
+use crate::config::load::{Inputs, load};
+use crate::config::value::Secret;
 
 /// The secret of the demo's webhook, the one of the standard's own example.
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -85,6 +92,12 @@ The demo starts a stack of its own (target/demo, free ports), plays, and takes e
 whose write-ahead log the worker reads itself, and a mail catcher; with --kafka Debezium reads the log, and the worker
 Kafka.
 
+With --database-url it starts no Postgres: in the server of that address it makes a database of its own, called
+afterwrite_demo_ and eight letters, and drops it at the end with its replication slots. Nothing else in that server is
+written. It has to be version 15 or newer with wal_level = logical, and the role needs CREATEDB and REPLICATION. Without
+an address behind it the option takes DATABASE_URL, so that no password is seen in the list of processes; without the
+option DATABASE_URL is not used.
+
 With --stay it uses the clone's ordinary stack instead: the directory .stack and the fixed ports, or what STACK_DIR,
 PG_PORT, KAFKA_PORT, CONNECT_PORT, REGISTRY_PORT and SMTP_PORT say. It then keeps running until Ctrl-C, shows what
 happens to rows you write, and leaves the stack as it found it: what ran runs, what did not is stopped, and what was
@@ -94,88 +107,33 @@ Examples:
   afterwrite demo
   afterwrite demo --kafka
   afterwrite demo --stay
+  afterwrite demo --database-url                         in the server of DATABASE_URL
+  afterwrite demo --database-url postgres://me@localhost/postgres
   afterwrite demo --output json             the summary as JSON on standard output, the play on standard error")]
 pub struct DemoArgs {
     /// With Kafka, Kafka Connect with Debezium, and a schema registry
     #[arg(long)]
     pub kafka: bool,
+    /// In a database of its own in this server; without an address, in that of DATABASE_URL
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "", value_parser = secret,
+          conflicts_with = "kafka")]
+    pub database_url: Option<Secret>,
     /// Keep everything running until Ctrl-C, on fixed ports, to go on by hand
     #[arg(long)]
     pub stay: bool,
 }
 
-/// Why the demo ended early.
-#[derive(Debug, thiserror::Error)]
-enum DemoFailure {
-    #[error(
-        "there is no infra/native/stack in this directory or above; run the demo in a clone of the repository, or set \
-         CARGO_MANIFEST_DIR to one"
-    )]
-    NoClone,
-    #[error("another demo of this clone is running; wait for it, or stop it with Ctrl-C")]
-    Twice,
-    #[error("the lock {} could not be taken", path.display())]
-    Lock { path: PathBuf, source: std::io::Error },
-    #[error("no port could be had on this machine")]
-    Ports(#[source] std::io::Error),
-    #[error("this program could not be started once more")]
-    OwnProgram(#[source] std::io::Error),
-    #[error("{} could not be started", path.display())]
-    Script { path: PathBuf, source: std::io::Error },
-    #[error("{what} failed with {status}{}", quoted(.said))]
-    Command {
-        what: String,
-        status: ExitStatus,
-        said: String,
-    },
-    #[error("{what} did not end within {seconds} s")]
-    Slow { what: String, seconds: u64 },
-    #[error("waited {seconds} s in vain for: {what}; see {}", log.display())]
-    Late { what: String, seconds: u64, log: PathBuf },
-    #[error("the worker ended ({how}); see {}", log.display())]
-    WorkerEnded { how: String, log: PathBuf },
-    #[error("{} could not be written or read", path.display())]
-    Log { path: PathBuf, source: std::io::Error },
-    #[error("the addresses of the stack are no configuration")]
-    Settings(#[source] ConfigError),
-    #[error("{}", .0.chain())]
-    Database(Failure),
-    #[error("the application's rows could not be written")]
-    Write(#[source] sqlx::Error),
-    #[error("what the worker does could not be looked at in the database")]
-    Watch(#[source] sqlx::Error),
-    #[error("the mailbox {} could not be looked at", path.display())]
-    Mailbox { path: PathBuf, source: std::io::Error },
-    #[error("the dead letter could not be read")]
-    Letter(#[source] kept::Error),
-    #[error("{0}")]
-    Wrong(&'static str),
-    #[error("stopped by a signal")]
-    Interrupted,
-}
-
-impl DemoFailure {
-    /// The log that says more.
-    fn log(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Late { log, .. } | Self::WorkerEnded { log, .. } => Some(log),
-            _ => None,
-        }
-    }
-}
-
-fn quoted(said: &str) -> String {
-    if said.is_empty() {
-        String::new()
-    } else {
-        format!(":\n{said}")
-    }
+#[expect(clippy::unnecessary_wraps, reason = "what a parser of arguments is")]
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// What has to be taken down at the end.
 #[derive(Debug, Default)]
 struct Running {
     worker: Option<Worker>,
+    /// In somebody's server.
+    database: Option<OwnDatabase>,
     /// Services that ran before, so that they are left alone.
     ran_before: Vec<String>,
     stack_was_touched: bool,
@@ -187,12 +145,13 @@ struct Running {
 /// What failed, after the clean-up; a play that was cut off by a signal has failed, too.
 pub async fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
     let screen = Screen::new(output);
-    let place = Place::choose(args.stay).map_err(|failure| match failure {
-        DemoFailure::NoClone => Failure::usage(failure),
-        _ => Failure::failed(failure),
-    })?;
+    let place = Place::choose(args.stay).map_err(DemoFailure::into_failure)?;
     let stack = Stack::new(&place);
-    let mut running = Running::default();
+    let database = OwnDatabase::at(args.database_url.as_ref(), &place).map_err(DemoFailure::into_failure)?;
+    let mut running = Running {
+        database,
+        ..Running::default()
+    };
     let staying = Cell::new(false);
     let played = tokio::select! {
         played = Box::pin(perform(args, &screen, &stack, &place, &mut running, &staying)) => played,
@@ -210,7 +169,7 @@ pub async fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
     if let Some(kept) = kept {
         screen.note(&format!("the logs are kept in {}", kept.display()));
     }
-    played.and(cleaned).map_err(Failure::failed)
+    played.and(cleaned).map_err(DemoFailure::into_failure)
 }
 
 /// Everything up to the end of the play, and the stay after it.
@@ -223,19 +182,13 @@ async fn perform(
     staying: &Cell<bool>,
 ) -> Result<(), DemoFailure> {
     let began = Instant::now();
-    screen.step(1, if args.kafka { stack::EVERYTHING } else { stack::LITTLE });
-    prepare_place(screen, stack, place, running).await?;
-    stack.up(screen, stack::services(args.kafka)).await?;
-    let settings = settings(stack.addresses().await?, args.kafka);
-    let config = load(&Inputs {
-        environment: settings.clone(),
-        ..Inputs::default()
-    })
-    .map_err(DemoFailure::Settings)?;
+    let (settings, config) = prepare(args, screen, stack, place, running).await?;
     let up = began.elapsed();
 
     screen.step(2, readiness::what(args.kafka));
-    let pool = readiness::install(screen, stack, place, &settings, &config).await?;
+    let has_roles = running.database.is_none();
+    let reached = running.database.as_ref().map(OwnDatabase::how_to_reach);
+    let pool = readiness::install(screen, stack, place, (&settings, &config), has_roles).await?;
     let captured = began.elapsed();
 
     screen.step(3, "the worker, in its own process");
@@ -269,11 +222,44 @@ async fn perform(
     let binary = binary.display().to_string();
     if args.stay {
         staying.set(true);
-        return Err(stay(args, &mut stage, place, &binary, campaign.id).await);
+        let words = summary::how_to_go_on(place, &binary, campaign.id, stage.worker.pid(), args.kafka);
+        return Err(stay(&mut stage, &[words, reached.unwrap_or_default()].concat()).await);
     }
     screen.line(&format!("\n{}", summary::where_next(&binary)));
     pool.close().await;
     Ok(())
+}
+
+/// Starts what the worker needs; answers its settings.
+async fn prepare(
+    args: &DemoArgs,
+    screen: &Screen,
+    stack: &Stack<'_>,
+    place: &Place,
+    running: &mut Running,
+) -> Result<(BTreeMap<String, String>, Config), DemoFailure> {
+    let database = running.database.clone();
+    let parts = stack::parts(args.kafka, database.is_some());
+    screen.step(1, parts.in_words);
+    if database.is_none() && std::env::var_os("DATABASE_URL").is_some() {
+        screen.note(
+            "DATABASE_URL is set and not used: with --database-url the demo makes a database of its own in that server",
+        );
+    }
+    prepare_place(screen, stack, place, running).await?;
+    let mut settings = settings(stack.addresses().await?, args.kafka);
+    settings.extend(database.as_ref().map(OwnDatabase::settings).into_iter().flatten());
+    let config = load(&Inputs {
+        environment: settings.clone(),
+        ..Inputs::default()
+    })
+    .map_err(DemoFailure::Settings)?;
+    if let Some(database) = &database {
+        let slots = readiness::streams_of(&config)?.len();
+        database.make(screen, slots).await?;
+    }
+    stack.up(screen, parts.services).await?;
+    Ok((settings, config))
 }
 
 /// Starts the worker and waits until every handler of it has reacted to something.
@@ -353,14 +339,7 @@ fn print(screen: &Screen, summary: &Summary) -> Result<(), DemoFailure> {
 }
 
 /// Says how to go on, and shows what happens for as long as nothing fails.
-async fn stay(
-    args: &DemoArgs,
-    stage: &mut Stage<'_>,
-    place: &Place,
-    binary: &str,
-    campaign: uuid::Uuid,
-) -> DemoFailure {
-    let words = summary::how_to_go_on(place, binary, campaign, stage.worker.pid(), args.kafka);
+async fn stay(stage: &mut Stage<'_>, words: &str) -> DemoFailure {
     stage.screen.line(&format!("\n{words}\n"));
     stage.follow().await
 }
@@ -435,11 +414,18 @@ async fn clean_up(screen: &Screen, stack: &Stack<'_>, place: &Place, running: Ru
             })
         }
     };
+    let dropped = match &running.database {
+        None => Ok(()),
+        Some(database) => {
+            let _waiting = screen.waiting("dropping the demo's database");
+            database.drop_it(screen).await
+        }
+    };
     let down = match running.stack_was_touched {
         true => take_down(screen, stack, place, &running.ran_before).await,
         false => Ok(()),
     };
-    stopped.and(down)
+    stopped.and(dropped).and(down)
 }
 
 /// Leaves the stack as it was found: deleted, down, or with the services that ran before and no others.

@@ -69,6 +69,9 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
 /// What leaves the database, and who may do what. Applied anew each time: it says what shall be, not what changes.
 const PUBLICATION: &str = include_str!("../../infra/postgres/publication.sql");
 
+/// Where the grants begin in it.
+const GRANTS: &str = "\n-- Grants.";
+
 /// The roles that the publication's grants name.
 const ROLES: [&str; 2] = ["afterwrite_worker", "debezium"];
 
@@ -78,7 +81,9 @@ const ROLES: [&str; 2] = ["afterwrite_worker", "debezium"];
 Examples:
   afterwrite migrate                          after each update of afterwrite; repeating it changes nothing
   afterwrite migrate --publication require    in an installation script: fail when Debezium would see no tables
-  afterwrite migrate --publication skip       where somebody else owns publications and grants")]
+  afterwrite migrate --publication skip       where somebody else owns publications and grants
+  afterwrite migrate --publication without-grants
+                                              where the owner of the tables is the worker too: no other roles are needed")]
 pub struct MigrateArgs {
     /// What to do about publication and grants, which need the application's tables
     #[arg(long, value_enum, default_value_t = PublicationChoice::Auto)]
@@ -92,6 +97,8 @@ pub enum PublicationChoice {
     Auto,
     /// Fail when a table or role is missing.
     Require,
+    /// Publish, and fail when a table is missing; grant nothing, so that no roles are needed.
+    WithoutGrants,
     /// Leave them alone.
     Skip,
 }
@@ -112,6 +119,7 @@ struct Report {
 #[serde(rename_all = "snake_case", tag = "state")]
 enum Publication {
     Applied,
+    AppliedWithoutGrants,
     Skipped,
     Waiting { missing: Vec<String> },
 }
@@ -162,10 +170,11 @@ async fn migrate(choice: PublicationChoice, pool: &PgPool) -> Result<Report, Mig
     days::make_ahead(pool).await.map_err(MigrateFailure::Days)?;
     let publication = match choice {
         PublicationChoice::Skip => Publication::Skipped,
-        PublicationChoice::Auto => publish(pool).await?,
-        PublicationChoice::Require => match publish(pool).await? {
-            Publication::Waiting { missing } => return Err(MigrateFailure::Missing { missing }),
-            done => done,
+        PublicationChoice::Auto => publish(pool, PUBLICATION, &ROLES).await?,
+        PublicationChoice::Require => all_there(publish(pool, PUBLICATION, &ROLES).await?)?,
+        PublicationChoice::WithoutGrants => match all_there(publish(pool, without_grants(), &[]).await?)? {
+            Publication::Applied => Publication::AppliedWithoutGrants,
+            other => other,
         },
     };
     Ok(Report {
@@ -174,6 +183,20 @@ async fn migrate(choice: PublicationChoice, pool: &PgPool) -> Result<Report, Mig
         ledger_days_ahead: days::DAYS_AHEAD,
         publication,
     })
+}
+
+fn all_there(publication: Publication) -> Result<Publication, MigrateFailure> {
+    match publication {
+        Publication::Waiting { missing } => Err(MigrateFailure::Missing { missing }),
+        done => Ok(done),
+    }
+}
+
+/// The publication alone.
+fn without_grants() -> &'static str {
+    PUBLICATION
+        .split_once(GRANTS)
+        .map_or(PUBLICATION, |(publication, _)| publication)
 }
 
 fn migrator() -> Migrator {
@@ -200,38 +223,40 @@ async fn applied_versions(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
         .await
 }
 
-async fn publish(pool: &PgPool) -> Result<Publication, MigrateFailure> {
+async fn publish(pool: &PgPool, sql: &'static str, roles: &[&str]) -> Result<Publication, MigrateFailure> {
     let mut connection = pool.acquire().await.map_err(MigrateFailure::Look)?;
-    let missing = missing(&mut connection).await.map_err(MigrateFailure::Look)?;
+    let missing = missing(&mut connection, sql, roles)
+        .await
+        .map_err(MigrateFailure::Look)?;
     if !missing.is_empty() {
         return Ok(Publication::Waiting { missing });
     }
-    apply_publication(&mut connection)
+    apply_publication(&mut connection, sql)
         .await
         .map_err(MigrateFailure::Publish)?;
     Ok(Publication::Applied)
 }
 
 /// All of it or nothing: grants without their publication would look finished.
-async fn apply_publication(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+async fn apply_publication(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Two processes that alter one publication at once would fail with "tuple concurrently updated".
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.publication', 0))")
         .execute(&mut *transaction)
         .await?;
-    sqlx::raw_sql(PUBLICATION).execute(&mut *transaction).await?;
+    sqlx::raw_sql(sql).execute(&mut *transaction).await?;
     transaction.commit().await
 }
 
 /// Tables and roles that the publication names and that do not exist.
-async fn missing(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+async fn missing(connection: &mut PgConnection, sql: &str, roles: &[&str]) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL
          UNION ALL
          SELECT 'role ' || role FROM unnest($2::text[]) AS role WHERE to_regrole(role) IS NULL",
     )
-    .bind(tables_of(PUBLICATION))
-    .bind(&ROLES[..])
+    .bind(tables_of(sql))
+    .bind(roles)
     .fetch_all(connection)
     .await
 }
@@ -256,6 +281,9 @@ fn in_words(report: &Report) -> String {
     };
     let publication = match &report.publication {
         Publication::Applied => "publication afterwrite_waitlist and grants are as they should be".to_owned(),
+        Publication::AppliedWithoutGrants => {
+            "publication afterwrite_waitlist is as it should be; nothing is granted to anybody".to_owned()
+        }
         Publication::Skipped => "left alone".to_owned(),
         Publication::Waiting { missing } => {
             format!("not applied: {} not there yet; {REMEDY}", missing.join(", "))
@@ -271,7 +299,7 @@ fn in_words(report: &Report) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{MIGRATIONS, PUBLICATION, tables_of};
+    use super::{MIGRATIONS, PUBLICATION, ROLES, tables_of, without_grants};
 
     #[test]
     fn every_migration_of_the_folder_is_embedded() {
@@ -286,6 +314,17 @@ mod tests {
             .map(|(version, name, _)| format!("{version:04}_{name}.sql"))
             .collect();
         assert_eq!(files, embedded);
+    }
+
+    #[test]
+    fn without_grants_the_same_is_published_and_no_role_is_named() {
+        let sql = without_grants();
+        assert!(sql.contains("publish_via_partition_root"));
+        let code: Vec<&str> = sql.lines().filter(|line| !line.starts_with("--")).collect();
+        let code = code.join("\n");
+        assert!(!code.contains("GRANT"), "{code}");
+        assert!(ROLES.iter().all(|role| !code.contains(&format!("TO {role}"))), "{code}");
+        assert!(PUBLICATION.contains("GRANT"));
     }
 
     #[test]

@@ -99,3 +99,5 @@ mod sources;
 mod fairness;
 
 mod fixtures;
+
+mod demo;

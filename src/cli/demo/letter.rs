@@ -2,8 +2,8 @@
 
 use sqlx::postgres::PgPool;
 
-use super::DemoFailure;
 use super::campaign::Campaign;
+use super::failure::DemoFailure;
 use super::stage::Stage;
 use super::story::LINUS;
 use crate::app;

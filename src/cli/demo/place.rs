@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 
 /// What makes a directory a clone of this repository.
 const MARK: &str = "infra/native/stack";
@@ -83,6 +83,16 @@ impl Place {
     /// The log of a service of the stack, or of the worker.
     pub(super) fn log(&self, of: &str) -> PathBuf {
         self.dir.join("log").join(format!("{of}.log"))
+    }
+
+    /// Where is written which databases of somebody's server have to be dropped.
+    pub(super) fn record(&self) -> PathBuf {
+        let name = if self.is_shared {
+            "demo-stay-databases"
+        } else {
+            "demo-databases"
+        };
+        self.root.join("target").join(name)
     }
 
     /// Where logs are kept when the demo fails and its stack is deleted.

@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use tokio::time::{Instant, sleep};
 
-use super::DemoFailure;
 use super::campaign;
+use super::failure::DemoFailure;
 use super::place::Place;
 use super::screen::Screen;
 use super::stack::Stack;
@@ -45,13 +45,14 @@ pub(super) fn what(with_kafka: bool) -> &'static str {
     }
 }
 
-/// Makes tables, publication and, where there is Kafka, the connector, by the commands a person would use; answers connections.
+/// Makes tables, publication and, where there is Kafka, the connector, by the commands a person would use; answers
+/// connections. Roles are the server's, and in somebody's server there are none for the demo.
 pub(super) async fn install(
     screen: &Screen,
     stack: &Stack<'_>,
     place: &Place,
-    settings: &BTreeMap<String, String>,
-    config: &Config,
+    (settings, config): (&BTreeMap<String, String>, &Config),
+    has_roles: bool,
 ) -> Result<PgPool, DemoFailure> {
     let pool = database::connect(config).await.map_err(DemoFailure::Database)?;
     if make_tables(&pool, place).await? {
@@ -59,10 +60,11 @@ pub(super) async fn install(
     } else {
         screen.note("the application's tables are there already");
     }
-    screen.note("$ afterwrite migrate --publication require");
+    let publication = if has_roles { "require" } else { "without-grants" };
+    screen.note(&format!("$ afterwrite migrate --publication {publication}"));
     screen.note(
         &stack
-            .afterwrite(&["migrate", "--publication", "require"], settings)
+            .afterwrite(&["migrate", "--publication", publication], settings)
             .await?,
     );
     if !config.source.kind.has_brokers() {
@@ -219,7 +221,7 @@ impl Rehearsal {
 }
 
 /// Every group with every topic that it reads, or with its slot.
-fn streams_of(config: &Config) -> Result<BTreeSet<(String, String)>, DemoFailure> {
+pub(super) fn streams_of(config: &Config) -> Result<BTreeSet<(String, String)>, DemoFailure> {
     let handlers = app::waitlist::handlers(config)
         .map_err(|_| DemoFailure::Wrong("the handlers could not be made from the stack's addresses"))?;
     let mut streams = BTreeSet::new();

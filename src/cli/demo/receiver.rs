@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 
 /// A longer request is refused.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;

@@ -9,16 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 use super::place::Place;
 use super::screen::Screen;
-
-/// What the full pipeline consists of, for people.
-pub(super) const EVERYTHING: &str =
-    "the stack: Postgres, Kafka, Kafka Connect with Debezium, a schema registry, a mail catcher";
-
-/// What there is without it.
-pub(super) const LITTLE: &str = "the stack: Postgres and a mail catcher";
 
 /// The first start downloads Kafka, Debezium and the registry.
 const UP_MAX: Duration = Duration::from_secs(900);
@@ -219,11 +212,28 @@ pub(super) fn own_program(place: &Place, settings: &BTreeMap<String, String>) ->
     Ok(command)
 }
 
-/// The services of the demo.
-pub(super) fn services(with_kafka: bool) -> &'static [&'static str] {
-    match with_kafka {
-        true => &["postgres", "kafka", "connect", "registry", "smtp"],
-        false => &["postgres", "smtp"],
+/// What a demo starts.
+pub(super) struct Parts {
+    /// For people.
+    pub(super) in_words: &'static str,
+    pub(super) services: &'static [&'static str],
+}
+
+/// The parts with Kafka, with nothing but Postgres, or where somebody's Postgres is used.
+pub(super) fn parts(with_kafka: bool, has_postgres: bool) -> Parts {
+    match (with_kafka, has_postgres) {
+        (true, _) => Parts {
+            in_words: "the stack: Postgres, Kafka, Kafka Connect with Debezium, a schema registry, a mail catcher",
+            services: &["postgres", "kafka", "connect", "registry", "smtp"],
+        },
+        (false, false) => Parts {
+            in_words: "the stack: Postgres and a mail catcher",
+            services: &["postgres", "smtp"],
+        },
+        (false, true) => Parts {
+            in_words: "a database in your Postgres, and a mail catcher",
+            services: &["smtp"],
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::Local;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 use super::receiver::{Call, Receiver};
 use super::screen::Screen;
 use super::watch::{Reaction, Snapshot, Watcher};

@@ -2,8 +2,8 @@
 
 use sqlx::postgres::PgPool;
 
-use super::DemoFailure;
 use super::campaign::{CALL_REWARD, Campaign, MAIL_REWARD, NAME, Person};
+use super::failure::DemoFailure;
 use super::stage::Stage;
 
 const ALAN: Person = stranger("alan", "alan@turing.example");

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 use super::place::Place;
 use super::stage::{Stage, Tally};
 use crate::cli::output::table;

@@ -13,7 +13,7 @@ use sqlx::types::Json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 
 /// A mail that nobody accounts for within this time is of another campaign.
 const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(10);

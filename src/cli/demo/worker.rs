@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-use super::DemoFailure;
+use super::failure::DemoFailure;
 use super::place::Place;
 use super::stack::own_program;
 
