@@ -101,3 +101,5 @@ mod fairness;
 mod fixtures;
 
 mod demo;
+
+mod wal_seen;

@@ -36,6 +36,8 @@ mod shape;
 
 mod value;
 
+mod visible;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 

@@ -14,6 +14,7 @@ use crate::source::wal::envelope::{Change, Printer, Transaction};
 use crate::source::wal::pgoutput::{self, Malformed, Message, Relation};
 use crate::source::wal::progress::Progress;
 use crate::source::wal::table::Table;
+use crate::source::wal::visible::{Unseen, Visible};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, from which Postgres counts.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -32,6 +33,7 @@ pub(super) struct Reading {
     /// The tables that this session has described, by their oids; those that nobody wants without more.
     tables: HashMap<u32, Option<Known>>,
     transaction: Option<Transaction>,
+    visible: Visible,
 }
 
 /// A table somebody wants.
@@ -85,6 +87,7 @@ impl Reading {
             pool,
             tables: HashMap::new(),
             transaction: None,
+            visible: Visible::default(),
         }
     }
 
@@ -94,12 +97,14 @@ impl Reading {
         self.transaction = None;
     }
 
-    /// A transaction begins; `committed_us` counts as Postgres does.
-    pub(super) fn begin(&mut self, xid: u32, committed_us: i64) {
+    /// A transaction begins; `committed_us` counts as Postgres does. Its changes are not read before others can see them.
+    pub(super) async fn begin(&mut self, xid: u32, committed_us: i64) -> Result<(), Unseen> {
+        self.visible.wait_for(&self.pool, xid).await?;
         self.transaction = Some(Transaction {
             xid,
             committed_us: committed_us.saturating_add(POSTGRES_EPOCH_US),
         });
+        Ok(())
     }
 
     /// Reads one message at this place of the log; what it tells of wanted tables is appended to `deliveries`.

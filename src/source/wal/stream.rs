@@ -21,6 +21,7 @@ use crate::source::wal::behind::Behind;
 use crate::source::wal::connection::Connection;
 use crate::source::wal::reading::{Reading, Unreadable};
 use crate::source::wal::session::{Broken, Error, Session, end, of_postgres, of_session, open};
+use crate::source::wal::visible::Unseen;
 
 /// Pause before a session is opened again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -193,7 +194,13 @@ impl Stream {
                 ..
             } => {
                 session.progress.begin();
-                self.reading.begin(xid, commit_time_micros);
+                let begun = self.reading.begin(xid, commit_time_micros).await;
+                begun.map_err(|error| match error {
+                    Unseen::Asked(error) => of_postgres(error),
+                    error @ Unseen::Waiting { .. } => Broken::ForNow(error.to_string()),
+                })?;
+                // The server was not listened to meanwhile.
+                session.heard_at = Instant::now();
             }
             ReplicationEvent::XLogData { wal_start, data, .. } => {
                 let read = self
