@@ -10,8 +10,10 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged when `RUST_LOG` says nothing: our state changes, and of the libraries only what is unexpected.
-const DEFAULT_FILTER: &str = "warn,afterwrite=info";
+/// What is logged when `RUST_LOG` says nothing: our state changes, and of the libraries only what is unexpected. The
+/// replication session says each end of it as an ERROR, every second while Postgres is away; the source says it once, with
+/// what to do.
+const DEFAULT_FILTER: &str = "warn,afterwrite=info,pgwire_replication=off";
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -103,3 +103,7 @@ mod fixtures;
 mod demo;
 
 mod wal_seen;
+
+mod authority;
+
+mod wal_tls;

@@ -1,7 +1,5 @@
 //! The registry over TLS, behind a door that asks for a certificate and a password, and slower than the producer.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,75 +19,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use crate::authority::Authority;
 use crate::producer;
 use crate::stack::{self, until};
 use crate::undecodable::{avro_change, key, register, register_as};
 use crate::world::World;
-
-/// An authority of its own, and what it has signed. Dropped, it is gone.
-struct Authority(PathBuf);
-
-impl Authority {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("authority-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&folder).unwrap();
-        let authority = Self(folder);
-        authority.make("ca", &[]);
-        authority
-    }
-
-    /// Signs a certificate for a name of this machine or of a client: `NAME.pem` and `NAME.key`.
-    fn sign(&self, name: &str) {
-        let alternative = format!("subjectAltName=DNS:{name}");
-        let signed = [
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-        ];
-        self.make(name, &[&signed[..], &["-addext", alternative.as_str()]].concat());
-    }
-
-    fn make(&self, name: &str, more: &[&str]) {
-        // Each authority has a name of its own. No part of a name may be longer than 64 characters (RFC 5280, appendix A.1).
-        let own = self.0.file_name().unwrap().to_str().unwrap();
-        let made = Command::new("openssl")
-            .current_dir(&self.0)
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args(["-subj", &format!("/O={own}/CN={name}")])
-            .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
-            .args(more)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.0.join(file)
-    }
-
-    fn text(&self, file: &str) -> String {
-        std::fs::read_to_string(self.path(file)).unwrap()
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemas_are_fetched_over_tls_and_an_authority_that_is_not_trusted_buries_nothing() {

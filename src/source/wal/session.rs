@@ -40,7 +40,8 @@ const FINAL_STATES: [(&str, &str); 7] = [
     ),
     (
         "28000",
-        "see user and database in wal.url or postgres.url, and pg_hba.conf",
+        "see user, database and sslmode in wal.url or postgres.url, and pg_hba.conf; a server that asks for a certificate gets \
+         the one of sslcert and sslkey",
     ),
     ("28P01", "see the password in wal.url or postgres.url"),
     ("3D000", "see the database in wal.url or postgres.url"),
@@ -50,6 +51,36 @@ const FINAL_STATES: [(&str, &str); 7] = [
          `afterwrite slot list` tells",
     ),
     ("0A000", "the server is too old, or cannot do what is asked of it"),
+];
+
+/// Parts of what is said of a session that was never begun, where trying again is in vain, and what to do about each.
+const FINAL_WORDS: [(&str, &str); 6] = [
+    (
+        "server does not support TLS",
+        "turn it on there (ssl = on), or where the network between is trusted say sslmode=disable in wal.url or postgres.url",
+    ),
+    (
+        "ot valid for name",
+        "the server's certificate is another host's: name the host in wal.url or postgres.url as the certificate does",
+    ),
+    (
+        "NotValidForName",
+        "the server's certificate is another host's: name the host in wal.url or postgres.url as the certificate does",
+    ),
+    (
+        "invalid peer certificate",
+        "see sslrootcert in wal.url or postgres.url, which names the file of the authority that signed the server's \
+         certificate, and whether that certificate is still good",
+    ),
+    (
+        "TLS config error",
+        "see sslrootcert, sslcert and sslkey in wal.url or postgres.url, and whether the files can be read here",
+    ),
+    (
+        "received fatal alert",
+        "the server does not take our certificate: see sslcert and sslkey in wal.url or postgres.url, and the server's \
+         ssl_ca_file",
+    ),
 ];
 
 /// The log cannot be read, and waiting does not mend it.
@@ -225,7 +256,19 @@ pub(super) fn of_session(error: &PgWireError) -> Broken {
     let found = FINAL_STATES.iter().find(|(state, _)| has(state));
     let remedy = match (error, found) {
         (PgWireError::Server(_) | PgWireError::Auth(_), Some((_, remedy))) => *remedy,
+        (PgWireError::Auth(said), None)
+            if said.contains("unsupported auth method") || said.contains("doesn't offer") =>
+        {
+            "the server asks for a password in a way that is not known here: let it be kept as scram-sha-256 \
+             (password_encryption, ALTER ROLE … PASSWORD, pg_hba.conf)"
+        }
         (PgWireError::Auth(_), None) => "see user and password in wal.url or postgres.url",
+        (PgWireError::Tls(_) | PgWireError::Io(_), _) => {
+            let Some((_, remedy)) = FINAL_WORDS.iter().find(|(words, _)| said.contains(words)) else {
+                return Broken::ForNow(said);
+            };
+            *remedy
+        }
         _ => return Broken::ForNow(said),
     };
     Broken::ForGood(Error::Forbidden { said, remedy })
@@ -257,6 +300,46 @@ mod tests {
         ] {
             assert!(matches!(of(said), Broken::ForNow(_)), "{said}");
         }
+    }
+
+    #[test]
+    fn a_session_that_cannot_be_made_safe_is_not_tried_again() {
+        let of = |said: &str| of_session(&PgWireError::Tls(said.to_owned()));
+        for (said, remedy) in [
+            ("server does not support TLS (SSLRequest rejected)", "ssl = on"),
+            (
+                "TLS handshake failed: invalid peer certificate: UnknownIssuer",
+                "sslrootcert",
+            ),
+            (
+                "TLS handshake failed: invalid peer certificate: certificate not valid for name \"b\"",
+                "another host's",
+            ),
+            (
+                "TLS config error: failed to open CA PEM '/ca.pem': No such file",
+                "can be read here",
+            ),
+            (
+                "TLS handshake failed: received fatal alert: CertificateRequired",
+                "sslcert",
+            ),
+        ] {
+            let Broken::ForGood(error) = of(said) else {
+                panic!("{said} is waited for")
+            };
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        assert!(matches!(
+            of("TLS handshake failed: tls handshake eof"),
+            Broken::ForNow(_)
+        ));
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(matches!(of_session(&refused.into()), Broken::ForNow(_)));
+        let asked = PgWireError::Auth("unsupported auth method code: 5".to_owned());
+        let Broken::ForGood(error) = of_session(&asked) else {
+            panic!("{asked} is waited for")
+        };
+        assert!(error.to_string().contains("scram-sha-256"), "{error}");
     }
 
     #[tokio::test]
