@@ -1,9 +1,11 @@
 //! Replication slots of groups, as an operator sees them: `afterwrite slot`, `afterwrite status`, metrics and log lines.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::stack::{self, until};
 use crate::suspending::asked;
@@ -47,14 +49,60 @@ async fn run(world: &World, sql: &str) {
     ran.unwrap();
 }
 
+/// The setting belongs to the whole server: tests that look at it take turns.
+static KEEP_SIZE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+/// How much log the server keeps for a slot: what the stack says, until a test says otherwise.
+struct KeepSize {
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl KeepSize {
+    async fn take() -> Self {
+        Self {
+            _turn: KEEP_SIZE.lock().await,
+        }
+    }
+
+    async fn without_limit(&self, world: &World) {
+        self.say(world, "SET max_slot_wal_keep_size = -1", |size| size == -1)
+            .await;
+    }
+
+    async fn end(self, world: &World) {
+        self.say(world, "RESET max_slot_wal_keep_size", |size| size > 0).await;
+    }
+
+    /// Waits until sessions know.
+    async fn say(&self, world: &World, setting: &str, is_known: impl Fn(i64) -> bool) {
+        run(world, &format!("ALTER SYSTEM {setting}")).await;
+        run(world, "SELECT pg_reload_conf()").await;
+        let query = "SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'";
+        until("the setting", Duration::from_secs(30), async || {
+            is_known(world.count(query).await).then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_is_shown_while_it_is_read_and_after_and_dropped_by_its_name() {
     let _stack = stack::shared().await;
     let world = World::bare("slots").await;
+    let keep_size = KeepSize::take().await;
     let slot = slot_of(&world);
     let drop = ["slot", "drop", &slot];
     let first = worker(&world, "first");
     until_it_reads(&first).await;
+    // The stack has a limit.
+    assert!(!first.said().contains("max_slot_wal_keep_size"), "{}", first.said());
+    assert!(!printed(&world, &["status"]).await.contains("max_slot_wal_keep_size"));
+    let listed = printed(&world, &["slot", "list"]).await;
+    assert!(
+        listed.contains("for a slot at most (max_slot_wal_keep_size)"),
+        "{listed}"
+    );
+    keep_size.without_limit(&world).await;
     insert(&world, 1..=10, "ok").await;
     until_effects(&world, 10).await;
     let group = until("what is open to be settled", Duration::from_secs(60), async || {
@@ -95,6 +143,7 @@ async fn a_slot_is_shown_while_it_is_read_and_after_and_dropped_by_its_name() {
     for part in [slot.as_str(), &world.group(), "not read", " MB", "without limit"] {
         assert!(listed.contains(part), "{part}: {listed}");
     }
+    keep_size.end(&world).await;
 
     let done = printed(&world, &drop).await;
     for part in ["is dropped, with", "written from then on", "is missed"] {
@@ -167,6 +216,8 @@ async fn until_it_said(worker: &Worker, what: &str) {
 async fn the_log_says_who_holds_up_a_slot_and_that_the_disk_has_no_limit() {
     let _stack = stack::shared().await;
     let world = World::bare("slots_held_up").await;
+    let keep_size = KeepSize::take().await;
+    keep_size.without_limit(&world).await;
     run(&world, "CREATE TABLE secrets (value text)").await;
     let mut open = world.pool.begin().await.unwrap();
     sqlx::raw_sql("SET LOCAL application_name = 'forgetful'; INSERT INTO secrets VALUES ('hush')")
@@ -179,6 +230,7 @@ async fn the_log_says_who_holds_up_a_slot_and_that_the_disk_has_no_limit() {
     assert!(log.contains("forgetful") && !log.contains("hush"), "{log}");
     assert!(!log.contains("partition assigned"), "{log}");
     assert_eq!(log.matches("max_slot_wal_keep_size is -1").count(), 1, "{log}");
+    keep_size.end(&world).await;
     open.rollback().await.unwrap();
     until_it_reads(&first).await;
     // Nobody reads it for now, and whoever keeps the process running starts it again in a moment.
