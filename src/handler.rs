@@ -238,6 +238,7 @@ impl From<transaction::Error> for HandlerError {
     fn from(error: transaction::Error) -> Self {
         match error {
             transaction::Error::Postgres(error) => error.into(),
+            error @ transaction::Error::BehindParked { .. } => Self::unreachable("the partition's claim", error),
             transaction::Error::Expired { .. } => Self {
                 fault: Fault::Expired,
                 source: error.into(),
@@ -366,7 +367,7 @@ impl Context {
     /// # Errors
     /// Whatever Postgres answered, classified.
     pub async fn unsettled(&self) -> Result<Vec<Arc<ChangeEvent>>, HandlerError> {
-        if self.replayed() {
+        if self.mode != Mode::Deliver {
             return Ok(self.events.clone());
         }
         Ok(transaction::unsettled(&self.resources.pool, &self.handler, &self.events).await?)

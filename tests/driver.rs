@@ -214,6 +214,7 @@ fn setup(gate: Arc<Notify>, shelf: Arc<Shelf>) -> Setup {
             reserved_ahead: 1,
             buffered_events_max: 100,
             buffered_bytes_max: 1 << 20,
+            lag_bytes_max: 0,
             handlers: vec![HandlerLimits {
                 policy: Policy {
                     attempts_max: 1,

@@ -32,6 +32,8 @@ struct Families {
     replays: Count,
     jobs: Level,
     suspended: Level,
+    parked: Count,
+    lagging: Level,
     parked_lanes: Level,
     oldest_open: Level,
     partitions: Level,
@@ -79,6 +81,7 @@ impl Families {
         add(&self.attempts, &with(&[("outcome", "failed")]), counts.failed);
         add(&self.dead_letters, &own, counts.buried);
         add(&self.replays, &own, counts.replayed);
+        add(&self.parked, &own, counts.parked);
         let states = [
             ("running", standing.running),
             ("waiting", standing.waiting),
@@ -102,6 +105,7 @@ impl Families {
             at.set(oldest.since.timestamp_millis() as f64 / 1_000.0);
         }
         let paused = standing.partitions.iter().filter(|partition| partition.paused).count();
+        set(&self.lagging, &own, usize::from(standing.lagging));
         set(&self.parked_lanes, &own, standing.parked_lanes);
         set(&self.partitions, &own, standing.partitions.len());
         set(&self.paused, &own, paused);
@@ -121,11 +125,17 @@ impl Families {
         to.register("attempts", "Attempts that ended", self.attempts);
         to.register("dead_letters", "Dead letters that became durable", self.dead_letters);
         to.register("replays", "Dead letters that came back", self.replays);
+        to.register("parked", "Jobs that were parked as letters because of lag", self.parked);
         to.register("jobs", "Jobs that are neither done nor buried", self.jobs);
         to.register(
             "suspended",
             "Whether only probes of the handler are let through",
             self.suspended,
+        );
+        to.register(
+            "lagging",
+            "Whether jobs that wait are parked as letters because of lag",
+            self.lagging,
         );
         to.register(
             "parked_lanes",
@@ -219,6 +229,7 @@ mod tests {
                 failed: 1,
                 buried: 2,
                 replayed: 0,
+                parked: 6,
             },
             ..Standing::default()
         };
@@ -244,6 +255,8 @@ mod tests {
             r#"afterwrite_skips_total{group="afterwrite.email",reason="heartbeat"} 4"#,
             r#"afterwrite_attempts_total{group="afterwrite.email",outcome="failed"} 1"#,
             r#"afterwrite_dead_letters_total{group="afterwrite.email"} 2"#,
+            r#"afterwrite_parked_total{group="afterwrite.email"} 6"#,
+            r#"afterwrite_lagging{group="afterwrite.email"} 0.0"#,
             r#"afterwrite_jobs{group="afterwrite.email",state="retrying"} 2.0"#,
             r#"afterwrite_suspended{group="afterwrite.email",handler="email"} 1.0"#,
             r#"afterwrite_oldest_open_job_timestamp_seconds{group="afterwrite.email"} 1780000000.5"#,

@@ -87,6 +87,7 @@ mod tests {
             position: Position(0),
             raw: RawRecord::default(),
             parks: None,
+            due_in: None,
         };
         for (kind, place) in [(SourceKind::Wal, "afterwrite.letters"), (SourceKind::Kafka, "g.dlq")] {
             // Nobody listens there.

@@ -72,6 +72,7 @@ pub(super) fn wal_options(config: &Config, group: &str, spec: &Spec) -> Result<w
         unavailable: decode_options(config).unavailable_placeholder,
         log_behind: Arc::default(),
         leaves: Arc::default(),
+        tells_lag: log.slot_lag_bytes_max > 0,
     })
 }
 
@@ -194,6 +195,11 @@ pub(super) fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
         reserved_ahead: RESERVED_AHEAD,
         buffered_events_max: settings.buffered_events_max,
         buffered_bytes_max: settings.buffered_bytes_max,
+        // Only the log of a database fills a disk because a group is behind; topics have limits of their own.
+        lag_bytes_max: match config.source.kind {
+            SourceKind::Wal => config.wal.slot_lag_bytes_max,
+            SourceKind::Kafka => 0,
+        },
         handlers: vec![HandlerLimits {
             coalesce_max: coalesce_max.max(1),
             starts_per_second_max: own.and_then(|own| own.starts_per_second_max),

@@ -35,7 +35,16 @@ pub(super) async fn warn_of_the_disk(config: &Config, pool: &PgPool) {
         return;
     }
     match keep_bytes_max(pool).await {
-        Ok(Some(_)) => {}
+        Ok(Some(keeps)) => {
+            let lag_max = config.wal.slot_lag_bytes_max;
+            if lag_max > 0 && keeps.unsigned_abs() <= lag_max {
+                tracing::warn!(
+                    max_slot_wal_keep_size = keeps,
+                    slot_lag_bytes_max = lag_max,
+                    "wal.slot_lag_bytes_max is not below max_slot_wal_keep_size: a slot is lost before jobs that wait are parked"
+                );
+            }
+        }
         Ok(None) => tracing::warn!(
             "max_slot_wal_keep_size is -1: a group that is stopped fills the disk of postgres without limit. Choose one: ALTER \
              SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf()"

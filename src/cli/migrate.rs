@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (
         1,
         "coordination",
@@ -63,6 +63,11 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
         9,
         "sources",
         include_str!("../../infra/postgres/migrations/0009_sources.sql"),
+    ),
+    (
+        10,
+        "parked_letters",
+        include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
     ),
 ];
 

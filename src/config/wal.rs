@@ -17,7 +17,13 @@ pub struct Wal {
     pub publication: String,
     /// Columns that are left out of events, as `schema.table.column`: what the connector's `column.exclude.list` names.
     pub excluded_columns: Vec<String>,
+    /// While the log that is written and not confirmed by a group is more than this, its jobs that wait are parked as letters,
+    /// so that the server need not keep the log for them; 0 switches that off.
+    pub slot_lag_bytes_max: u64,
 }
+
+/// A gibibyte: an outage of minutes parks nothing, and the disk of a database has room for as much of each group.
+const SLOT_LAG_BYTES_MAX: u64 = 1 << 30;
 
 impl Default for Wal {
     fn default() -> Self {
@@ -31,6 +37,7 @@ impl Default for Wal {
             url: None,
             publication: "afterwrite_waitlist".to_owned(),
             excluded_columns: excluded.map(str::to_owned).to_vec(),
+            slot_lag_bytes_max: SLOT_LAG_BYTES_MAX,
         }
     }
 }

@@ -3,13 +3,14 @@
 use sqlx::postgres::PgPool;
 
 use crate::dead_letter::filter::{CONDITION, Filter};
+use crate::dead_letter::state::{OPEN, PARKED};
 
 /// Which letters are discarded.
 #[derive(Debug, Clone)]
 pub enum Chosen {
     /// These, and all of them or none.
     Ids(Vec<String>),
-    /// Those that a filter chooses now and that are open.
+    /// Those that a filter chooses now, by default the open ones.
     Filter(Filter),
 }
 
@@ -18,7 +19,7 @@ pub enum Chosen {
 pub enum Discarded {
     /// These letters.
     All(Vec<String>),
-    /// Nothing, because these of the given ones are not open: id and state.
+    /// Nothing, because these of the given ones are neither open nor parked: id and state.
     NotOpen(Vec<(String, String)>),
 }
 
@@ -38,15 +39,13 @@ pub async fn discard(pool: &PgPool, chosen: &Chosen, by: &str, reason: &str) -> 
             let sql = format!(
                 "SELECT letter_id, state FROM afterwrite.letters WHERE {CONDITION} ORDER BY letter_id FOR UPDATE"
             );
-            let open = Filter {
-                states: vec!["open".to_owned()],
-                ..filter.clone()
-            };
-            let query = open.bind(sqlx::query_as(sqlx::AssertSqlSafe(sql)));
+            let query = filter.acted_on().bind(sqlx::query_as(sqlx::AssertSqlSafe(sql)));
             query.fetch_all(&mut *transaction).await?
         }
     };
-    let (open, others): (Vec<_>, Vec<_>) = locked.into_iter().partition(|(_, state)| state == "open");
+    let (open, others): (Vec<_>, Vec<_>) = locked
+        .into_iter()
+        .partition(|(_, state)| [OPEN, PARKED].contains(&state.as_str()));
     if !others.is_empty() {
         return Ok(Discarded::NotOpen(others));
     }

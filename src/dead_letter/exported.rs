@@ -228,6 +228,7 @@ mod tests {
                 timestamp_ms: Some(5),
             },
             parks: None,
+            due_in: None,
         }
     }
 

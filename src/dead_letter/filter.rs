@@ -8,7 +8,7 @@ use sqlx::postgres::{PgPool, Postgres};
 use sqlx::query::QueryAs;
 use sqlx::{FromRow, postgres::PgArguments, postgres::PgRow};
 
-use crate::dead_letter::state::{COLUMNS, LetterRow};
+use crate::dead_letter::state::{COLUMNS, LetterRow, OPEN};
 
 /// The condition on a row of `afterwrite.letters` whose parameters `$1` to `$8` are bound by [`Filter::bind`].
 pub(super) const CONDITION: &str = "($1::text IS NULL OR group_name = $1)
@@ -90,6 +90,15 @@ impl KeyTerms {
 }
 
 impl Filter {
+    /// The same for a command that changes letters: where no state is named, the open ones.
+    pub(super) fn acted_on(&self) -> Self {
+        let states = match self.states.is_empty() {
+            true => vec![OPEN.to_owned()],
+            false => self.states.clone(),
+        };
+        Self { states, ..self.clone() }
+    }
+
     /// Whether it chooses every letter there is.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

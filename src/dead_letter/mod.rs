@@ -19,6 +19,8 @@ pub mod parking;
 
 pub mod requests;
 
+mod recall;
+
 pub mod taker;
 
 pub mod wakeups;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::dead_letter::recall;
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::resolve;
-use crate::engine::owner::{ParkError, ParkedEvents};
-use crate::event::delivery::{Content, Delivery, Position};
+use crate::engine::owner::{ParkError, ParkedEvents, Recalled};
+use crate::event::delivery::{Content, Delivery, Position, SourcePartition};
 use crate::ledger::LedgerKey;
 use crate::ledger::parked::{Appended, Lane, Parked, Parking};
 
@@ -58,6 +59,21 @@ impl ParkedEvents for StoredEvents {
             });
         }
         Ok(read)
+    }
+
+    async fn recall(
+        &self,
+        partition: &SourcePartition,
+        epoch: u64,
+        handler: &str,
+        letters_max: usize,
+    ) -> Result<Recalled, ParkError> {
+        let (pool, group) = (self.parking.pool(), self.parking.group());
+        match recall::recall(pool, group, partition, epoch, handler, letters_max).await {
+            Ok(Some(recalled)) => Ok(recalled),
+            Ok(None) => Err(ParkError::NotOurs),
+            Err(error) => Err(failed(error)),
+        }
     }
 }
 

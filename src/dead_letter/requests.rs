@@ -33,6 +33,8 @@ pub struct Request {
     pub epoch: u64,
     /// Whether the letter is the head of a parked lane.
     pub is_head: bool,
+    /// Attempts that were made before, where the letter was parked because of lag.
+    pub parked_attempts: Option<u32>,
     /// Where the original record came from.
     pub partition: SourcePartition,
     /// Its offset there.
@@ -61,7 +63,7 @@ pub(super) async fn ask_within(
 ) -> Result<Option<i64>, sqlx::Error> {
     let marked = sqlx::query(
         "UPDATE afterwrite.letters SET state = 'replaying', state_by = $2, state_at = now()
-         WHERE letter_id = $1 AND state = 'open'",
+         WHERE letter_id = $1 AND state IN ('open', 'parked')",
     )
     .bind(&letter.letter_id)
     .bind(by)
@@ -134,7 +136,9 @@ pub async fn take(
          WHERE taken.id = chosen.id
          RETURNING taken.id, letter_id, handler, replays, source_topic, source_partition, source_offset, taken.epoch,
              key, value, headers,
-             EXISTS (SELECT FROM afterwrite.parked_lanes lane WHERE lane.head_letter = taken.letter_id) AS is_head",
+             EXISTS (SELECT FROM afterwrite.parked_lanes lane WHERE lane.head_letter = taken.letter_id) AS is_head,
+             (SELECT attempts FROM afterwrite.letters letter
+              WHERE letter.letter_id = taken.letter_id AND class = 'parked') AS parked_attempts",
     )
     .bind(group)
     .bind(topics)
@@ -162,6 +166,7 @@ struct RequestRow {
     source_offset: i64,
     epoch: i64,
     is_head: bool,
+    parked_attempts: Option<i32>,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Value,
@@ -176,6 +181,7 @@ impl From<RequestRow> for Request {
             replays: row.replays.unsigned_abs(),
             epoch: row.epoch.unsigned_abs(),
             is_head: row.is_head,
+            parked_attempts: row.parked_attempts.map(i32::unsigned_abs),
             partition: SourcePartition {
                 topic: row.source_topic.into(),
                 partition: row.source_partition,

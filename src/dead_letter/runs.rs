@@ -24,7 +24,7 @@ const DAYS_KEPT: i32 = 90;
 pub enum Chosen {
     /// These, in this order.
     Ids(Vec<String>),
-    /// Those that a filter chooses now and that are open, the oldest first: letters of one key go back in the order in which
+    /// Those that a filter chooses now, by default the open ones, the oldest first: letters of one key go back in the order in which
     /// they were written. Letters replayed so often or more are left out.
     Filter {
         /// The filter.
@@ -196,8 +196,7 @@ async fn list(transaction: &mut PgTransaction<'_>, run: i64, group: &str, chosen
         Chosen::Filter { filter, replays_max } => {
             let filter = Filter {
                 group: Some(group.to_owned()),
-                states: vec!["open".to_owned()],
-                ..filter.clone()
+                ..filter.acted_on()
             };
             let sql = format!(
                 "WITH listed AS (

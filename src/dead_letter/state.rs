@@ -1,6 +1,8 @@
 //! The state of dead letters in Postgres: one row a letter.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
@@ -8,17 +10,21 @@ use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::decode::canonical::CanonicalRow;
 use crate::engine::letter::Letter;
+use crate::engine::retry::Class;
 use crate::event::change::ChangeEvent;
 use crate::event::delivery::{Position, RawRecord};
-use crate::ledger::parked::{Lane, Parking};
+use crate::ledger::parked::{Lane, Parking, RELEASED_BY};
 use crate::ledger::patience::transact;
 use crate::ledger::{LedgerKey, days, headers};
 
 /// The state of a letter that waits for somebody.
 pub const OPEN: &str = "open";
 
+/// The state of a letter whose job is not dead: its owner releases it by itself.
+pub const PARKED: &str = "parked";
+
 /// Every state a letter can have.
-pub const STATES: [&str; 5] = [OPEN, "parked", "replaying", "replayed", "discarded"];
+pub const STATES: [&str; 5] = [OPEN, PARKED, "replaying", "replayed", "discarded"];
 
 /// Every class a letter can have.
 pub const CLASSES: [&str; 8] = [
@@ -120,6 +126,10 @@ pub struct LetterRow {
     /// The event's primary key. It is part of the row, so it is not listed.
     #[serde(skip)]
     pub event_key: Option<Value>,
+    /// How long a job still waits that was parked because of lag; told when its letter is written, and not asked for again.
+    #[serde(skip)]
+    #[sqlx(skip)]
+    pub due_in: Option<Duration>,
 }
 
 impl LetterRow {
@@ -144,12 +154,16 @@ impl LetterRow {
             dlq_topic: None,
             dlq_partition: None,
             dlq_offset: None,
-            state: OPEN.to_owned(),
+            state: match letter.class {
+                Class::Parked => PARKED.to_owned(),
+                _ => OPEN.to_owned(),
+            },
             state_by: None,
             state_at: Utc::now(),
             state_reason: None,
             commit_day: key.map(|key| key.commit_day),
             event_key: event.and_then(event_key),
+            due_in: letter.due_in,
         }
     }
 
@@ -220,20 +234,57 @@ pub(super) const COLUMNS: &str = "letter_id, group_name, handler, encode(event_i
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn record(pool: &PgPool, letter: &Letter, error: &str, kept: Kept<'_>) -> Result<(), sqlx::Error> {
-    let key = letter.event.as_ref().and_then(LedgerKey::of);
-    let parks = letter.parks.as_ref().map(|parks| (parks.epoch, &parks.lane));
-    write(pool, LetterRow::of(letter, error, key), kept, Some("buried"), parks)
-        .await
-        .map(|_| ())
+    record_all(pool, &[(letter, error, kept)]).await
+}
+
+/// Records letters, all or none, each with its error as far as it is kept.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub(super) async fn record_all(pool: &PgPool, letters: &[(&Letter, &str, Kept<'_>)]) -> Result<(), sqlx::Error> {
+    let keyed = |letter: &Letter| letter.event.as_ref().and_then(LedgerKey::of);
+    let days: BTreeSet<NaiveDate> = letters
+        .iter()
+        .filter_map(|(letter, ..)| keyed(letter))
+        .map(|key| key.commit_day)
+        .collect();
+    for day in days {
+        days::make(pool, day).await?;
+    }
+    let recording = async |connection: &mut PgConnection| {
+        for (letter, error, kept) in letters {
+            let parks = letter.parks.as_ref().map(|parks| (parks.epoch, &parks.lane));
+            let row = LetterRow::of(letter, error, keyed(letter));
+            write_within(pool, connection, row, *kept, Some("buried"), parks).await?;
+        }
+        Ok(())
+    };
+    transact(pool, "recording a dead letter", recording).await
 }
 
 /// Writes a letter with its ledger row, which gets this state, in one transaction. What is known already stays as it is;
-/// answers whether the letter was not. Its lane is parked in the same transaction, under the epoch of the claim.
+/// answers whether the letter was not.
 ///
 /// # Errors
 /// Whatever Postgres answered.
 pub(super) async fn write(
     pool: &PgPool,
+    letter: LetterRow,
+    kept: Kept<'_>,
+    ledger_state: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    if let (Some(day), Some(_), Some(_)) = (letter.commit_day, &letter.event_id, ledger_state) {
+        days::make(pool, day).await?;
+    }
+    let writing =
+        async |connection: &mut PgConnection| write_within(pool, connection, letter, kept, ledger_state, None).await;
+    transact(pool, "recording a dead letter", writing).await
+}
+
+/// The same inside a transaction, when the day of the event is there. Its lane is parked as well, under the epoch of the claim.
+async fn write_within(
+    pool: &PgPool,
+    connection: &mut PgConnection,
     mut letter: LetterRow,
     kept: Kept<'_>,
     ledger_state: Option<&str>,
@@ -244,58 +295,54 @@ pub(super) async fn write(
         letter.dlq_partition = Some(place.partition);
         letter.dlq_offset = Some(place.offset);
     }
-    let settled = letter.commit_day.zip(letter.event_id.as_deref()).zip(ledger_state);
-    if let Some(((day, _), _)) = settled {
-        days::make(pool, day).await?;
+    let event = letter.commit_day.zip(letter.event_id.clone());
+    if let Some(((day, event_id), state)) = event.zip(ledger_state) {
+        let written = sqlx::query(
+            "INSERT INTO afterwrite.ledger AS known (commit_day, handler, event_id, state)
+             VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2),
+                 decode($3, 'hex'), $4)
+             ON CONFLICT (commit_day, handler, event_id) DO UPDATE SET state = excluded.state, settled_at = now()
+                 WHERE known.state = 'redo' OR known.state = 'buried' AND $5",
+        )
+        .bind(day)
+        .bind(&letter.handler)
+        .bind(event_id)
+        .bind(state)
+        .bind(letter.state == PARKED && letter.replays > 0)
+        .execute(&mut *connection)
+        .await?;
+        if written.rows_affected() == 0 && letter.state == PARKED {
+            // It was done, buried or given up before it came again: there is nothing to release, and its lane goes on at once.
+            letter.state = "replayed".to_owned();
+            letter.state_by = Some(RELEASED_BY.to_owned());
+        }
     }
-    transact(
-        pool,
-        "recording a dead letter",
-        async |connection: &mut PgConnection| {
-            if let Some(((day, event_id), state)) = settled {
-                sqlx::query(
-                    "INSERT INTO afterwrite.ledger AS known (commit_day, handler, event_id, state)
-                 VALUES ($1, coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2),
-                     decode($3, 'hex'), $4)
-                 ON CONFLICT (commit_day, handler, event_id) DO UPDATE SET state = excluded.state, settled_at = now()
-                     WHERE known.state = 'redo'",
-                )
-                .bind(day)
-                .bind(&letter.handler)
-                .bind(event_id)
-                .bind(state)
-                .execute(&mut *connection)
-                .await?;
-            }
-            let is_new = insert(connection, &letter).await?;
-            if let (true, Kept::Table(record)) = (is_new, kept) {
-                insert_bytes(connection, &letter.letter_id, record).await?;
-            }
-            if let Some((epoch, lane)) = parks {
-                let parking = Parking::new(pool.clone(), letter.group_name.as_str());
-                let head = Position(letter.source_offset);
-                if !parking
-                    .park_lane(connection, epoch, lane, head, &letter.letter_id)
-                    .await?
-                {
-                    return Err(sqlx::Error::Protocol(
-                        "the partition has another owner by now, so its lane is not parked".to_owned(),
-                    ));
-                }
-            }
-            Ok(is_new)
-        },
-    )
-    .await
+    let is_new = insert(connection, &letter).await?;
+    if let (true, Kept::Table(record)) = (is_new, kept) {
+        insert_bytes(connection, &letter.letter_id, record).await?;
+    }
+    if let Some((epoch, lane)) = parks {
+        let parking = Parking::new(pool.clone(), letter.group_name.as_str());
+        let head = Position(letter.source_offset);
+        if !parking
+            .park_lane(connection, epoch, lane, head, &letter.letter_id)
+            .await?
+        {
+            return Err(sqlx::Error::Protocol(
+                "the partition has another owner by now, so its lane is not parked".to_owned(),
+            ));
+        }
+    }
+    Ok(is_new)
 }
 
 async fn insert(connection: &mut PgConnection, letter: &LetterRow) -> Result<bool, sqlx::Error> {
     let inserted = sqlx::query(
         "INSERT INTO afterwrite.letters (letter_id, group_name, handler, event_id, commit_day, table_name, class, error,
              attempts, first_failed_at, failed_at, replays, source_topic, source_partition, source_offset, dlq_topic,
-             dlq_partition, dlq_offset, state, state_by, state_at, state_reason, event_key)
+             dlq_partition, dlq_offset, state, state_by, state_at, state_reason, event_key, due_at)
          VALUES ($1, $2, $3, decode($4, 'hex'), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-             $21, $22, $23)
+             $21, $22, $23, CASE $7 WHEN 'parked' THEN now() + make_interval(secs => $24) END)
          ON CONFLICT (letter_id) DO NOTHING",
     )
     .bind(&letter.letter_id)
@@ -321,6 +368,7 @@ async fn insert(connection: &mut PgConnection, letter: &LetterRow) -> Result<boo
     .bind(letter.state_at)
     .bind(&letter.state_reason)
     .bind(&letter.event_key)
+    .bind(letter.due_in.unwrap_or_default().as_secs_f64())
     .execute(connection)
     .await?;
     Ok(inserted.rows_affected() > 0)

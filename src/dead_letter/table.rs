@@ -43,14 +43,36 @@ impl Letters for TableLetters {
     async fn bury(&self, letter: &Letter) -> Result<(), BuryError> {
         keep(&self.pool, letter, &headers::cut(&letter.error, self.error_bytes_max)).await
     }
+
+    async fn park(&self, letters: &[Letter]) -> Result<(), BuryError> {
+        let cut = |letter: &Letter| headers::cut(&letter.error, self.error_bytes_max);
+        let errors: Vec<String> = letters.iter().map(cut).collect();
+        let records: Vec<RawRecord> = letters
+            .iter()
+            .zip(&errors)
+            .map(|(letter, error)| record_of(letter, error))
+            .collect();
+        let rows: Vec<(&Letter, &str, Kept<'_>)> = letters
+            .iter()
+            .zip(&errors)
+            .zip(&records)
+            .map(|((letter, error), record)| (letter, error.as_str(), Kept::Table(record)))
+            .collect();
+        state::record_all(&self.pool, &rows).await.map_err(unrecorded)
+    }
+}
+
+/// The record of a letter with all its headers.
+fn record_of(letter: &Letter, error: &str) -> RawRecord {
+    RawRecord {
+        headers: headers::of(letter, error),
+        ..letter.raw.clone()
+    }
 }
 
 /// Keeps a letter with its bytes. `error` is the letter's error as far as it is kept.
 pub(super) async fn keep(pool: &PgPool, letter: &Letter, error: &str) -> Result<(), BuryError> {
-    let record = RawRecord {
-        headers: headers::of(letter, error),
-        ..letter.raw.clone()
-    };
+    let record = record_of(letter, error);
     let recorded = state::record(pool, letter, error, Kept::Table(&record)).await;
     recorded.map_err(unrecorded)
 }
@@ -62,7 +84,7 @@ pub(super) async fn put_back(pool: &PgPool, letter: LetterRow, kept: Kept<'_>) -
         "discarded" => Some("discarded"),
         _ => Some("buried"),
     };
-    let written = state::write(pool, letter, kept, settled, None).await;
+    let written = state::write(pool, letter, kept, settled).await;
     written.map_err(unrecorded)
 }
 

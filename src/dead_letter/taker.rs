@@ -55,8 +55,16 @@ pub struct Taker {
     pub ends: mpsc::UnboundedReceiver<ReplayEnd>,
 }
 
-/// Requests that were taken, under which epoch of which partition. One stays here until its end is recorded.
-type Open = HashMap<i64, (SourcePartition, u64)>;
+/// Requests that were taken. One stays here until its end is recorded.
+type Open = HashMap<i64, Taken>;
+
+/// Under which epoch of which partition a request was taken.
+struct Taken {
+    partition: SourcePartition,
+    epoch: u64,
+    /// Its letter was parked because of lag.
+    is_release: bool,
+}
 
 impl Taker {
     /// Takes requests until the engine ends.
@@ -94,12 +102,16 @@ impl Taker {
         while let Some(end) = unrecorded.first() {
             let request = end.request.0;
             // One that is not open any more belongs to the partition's next owner.
-            if let Some((_, epoch)) = open.get(&request) {
-                if let Err(error) = requests::finish(&self.pool, request, *epoch, end.healed).await {
+            if let Some(taken) = open.get(&request) {
+                if let Err(error) = requests::finish(&self.pool, request, taken.epoch, end.healed).await {
                     tracing::warn!(request, error = %error, "end of a replay could not be recorded yet");
                     return;
                 }
-                tracing::info!(group = %self.group, request, healed = end.healed, "replay ended");
+                let (group, healed) = (&self.group, end.healed);
+                match taken.is_release {
+                    true => tracing::debug!(%group, request, healed, "release of a parked letter ended"),
+                    false => tracing::info!(%group, request, healed, "replay ended"),
+                }
                 open.remove(&request);
             }
             unrecorded.remove(0);
@@ -108,7 +120,7 @@ impl Taker {
 
     async fn take(&self, open: &mut Open, decoding: &mut JoinSet<Replay>) {
         let owned = self.owned.borrow().clone();
-        open.retain(|_, (partition, epoch)| owned.get(partition) == Some(epoch));
+        open.retain(|_, taken| owned.get(&taken.partition) == Some(&taken.epoch));
         let room = OPEN_MAX.saturating_sub(open.len());
         if owned.is_empty() || room == 0 {
             return;
@@ -118,7 +130,12 @@ impl Taker {
         match requests::take(&self.pool, &self.group, &owned, &known, limit).await {
             Ok(taken) => {
                 for request in taken {
-                    open.insert(request.id, (request.partition.clone(), request.epoch));
+                    let taken = Taken {
+                        partition: request.partition.clone(),
+                        epoch: request.epoch,
+                        is_release: request.parked_attempts.is_some(),
+                    };
+                    open.insert(request.id, taken);
                     self.decode(request, decoding);
                 }
             }
@@ -155,7 +172,12 @@ impl Taker {
 
     /// Starts decoding a letter's record again. Its schema may have to be waited for as long as the registry is away.
     fn decode(&self, request: Request, decoding: &mut JoinSet<Replay>) {
-        tracing::info!(group = %self.group, request = request.id, letter = request.letter_id, "replaying dead letter");
+        let (group, id, letter) = (&self.group, request.id, &request.letter_id);
+        match request.parked_attempts {
+            // They may be many, and nobody asked for them.
+            Some(_) => tracing::debug!(%group, request = id, letter, "releasing a parked letter"),
+            None => tracing::info!(%group, request = id, letter, "replaying dead letter"),
+        }
         let (decoder, registry) = (Arc::clone(&self.decoder), self.registry.clone());
         decoding.spawn(async move {
             let topic = Arc::clone(&request.partition.topic);
@@ -167,6 +189,7 @@ impl Taker {
                 handler: request.handler,
                 replays: request.replays,
                 is_head: request.is_head,
+                parked_attempts: request.parked_attempts,
                 delivery: Delivery {
                     partition: request.partition,
                     position: Position(request.offset),

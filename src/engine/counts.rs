@@ -20,6 +20,8 @@ pub struct Counts {
     pub buried: u64,
     /// Dead letters that came back.
     pub replayed: u64,
+    /// Jobs that were parked as letters because of lag.
+    pub parked: u64,
 }
 
 impl Counts {
@@ -38,6 +40,9 @@ impl fmt::Display for Counts {
         )?;
         if self.replayed > 0 {
             write!(out, ", {} replayed", self.replayed)?;
+        }
+        if self.parked > 0 {
+            write!(out, ", {} parked", self.parked)?;
         }
         for (reason, count) in &self.skipped {
             write!(out, ", {count} skipped as {reason}")?;

@@ -3,7 +3,7 @@
 //! One task per group. It never waits for a handler, a database or a broker: attempts and dead letters run in tasks of
 //! their own and report back, the source is told by messages. Whatever the loop awaits is cancel-safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::engine::core::messages::{Action, HandlerIndex, Input, JobId, JobSpec,
 use crate::engine::counts::Counts;
 use crate::engine::jobs::{Held, ReplayOrigin};
 use crate::engine::keeper::Keeper;
+use crate::engine::lag::Parking;
 use crate::engine::letter::Letters;
 use crate::engine::need::Need;
 use crate::engine::owner::ParkedEvents;
@@ -132,6 +133,12 @@ pub(super) struct Driver {
     pub(super) under_way: FxHashMap<JobId, AbortHandle>,
     /// Attempts that begin at the end of this turn.
     pub(super) beginning: Vec<(JobId, Attempt)>,
+    /// Letters that are written at the end of this turn because of lag.
+    pub(super) parking: Vec<Parking>,
+    /// Letters that are being written together, by the first of them.
+    pub(super) parked_together: FxHashMap<JobId, Vec<JobId>>,
+    /// Partitions whose jobs are parked when they wait.
+    pub(super) lagging: BTreeSet<PartitionId>,
     pub(super) waits: DelayQueue<Due>,
     pub(super) counts: Counts,
     pub(super) stop_deadline: Option<Instant>,
@@ -169,6 +176,9 @@ impl Driver {
             task_jobs: FxHashMap::default(),
             under_way: FxHashMap::default(),
             beginning: Vec::new(),
+            parking: Vec::new(),
+            parked_together: FxHashMap::default(),
+            lagging: BTreeSet::new(),
             waits: DelayQueue::new(),
             counts: Counts::default(),
             stop_deadline: None,
@@ -218,6 +228,7 @@ impl Driver {
                     self.out_of_budget();
                 }
             }
+            self.begin_parking();
             if self.begin_attempts() {
                 others_first().await;
             }
@@ -274,6 +285,11 @@ impl Driver {
             }
             SourceEvent::Delivered { epoch, delivery } => self.delivered(epoch, *delivery),
             SourceEvent::CaughtUp { ends } => ends.iter().for_each(|(name, end)| self.caught_up(name, *end)),
+            SourceEvent::Lag {
+                partition,
+                epoch,
+                bytes,
+            } => self.lag(&partition, epoch, bytes),
             SourceEvent::Revoking { partitions, reply } => {
                 let ids: Vec<PartitionId> = partitions.iter().map(|name| self.ownership.id(name)).collect();
                 self.ownership
@@ -310,10 +326,12 @@ impl Driver {
 
     fn replay(&mut self, replay: Replay) {
         self.counts.replayed += 1;
+        let parked = self.parked_job(&replay);
         let partition = self.ownership.id(&replay.delivery.partition);
         let origin = Arc::new(ReplayOrigin {
             letter_id: replay.letter_id,
             replays: replay.replays,
+            is_release: replay.parked_attempts.is_some() && replay.replays == 0,
         });
         let only = (replay.handler != crate::engine::letter::EVERY_HANDLER).then_some(replay.handler);
         let position = replay.delivery.position;
@@ -324,6 +342,7 @@ impl Driver {
             request: replay.request,
             position,
             is_head: replay.is_head,
+            parked,
             work,
         });
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use crate::engine::core::messages::{HandlerIndex, RequestId};
 use crate::engine::letter::{EVERY_HANDLER, Letter};
@@ -28,6 +29,8 @@ pub struct Replay {
     pub delivery: Delivery,
     /// Whether the letter is the head of a parked lane.
     pub is_head: bool,
+    /// Attempts that were made before, where the letter was parked because of lag.
+    pub parked_attempts: Option<u32>,
 }
 
 /// A replay whose jobs have all ended.
@@ -54,6 +57,8 @@ pub(crate) struct Held {
     pub(crate) runs_alone: bool,
     /// Its attempts are in Postgres.
     pub(crate) noted: bool,
+    /// When its last wait is over.
+    pub(crate) due_at: Option<Instant>,
 }
 
 /// Where a replayed job comes from.
@@ -61,6 +66,8 @@ pub(crate) struct Held {
 pub(crate) struct ReplayOrigin {
     pub(crate) letter_id: String,
     pub(crate) replays: u32,
+    /// It was never dead: its letter was parked because of lag.
+    pub(crate) is_release: bool,
 }
 
 /// How the attempts of a job failed so far.
@@ -83,7 +90,13 @@ impl Held {
             marked: false,
             runs_alone: false,
             noted: false,
+            due_at: None,
         }
+    }
+
+    /// Whether an attempt at it failed here.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
     }
 
     /// When its first attempt failed.
@@ -106,6 +119,9 @@ impl Held {
     /// How an event that the ledger already knows is treated.
     pub(crate) fn mode(&self) -> Mode {
         match &self.replay {
+            Some(origin) if origin.is_release => Mode::Release {
+                letter_id: origin.letter_id.clone(),
+            },
             Some(origin) => Mode::Replay {
                 letter_id: origin.letter_id.clone(),
             },
@@ -148,6 +164,7 @@ impl Held {
             position: self.delivery.position,
             raw: self.delivery.raw.clone(),
             parks: None,
+            due_in: None,
         }
     }
 }

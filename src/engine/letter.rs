@@ -1,6 +1,7 @@
 //! A dead letter as the engine hands it over, and the sink that makes it durable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -43,6 +44,8 @@ pub struct Letter {
     pub raw: RawRecord,
     /// The lane that is parked behind it, in the same transaction.
     pub parks: Option<Parks>,
+    /// How long a job waits that was parked because of lag, before it is released.
+    pub due_in: Option<Duration>,
 }
 
 /// A lane that is parked behind a letter.
@@ -64,8 +67,12 @@ impl Letter {
                 self.partition.topic, self.partition.partition, self.position.0
             ),
         };
+        // A job may be parked before it fails for good: these are two letters.
+        let parked = (self.class == Class::Parked).then_some(Class::Parked.as_str());
+        let replays = self.replays.to_string();
+        let parts = [&*self.group, &*self.handler, &identity, &replays];
         let mut hash = Sha256::new();
-        for part in [&*self.group, &*self.handler, &identity, &self.replays.to_string()] {
+        for part in parts.into_iter().chain(parked) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -86,6 +93,17 @@ pub trait Letters: Send + Sync + 'static {
     /// # Errors
     /// Always worth another try: the engine waits and writes again.
     async fn bury(&self, letter: &Letter) -> Result<(), BuryError>;
+
+    /// Writes letters of one partition that are parked because of lag, together where that is cheaper.
+    ///
+    /// # Errors
+    /// Always worth another try. Some of them may be written.
+    async fn park(&self, letters: &[Letter]) -> Result<(), BuryError> {
+        for letter in letters {
+            self.bury(letter).await?;
+        }
+        Ok(())
+    }
 }
 
 /// A dead letter could not be written.

@@ -37,6 +37,8 @@ pub mod backoff;
 
 pub mod letter;
 
+mod lag;
+
 pub mod counts;
 
 pub mod standing;

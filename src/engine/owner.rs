@@ -42,6 +42,27 @@ pub trait ParkedEvents: Send + Sync + 'static {
     /// # Errors
     /// [`ParkError::NotOurs`] when the epoch is over or the lane has another head, otherwise worth another try.
     async fn next(&self, lane: &Lane, epoch: u64, done: &[Position], limit: u32) -> Result<Vec<Delivery>, ParkError>;
+
+    /// Brings letters back as replays that were parked because of lag and whose time has come, the oldest first.
+    ///
+    /// # Errors
+    /// [`ParkError::NotOurs`] when the epoch is over, otherwise worth another try.
+    async fn recall(
+        &self,
+        partition: &SourcePartition,
+        epoch: u64,
+        handler: &str,
+        letters_max: usize,
+    ) -> Result<Recalled, ParkError>;
+}
+
+/// What became of a question for parked letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recalled {
+    /// So many are on their way back.
+    pub letters: usize,
+    /// Whether there are more, now or when their time has come.
+    pub left: bool,
 }
 
 /// Events of a parked lane could not be stored or read.
@@ -77,14 +98,11 @@ pub(super) struct Unparked {
 impl Driver {
     /// What the earlier owners left, by the numbers of this process. Handlers that are not here any more leave nothing.
     pub(super) fn inheritance(&self, inherited: Inherited) -> Inheritance {
-        let index = |name: &str| {
-            let mut names = 0..self.setup.router.handlers().len();
-            let found = names.find(|index| self.setup.router.name(*index) == name)?;
-            Some(HandlerIndex(u16::try_from(found).expect("a group has few handlers")))
-        };
+        let index = |name: &str| self.index_of(name);
         let deaths = inherited.left.iter();
         let attempts = inherited.attempts.iter();
         let parked = inherited.parked.iter();
+        let letters = inherited.letters.iter();
         Inheritance {
             suspect_to: inherited.suspect_to,
             deaths: deaths
@@ -96,7 +114,17 @@ impl Driver {
             parked: parked
                 .filter_map(|lane| Some(((index(&lane.handler)?, lane.key), lane.draining)))
                 .collect(),
+            letters: letters
+                .filter_map(|letters| Some((index(&letters.handler)?, letters.recalled)))
+                .collect(),
         }
+    }
+
+    /// The number of a handler in this process.
+    pub(super) fn index_of(&self, name: &str) -> Option<HandlerIndex> {
+        let mut names = 0..self.setup.router.handlers().len();
+        let found = names.find(|index| self.setup.router.name(*index) == name)?;
+        Some(HandlerIndex(u16::try_from(found).expect("a group has few handlers")))
     }
 
     pub(super) fn reserve(&mut self, id: PartitionId, to: Position) {
@@ -223,20 +251,18 @@ impl Driver {
     /// The head of a lane has ended: its followers may go on.
     pub(super) fn drain(&mut self, drain: Drain) {
         let partition = self.ownership.id(&drain.lane.partition);
-        let mut handlers = 0..self.setup.router.handlers().len();
-        let found = handlers.find(|index| self.setup.router.name(*index) == drain.lane.handler);
-        if let Some(index) = found {
+        if let Some(handler) = self.index_of(&drain.lane.handler) {
             self.step(Input::Drain {
                 partition,
                 epoch: drain.epoch,
-                handler: HandlerIndex(u16::try_from(index).expect("a group has few handlers")),
+                handler,
                 key: drain.lane.key,
             });
         }
     }
 }
 
-fn chain(error: &ParkError) -> String {
+pub(super) fn chain(error: &ParkError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::engine::attempt::{Attempt, AttemptEnd, MarkFirst};
 use crate::engine::backoff::jittered;
@@ -12,6 +13,7 @@ use crate::engine::core::messages::{Action, HandlerIndex, JobId, Mark, Partition
 use crate::engine::driver::{Driver, Due, ReplayEnd};
 use crate::engine::jobs::Held;
 use crate::engine::keeper::Note;
+use crate::engine::lag::Parking;
 use crate::engine::letter::{Letter, Parks};
 use crate::engine::retry::{Class, Wait};
 use crate::engine::suspend::Cause;
@@ -60,6 +62,7 @@ impl Driver {
             } => self.unpark(partition, handler, key, done),
             Action::Suspended { handler, cause } => self.suspend(handler, cause),
             Action::Resumed { handler } => self.resume(handler),
+            Action::Recall { .. } | Action::Lagging { .. } => self.perform_of_lag(action),
             Action::Bury {
                 job,
                 class,
@@ -107,6 +110,7 @@ impl Driver {
     /// Stops what is under way for the job, or was about to begin.
     fn abandon(&mut self, job: JobId) {
         self.beginning.retain(|(beginning, _)| *beginning != job);
+        self.parking.retain(|parking| parking.job != job);
         if let Some(under_way) = self.under_way.remove(&job) {
             under_way.abort();
         }
@@ -115,6 +119,9 @@ impl Driver {
     fn wait(&mut self, job: JobId, attempts: u32, wait: Duration) {
         if wait >= STORED_FROM && attempts > 0 {
             self.note_attempts(job, attempts);
+        }
+        if let Some(held) = self.held.get_mut(&job) {
+            held.due_at = Some(Instant::now() + wait);
         }
         self.waits.insert(Due::Job(job), wait);
     }
@@ -147,6 +154,7 @@ impl Driver {
     }
 
     fn released(&mut self, id: PartitionId, position: Option<Position>) {
+        self.lagging.remove(&id);
         tracing::info!(group = %self.setup.group, partition = %self.ownership.name(id), "partition released");
         if self.stop_deadline.is_some() {
             self.last_positions
@@ -186,6 +194,9 @@ impl Driver {
     }
 
     fn bury(&mut self, job: JobId, class: Class, attempts: u32, park: bool) {
+        if class == Class::Parked {
+            return self.parking.push(Parking { job, attempts });
+        }
         let parks = match park {
             true => self.lane_of(job).map(|(lane, epoch)| Parks { lane, epoch }),
             false => None,

@@ -76,6 +76,8 @@ pub enum Class {
     Crashed,
     /// It is older than what the ledger remembers, so whether it was done is not known.
     Expired,
+    /// It waited while too much was kept for its partition. It is not dead: its owner releases it by itself.
+    Parked,
 }
 
 impl Class {
@@ -89,6 +91,7 @@ impl Class {
             Self::Panic => "panic",
             Self::Crashed => "crashed",
             Self::Expired => "expired",
+            Self::Parked => "parked",
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Standing {
     pub burying: usize,
     /// Lanes that are held back behind a buried head.
     pub parked_lanes: usize,
+    /// Whether jobs that wait are parked because of lag.
+    pub lagging: bool,
     /// What is suspended.
     pub suspended: Vec<Suspended>,
     /// The open job whose record is the oldest.
@@ -130,6 +132,7 @@ impl Driver {
                 since,
             }),
             partitions: partitions.collect(),
+            lagging: !self.lagging.is_empty(),
             suspended: self.suspended(),
             progress: counts.done + counts.buried + counts.skipped.values().sum::<u64>(),
             counts: counts.clone(),
@@ -215,6 +218,7 @@ mod tests {
             running_max,
             buffered_events_max: 4,
             buffered_bytes_max: 100,
+            lag_bytes_max: 0,
             crash_deaths_max: 0,
             reserved_ahead: 1,
             handlers: vec![HandlerLimits::default()],

@@ -6,9 +6,9 @@ use std::task::Poll;
 use tokio::task::{Id, JoinError};
 
 use crate::engine::attempt::AttemptEnd;
-use crate::engine::core::messages::{Input, JobId, PartitionId};
+use crate::engine::core::messages::{HandlerIndex, Input, JobId, PartitionId};
 use crate::engine::driver::Driver;
-use crate::engine::owner::Unparked;
+use crate::engine::owner::{Recalled, Unparked};
 use crate::engine::retry::Finish;
 use crate::event::delivery::{Position, SourceCommand};
 
@@ -20,6 +20,8 @@ const ENDS_A_TURN_MAX: usize = 256;
 pub(super) enum Task {
     Attempt(JobId),
     Bury(JobId),
+    /// Writes letters together; the first stands for all.
+    Parking(JobId),
     /// Stores events; the first stands for all.
     Store(JobId),
     /// Works for no job.
@@ -36,6 +38,8 @@ pub(super) enum Ended {
     /// A release is written down, or will not be; named where somebody waits for it.
     Released(Option<(PartitionId, Option<Position>)>),
     Unparked(Unparked),
+    /// Letters are on their way back; nothing, when the epoch is over.
+    Recalled(Option<(PartitionId, u64, HandlerIndex, Recalled)>),
     /// How far back the ledger is needed was told, or not; it is told again anyway.
     ToldNeed,
 }
@@ -102,6 +106,7 @@ impl Driver {
                 self.step(Input::Buried { job });
             }
             (Task::Bury(job), Ok((_, Ended::Bury(Err(error))))) => self.bury_failed(job, &error),
+            (Task::Parking(first), Ok((_, Ended::Bury(written)))) => self.parking_ended(first, written),
             (Task::Store(job), Ok((_, Ended::Stored(Ok(()))))) => self.step(Input::Stored { job }),
             (Task::Store(job), Ok((_, Ended::Stored(Err(error))))) => self.store_failed(job, &error),
             (_, Ok((_, Ended::Reserved(reserved)))) => {
@@ -111,6 +116,7 @@ impl Driver {
             }
             (_, Ok((_, Ended::Released(released)))) => self.release_written(released),
             (_, Ok((_, Ended::Unparked(unparked)))) => self.unparked(unparked),
+            (_, Ok((_, Ended::Recalled(recalled)))) => self.recalled(recalled),
             (_, Ok(_)) => {}
             (_, Err(error)) if error.is_panic() => {
                 let message = panic_message(error);
@@ -123,6 +129,7 @@ impl Driver {
                         },
                     ),
                     Task::Bury(job) => self.bury_failed(job, &format!("the writer {message}")),
+                    Task::Parking(first) => self.parking_ended(first, Err(format!("the writer {message}"))),
                     Task::Store(job) => self.store_failed(job, &format!("the writer {message}")),
                     Task::Owner => tracing::error!(
                         group = %self.setup.group, message, "a task of a partition panicked; the partition goes on with its next owner"
@@ -130,6 +137,9 @@ impl Driver {
                 }
             }
             // Abandoned: the core has already forgotten the job.
+            (Task::Parking(first), Err(_)) => {
+                self.parked_together.remove(&first);
+            }
             (_, Err(_)) => {}
         }
     }

@@ -141,6 +141,17 @@ pub struct Inherited {
     pub attempts: Vec<EarlierAttempts>,
     /// Lanes that hold their events back.
     pub parked: Vec<ParkedLane>,
+    /// Letters that were parked because of lag, by handler.
+    pub letters: Vec<ParkedLetters>,
+}
+
+/// Letters of a handler that were parked because of lag. Their owner releases them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedLetters {
+    /// The handler's name.
+    pub handler: String,
+    /// How many of them are on their way back already.
+    pub recalled: usize,
 }
 
 /// A job whose running mark an owner left behind when it died.
@@ -209,6 +220,16 @@ pub enum SourceEvent {
     CaughtUp {
         /// The partitions with their ends.
         ends: Vec<(SourcePartition, Position)>,
+    },
+    /// So much is kept for a partition because what is settled of it is where it is. Told by sources for which that fills a
+    /// disk.
+    Lag {
+        /// The partition.
+        partition: SourcePartition,
+        /// Epoch of its assignment.
+        epoch: u64,
+        /// How much.
+        bytes: u64,
     },
     /// These partitions are about to be taken away. The source blocks until the reply arrives or its budget is spent,
     /// then commits the positions of the reply.

@@ -16,6 +16,8 @@ pub struct Known {
     pub first_offsets: BTreeMap<(String, i32), Option<i64>>,
     /// Its dead letters, counted.
     pub letters: Vec<Letters>,
+    /// Events that are stored behind jobs which were parked because of lag.
+    pub events_parked: i64,
     /// Its processes, also those that stopped or are gone.
     pub workers: Vec<Worker>,
 }
@@ -35,6 +37,14 @@ impl Known {
     /// The topics it reads, as far as it ever owned a partition of them.
     pub fn topics(&self) -> BTreeSet<String> {
         self.first_offsets.keys().map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// Jobs that were parked because of lag and are not done, with those behind them.
+    pub fn jobs_parked(&self) -> i64 {
+        let waits =
+            |letters: &&Letters| letters.class == "parked" && ["parked", "replaying"].contains(&&*letters.state);
+        let letters = self.letters.iter().filter(waits);
+        letters.map(|letters| letters.count).sum::<i64>() + self.events_parked
     }
 
     /// Its dead letters in this state.
@@ -74,6 +84,18 @@ pub async fn read(pool: &PgPool) -> Result<BTreeMap<String, Known>, sqlx::Error>
     for (group, class, state, count) in letters {
         let letters = &mut known.entry(group).or_default().letters;
         letters.push(Letters { class, state, count });
+    }
+    let events: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT group_name, count(*)
+         FROM afterwrite.parked_lanes lane
+         JOIN afterwrite.parked event USING (group_name, topic, partition, handler, lane_key)
+         WHERE EXISTS (SELECT FROM afterwrite.letters WHERE letter_id = lane.head_letter AND class = 'parked')
+         GROUP BY group_name",
+    )
+    .fetch_all(pool)
+    .await?;
+    for (group, count) in events {
+        known.entry(group).or_default().events_parked = count;
     }
     for worker in workers::list(pool, None).await? {
         known.entry(worker.group_name.clone()).or_default().workers.push(worker);

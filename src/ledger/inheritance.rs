@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnection, PgPool};
 
-use crate::event::delivery::{EarlierAttempts, Inherited, LeftMark, ParkedLane, Position};
+use crate::event::delivery::{EarlierAttempts, Inherited, LeftMark, ParkedLane, ParkedLetters, Position};
 use crate::ledger::patience::ask;
 
 /// Reads what the last owner of a partition (group, topic, number) left, after its claim was taken under `epoch`. When
@@ -39,6 +39,12 @@ pub(super) async fn load(
          UNION ALL
          SELECT 'lane', handler, lane_key, 0, NULL, state = 'draining'
          FROM afterwrite.parked_lanes WHERE group_name = $1 AND topic = $2 AND partition = $3
+         UNION ALL
+         SELECT 'letters', handler, 0, count(*) FILTER (WHERE state = 'replaying')::int, NULL, false
+         FROM afterwrite.letters
+         WHERE group_name = $1 AND source_topic = $2 AND source_partition = $3
+           AND class = 'parked' AND state IN ('parked', 'replaying')
+         GROUP BY handler
          ORDER BY kind, at, handler",
     )
     .bind(group)
@@ -62,14 +68,14 @@ pub(super) async fn load(
     Ok(inherited)
 }
 
-/// One row of any of the three kinds.
+/// One row of any of the four kinds.
 #[derive(sqlx::FromRow)]
 struct Left {
     kind: String,
     handler: String,
     /// An offset, or the key of a lane.
     at: i64,
-    /// Deaths or attempts.
+    /// Deaths, attempts or letters.
     number: i32,
     first_failed_at: Option<DateTime<Utc>>,
     draining: bool,
@@ -88,6 +94,10 @@ impl Left {
                 handler: self.handler,
                 attempts: self.number.unsigned_abs(),
                 first_failed_at,
+            }),
+            ("letters", _) => inherited.letters.push(ParkedLetters {
+                handler: self.handler,
+                recalled: usize::try_from(self.number).unwrap_or(0),
             }),
             _ => inherited.parked.push(ParkedLane {
                 handler: self.handler,

@@ -17,6 +17,9 @@ use crate::event::delivery::{Position, RawRecord, SourcePartition};
 use crate::ledger::patience::{ask, transact};
 use crate::ledger::{LedgerKey, headers};
 
+/// Who asks for the replay of a letter that was parked because of lag: nobody did, so it leaves nothing when it has ended.
+pub const RELEASED_BY: &str = "afterwrite, by itself";
+
 /// Which lane of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lane {
@@ -73,6 +76,16 @@ impl Parking {
             pool,
             group: group.into(),
         }
+    }
+
+    /// The database.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The group.
+    pub(crate) fn group(&self) -> &str {
+        &self.group
     }
 
     /// Parks a lane behind the letter of its head, in the transaction that records the letter. A head that was in the
@@ -270,18 +283,22 @@ impl Parking {
                 (true, Some("draining")) => {}
                 _ => return Ok(false),
             }
-            let deleted = sqlx::query_with(
+            let head: Option<String> = sqlx::query_scalar_with(
                 "DELETE FROM afterwrite.parked_lanes AS lane
              WHERE group_name = $1 AND topic = $2 AND partition = $3 AND handler = $4 AND lane_key = $5
                AND NOT EXISTS (
                    SELECT FROM afterwrite.parked AS event
                    WHERE event.group_name = $1 AND event.topic = $2 AND event.partition = $3 AND event.handler = $4
-                     AND event.lane_key = $5)",
+                     AND event.lane_key = $5)
+             RETURNING head_letter",
                 self.arguments(lane),
             )
-            .execute(&mut *connection)
+            .fetch_optional(&mut *connection)
             .await?;
-            Ok(deleted.rows_affected() > 0)
+            match head {
+                Some(head) => forget_released(connection, &head).await.map(|()| true),
+                None => Ok(false),
+            }
         };
         transact(&self.pool, "making a lane live", going_live).await
     }
@@ -326,6 +343,26 @@ impl Parking {
         added.expect("texts and integers can be encoded");
         arguments
     }
+}
+
+/// Deletes the letter of a lane that was parked because of lag, when it was released by itself: its job was not dead, and if it
+/// failed for good since then it has another letter. Deletes nothing of other letters.
+async fn forget_released(connection: &mut PgConnection, head_letter: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH released AS MATERIALIZED (
+             SELECT letter_id FROM afterwrite.letters
+             WHERE letter_id = $1 AND class = 'parked' AND state = 'replayed' AND state_by = $2),
+         requests AS (
+             DELETE FROM afterwrite.replay_requests WHERE letter_id IN (SELECT letter_id FROM released)),
+         history AS (
+             DELETE FROM afterwrite.letter_history WHERE letter_id IN (SELECT letter_id FROM released))
+         DELETE FROM afterwrite.letters WHERE letter_id IN (SELECT letter_id FROM released)",
+    )
+    .bind(head_letter)
+    .bind(RELEASED_BY)
+    .execute(connection)
+    .await
+    .map(|_| ())
 }
 
 /// How the lanes of a handler stand, for people.

@@ -38,6 +38,14 @@ pub enum Error {
         /// The first day that is kept.
         kept_from: NaiveDate,
     },
+    /// An event of the call was parked by the next owner of its partition, so those behind it are that one's.
+    #[error(
+        "handler {handler} is to do events behind one that was parked because of lag: another process owns them by now"
+    )]
+    BehindParked {
+        /// The handler.
+        handler: String,
+    },
     /// Postgres failed.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
@@ -51,6 +59,12 @@ pub enum Mode {
     /// The replay of this dead letter: an event that is buried, or failed when it was to be done again, becomes done, and
     /// the letter replayed.
     Replay {
+        /// The letter.
+        letter_id: String,
+    },
+    /// The release of an event that was parked because of lag: the same, but nobody asked for it, and it keeps its place among
+    /// the events of its key.
+    Release {
         /// The letter.
         letter_id: String,
     },
@@ -204,7 +218,7 @@ async fn write_rows(
              ON CONFLICT DO NOTHING
              RETURNING commit_day, event_id"
         }
-        Mode::Replay { .. } => {
+        Mode::Replay { .. } | Mode::Release { .. } => {
             "INSERT INTO afterwrite.ledger AS known (commit_day, handler, event_id, state)
              SELECT day, coalesce(registered.ledger_name, $2), id, 'done'
              FROM unnest($1::date[], $3::bytea[]) AS key(day, id)
@@ -229,9 +243,14 @@ async fn write_rows(
     let (fresh, others): (Vec<LedgerKey>, Vec<LedgerKey>) = keys.iter().partition(|key| is_among(key, &rows));
     match mode {
         // A row that was not written stands there already, or must not be written.
-        Mode::Deliver if !others.is_empty() => refuse_unknown(connection, handler, &others).await?,
+        Mode::Deliver if !others.is_empty() => {
+            refuse_unknown(connection, handler, &others).await?;
+            if !fresh.is_empty() {
+                refuse_behind_parked(connection, handler, &others).await?;
+            }
+        }
         Mode::Deliver => {}
-        Mode::Replay { letter_id } => {
+        Mode::Replay { letter_id } | Mode::Release { letter_id } => {
             sqlx::query("UPDATE afterwrite.letters SET state = 'replayed', state_at = now() WHERE letter_id = $1")
                 .bind(letter_id)
                 .execute(connection)
@@ -249,6 +268,26 @@ async fn refuse_unknown(connection: &mut PgConnection, handler: &str, keys: &[Le
         return Ok(());
     }
     refuse_expired(handler, &look(connection, handler, &old).await?.unknown, kept_from)
+}
+
+/// A process that was deposed without noticing may have called for several events of a lane, of which its successor has
+/// parked one since then: what is behind that one waits for it.
+async fn refuse_behind_parked(connection: &mut PgConnection, handler: &str, others: &[LedgerKey]) -> Result<(), Error> {
+    let (_, ids) = columns(others);
+    let is_behind: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM afterwrite.letters
+             WHERE class = 'parked' AND state IN ('parked', 'replaying') AND handler = $1 AND event_id = ANY ($2))",
+    )
+    .bind(handler)
+    .bind(&ids)
+    .fetch_one(connection)
+    .await?;
+    match is_behind {
+        true => Err(Error::BehindParked {
+            handler: handler.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 fn is_missing_day(error: &sqlx::Error) -> bool {

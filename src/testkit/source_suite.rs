@@ -287,7 +287,7 @@ pub async fn a_partition_that_is_let_go_moves_with_the_positions_of_the_answer(s
                     came.clear();
                 }
                 Came::Delivered(delivery) => came.push(delivery),
-                Came::Assigned | Came::CaughtUp => {}
+                Came::Assigned | Came::CaughtUp | Came::Lag => {}
                 Came::Lost | Came::Left => panic!("the partition was to be let go in order"),
             }
         }
@@ -381,6 +381,7 @@ pub async fn being_caught_up_is_told_when_everything_is_settled(subject: &dyn Su
         match last.next(&seen).await {
             Came::Assigned => is_assigned = true,
             Came::CaughtUp => is_caught_up = true,
+            Came::Lag => {}
             _ => panic!("nothing was left to deliver"),
         }
     }
@@ -411,7 +412,7 @@ pub async fn what_nobody_wants_holds_nothing_back(subject: &dyn Subject) -> Inap
                         process.commit(after(&delivery));
                         came.push(delivery);
                     }
-                    Came::CaughtUp => {}
+                    Came::CaughtUp | Came::Lag => {}
                     _ => panic!("the partition was to be kept"),
                 },
                 _ = look.tick() => if subject.is_all_kept().await { return },

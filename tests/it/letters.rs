@@ -61,6 +61,7 @@ pub(crate) fn letter(world: &World, k: i64, class: Class, minutes_ago: i64) -> L
             timestamp_ms: None,
         },
         parks: None,
+        due_in: None,
     }
 }
 
@@ -181,7 +182,7 @@ async fn a_command_that_says_too_little_does_nothing() {
         (&["discard", "--reason", "r"], 2, "say which letters"),
         (&["discard", "--class", "panic", "--reason", " "], 2, "say why"),
         (&["discard", "--class", "panic"], 2, "--reason"),
-        (&["replay", "--state", "replayed"], 2, "only open letters"),
+        (&["replay", "--state", "replayed"], 2, "only open and parked letters"),
         (&["list", "--table", "work"], 2, "schema.table"),
         (&["list", "--since", "yesterday"], 2, "an age such as"),
     ] {

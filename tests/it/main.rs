@@ -90,6 +90,8 @@ mod wal_reader;
 
 mod wal;
 
+mod slot_lag;
+
 mod slots;
 
 mod graduation;

@@ -233,6 +233,7 @@ impl Subject for Wal {
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
             log_behind: Arc::default(),
             leaves: Arc::default(),
+            tells_lag: false,
         };
         let decoder = Arc::clone(&self.place.decoder);
         let running = wal::start(options, self.place.claims(), self.slots(), decoder, commands, events).unwrap();

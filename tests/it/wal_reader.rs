@@ -42,6 +42,7 @@ impl Reader {
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
             log_behind: Arc::default(),
             leaves: Arc::default(),
+            tells_lag: false,
         };
         let running = wal::start(
             source,

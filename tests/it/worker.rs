@@ -76,6 +76,14 @@ impl Worker {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// The most memory that the process ever had, in megabytes.
+    pub(crate) fn memory_mb_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kilobytes / 1024
+    }
+
     /// Kills the process with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -98,6 +98,7 @@ impl Broker {
             }
         }
         Inheritance {
+            letters: BTreeMap::new(),
             suspect_to: claim.suspect_to,
             deaths: marks.iter().map(|(job, mark)| (*job, mark.deaths)).collect(),
             attempts: self.attempts[place].iter().map(|(job, made)| (*job, *made)).collect(),

@@ -34,6 +34,9 @@ impl Shadow {
         Invariant::Release.check(drained, || "nothing is held any more, but the stop did not end")?;
         self.check_words(core)?;
         self.note_unreserved();
+        for id in self.holds.keys().copied().collect::<Vec<_>>() {
+            self.check_lag(id)?;
+        }
         let commit_due = std::mem::take(&mut self.commit_due);
         for (id, hold) in &self.holds {
             self.check_lanes(*id, hold)?;

@@ -31,6 +31,7 @@ impl World {
             .filter(|(row, _)| row.partition == partition)
             .map(|(row, draining)| ((row.handler, row.key), draining))
             .collect();
+        inherited.letters = self.letters_left(partition);
         let input = Input::Assigned {
             partition,
             epoch,

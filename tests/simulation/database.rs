@@ -3,8 +3,9 @@
 //! A transaction is one call of [`Database::commit`]: the ledger rows come first, members that have one are left out.
 //! That a rival waits for an open transaction is modelled by the moment at which the world lets it commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use afterwrite::engine::core::messages::Moment;
 use afterwrite::event::delivery::Position;
 
 use crate::invariant::{Checked, Invariant};
@@ -28,6 +29,21 @@ pub(crate) struct Database {
     latest: Vec<Option<usize>>,
     /// Lanes whose head is in the dead letters.
     pub(crate) parked: BTreeMap<usize, Parked>,
+    /// Lanes were parked so often.
+    parkings: usize,
+    /// Rows whose letters were parked because of lag and are not on their way back.
+    pub(crate) waiting: BTreeMap<usize, Waiting>,
+    /// Rows whose effect comes before that of what is behind them, although it is that of a replay.
+    pub(crate) ordered: BTreeSet<usize>,
+}
+
+/// A letter that was parked because of lag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    pub(crate) due: Moment,
+    pub(crate) attempts: u32,
+    /// It was in the dead letters before, and came back by a command.
+    pub(crate) is_replay: bool,
 }
 
 /// A lane whose head is in the dead letters.
@@ -36,6 +52,8 @@ pub(crate) struct Parked {
     pub(crate) draining: bool,
     /// The head was mended or given up.
     pub(crate) head_ended: bool,
+    /// Which letter is the head's: the one that was written when the lane was parked for this time.
+    pub(crate) parking: usize,
     /// What is stored behind it: rows by their places in the log.
     pub(crate) stored: BTreeMap<usize, usize>,
 }
@@ -52,6 +70,9 @@ impl Database {
             effects: vec![0; rows],
             latest: vec![None; plan.lanes],
             parked: BTreeMap::new(),
+            parkings: 0,
+            waiting: BTreeMap::new(),
+            ordered: BTreeSet::new(),
         }
     }
 
@@ -82,11 +103,15 @@ impl Database {
 
     /// The transaction of a call that worked, or of one whose outcome the caller never learnt.
     pub(crate) fn commit(&mut self, plan: &Plan, rows: &[usize], replay: bool) -> Checked {
+        if !replay && self.is_behind_parked(rows) {
+            return Ok(());
+        }
         for row in rows.iter().copied() {
             if !self.takes(row, replay) {
                 continue;
             }
-            if !replay && matches!(plan.rows[row].script.ending(u32::MAX), Ending::Skips) {
+            let is_in_order = !replay || self.ordered.remove(&row);
+            if is_in_order && matches!(plan.rows[row].script.ending(u32::MAX), Ending::Skips) {
                 self.skipped[row] = true;
                 continue;
             }
@@ -96,7 +121,7 @@ impl Database {
             if let Some(lane) = lane.filter(|lane| replay && lane.head == row) {
                 lane.head_ended = true;
             }
-            if !replay {
+            if is_in_order {
                 let latest = &mut self.latest[plan.rows[row].lane];
                 let index = plan.rows[row].index;
                 Invariant::Effects.check(latest.is_none_or(|latest| latest < index), || {
@@ -106,6 +131,11 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    /// Whether one of these rows was parked because of lag and is not done: the transaction of a call with others is refused.
+    pub(crate) fn is_behind_parked(&self, rows: &[usize]) -> bool {
+        rows.len() > 1 && rows.iter().any(|row| self.ordered.contains(row))
     }
 
     /// The sink has the letter.
@@ -120,8 +150,11 @@ impl Database {
             head: row,
             draining: false,
             head_ended: false,
+            parking: 0,
             stored: BTreeMap::new(),
         });
+        self.parkings += 1;
+        parked.parking = self.parkings;
         parked.head = row;
         parked.draining = false;
         parked.head_ended = self.ledger[row] == Some(Entry::Done);
@@ -142,6 +175,23 @@ impl Database {
     pub(crate) fn discard_head(&mut self, lane: usize) {
         if let Some(parked) = self.parked.get_mut(&lane) {
             parked.head_ended = true;
+            self.waiting.remove(&parked.head);
+            self.ordered.remove(&parked.head);
+        }
+    }
+
+    /// The time at which the lane of a row was parked behind that row's own letter.
+    pub(crate) fn parking_of(&self, plan: &Plan, row: usize) -> Option<usize> {
+        let lane = self.parked.get(&plan.rows[row].lane)?;
+        (lane.head == row).then_some(lane.parking)
+    }
+
+    /// The replay of a letter ended, one way or the other: if a lane is still parked behind it, that drains.
+    pub(crate) fn letter_ended(&mut self, parking: usize) {
+        let mut lanes = self.parked.values_mut();
+        if let Some(lane) = lanes.find(|lane| lane.parking == parking) {
+            lane.head_ended = true;
+            self.ordered.remove(&lane.head);
         }
     }
 
@@ -169,6 +219,11 @@ impl Database {
             (false, _) => None,
         };
         Some(next)
+    }
+
+    /// What the ledger says of the row.
+    pub(crate) fn entry(&self, row: usize) -> Option<Entry> {
+        self.ledger[row]
     }
 
     /// The ledger says that the job is in the dead letters, unless it was done meanwhile.

@@ -23,9 +23,9 @@ impl World {
         for zombie in std::mem::take(&mut self.zombies) {
             match zombie {
                 Zombie::Call { rows, replay } => self.database.commit(&self.plan, &rows, replay)?,
-                Zombie::Letter { row, parks } => {
+                Zombie::Letter { row, parks, waiting } => {
                     self.database.write_letter(row);
-                    self.enter_letter(row, parks);
+                    self.enter_letter(row, parks, waiting);
                 }
             }
         }
@@ -73,6 +73,7 @@ impl World {
             )?;
             self.end_all(m, |member| member.burials.len(), |world| world.end_letter(m, 0, false))?;
             self.end_all(m, |member| member.waits.len(), |world| world.end_wait(m, 0))?;
+            self.end_all(m, |member| member.recalls.len(), |world| world.end_recall(m, 0))?;
         }
         for request in self.takable() {
             self.take_replay(request)?;
@@ -141,6 +142,10 @@ impl World {
             .find(|(_, lane)| lane.draining || lane.head_ended);
         live.check(lane.is_none(), || {
             format!("lane {:?} never ends draining", lane.map(|(lane, _)| lane))
+        })?;
+        let waiting = self.database.waiting.keys().next();
+        live.check(waiting.is_none(), || {
+            format!("row {waiting:?} is parked and never released")
         })?;
         let request = self.requests.iter().position(|request| !request.ended);
         live.check(request.is_none(), || format!("request {request:?} never ends"))?;

@@ -1,11 +1,14 @@
 //! What goes wrong in a world.
 
-use afterwrite::engine::core::messages::{Input, PartitionId};
+use afterwrite::engine::core::messages::{Input, JobId, PartitionId};
+use afterwrite::engine::retry::Finish;
 
 use std::collections::BTreeMap;
 
 use crate::invariant::Checked;
+use crate::member::Burial;
 use crate::rebalance::Protocol;
+use crate::script::Ending;
 use crate::step::{Kind, Step, pick};
 use crate::world::{World, Zombie};
 
@@ -146,7 +149,8 @@ impl World {
                 self.zombies.push(Zombie::Call { rows, replay });
             }
         }
-        for (job, park) in std::mem::take(&mut self.members[m].burials) {
+        self.members[m].recalls.clear();
+        for Burial { job, park, waiting } in std::mem::take(&mut self.members[m].burials) {
             let row = self.row(job);
             let got = self.luck.below(4);
             let epoch = epochs.get(&self.plan.rows[row].partition).copied();
@@ -156,10 +160,10 @@ impl World {
                 self.database.write_letter(row);
             }
             if got == 1 {
-                self.enter_letter(row, parks);
+                self.enter_letter(row, parks, waiting);
             }
             if got == 2 {
-                self.zombies.push(Zombie::Letter { row, parks });
+                self.zombies.push(Zombie::Letter { row, parks, waiting });
             }
         }
         for jobs in std::mem::take(&mut self.members[m].storing) {
@@ -272,5 +276,48 @@ impl World {
         let answer = self.members[m].late.remove(0);
         self.fault("fault: late answer");
         self.feed(m, answer).map(|()| true)
+    }
+
+    /// Nobody waits any more for what is under way for the job; it may still reach the database.
+    pub(crate) fn abandon(&mut self, m: usize, job: JobId) -> Checked {
+        let member = &mut self.members[m];
+        if let Some(place) = member.calls.iter().position(|call| call.jobs[0] == job) {
+            let call = member.calls.remove(place);
+            let finish = [Finish::Done, Finish::Transient(None), Finish::Permanent][self.luck.below(3)];
+            member.late.push(Input::Finished { job, finish });
+            let (rows, replay) = self.rows(&call.jobs);
+            if call.fenced || !self.reaches_database(&rows, replay) {
+                return Ok(());
+            }
+            if self.luck.chance(50) {
+                self.fault("fault: abandoned call commits later");
+                self.zombies.push(Zombie::Call { rows, replay });
+                return Ok(());
+            }
+            self.fault("fault: abandoned call commits");
+            return self.database.commit(&self.plan, &rows, replay);
+        }
+        if let Some(place) = member.burials.iter().position(|burial| burial.job == job) {
+            let Burial { park, waiting, .. } = member.burials.remove(place);
+            member.late.push(Input::Buried { job });
+            if self.luck.chance(50) {
+                self.fault("fault: abandoned letter is written later");
+                let row = self.row(job);
+                let parks = park.then(|| self.named(m, job).1);
+                self.zombies.push(Zombie::Letter { row, parks, waiting });
+            }
+        }
+        let member = &mut self.members[m];
+        if let Some(place) = member.storing.iter().position(|stored| stored[0] == job) {
+            member.storing.remove(place);
+            member.late.push(Input::Stored { job });
+        }
+        Ok(())
+    }
+
+    /// Whether an attempt that nobody listens to gets as far as its commit.
+    fn reaches_database(&mut self, rows: &[usize], replay: bool) -> bool {
+        let ending = self.call(rows, replay);
+        matches!(ending, Ending::Works | Ending::Skips) && self.luck.chance(70)
     }
 }

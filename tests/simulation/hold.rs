@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use afterwrite::engine::core::messages::{HandlerIndex, Inheritance, JobId, Moment, PartitionId, RequestId};
+use afterwrite::engine::core::messages::{HandlerIndex, Inheritance, JobId, Moment, ParkedJob, PartitionId, RequestId};
 use afterwrite::engine::retry::{Class, Finish};
 use afterwrite::event::delivery::Position;
 
+use crate::letters::Lag;
 use crate::parked::{Aside, Parked};
 
 /// A partition that the core holds.
@@ -31,6 +32,7 @@ pub(crate) struct Hold {
     pub(crate) aside: BTreeMap<JobId, Aside>,
     /// The record that must not be passed.
     pub(crate) halt: Option<JobId>,
+    pub(crate) lag: Lag,
 }
 
 pub(crate) type LaneName = (HandlerIndex, u64);
@@ -96,9 +98,12 @@ pub(crate) enum Origin {
 }
 
 pub(crate) struct Replay {
+    pub(crate) partition: PartitionId,
     pub(crate) open: usize,
     pub(crate) healed: bool,
     pub(crate) is_head: bool,
+    /// Its letter was parked because of lag.
+    pub(crate) parked: Option<ParkedJob>,
 }
 
 impl Job {
@@ -137,6 +142,7 @@ impl Hold {
         Self {
             epoch,
             parked: Parked::inherited(&inherited.parked),
+            lag: Lag::inherited(&inherited.letters),
             aside: BTreeMap::new(),
             inherited,
             reserved_to: None,

@@ -29,6 +29,9 @@ pub(crate) enum Invariant {
     /// While the head of a lane is in the dead letters, nothing behind it is worked on and all of it is stored; when the
     /// head has ended, what is stored goes on in order before anything that arrived later.
     Parking,
+    /// While too much is kept for a partition, its jobs that only wait become letters, and only then and only those; they come
+    /// back by themselves, few at a time.
+    Lag,
     /// Never more running than allowed, by the group, by a handler, within a second; never a lane left waiting while there is
     /// room, and none overtaken by one that was ready later, but every other time by one with most jobs.
     Room,
@@ -65,7 +68,7 @@ impl fmt::Display for Violation {
 }
 
 impl Invariant {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Frontier,
         Self::LaneOrder,
         Self::Effects,
@@ -73,6 +76,7 @@ impl Invariant {
         Self::Suspension,
         Self::Blame,
         Self::Parking,
+        Self::Lag,
         Self::Room,
         Self::Release,
         Self::Window,

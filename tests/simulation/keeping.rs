@@ -7,6 +7,7 @@ use afterwrite::engine::retry::Wait;
 use afterwrite::event::delivery::Position;
 
 use crate::broker::Named;
+use crate::database::{Entry, Waiting};
 use crate::invariant::{Checked, Invariant};
 use crate::member::Call;
 use crate::world::World;
@@ -76,17 +77,48 @@ impl World {
 
     /// A letter is durable: in one transaction with it the ledger says so and its lane is parked, unless the owner is
     /// another by now.
-    pub(crate) fn enter_letter(&mut self, row: usize, parks: Option<u64>) {
+    pub(crate) fn enter_letter(&mut self, row: usize, parks: Option<u64>, waiting: Option<Waiting>) {
         let id = self.plan.rows[row].partition;
         match parks {
             Some(epoch) if self.broker.claim(id).epoch != epoch => {
                 self.fault("fault: letter of a deposed owner does not park");
             }
             Some(_) => {
+                let entry = self.database.entry(row);
                 self.database.enter_buried(row);
                 self.database.park_lane(&self.plan, row);
+                if let Some(waiting) = waiting {
+                    self.keep_waiting(row, waiting, entry);
+                }
             }
-            None => self.database.enter_buried(row),
+            None => {
+                let entry = self.database.entry(row);
+                self.database.enter_buried(row);
+                if let Some(waiting) = waiting {
+                    self.keep_waiting(row, waiting, entry);
+                }
+            }
+        }
+    }
+
+    /// A letter of a job that only waited is written. Of an event that the ledger knew before it is of no use, unless the same
+    /// letter was there already, or it is that of a dead letter's replay.
+    fn keep_waiting(&mut self, row: usize, waiting: Waiting, entry: Option<Entry>) {
+        let mut open = self
+            .requests
+            .iter()
+            .filter(|request| !request.ended && request.rows == [row]);
+        let is_known =
+            self.database.waiting.contains_key(&row) || open.any(|request| request.parked_attempts.is_some());
+        let is_alive = waiting.is_replay && entry == Some(Entry::Buried);
+        if entry.is_none() || is_alive {
+            self.database.waiting.insert(row, waiting);
+            if !waiting.is_replay {
+                self.database.ordered.insert(row);
+            }
+        } else if !is_known {
+            self.fault("parked letter of an event that the ledger knows");
+            self.database.discard_head(self.plan.rows[row].lane);
         }
     }
 

@@ -35,6 +35,8 @@ mod drain;
 
 mod parking;
 
+mod lag;
+
 mod member;
 
 mod broker;
@@ -44,6 +46,8 @@ mod database;
 mod shadow;
 
 mod parked;
+
+mod letters;
 
 mod watch;
 

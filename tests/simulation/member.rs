@@ -7,6 +7,7 @@ use afterwrite::engine::core::messages::{HandlerIndex, Input, JobId, Limits, Mar
 use afterwrite::engine::core::mutation::Mutation;
 use afterwrite::event::delivery::Position;
 
+use crate::database::Waiting;
 use crate::invariant::Watched;
 use crate::shadow::Shadow;
 
@@ -30,7 +31,9 @@ pub(crate) struct Member {
     /// Waits under way, with the moments at which they are over.
     pub(crate) waits: Vec<(Waiter, Moment)>,
     /// Letters under way.
-    pub(crate) burials: Vec<(JobId, bool)>,
+    pub(crate) burials: Vec<Burial>,
+    /// Questions under way for letters that were parked because of lag.
+    pub(crate) recalls: Vec<Recall>,
     /// Answers for jobs that were abandoned or forgotten, still in a channel.
     pub(crate) late: Vec<Input>,
     /// Records that were fetched under an epoch that is over, still in a channel.
@@ -44,6 +47,25 @@ pub(crate) struct Call {
     pub(crate) mark: Mark,
     /// Its mark was refused, so its handler is not called.
     pub(crate) fenced: bool,
+}
+
+/// A letter under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Burial {
+    pub(crate) job: JobId,
+    /// Whether its lane is parked with it.
+    pub(crate) park: bool,
+    /// When its job is due again and how often it was tried, where it is parked because of lag.
+    pub(crate) waiting: Option<Waiting>,
+}
+
+/// A question under way for letters that were parked because of lag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recall {
+    pub(crate) partition: PartitionId,
+    pub(crate) epoch: u64,
+    pub(crate) handler: HandlerIndex,
+    pub(crate) letters_max: usize,
 }
 
 /// A question under way for what comes next of a draining lane.
@@ -124,6 +146,7 @@ impl Member {
             reservations: Vec::new(),
             waits: Vec::new(),
             burials: Vec::new(),
+            recalls: Vec::new(),
             late: Vec::new(),
             stale: Vec::new(),
         }

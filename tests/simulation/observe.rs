@@ -30,12 +30,17 @@ impl Shadow {
                 attempts,
                 park,
             } => {
+                let waited = *class == Class::Parked;
                 let handler = self.jobs.get(job).map_or(HandlerIndex::NONE, |job| job.lane.0);
                 let limits = self.limits.handlers.get(usize::from(handler.0));
                 let parks = limits.is_some_and(|limits| limits.parks);
-                Invariant::Parking.check(*park == parks, || {
+                Invariant::Parking.check(waited || *park == parks, || {
                     format!("{job:?} is buried, and parks its lane: {park}")
                 })?;
+                let news = self.jobs.get(job).is_some_and(|job| job.class.is_none());
+                if waited && news && self.state_of_head(*job).is_some() {
+                    self.parks_letter(*job, *attempts, *park)?;
+                }
                 self.buries(*job, *class, *attempts)
             }
             Action::Park { jobs } => self.parks(jobs),
@@ -45,6 +50,12 @@ impl Shadow {
                 key,
                 ..
             } => self.unparks(*partition, (*handler, *key)),
+            Action::Recall {
+                partition,
+                handler,
+                letters_max,
+            } => self.recalls(*partition, *handler, *letters_max),
+            Action::Lagging { partition, lags, .. } => self.says_lag(*partition, *lags),
             Action::Forget { job } => self.forgets(*job),
             Action::Abandon { job } => self.abandons(*job),
             Action::Commit { positions } => positions
@@ -220,6 +231,7 @@ impl Shadow {
                     format!("bytes are buried as {class:?}")
                 })?;
             }
+            (State::Idle | State::Waiting, None) if class == Class::Parked => {}
             (State::Idle, None) => {
                 let hold = &self.holds[&buried.partition];
                 let deaths = hold.inherited.deaths.get(&(buried.position, buried.lane.0));
@@ -394,6 +406,7 @@ impl Shadow {
         let Some(replay) = self.replays.remove(&request) else {
             return Invariant::Replays.violated(format!("{request:?} ends, but is not open"));
         };
+        self.letter_ended(replay.partition, replay.parked);
         Invariant::Replays.check(replay.open == 0, || format!("{request:?} ends, but has open jobs"))?;
         Invariant::Replays.check(healed == replay.healed, || {
             format!("{request:?} ends with healed = {healed}")

@@ -52,6 +52,12 @@ impl Parked {
     }
 }
 
+impl Parked {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state != State::Parked
+    }
+}
+
 impl Hold {
     /// Whether what arrives for a lane is not worked on: events while it is parked or draining, and replays as well while it is
     /// asked what comes next.

@@ -183,6 +183,7 @@ fn limits(random: &mut Random, handlers: &[HandlerLimits], crash_deaths_max: u32
         running_max: random.between(1, 4),
         buffered_events_max: random.between(2, 40),
         buffered_bytes_max: [60, 200, 800, 3_000][random.below(4)],
+        lag_bytes_max: [0, 100, 1_000][random.below(3)],
         handlers: handlers.to_vec(),
     }
 }

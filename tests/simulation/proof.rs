@@ -16,7 +16,7 @@ const WORLDS_UNWATCHED: u64 = 10;
 
 /// An invariant, a defect that it catches while it is the only one that is watched, and whether it does so by what the core
 /// says (its shadow) or by what reaches the broker and the database.
-const ALONE: [(Invariant, Mutation, bool); 19] = [
+const ALONE: [(Invariant, Mutation, bool); 22] = [
     (Invariant::Frontier, Mutation::CommitPassesUnsettled, true),
     (Invariant::LaneOrder, Mutation::RetryLosesItsPlace, true),
     (Invariant::Effects, Mutation::RetryLosesItsPlace, false),
@@ -36,6 +36,9 @@ const ALONE: [(Invariant, Mutation, bool); 19] = [
     (Invariant::Replays, Mutation::ReplayAlwaysHeals, false),
     (Invariant::Blame, Mutation::NobodyIsBlamed, false),
     (Invariant::Parking, Mutation::LiveWhileStoring, false),
+    (Invariant::Lag, Mutation::LagIsIgnored, true),
+    (Invariant::Effects, Mutation::FollowersOvertakeParkedLetter, false),
+    (Invariant::Liveness, Mutation::NeverRecalls, false),
 ];
 
 fn broken(mutation: Mutation, watched: Watched, shadowed: bool) -> Subject {

@@ -18,6 +18,7 @@ fn core(running_max: usize, lanes: u64) -> Core {
         reserved_ahead: 1,
         buffered_events_max: 100,
         buffered_bytes_max: 100,
+        lag_bytes_max: 0,
         handlers: vec![HandlerLimits {
             coalesce_max: 2,
             policy: Policy {
@@ -189,6 +190,7 @@ fn core_with_a_parked_lane() -> Core {
         reserved_ahead: 1,
         buffered_events_max: 100,
         buffered_bytes_max: 100,
+        lag_bytes_max: 0,
         handlers: vec![HandlerLimits {
             parks: true,
             ..HandlerLimits::default()
@@ -207,6 +209,7 @@ fn core_with_a_parked_lane() -> Core {
 
 fn replayed_head() -> Input {
     Input::Replayed {
+        parked: None,
         partition: P0,
         epoch: 1,
         request: RequestId(0),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use afterwrite::engine::core::messages::{
     HandlerIndex, Inheritance, Input, JobId, JobSpec, Limits, Moment, PartitionId, RequestId, Work,
 };
-use afterwrite::engine::retry::Finish;
+use afterwrite::engine::retry::{Class, Finish};
 use afterwrite::event::delivery::Position;
 
 pub(crate) use crate::hold::{Hold, Job, Lane, LaneName, Origin, Replay, State};
@@ -85,8 +85,19 @@ impl Shadow {
                 request,
                 position,
                 is_head,
+                parked,
                 work,
-            } => self.replayed(*partition, *epoch, (*request, *position, *is_head), work),
+            } => {
+                let accepted = Replay {
+                    partition: *partition,
+                    open: 0,
+                    healed: true,
+                    is_head: *is_head,
+                    parked: *parked,
+                };
+                self.replayed(*partition, *epoch, (*request, *position), accepted, work);
+            }
+            Input::Lag { .. } | Input::Recalled { .. } => self.take_of_lag(input),
             Input::Stored { .. } | Input::StoreFailed { .. } | Input::Drain { .. } | Input::Unparked { .. } => {
                 self.take_of_parked(input);
             }
@@ -208,7 +219,8 @@ impl Shadow {
         &mut self,
         id: PartitionId,
         epoch: u64,
-        (request, position, is_head): (RequestId, Position, bool),
+        (request, position): (RequestId, Position),
+        replay: Replay,
         work: &Work,
     ) {
         let specs = specs(work);
@@ -222,8 +234,7 @@ impl Shadow {
         }
         let accepted = Replay {
             open: specs.len(),
-            healed: true,
-            is_head,
+            ..replay
         };
         self.replays.insert(request, accepted);
         self.queue(id, Origin::Replay(request), position, &specs);
@@ -234,7 +245,8 @@ impl Shadow {
             let name = (spec.handler, spec.key);
             let earlier = match origin {
                 Origin::Arrival(_) => self.hold(id).inherited.attempts.remove(&(position, spec.handler)),
-                _ => None,
+                Origin::Replay(request) => self.replays[&request].parked.map(|parked| parked.attempts),
+                Origin::Stored => None,
             };
             self.jobs
                 .insert(spec.job, Job::new(id, name, origin, position, earlier.unwrap_or(0)));
@@ -341,8 +353,12 @@ impl Shadow {
             lane.become_ready(clock);
             let (partition, name) = (self.jobs[&id].partition, self.jobs[&id].lane);
             let limits = self.limits.handlers.get(usize::from(name.0.0));
-            let parks = limits.is_some_and(|limits| limits.parks);
+            let waited = self.jobs[&id].class == Some(Class::Parked);
+            let parks = waited || limits.is_some_and(|limits| limits.parks);
             self.settle_head(id, false);
+            if waited {
+                self.letter_parked(partition, name.0);
+            }
             if parks {
                 self.park_lane(partition, name);
             }

@@ -8,7 +8,7 @@ use afterwrite::engine::core::messages::{Input, Moment, PartitionId};
 use afterwrite::engine::retry::Finish;
 
 use crate::invariant::{Checked, Invariant};
-use crate::member::{Call, Fetch};
+use crate::member::{Burial, Call, Fetch};
 use crate::random::Random;
 use crate::script::{Ending, Failure, Script};
 use crate::world::{Request, World, Zombie};
@@ -29,6 +29,9 @@ pub(crate) enum Kind {
     ReservationEnds,
     StoringEnds,
     UnparkEnds,
+    RecallEnds,
+    /// A source says how much is kept for a partition.
+    Lag,
     /// The head of a parked lane is given up.
     DiscardHead,
     /// An owner finds out that the head of a lane was mended or given up.
@@ -73,12 +76,14 @@ pub(crate) enum Kind {
 }
 
 /// How often each kind is tried: always, and for each degree of trouble.
-const WEIGHTS: [(Kind, usize, usize); 37] = [
+const WEIGHTS: [(Kind, usize, usize); 39] = [
     (Kind::Deliver, 300, 0),
     (Kind::CallEnds, 300, 0),
     (Kind::ReservationEnds, 120, 0),
     (Kind::StoringEnds, 100, 0),
     (Kind::UnparkEnds, 80, 0),
+    (Kind::RecallEnds, 60, 0),
+    (Kind::Lag, 20, 0),
     (Kind::DiscardHead, 6, 0),
     (Kind::FindDrain, 20, 0),
     (Kind::Due, 140, 0),
@@ -166,6 +171,8 @@ impl World {
             Kind::ReservationEnds => self.end_some_reservation(step.pick),
             Kind::StoringEnds => self.end_some_storing(step.pick),
             Kind::UnparkEnds => self.end_some_unpark(step.pick),
+            Kind::RecallEnds => self.end_some_recall(step.pick),
+            Kind::Lag => self.tell_lag(step.pick),
             Kind::DiscardHead => Ok(self.discard_some_head(step.pick)),
             Kind::FindDrain => self.find_drain(step.pick),
             Kind::Due => self.end_some_wait(step.pick),
@@ -330,7 +337,7 @@ impl World {
     }
 
     pub(crate) fn end_letter(&mut self, m: usize, letter: usize, fails: bool) -> Checked {
-        let (job, park) = self.members[m].burials.remove(letter);
+        let Burial { job, park, waiting } = self.members[m].burials.remove(letter);
         if fails {
             self.fault("fault: letter not written");
             return self.feed(m, Input::BuryFailed { job });
@@ -342,13 +349,13 @@ impl World {
             self.fault("fault: letter not written");
             return self.feed(m, Input::BuryFailed { job });
         }
-        self.enter_letter(row, park.then_some(epoch));
+        self.enter_letter(row, park.then_some(epoch), waiting);
         self.forget_crashes(m, job);
         self.feed(m, Input::Buried { job })
     }
 
     fn ask_replay(&mut self, picked: usize) -> bool {
-        if self.requests.len() >= REQUESTS_MAX {
+        if self.requests.iter().filter(|request| !request.is_recall).count() >= REQUESTS_MAX {
             return false;
         }
         let asked = |row: &usize| {
@@ -382,11 +389,17 @@ impl World {
             rows.clear();
         }
         self.note(|| format!("-- replay of rows {rows:?} is asked for"));
+        let single = Some(first).filter(|_| rows.len() == 1);
+        let parking = single.and_then(|row| self.database.parking_of(&self.plan, row));
+        let waiting = single.and_then(|row| self.database.waiting.remove(&row));
         self.requests.push(Request {
             partition,
             rows,
             taken: None,
             ended: false,
+            parking,
+            parked_attempts: waiting.map(|waiting| waiting.attempts),
+            is_recall: false,
         });
         true
     }
@@ -441,10 +454,10 @@ impl World {
                 }
                 self.database.commit(&self.plan, &rows, replay)?;
             }
-            Zombie::Letter { row, parks } => {
+            Zombie::Letter { row, parks, waiting } => {
                 self.note(|| format!("-- a zombie buries row {row}"));
                 self.database.write_letter(row);
-                self.enter_letter(row, parks);
+                self.enter_letter(row, parks, waiting);
             }
         }
         Ok(true)

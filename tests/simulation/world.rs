@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use afterwrite::engine::core::Core;
 use afterwrite::engine::core::messages::{
-    Action, HandlerIndex, Input, JobId, JobSpec, Moment, PartitionId, RequestId, Work,
+    Action, HandlerIndex, Input, JobId, JobSpec, Moment, ParkedJob, PartitionId, RequestId, Work,
 };
-use afterwrite::engine::retry::{Finish, Wait};
+use afterwrite::engine::retry::Wait;
 use afterwrite::event::delivery::Position;
 
 use crate::broker::Broker;
 use crate::coverage::Coverage;
-use crate::database::Database;
+use crate::database::{Database, Waiting};
 use crate::invariant::{Checked, Invariant, Watched};
 use crate::member::{Member, Stale, Subject, Unpark, Waiter};
 use crate::plan::Plan;
@@ -63,6 +63,12 @@ pub(crate) struct Request {
     /// Who took it, under which epoch.
     pub(crate) taken: Option<(usize, u64)>,
     pub(crate) ended: bool,
+    /// Which lane was parked behind the letter.
+    pub(crate) parking: Option<usize>,
+    /// Attempts that were made before, where the letter was parked because of lag.
+    pub(crate) parked_attempts: Option<u32>,
+    /// Nobody asked for it.
+    pub(crate) is_recall: bool,
 }
 
 /// Something that nobody waits for any more, but that still reaches the database.
@@ -75,6 +81,7 @@ pub(crate) enum Zombie {
     Letter {
         row: usize,
         parks: Option<u64>,
+        waiting: Option<Waiting>,
     },
 }
 
@@ -198,7 +205,13 @@ impl World {
             Action::ProbeAfter { handler, wait } => self.wait(m, Waiter::Probe(handler), wait),
             Action::RateAfter { handler, wait } => self.wait(m, Waiter::Rate(handler), wait),
             Action::Suspended { .. } | Action::Resumed { .. } => {}
-            Action::Bury { job, park, .. } => self.members[m].burials.push((job, park)),
+            Action::Bury {
+                job,
+                class,
+                attempts,
+                park,
+            } => self.bury(m, job, class, attempts, park),
+            Action::Recall { .. } | Action::Lagging { .. } => self.perform_of_lag(m, &action),
             Action::Park { jobs } => self.members[m].storing.push(jobs),
             Action::Unpark {
                 partition,
@@ -350,53 +363,13 @@ impl World {
         let fenced =
             epoch.is_none_or(|epoch| *taken != Some((m, epoch)) || !self.broker.is_owner(*partition, m, epoch));
         self.requests[index].ended |= !fenced;
+        if let Some(parking) = self.requests[index].parking.filter(|_| !fenced) {
+            self.database.letter_ended(parking);
+        }
         if fenced {
             self.fault("claim: end of a replay refused");
         }
         Ok(())
-    }
-
-    /// Nobody waits any more for what is under way for the job; it may still reach the database.
-    fn abandon(&mut self, m: usize, job: JobId) -> Checked {
-        let member = &mut self.members[m];
-        if let Some(place) = member.calls.iter().position(|call| call.jobs[0] == job) {
-            let call = member.calls.remove(place);
-            let finish = [Finish::Done, Finish::Transient(None), Finish::Permanent][self.luck.below(3)];
-            member.late.push(Input::Finished { job, finish });
-            let (rows, replay) = self.rows(&call.jobs);
-            if call.fenced || !self.reaches_database(&rows, replay) {
-                return Ok(());
-            }
-            if self.luck.chance(50) {
-                self.fault("fault: abandoned call commits later");
-                self.zombies.push(Zombie::Call { rows, replay });
-                return Ok(());
-            }
-            self.fault("fault: abandoned call commits");
-            return self.database.commit(&self.plan, &rows, replay);
-        }
-        if let Some(place) = member.burials.iter().position(|(buried, _)| *buried == job) {
-            let (_, park) = member.burials.remove(place);
-            member.late.push(Input::Buried { job });
-            if self.luck.chance(50) {
-                self.fault("fault: abandoned letter is written later");
-                let row = self.row(job);
-                let parks = park.then(|| self.named(m, job).1);
-                self.zombies.push(Zombie::Letter { row, parks });
-            }
-        }
-        let member = &mut self.members[m];
-        if let Some(place) = member.storing.iter().position(|stored| stored[0] == job) {
-            member.storing.remove(place);
-            member.late.push(Input::Stored { job });
-        }
-        Ok(())
-    }
-
-    /// Whether an attempt that nobody listens to gets as far as its commit.
-    pub(crate) fn reaches_database(&mut self, rows: &[usize], replay: bool) -> bool {
-        let ending = self.call(rows, replay);
-        matches!(ending, Ending::Works | Ending::Skips) && self.luck.chance(70)
     }
 
     /// Whoever is told for long enough that a handler is suspended mends what it needs: its calls work from then on.
@@ -413,7 +386,8 @@ impl World {
     }
 
     pub(crate) fn call(&mut self, rows: &[usize], replay: bool) -> Ending {
-        if self.outage {
+        // An event before those was parked because of lag by the next owner: what is behind it is that one's.
+        if self.outage || !replay && self.database.is_behind_parked(rows) {
             return Ending::Fails(Failure::Unreachable);
         }
         self.database.call(&self.plan, rows, replay)
@@ -437,8 +411,13 @@ impl World {
     pub(crate) fn replay(&mut self, m: usize, epoch: u64, request: usize) -> Checked {
         let rows = self.requests[request].rows.clone();
         let is_head = self.database.parked.values().any(|lane| rows == [lane.head]);
+        let parked = self.requests[request].parked_attempts.map(|attempts| ParkedJob {
+            handler: self.plan.rows[rows[0]].handler,
+            attempts,
+        });
         let replayed = Input::Replayed {
             is_head,
+            parked,
             partition: self.requests[request].partition,
             epoch,
             request: RequestId(i64::try_from(request).expect("there are few requests")),

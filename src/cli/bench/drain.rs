@@ -404,6 +404,7 @@ pub(super) fn setup(
             reserved_ahead: 1,
             buffered_events_max: settings.buffered_events_max,
             buffered_bytes_max: settings.buffered_bytes_max,
+            lag_bytes_max: 0,
             handlers: vec![HandlerLimits {
                 running_max: usize::MAX,
                 ..app::options::handler_limits(settings)

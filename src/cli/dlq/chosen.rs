@@ -11,7 +11,7 @@ use crate::cli::dlq::{LookFailed, find};
 use crate::config::Config;
 use crate::config::value::Interval;
 use crate::dead_letter::filter::{Filter, KeyTerms};
-use crate::dead_letter::state::{CLASSES, LetterRow, OPEN, STATES};
+use crate::dead_letter::state::{CLASSES, LetterRow, OPEN, PARKED, STATES};
 
 /// Filters; each narrows the choice, and one that is given several times takes any of its values.
 #[derive(Debug, Clone, Default, Args)]
@@ -71,12 +71,15 @@ pub(super) struct Letters {
     pub(super) filter: FilterArgs,
 }
 
+/// The states of letters that can be replayed and discarded. Parked ones are released by themselves, so they have to be named.
+const ACTED_ON: [&str; 2] = [OPEN, PARKED];
+
 /// What was chosen for a command that acts on open letters.
 #[derive(Debug)]
 pub(super) enum Chosen {
     /// These letters, each once.
     Letters(Vec<LetterRow>),
-    /// Whatever is open and fits.
+    /// Whatever fits and is open, or parked where that was said.
     Filter(Filter),
 }
 
@@ -84,7 +87,7 @@ pub(super) enum Chosen {
 enum ChooseFailed {
     #[error("say which letters: ids, filters, or --all --group GROUP; `afterwrite dlq list` shows those there are")]
     Nothing,
-    #[error("only open letters can be {done}, so --state {state} would choose none")]
+    #[error("only open and parked letters can be {done}, so --state {state} would choose none")]
     State { done: &'static str, state: String },
 }
 
@@ -98,7 +101,12 @@ impl Letters {
         if self.is_empty(config) {
             return Err(Failure::usage(ChooseFailed::Nothing));
         }
-        if let Some(state) = self.filter.states.iter().find(|state| *state != OPEN) {
+        if let Some(state) = self
+            .filter
+            .states
+            .iter()
+            .find(|state| !ACTED_ON.contains(&state.as_str()))
+        {
             return Err(Failure::usage(ChooseFailed::State {
                 done,
                 state: state.clone(),
@@ -106,7 +114,9 @@ impl Letters {
         }
         if self.letters.is_empty() {
             let mut filter = self.filter.filter(config);
-            filter.states = vec![OPEN.to_owned()];
+            if filter.states.is_empty() {
+                filter.states = vec![OPEN.to_owned()];
+            }
             return Ok(Chosen::Filter(filter));
         }
         let mut letters: Vec<LetterRow> = Vec::with_capacity(self.letters.len());

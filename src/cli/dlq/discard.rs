@@ -18,7 +18,7 @@ Examples:
   afterwrite dlq discard 3f2a… --reason 'test data of 24 November'
   afterwrite dlq discard --group email --class permanent --until 30d --reason 'older than the campaign' --dry-run
 
-Only open letters can be discarded. Their events count as settled from then on, also when they are delivered again.
+Only open letters can be discarded, and parked ones by their ids or with --state parked. Their events count as settled from then on, also when they are delivered again.
 `dlq show` says who discarded a letter, when and why.")]
 pub(super) struct DiscardArgs {
     #[command(flatten)]
@@ -52,7 +52,7 @@ struct Report {
 enum DiscardFailed {
     #[error("the letters could not be discarded; nothing was changed")]
     Discarded(#[source] sqlx::Error),
-    #[error("nothing was discarded, because only open letters can be: {}", in_words(.0))]
+    #[error("nothing was discarded, because only open and parked letters can be: {}", in_words(.0))]
     NotOpen(Vec<(String, String)>),
 }
 

@@ -30,7 +30,8 @@ Examples:
   afterwrite dlq replay --group email --table public.waitlist_users --key id=7
   afterwrite dlq replay --resume --group email          go on after Ctrl-C, a crash, or an outage
 
-A run acts on the letters that are open when it begins; those that arrive later are not in it. One run at a time works on a
+A run acts on the letters that are open when it begins; those that arrive later are not in it. Parked ones come back by
+themselves; their ids, or --state parked, bring them back now. One run at a time works on a
 group. A letter whose event was replayed dead_letters.replays_max times is left out, and counted.")]
 pub(super) struct ReplayArgs {
     #[command(flatten)]

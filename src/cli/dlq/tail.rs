@@ -24,6 +24,7 @@ use crate::dead_letter::kept::Following;
 use crate::dead_letter::reader::{self, Reader};
 use crate::dead_letter::state::{CLASSES, short_id};
 use crate::dead_letter::{headers, topic};
+use crate::engine::retry::Class;
 use crate::event::delivery::RawRecord;
 use crate::groups::known;
 
@@ -46,6 +47,7 @@ Examples:
   afterwrite dlq tail --group email --from-beginning --class timeout --limit 10
   afterwrite dlq tail --group email --output json | jq .error
 
+Parked letters, which are released by themselves, are shown with --class parked only.
 It waits for a broker that is away, and prints no values of rows. With source.kind = \"wal\" it asks Postgres only.")]
 pub(super) struct TailArgs {
     /// The group whose dead letters to follow
@@ -330,7 +332,11 @@ impl<'a> Letter<'a> {
         let fits = |wanted: &[String], found: Option<&str>| {
             wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|wanted| wanted == found))
         };
-        fits(&args.handlers, self.handler) && fits(&args.classes, self.class) && fits(&args.tables, self.table)
+        // They are many during an outage, and nobody has to do anything about them.
+        let is_released = self.class == Some(Class::Parked.as_str()) && args.classes.is_empty();
+        let chosen =
+            fits(&args.handlers, self.handler) && fits(&args.classes, self.class) && fits(&args.tables, self.table);
+        chosen && !is_released
     }
 
     /// One line.
@@ -446,6 +452,11 @@ mod tests {
         ] {
             let line = Line::try_parse_from([&["x", "--group", "g"], words].concat()).unwrap();
             assert_eq!(letter.is_wanted(&line.args), expected, "{words:?}");
+        }
+        let parked = record(&[("afterwrite.class", "parked")]);
+        for (words, expected) in [(&[][..], false), (&["--class", "parked"], true)] {
+            let line = Line::try_parse_from([&["x", "--group", "g"], words].concat()).unwrap();
+            assert_eq!(Letter::of("g", &parked).is_wanted(&line.args), expected, "{words:?}");
         }
         let undecodable = record(&[("afterwrite.handler", "*")]);
         let line = Line::try_parse_from(["x", "--group", "g", "--table", "public.users"]).unwrap();

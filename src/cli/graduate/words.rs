@@ -50,7 +50,7 @@ pub(super) fn waits(step: &Step, begun: &Graduation) -> String {
             let each = behind.iter().map(|behind| {
                 format!(
                     "{} holds back what follows {} dead letters, which Kafka would deliver before them: replay or discard them \
-                     (afterwrite dlq list --group {} --state open)",
+                     (afterwrite dlq list --group {} --state open); those that are parked because of lag are released by themselves",
                     behind.group, behind.parked, behind.group
                 )
             });

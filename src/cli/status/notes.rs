@@ -44,6 +44,12 @@ pub(super) fn of_group(group: &Group, name: &str, report: &Report) -> Vec<String
             silent.topic, silent.partition, silent.why
         ));
     }
+    if let Some(parked) = group.jobs_parked.filter(|parked| *parked > 0) {
+        notes.push(format!(
+            "! {name}: {parked} jobs are parked because of lag: too much log was kept while they waited
+  they are released by              themselves when their handler works: afterwrite dlq list --group {name} --state parked"
+        ));
+    }
     if let Some(open) = group.letters_open.filter(|open| *open > 0) {
         notes.push(format!(
             "! {name}: {open} dead letters are open: afterwrite dlq list --group {name} --state open"
@@ -137,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::groups::graduation::rows::UnderWay;
-    use crate::groups::known::Known;
+    use crate::groups::known::{Known, Letters};
     use crate::groups::slots::{Slot, Slots};
 
     const GB: i64 = 1 << 30;
@@ -241,6 +247,32 @@ mod tests {
             for part in parts {
                 assert!(said.contains(part), "{part} is not said of {shown}: {said}");
             }
+        }
+    }
+
+    #[test]
+    fn jobs_that_were_parked_because_of_lag_are_told_apart_from_dead_letters() {
+        let letters = |class: &str, state: &str, count| Letters {
+            class: class.to_owned(),
+            state: state.to_owned(),
+            count,
+        };
+        let known = Known {
+            letters: vec![
+                letters("parked", "parked", 3),
+                letters("parked", "replaying", 2),
+                letters("parked", "replayed", 90),
+                letters("permanent", "open", 1),
+            ],
+            events_parked: 40,
+            ..Known::default()
+        };
+        let known = BTreeMap::from([("afterwrite.email".to_owned(), known)]);
+        let at = DateTime::from_timestamp(1_782_907_200, 0).unwrap();
+        let names = vec!["afterwrite.email".to_owned()];
+        let said = said(&Report::of(at, names, Some(&known), None, None, Vec::new()));
+        for part in ["45 jobs are parked because of lag", "1 dead letters are open"] {
+            assert!(said.contains(part), "{part} is not said: {said}");
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Group {
     pub(super) letters: Option<Vec<Letters>>,
     pub(super) letters_open: Option<i64>,
     pub(super) letters_parked: Option<i64>,
+    /// Jobs that were parked because of lag, with those behind them.
+    pub(super) jobs_parked: Option<i64>,
     /// Partitions that are stopped, or will be at the next start.
     pub(super) stopped: usize,
     pub(super) progressed_at: Option<DateTime<Utc>>,
@@ -195,6 +197,7 @@ impl Group {
             letters: known.map(|known| known.letters.clone()),
             letters_open: known.map(|known| known.letters_in("open")),
             letters_parked: known.map(|known| known.letters_in("parked")),
+            jobs_parked: known.map(Known::jobs_parked),
             progressed_at: workers.iter().filter_map(|worker| worker.progressed_at).max(),
             processes: workers.iter().map(ProcessOf::of).collect(),
             partitions,

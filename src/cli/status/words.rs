@@ -135,6 +135,7 @@ fn details(group: &Group, at: DateTime<Utc>) -> Vec<String> {
         .letters
         .iter()
         .flatten()
+        .filter(|letters| letters.class != "parked")
         .map(|letters| format!("{} {} {}", letters.count, letters.class, letters.state))
         .collect();
     if !letters.is_empty() {
@@ -316,6 +317,7 @@ mod tests {
                 state: "open".to_owned(),
                 count: 12_345,
             }],
+            events_parked: 0,
             workers,
         }
     }

@@ -24,7 +24,7 @@ impl Core {
         state.class = Some(class);
         state.outages = 0;
         let attempts = state.attempts;
-        let park = self.parks(key.handler);
+        let park = self.parks(key.handler, class);
         actions.push(Action::Bury {
             job,
             class,
@@ -43,13 +43,17 @@ impl Core {
         }
         self.partition(id).in_flight -= 1;
         self.lane(id, key).pop();
-        if self.parks(key.handler) {
+        let class = self.jobs[&job].class.expect("a job that is buried has its class");
+        if self.parks(key.handler, class) {
             self.park_lane(id, key, actions);
         }
         self.acquit(id, job);
         self.settle(job, false, actions);
         self.go_on(id, key, actions);
         self.relieve(id, actions);
+        if class == Class::Parked {
+            self.letter_parked(id, key.handler, actions);
+        }
     }
 
     pub(super) fn bury_failed(&mut self, job: JobId, actions: &mut Vec<Action>) {
@@ -80,9 +84,9 @@ impl Core {
         let Some((id, key)) = self.locate(job) else { return };
         self.lane(id, key).phase = Phase::Burying;
         self.partition(id).in_flight += 1;
-        let park = self.parks(key.handler);
         let state = &self.jobs[&job];
         let class = state.class.expect("a job that is buried again has its class");
+        let park = self.parks(key.handler, class);
         actions.push(Action::Bury {
             job,
             class,
@@ -91,9 +95,10 @@ impl Core {
         });
     }
 
-    /// Whether a lane of this handler is parked when its head is buried.
-    fn parks(&self, handler: HandlerIndex) -> bool {
+    /// Whether a lane of this handler is parked when its head is buried. A head that is not dead always has its turn first.
+    fn parks(&self, handler: HandlerIndex, class: Class) -> bool {
         let limits = self.limits.handlers.get(usize::from(handler.0));
-        limits.is_some_and(|limits| limits.parks)
+        let overtakes = self.mutated(Mutation::FollowersOvertakeParkedLetter);
+        limits.is_some_and(|limits| limits.parks) || class == Class::Parked && !overtakes
     }
 }

@@ -1,5 +1,6 @@
 //! Which lane starts next, of a handler that may start anything at all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::engine::core::messages::{Action, HandlerIndex, HandlerLimits, JobId, Mark, Moment, PartitionId};
@@ -42,6 +43,11 @@ impl Dispatch {
     /// Forgets the lanes of a partition.
     pub(crate) fn forget(&mut self, id: PartitionId) {
         self.ready.forget(id);
+    }
+
+    /// Forgets lanes of a partition that may not start any more.
+    pub(super) fn forget_lanes(&mut self, id: PartitionId, forgotten: &BTreeSet<LaneKey>) {
+        self.ready.forget_lanes(id, forgotten);
     }
 
     /// Whether it may start a lane, as far as its own limits are concerned.

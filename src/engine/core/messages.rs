@@ -78,6 +78,8 @@ pub enum Input {
         position: Position,
         /// Whether its letter is the head of a parked lane, which drains when it is mended.
         is_head: bool,
+        /// What is known of its job, where the letter was parked because of lag.
+        parked: Option<ParkedJob>,
         /// What it asks for.
         work: Work,
     },
@@ -147,6 +149,28 @@ pub enum Input {
         /// New jobs for what was stored, in order, with their places.
         jobs: Vec<(JobId, Position)>,
     },
+    /// So much is kept for the partition because its frontier stands where it does.
+    Lag {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which that was found out.
+        epoch: u64,
+        /// How much.
+        bytes: u64,
+    },
+    /// Letters that were parked because of lag are on their way back as replays.
+    Recalled {
+        /// The partition.
+        partition: PartitionId,
+        /// The assignment under which they were asked for.
+        epoch: u64,
+        /// The handler.
+        handler: HandlerIndex,
+        /// So many.
+        letters: usize,
+        /// Whether there are more, now or when their time has come.
+        left: bool,
+    },
     /// The partition is about to be taken away.
     Revoking {
         /// The partition.
@@ -181,6 +205,17 @@ pub struct Inheritance {
     pub attempts: BTreeMap<(Position, HandlerIndex), u32>,
     /// Lanes that hold their events back, by handler and key, and whether they are draining.
     pub parked: BTreeMap<(HandlerIndex, u64), bool>,
+    /// Handlers with letters that were parked because of lag, and how many of these are on their way back already.
+    pub letters: BTreeMap<HandlerIndex, usize>,
+}
+
+/// A job whose letter was parked because of lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedJob {
+    /// Its handler.
+    pub handler: HandlerIndex,
+    /// Attempts that were made before.
+    pub attempts: u32,
 }
 
 /// Whether the attempt at a job is written down before it begins, so that its death is known.
@@ -318,6 +353,25 @@ pub enum Action {
         /// Events that were read before and are settled.
         done: Vec<Position>,
     },
+    /// Bring letters of the handler that were parked because of lag back as replays, the oldest first, when their time has
+    /// come; answer `Recalled`.
+    Recall {
+        /// The partition.
+        partition: PartitionId,
+        /// The handler.
+        handler: HandlerIndex,
+        /// At most so many.
+        letters_max: usize,
+    },
+    /// From now on jobs of the partition that wait are parked as letters, or no more are.
+    Lagging {
+        /// The partition.
+        partition: PartitionId,
+        /// Whether they are.
+        lags: bool,
+        /// What is kept for the partition.
+        bytes: u64,
+    },
     /// The job is settled or no longer ours: drop what is kept for it.
     Forget {
         /// The job.
@@ -380,6 +434,8 @@ pub struct Limits {
     pub buffered_events_max: usize,
     /// Bytes of unsettled records over all partitions; each partition has an equal share.
     pub buffered_bytes_max: usize,
+    /// While more than this is kept for a partition, its jobs that wait are parked as letters; 0 switches that off.
+    pub lag_bytes_max: u64,
     /// Per handler, in the order of their indices.
     pub handlers: Vec<HandlerLimits>,
 }

@@ -19,6 +19,8 @@ mod dispatch;
 
 mod halt;
 
+mod lag;
+
 mod outcome;
 
 mod park;
@@ -36,8 +38,9 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::engine::core::dispatch::Dispatch;
+use crate::engine::core::lag::Lag;
 use crate::engine::core::messages::{
-    Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, PartitionId, RequestId, Work,
+    Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, ParkedJob, PartitionId, RequestId, Work,
 };
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::outcome::FirstFailure;
@@ -89,6 +92,9 @@ pub(crate) struct Partition {
     pub(crate) aside: BTreeMap<JobId, Aside>,
     /// The record that must not be passed: nothing behind it is taken.
     pub(crate) halt: Option<JobId>,
+    pub(crate) lag: Lag,
+    /// Lanes among the parked ones that are draining.
+    pub(crate) draining: usize,
 }
 
 /// Jobs of one replay that are still open.
@@ -98,6 +104,8 @@ pub(crate) struct OpenReplay {
     pub(crate) healed: bool,
     /// Its letter is the head of a parked lane.
     pub(crate) is_head: bool,
+    /// Its letter was parked because of lag.
+    pub(crate) parked: Option<ParkedJob>,
 }
 
 impl Job {
@@ -138,6 +146,8 @@ pub struct Core {
     next_alone: VecDeque<(PartitionId, LaneKey)>,
     /// Partitions with a record that must not be passed.
     halting: BTreeSet<PartitionId>,
+    /// Handlers with letters that were parked because of lag.
+    recalling: BTreeSet<(PartitionId, HandlerIndex)>,
     pub(crate) stopping: bool,
     #[cfg(any(test, feature = "testkit"))]
     mutation: Option<Mutation>,
@@ -157,6 +167,7 @@ impl Core {
             alone: None,
             next_alone: VecDeque::new(),
             halting: BTreeSet::new(),
+            recalling: BTreeSet::new(),
             stopping: false,
             #[cfg(any(test, feature = "testkit"))]
             mutation: None,
@@ -196,12 +207,14 @@ impl Core {
                 request,
                 position,
                 is_head,
+                parked,
                 work,
             } => {
                 let named = Named {
                     request,
                     position,
                     is_head,
+                    parked,
                 };
                 self.replayed(partition, epoch, named, work, actions);
             }
@@ -213,8 +226,7 @@ impl Core {
                 handler,
                 key,
             } => {
-                let owned = |partition: &Partition| partition.epoch == epoch && !partition.releasing;
-                if self.partitions.get(&partition).is_some_and(owned) {
+                if self.owned_under(partition, epoch).is_some() {
                     self.drain(partition, LaneKey { handler, key }, actions);
                 }
             }
@@ -225,6 +237,7 @@ impl Core {
                 key,
                 jobs,
             } => self.unparked(partition, epoch, LaneKey { handler, key }, jobs, actions),
+            Input::Lag { .. } | Input::Recalled { .. } => self.of_lag(input, actions),
             Input::Finished { job, finish } => self.finished(at, job, finish, actions),
             Input::Due { job } => self.due(job, actions),
             Input::ProbeDue { handler } => self.probe_due(handler),
@@ -239,6 +252,7 @@ impl Core {
             Input::StopExpired => self.stop_now(actions),
         }
         self.dispatch(at, actions);
+        self.recall(actions);
         self.halt_where_settled(actions);
     }
 
@@ -311,7 +325,8 @@ impl Core {
             };
             let earlier = match origin {
                 Origin::Delivery(_) => self.partition(id).attempts.remove(&(position, spec.handler)),
-                Origin::Replay(_) | Origin::Stored => None,
+                Origin::Replay(request) => self.parked_attempts(request),
+                Origin::Stored => None,
             };
             self.jobs
                 .insert(spec.job, Job::new(id, lane, origin, position, earlier.unwrap_or(0)));
@@ -376,7 +391,7 @@ impl Core {
             }
             Origin::Replay(request) => {
                 let mended = healed && self.replays.get(&request).is_some_and(|open| open.is_head);
-                self.replay_settled(request, healed, actions);
+                self.replay_settled(state.partition, request, healed, actions);
                 if mended {
                     self.drain(state.partition, state.lane, actions);
                 }

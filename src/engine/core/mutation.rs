@@ -94,11 +94,23 @@ pub enum Mutation {
     StoredOutOfOrder,
     /// A replay starts while it is asked what comes next of its lane.
     ReplayOvertakesAnswer,
+    /// Jobs that wait are not parked as letters, however large the lag.
+    LagIsIgnored,
+    /// Jobs that wait are parked as letters when the lag is small again.
+    LagNeverEnds,
+    /// What was parked because of lag is never released.
+    NeverRecalls,
+    /// What is behind a job that was parked because of lag goes on before it.
+    FollowersOvertakeParkedLetter,
+    /// What was tried before it was parked because of lag is not counted.
+    ParkedAttemptsAreForgotten,
+    /// Everything that was parked because of lag comes back at once.
+    RecallsAllAtOnce,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 50] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -143,5 +155,11 @@ impl Mutation {
         Self::HeldOvertakes,
         Self::StoredOutOfOrder,
         Self::ReplayOvertakesAnswer,
+        Self::LagIsIgnored,
+        Self::LagNeverEnds,
+        Self::NeverRecalls,
+        Self::FollowersOvertakeParkedLetter,
+        Self::ParkedAttemptsAreForgotten,
+        Self::RecallsAllAtOnce,
     ];
 }

@@ -214,6 +214,7 @@ impl Core {
     pub(super) fn park_lane(&mut self, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
         let partition = self.partition(id);
         let lane = partition.parked.entry(key).or_insert_with(|| Parked::inherited(false));
+        partition.draining -= usize::from(!matches!(lane.state, State::Parked));
         if let State::Asking { held } = std::mem::replace(&mut lane.state, State::Parked) {
             // Those of a partition that is let go are forgotten already.
             for job in held {
@@ -249,10 +250,12 @@ impl Core {
 
     /// The head of a parked lane is mended, or given up: what is stored behind it is worked on.
     pub(super) fn drain(&mut self, id: PartitionId, key: LaneKey, actions: &mut Vec<Action>) {
-        let Some(lane) = self.partition(id).parked.get_mut(&key) else {
+        let partition = self.partition(id);
+        let Some(lane) = partition.parked.get_mut(&key) else {
             return;
         };
         if matches!(lane.state, State::Parked) {
+            partition.draining += 1;
             lane.state = State::Working {
                 left: 0,
                 done: Vec::new(),
@@ -329,7 +332,9 @@ impl Core {
             self.partition(id).aside.remove(job);
         }
         if jobs.is_empty() && !self.mutated(Mutation::NeverLiveAgain) {
-            self.partition(id).parked.remove(&key);
+            let partition = self.partition(id);
+            partition.parked.remove(&key);
+            partition.draining -= 1;
             for job in held {
                 self.enqueue(id, key, job);
             }

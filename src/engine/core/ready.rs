@@ -4,7 +4,7 @@
 //! the lanes with most jobs: nothing can be done about a busy key but to start its next job as soon as the last has ended,
 //! while the many lanes of one job have time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::engine::core::messages::PartitionId;
 use crate::engine::lanes::LaneKey;
@@ -73,8 +73,17 @@ impl Ready {
 
     /// Forgets the lanes of a partition.
     pub(super) fn forget(&mut self, id: PartitionId) {
+        self.retain(|partition, _| partition != id);
+    }
+
+    /// Forgets lanes of a partition that may not start any more.
+    pub(super) fn forget_lanes(&mut self, id: PartitionId, forgotten: &BTreeSet<LaneKey>) {
+        self.retain(|partition, lane| partition != id || !forgotten.contains(&lane));
+    }
+
+    fn retain(&mut self, kept: impl Fn(PartitionId, LaneKey) -> bool) {
         for (level, lanes) in self.levels.iter_mut().enumerate() {
-            lanes.retain(|(_, partition, _)| *partition != id);
+            lanes.retain(|(_, partition, lane)| kept(*partition, *lane));
             if lanes.is_empty() {
                 self.filled &= !(1 << level);
             }
@@ -134,5 +143,13 @@ mod tests {
         ready.push((2, PartitionId(1), entry(2).2), 5);
         ready.forget(PartitionId(0));
         assert_eq!(places(|| ready.pop()), [2]);
+    }
+
+    #[test]
+    fn single_lanes_are_forgotten() {
+        let mut ready = ready(&[1, 5, 1]);
+        ready.forget_lanes(PartitionId(1), &BTreeSet::from([entry(0).2]));
+        ready.forget_lanes(PartitionId(0), &BTreeSet::from([entry(1).2, entry(2).2]));
+        assert_eq!(places(|| ready.pop()), [0]);
     }
 }

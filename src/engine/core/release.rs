@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::engine::core::lag::Lag;
 use crate::engine::core::messages::{Action, Inheritance, JobId, PartitionId};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::park::{Aside, Parked};
@@ -41,11 +42,15 @@ impl Core {
             parked: HashMap::new(),
             aside: BTreeMap::new(),
             halt: None,
+            lag: Lag::default(),
+            draining: 0,
         };
         self.partitions.insert(id, fresh);
+        self.inherit_letters(id, inherited.letters);
         for ((handler, key), draining) in inherited.parked {
             let lane = LaneKey { handler, key };
             self.partition(id).parked.insert(lane, Parked::inherited(draining));
+            self.partition(id).draining += usize::from(draining);
             self.drain_on(id, lane, actions);
         }
         self.share_anew(actions);
@@ -122,6 +127,7 @@ impl Core {
         }
         let gone = self.partitions.remove(&id).expect("it was just found");
         self.halting.remove(&id);
+        self.recalling.retain(|(partition, _)| *partition != id);
         actions.extend(gone.halt.map(|job| Action::Forget { job }));
         for (key, lane) in &gone.lanes {
             if matches!(lane.phase, Phase::Running { .. }) && in_flight > 0 {

@@ -1,7 +1,7 @@
 //! Replays: dead letters that come back into the lane they were buried from. They have no place in the partition, so they
 //! never move a frontier.
 
-use crate::engine::core::messages::{Action, PartitionId, RequestId, Work};
+use crate::engine::core::messages::{Action, ParkedJob, PartitionId, RequestId, Work};
 use crate::engine::core::mutation::Mutation;
 use crate::engine::core::{Core, OpenReplay, Origin};
 use crate::event::delivery::Position;
@@ -11,6 +11,7 @@ pub(super) struct Named {
     pub(super) request: RequestId,
     pub(super) position: Position,
     pub(super) is_head: bool,
+    pub(super) parked: Option<ParkedJob>,
 }
 
 impl Core {
@@ -26,6 +27,7 @@ impl Core {
             request,
             position,
             is_head,
+            parked,
         } = named;
         let jobs = work.jobs();
         let live = self
@@ -38,6 +40,7 @@ impl Core {
             return;
         }
         if jobs.is_empty() {
+            self.letter_ended(id, parked);
             actions.push(Action::ReplayEnded { request, healed: true });
             return;
         }
@@ -47,12 +50,19 @@ impl Core {
                 jobs: jobs.len(),
                 healed: true,
                 is_head,
+                parked,
             },
         );
         self.queue(id, Origin::Replay(request), position, &jobs, actions);
     }
 
-    pub(super) fn replay_settled(&mut self, request: RequestId, healed: bool, actions: &mut Vec<Action>) {
+    pub(super) fn replay_settled(
+        &mut self,
+        id: PartitionId,
+        request: RequestId,
+        healed: bool,
+        actions: &mut Vec<Action>,
+    ) {
         let always = self.mutated(Mutation::ReplayAlwaysHeals);
         let Some(open) = self.replays.get_mut(&request) else {
             return;
@@ -61,6 +71,7 @@ impl Core {
         open.healed &= healed || always;
         if open.jobs == 0 {
             let ended = self.replays.remove(&request).expect("it was just found");
+            self.letter_ended(id, ended.parked);
             actions.push(Action::ReplayEnded {
                 request,
                 healed: ended.healed,

@@ -47,6 +47,7 @@ impl Core {
     }
 
     pub(super) fn commit(&mut self, actions: &mut Vec<Action>) {
+        self.look_for_letters();
         let past_unsettled = self.mutated(Mutation::CommitPassesUnsettled);
         let mut positions = Vec::new();
         for (id, partition) in &mut self.partitions {

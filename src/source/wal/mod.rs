@@ -81,6 +81,8 @@ pub struct Options {
     pub log_behind: Arc<AtomicU64>,
     /// Where the source says that the group is to leave the log, because it goes on from another source.
     pub leaves: Arc<watch::Sender<bool>>,
+    /// Whether the engine is told how much log is written that is not confirmed.
+    pub tells_lag: bool,
 }
 
 /// A running source; its channel ends when it has left.
@@ -164,6 +166,7 @@ pub fn start(
         reading,
         behind: Behind::told_to(options.log_behind),
         leaves: options.leaves,
+        tells_lag: options.tells_lag,
         orders,
         events,
     };

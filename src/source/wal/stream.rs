@@ -53,6 +53,7 @@ pub(super) struct Stream {
     pub(super) reading: Reading,
     pub(super) behind: Behind,
     pub(super) leaves: Arc<watch::Sender<bool>>,
+    pub(super) tells_lag: bool,
     pub(super) orders: mpsc::UnboundedReceiver<SourceCommand>,
     pub(super) events: mpsc::Sender<SourceEvent>,
 }
@@ -350,6 +351,9 @@ impl Stream {
         if is_asked_for || standing.saturating_sub(kept) >= UNTOLD_BYTES_MAX {
             self.keep(session).await?;
         }
+        if self.tells_lag {
+            self.tell_lag(session).await;
+        }
         Ok(Next::GoOn)
     }
 
@@ -369,6 +373,32 @@ impl Stream {
                 "the group leaves the write-ahead log, and goes on from kafka when afterwrite graduate says so"
             );
         }
+    }
+
+    /// Tells the engine how much log is written that is not confirmed. Asked for, because what the server says by itself is how
+    /// far it has sent, and that stands still as soon as nothing more is taken.
+    async fn tell_lag(&self, session: &mut Session) {
+        let written = ask(
+            self.slots.pool(),
+            "asking how much log is written",
+            async |connection: &mut PgConnection| {
+                sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+                    .fetch_one(connection)
+                    .await
+            },
+        );
+        let written: i64 = match written.await {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::debug!(group = self.group, %error, "how much log is written is asked again");
+                return;
+            }
+        };
+        session.untold.push_back(SourceEvent::Lag {
+            partition: self.reading.partition.clone(),
+            epoch: session.epoch,
+            bytes: written.cast_unsigned().saturating_sub(session.kept.confirmed_lsn),
+        });
     }
 }
 

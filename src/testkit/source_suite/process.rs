@@ -23,6 +23,7 @@ pub(super) enum Came {
     Assigned,
     Delivered(Delivery),
     CaughtUp,
+    Lag,
     Revoking(Reply),
     Lost,
     /// The channel has ended.
@@ -129,6 +130,15 @@ impl Process {
                 self.caught_up_told += 1;
                 Came::CaughtUp
             }
+            SourceEvent::Lag { partition, epoch, .. } => {
+                let owned = self.owned.as_ref().expect("lag is told while the partition is owned");
+                assert_eq!(
+                    (&partition, epoch),
+                    (&owned.partition, owned.epoch),
+                    "whose lag is told"
+                );
+                Came::Lag
+            }
             SourceEvent::Revoking { partitions, reply } => {
                 let owned = self.owned.take().expect("only what is owned is revoked");
                 assert_eq!(partitions, [owned.partition]);
@@ -150,7 +160,7 @@ impl Process {
         loop {
             match self.next(seen).await {
                 Came::Assigned => return,
-                Came::CaughtUp => {}
+                Came::CaughtUp | Came::Lag => {}
                 _ => panic!("the partition was to be assigned"),
             }
         }
@@ -179,7 +189,7 @@ impl Process {
                     counted += usize::from(counts(&delivery.content));
                     deliveries.push(delivery);
                 }
-                Came::CaughtUp => {}
+                Came::CaughtUp | Came::Lag => {}
                 _ => panic!("{counted} of {count} came, and then no delivery"),
             }
         }
@@ -192,7 +202,7 @@ impl Process {
         while let Ok(came) = tokio::time::timeout(QUIET, self.any(seen)).await {
             match came {
                 Came::Delivered(delivery) => deliveries.push(delivery),
-                Came::CaughtUp => {}
+                Came::CaughtUp | Came::Lag => {}
                 _ => panic!("the partition was to be kept"),
             }
         }
@@ -240,7 +250,7 @@ impl Process {
         loop {
             match self.next(seen).await {
                 Came::Delivered(delivery) => deliveries.push(delivery),
-                Came::CaughtUp => {}
+                Came::CaughtUp | Came::Lag => {}
                 Came::Left => break,
                 _ => panic!("whoever leaves is told nothing more of ownership"),
             }

@@ -135,6 +135,7 @@ impl Running {
             unavailable: UNAVAILABLE_PLACEHOLDER.to_owned(),
             log_behind: Arc::default(),
             leaves: Arc::default(),
+            tells_lag: false,
         };
         let slots = Slots::new(rows.pool.clone(), slot, slot);
         let of_source = claims.clone();
@@ -254,6 +255,7 @@ fn setup(config: &Config, group: &str, claims: Claims, pool: PgPool, handler: Ar
             reserved_ahead: 1_000,
             buffered_events_max: settings.buffered_events_max,
             buffered_bytes_max: settings.buffered_bytes_max,
+            lag_bytes_max: 0,
             handlers: vec![HandlerLimits {
                 running_max: usize::MAX,
                 ..app::options::handler_limits(settings)
