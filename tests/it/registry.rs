@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -113,10 +114,17 @@ fn asking_for_a_certificate(authority: &Authority) -> ServerConfig {
     roots
         .add(CertificateDer::from_pem_file(authority.path("ca.pem")).unwrap())
         .unwrap();
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+    // Two providers are linked, so none is the default.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = verifier.build().unwrap();
     let certificate = CertificateDer::from_pem_file(authority.path("localhost.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(authority.path("localhost.key")).unwrap();
-    let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+    let config = ServerConfig::builder_with_provider(provider);
+    let config = config
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier);
     config.with_single_cert(vec![certificate], key).unwrap()
 }
 

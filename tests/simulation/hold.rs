@@ -83,8 +83,9 @@ pub(crate) struct Job {
     pub(crate) counted: u32,
     /// Whether it has to run alone, because its company failed.
     pub(crate) alone: bool,
-    /// When a call with it as the first member failed first, and how many of its handler's calls had worked by then.
-    pub(crate) first_failure: Option<(Moment, u64)>,
+    /// Since when calls with it as the first member fail, and how many of its handler's calls had worked at the failure before the
+    /// last one, and at the last one.
+    pub(crate) failures: Option<(Moment, u64, u64)>,
     /// How the last call with it as the first member ended, and how many members that had.
     pub(crate) last: Option<(Finish, usize)>,
     pub(crate) class: Option<Class>,
@@ -121,7 +122,7 @@ impl Job {
             position,
             counted,
             alone: false,
-            first_failure: None,
+            failures: None,
             last: None,
             class: None,
         }

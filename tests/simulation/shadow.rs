@@ -306,7 +306,10 @@ impl Shadow {
         head.counted += u32::from(counted);
         head.last = Some((finish, members));
         if watch::is_failure(finish) {
-            head.first_failure = head.first_failure.or(Some((now, works)));
+            head.failures = match head.failures {
+                None => Some((now, works, works)),
+                Some((since, _, last)) => Some((since, last, works)),
+            };
         }
         let is_final = match finish {
             Finish::Permanent | Finish::Expired => true,

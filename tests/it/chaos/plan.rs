@@ -46,17 +46,8 @@ const SETTINGS: [(&str, &str); 11] = [
     ("RUST_BACKTRACE", "1"),
 ];
 
-/// Without a broker. A lane that fails when the mail server goes away must not be out of attempts before its handler is suspended:
-/// those that end well at that moment make it look like the only one that fails. Waits are a tenth of what they are otherwise, and
-/// so is the time that is looked back on.
-const LOG_SETTINGS: [(&str, &str); 6] = [
-    crate::wal::SETTINGS[0],
-    crate::wal::SETTINGS[1],
-    crate::wal::SETTINGS[2],
-    crate::wal::SETTINGS[3],
-    ("AFTERWRITE__ENGINE__ATTEMPTS_MAX", "20"),
-    ("AFTERWRITE__ENGINE__SUSPEND_ATTEMPTS_WINDOW_MS", "3000"),
-];
+/// Without a broker.
+const LOG_SETTINGS: [(&str, &str); 4] = crate::wal::SETTINGS;
 
 /// What the members read: topics, under a group protocol, or the write-ahead log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
