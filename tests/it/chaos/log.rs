@@ -98,6 +98,18 @@ async fn run(pool: &PgPool, script: &str) {
     .await;
 }
 
+/// Writes log that nobody wants until jobs that wait are parked; answers how many were then.
+pub(super) async fn reach_the_limit(world: &World) -> i64 {
+    until("jobs to be parked", Duration::from_secs(60), async || {
+        let filled = sqlx::query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1024 * 1024))");
+        filled.execute(&world.pool).await.ok()?;
+        let parked = sqlx::query_scalar("SELECT count(*) FROM afterwrite.letters WHERE state = 'parked'");
+        let parked: i64 = parked.fetch_one(&world.pool).await.ok()?;
+        (parked > 0).then_some(parked)
+    })
+    .await
+}
+
 /// Kills everybody when a part of the large transaction is settled: whoever comes next goes on in its middle.
 pub(super) async fn interrupt(world: &World, plan: &Plan, storm: &Storm<'_>) {
     let some = i64::from(plan.large_wanted() / 4);

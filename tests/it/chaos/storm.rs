@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::chaos::handler;
 use crate::chaos::plan::{CHURN_MS_MAX, LULL_MS_MAX, Plan, Source};
 use crate::chaos::random::Random;
 use crate::chaos::watch::Watch;
+use crate::chaos::{handler, log};
 use crate::producer;
 use crate::stack;
 use crate::worker::Worker;
@@ -106,6 +106,11 @@ impl<'a> Storm<'a> {
             }
         };
         tokio::join!(self.churn(), self.outages(), calm, self.end());
+        // The last outage may have ended everybody: what is left is for those who come now.
+        self.reap();
+        while self.here.borrow().len() < self.plan.source.members().0 {
+            self.join();
+        }
     }
 
     async fn end(&self) {
@@ -288,8 +293,8 @@ impl<'a> Storm<'a> {
         self.figures.borrow_mut().unwritable = began.elapsed();
     }
 
-    /// What every handler calls is away for a while: nothing is settled, nothing buried, and the log is kept meanwhile. The place
-    /// for an outage that lasts until a limit of what is kept is reached.
+    /// What every handler calls is away until so much log is kept that what waits is parked: nothing is lost by that, and nothing
+    /// overtaken.
     async fn take_the_mail_away(&self) {
         let (after, during) = self.plan.unwritable;
         self.wait_ms(usize::try_from(after.as_millis()).unwrap()).await;
@@ -297,7 +302,10 @@ impl<'a> Storm<'a> {
         handler::take_the_mail_away(self.journals);
         self.say("the mail server is away");
         let began = Instant::now();
-        self.wait_ms(usize::try_from(during.as_millis()).unwrap()).await;
+        let parked = log::reach_the_limit(self.world).await;
+        self.say(&format!("{parked} jobs are parked"));
+        let left = during.saturating_sub(began.elapsed());
+        self.wait_ms(usize::try_from(left.as_millis()).unwrap()).await;
         handler::bring_the_mail_back(self.journals);
         self.say("the mail server is back");
         drop(outage);
