@@ -83,9 +83,8 @@ pub(crate) struct Job {
     pub(crate) counted: u32,
     /// Whether it has to run alone, because its company failed.
     pub(crate) alone: bool,
-    /// Since when calls with it as the first member fail, and how many of its handler's calls had worked at the failure before the
-    /// last one, and at the last one.
-    pub(crate) failures: Option<(Moment, u64, u64)>,
+    /// When a call with it as the first member failed first, and how many of its handler's calls had worked by then.
+    pub(crate) first_failure: Option<(Moment, u64)>,
     /// How the last call with it as the first member ended, and how many members that had.
     pub(crate) last: Option<(Finish, usize)>,
     pub(crate) class: Option<Class>,
@@ -122,7 +121,7 @@ impl Job {
             position,
             counted,
             alone: false,
-            failures: None,
+            first_failure: None,
             last: None,
             class: None,
         }

@@ -306,10 +306,7 @@ impl Shadow {
         head.counted += u32::from(counted);
         head.last = Some((finish, members));
         if watch::is_failure(finish) {
-            head.failures = match head.failures {
-                None => Some((now, works, works)),
-                Some((since, _, last)) => Some((since, last, works)),
-            };
+            head.first_failure = head.first_failure.or(Some((now, works)));
         }
         let is_final = match finish {
             Finish::Permanent | Finish::Expired => true,

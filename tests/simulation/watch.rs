@@ -235,18 +235,18 @@ pub(crate) fn of(watches: &mut [Watch], handler: HandlerIndex) -> &mut Watch {
 }
 
 impl Shadow {
-    /// Whether a job that is to be buried is not: its handler is suspended, or nothing of it worked since it failed the time before.
+    /// Whether a job that is to be buried is not: its handler is suspended, or nothing else of it worked since it failed.
     pub(crate) fn is_spared(&self, job: JobId, finish: Finish) -> bool {
         let job = &self.jobs[&job];
         let handler = usize::from(job.lane.0.0);
         let watch = &self.watches[handler];
-        let Some((since, works, _)) = job.failures else {
+        let Some((at, works)) = job.first_failure else {
             return false;
         };
         if finish == Finish::Expired {
             return false;
         }
-        let patient = self.now.since(since) < self.limits.handlers[handler].policy.exhausted_alone_after;
+        let patient = self.now.since(at) < self.limits.handlers[handler].policy.exhausted_alone_after;
         match (watch.is_suspended(), finish) {
             (true, Finish::Permanent) => patient,
             (true, _) => true,

@@ -43,7 +43,7 @@ use crate::engine::core::messages::{
     Action, HandlerIndex, Input, JobId, JobSpec, Limits, Moment, ParkedJob, PartitionId, RequestId, Work,
 };
 use crate::engine::core::mutation::Mutation;
-use crate::engine::core::outcome::Failures;
+use crate::engine::core::outcome::FirstFailure;
 use crate::engine::core::park::{Aside, Parked};
 use crate::engine::core::poison::Poison;
 use crate::engine::core::replay::Named;
@@ -60,7 +60,7 @@ pub(crate) struct Job {
     pub(crate) origin: Origin,
     pub(crate) attempts: u32,
     pub(crate) outages: u32,
-    pub(crate) failures: Option<Failures>,
+    pub(crate) first_failure: Option<FirstFailure>,
     /// Set once the job is on its way to the dead letters.
     pub(crate) class: Option<Class>,
 }
@@ -123,7 +123,7 @@ impl Job {
             origin,
             attempts,
             outages: 0,
-            failures: None,
+            first_failure: None,
             class: None,
         }
     }

@@ -70,8 +70,6 @@ pub enum Mutation {
     ProbesNeverStart,
     /// A job is exhausted although nothing tells it from an outage.
     AloneIsExhausted,
-    /// So is one since whose last failure but one nothing worked, and before that something did.
-    EarlierWorkExhausts,
     /// A handler runs more lanes at once than it may.
     HandlerRunsPastItsRoom,
     /// Calls start faster than the limit says.
@@ -112,7 +110,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 50] = [
         Self::CommitPassesUnsettled,
         Self::BuriedBeforeDurable,
         Self::RetryLosesItsPlace,
@@ -145,7 +143,6 @@ impl Mutation {
         Self::NeverSuspends,
         Self::ProbesNeverStart,
         Self::AloneIsExhausted,
-        Self::EarlierWorkExhausts,
         Self::HandlerRunsPastItsRoom,
         Self::RateIsIgnored,
         Self::UnreservedStarts,

@@ -7,23 +7,11 @@ use crate::engine::lanes::{LaneKey, Phase};
 use crate::engine::retry::{Class, Finish, Verdict, Wait, counts, outage_wait, spared_wait, verdict};
 use crate::engine::suspend::{Sign, Turn, sign};
 
-/// Since when a job fails, and how many attempts of its handler had worked when it failed last and the time before.
+/// When a job failed first, and how many attempts of its handler had worked by then.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Failures {
-    since: Moment,
-    works_before: u64,
+pub(crate) struct FirstFailure {
+    at: Moment,
     works: u64,
-}
-
-impl Failures {
-    fn one_more(before: Option<Self>, at: Moment, works: u64, only_first: bool) -> Self {
-        let works_at = |before: Self| if only_first { before.works_before } else { before.works };
-        Self {
-            since: before.map_or(at, |before| before.since),
-            works_before: before.map_or(works, works_at),
-            works,
-        }
-    }
 }
 
 impl Core {
@@ -124,7 +112,6 @@ impl Core {
             finish == Finish::Unreachable || suspended && matches!(sign(finish), Sign::Fails | Sign::Refuses);
         let counted = counts(finish) && !unreachable || unreachable && self.mutated(Mutation::OutageCountsAsAttempt);
         let works = self.works(job);
-        let only_first = self.mutated(Mutation::EarlierWorkExhausts);
         let state = self.jobs.get_mut(&job).expect("a located job is known");
         state.attempts += u32::from(counted);
         state.outages = if unreachable {
@@ -133,7 +120,7 @@ impl Core {
             0
         };
         if matches!(sign(finish), Sign::Fails | Sign::Refuses) {
-            state.failures = Some(Failures::one_more(state.failures, at, works, only_first));
+            state.first_failure = state.first_failure.or(Some(FirstFailure { at, works }));
         }
         counted
     }
@@ -158,16 +145,15 @@ impl Core {
         let works = self.works(job);
         let state = &self.jobs[&job];
         let policy = &self.limits.handlers[usize::from(state.lane.handler.0)].policy;
-        let failures = state.failures?;
-        let patient = at.since(failures.since) < policy.exhausted_alone_after;
+        let first = state.first_failure?;
+        let patient = at.since(first.at) < policy.exhausted_alone_after;
         if suspended {
             // A flood that nobody mends must end some time, and what is refused is no outage. What may heal is waited for.
             let spared = class != Class::Permanent || patient;
             return (spared && !self.mutated(Mutation::SuspendedStillBuries))
                 .then(|| outage_wait(policy, state.outages));
         }
-        // Others that worked between earlier failures say nothing of this one: when an outage begins, they did so until a moment ago.
-        let alone = class != Class::Permanent && failures.works_before == works && patient;
+        let alone = class != Class::Permanent && first.works == works && patient;
         (alone && !self.mutated(Mutation::AloneIsExhausted)).then(|| spared_wait(policy, state.attempts))
     }
 
