@@ -251,13 +251,15 @@ impl Group {
 
     async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
         let name = self.name.to_string();
+        let sources = Sources::new(self.coordination.clone(), name.as_str());
+        if !source::begin(&sources, self.source.kind(), stop.clone()).await? {
+            return Ok((name, Counts::default()));
+        }
         if let Some(topic) = &self.topic
             && !letters::ensure_topic(topic, &topic::name(&name), stop.clone()).await?
         {
             return Ok((name, Counts::default()));
         }
-        let sources = Sources::new(self.coordination.clone(), name.as_str());
-        sources.reads(self.source.kind()).await?;
         let (halt, stop) = until_halted(stop, self.source.leaves());
         let halting = tokio::spawn(halt);
         let (commands, orders) = std::sync::mpsc::channel();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::postgres::PgPool;
@@ -19,7 +20,7 @@ use crate::handler::Spec;
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::ledger::slots::Slots;
-use crate::ledger::sources::{Kind, Sources};
+use crate::ledger::sources::{self, Kind, Sources};
 use crate::source::{kafka, wal};
 
 /// Events that wait for the engine at most.
@@ -28,6 +29,9 @@ pub(super) const UNHEARD_MAX: usize = if kafka::UNHEARD_MAX > wal::UNHEARD_MAX {
 } else {
     wal::UNHEARD_MAX
 };
+
+/// Pause before Postgres is asked again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Warns of a server that keeps log without limit for a group that is stopped; once for all groups of the process.
 pub(super) async fn warn_of_the_disk(config: &Config, pool: &PgPool) {
@@ -145,6 +149,29 @@ impl Source {
                 Running::Wal(started.context("no thread could be had for the source")?)
             }
         })
+    }
+}
+
+/// Writes down that a group reads its source from now on, as soon as Postgres is there; `false` when the process stops before.
+///
+/// # Errors
+/// When the group reads another one by now.
+pub(super) async fn begin(sources: &Sources, kind: Kind, stop: watch::Receiver<bool>) -> anyhow::Result<bool> {
+    let begun = async {
+        loop {
+            match sources.reads(kind).await {
+                Err(error @ sources::Error::Refused(_)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, "it could not be written down yet which source the group reads");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                Ok(()) => return Ok(true),
+            }
+        }
+    };
+    tokio::select! {
+        begun = begun => begun,
+        () = super::stopped(stop) => Ok(false),
     }
 }
 
