@@ -13,6 +13,7 @@ mod told;
 
 mod words;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -26,10 +27,11 @@ use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::clients::connect::ConnectClient;
 use crate::config::Config;
-use crate::groups::graduation::rows::{self, ConnectorSlot};
-use crate::groups::graduation::{Graduation, Member, Refused, Step, next};
+use crate::groups::graduation::{ConnectorSlot, Facts, Graduation, Member, Refused, Step, next, rows};
+use crate::groups::slots::{Dropped, drop_on_server};
 use crate::ledger::beginnings::{Beginning, Beginnings};
 use crate::ledger::slots::{open_transactions, printed};
+use crate::source::kafka::is_subscribed;
 
 /// How often is looked while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -77,16 +79,15 @@ enum GraduateFailed {
     Refused(#[from] Refused),
     #[error("another `afterwrite graduate` is under way")]
     Busy,
-    #[error("nothing was changed: {} must be put right first", told::counted(*.0, "finding"))]
+    #[error("{} must be put right first; nothing more was changed", told::counted(*.0, "finding"))]
     Objections(usize),
     #[error("a graduation with connector {begun} is under way, and {named} was named: repeat the command with {begun}")]
     OtherConnector { begun: String, named: String },
-    #[error("replication slot {0} is in the way: it is not one of pgoutput in this database")]
-    ForeignSlot(String),
     #[error(
-        "replication slot {0} of the connector is gone, and what it had not passed on is missed: `afterwrite graduate --back`"
+        "replication slot {0} is in the way: somebody made it meanwhile, and it is not one of pgoutput in this database, or lost. Drop \
+         it, or: `afterwrite graduate --back`, and name another one"
     )]
-    SlotGone(String),
+    ForeignSlot(String),
     #[error("{topic}[{partition}] did not answer: {why}. Repeat the command to go on")]
     Silent { topic: String, partition: i32, why: String },
     #[error("{what} after {wait_s} s: repeat the command to go on waiting")]
@@ -150,22 +151,14 @@ struct Graduate<'a> {
     pool: PgPool,
 }
 
-/// What is there.
-struct Facts {
-    begun: Option<Graduation>,
-    members: Vec<Member>,
-}
-
 impl Graduate<'_> {
     async fn facts(&self) -> Result<Facts, Failure> {
-        let begun = rows::begun(&self.pool).await.map_err(GraduateFailed::postgres)?;
-        let members = rows::members(&self.pool).await.map_err(GraduateFailed::postgres)?;
-        Ok(Facts { begun, members })
+        rows::facts(&self.pool).await.map_err(GraduateFailed::postgres)
     }
 
     async fn dry_run(&self, file: &str, told: &mut Told) -> Result<(), Failure> {
         let facts = self.facts().await?;
-        let step = next(facts.begun.as_ref(), &facts.members).map_err(refused)?;
+        let step = next(&facts).map_err(refused)?;
         if step == Step::Begin {
             self.check(&wanted(file, facts.begun.as_ref())?, &facts.members, told)
                 .await?;
@@ -177,7 +170,7 @@ impl Graduate<'_> {
     async fn go(&self, file: &str, told: &mut Told) -> Result<(), Failure> {
         loop {
             let facts = self.facts().await?;
-            let step = next(facts.begun.as_ref(), &facts.members).map_err(refused)?;
+            let step = next(&facts).map_err(refused)?;
             let way = Way::of(&step);
             let begun = facts.begun.as_ref();
             match (&step, begun) {
@@ -195,7 +188,7 @@ impl Graduate<'_> {
                         .await
                         .map_err(GraduateFailed::postgres)?;
                 }
-                (Step::MakeSlot, Some(begun)) => self.make_slot(begun, told).await?,
+                (Step::MakeSlot, Some(begun)) => self.make_slot(begun, facts.slot, told).await?,
                 (Step::WriteBeginnings, Some(begun)) => self.write_beginnings(begun, &facts.members, told).await?,
                 (Step::StartConnector, Some(begun)) => {
                     let wanted = wanted(file, Some(begun))?;
@@ -227,13 +220,12 @@ impl Graduate<'_> {
         }
     }
 
-    async fn make_slot(&self, begun: &Graduation, told: &mut Told) -> Result<(), Failure> {
+    async fn make_slot(&self, begun: &Graduation, found: ConnectorSlot, told: &mut Told) -> Result<(), Failure> {
         let slot = &begun.slot;
-        match rows::connector_slot(&self.pool, slot)
-            .await
-            .map_err(GraduateFailed::postgres)?
-        {
-            ConnectorSlot::Foreign => Err(Failure::failed(GraduateFailed::ForeignSlot(slot.clone()))),
+        match found {
+            ConnectorSlot::Foreign | ConnectorSlot::Lost => {
+                Err(Failure::failed(GraduateFailed::ForeignSlot(slot.clone())))
+            }
             ConnectorSlot::At(lsn) => {
                 rows::cut(&self.pool, begun.id, lsn)
                     .await
@@ -271,10 +263,11 @@ impl Graduate<'_> {
     /// Everything that the connector is going to write is after what its topics hold now.
     async fn write_beginnings(&self, begun: &Graduation, members: &[Member], told: &mut Told) -> Result<(), Failure> {
         let brokers = Brokers::connect(self.config).await?;
-        let beginning = format!("{}.", self.config.source.name);
-        let topics = brokers.ask(move |broker| Ok(broker.topics(&beginning))).await?;
+        let topics = brokers.ask(|broker| Ok(broker.topics(""))).await?;
+        let mut found = BTreeSet::new();
         for member in members.iter().filter(|member| member.is_in_log) {
-            let (group, asked) = (member.group.clone(), topics.clone());
+            let (group, asked) = (member.group.clone(), self.read_by(&member.group, &topics));
+            found.extend(asked.iter().cloned());
             let positions = brokers.ask(move |broker| broker.positions(&group, &asked)).await?;
             if let Some((topic, partition, why)) = positions.silent.into_iter().next() {
                 return Err(Failure::unreachable(GraduateFailed::Silent { topic, partition, why }));
@@ -307,10 +300,39 @@ impl Graduate<'_> {
             .map_err(GraduateFailed::postgres)?;
         let text = format!(
             "{} of {} in Kafka now: the groups begin at their ends, and at the beginning of those that the connector makes",
-            told::counted(topics.len(), "topic"),
+            told::counted(found.len(), "topic"),
             self.config.source.name
         );
         told.say(Way::Beginnings, State::Done, &text)
+    }
+
+    /// Those of the topics that a group may read: all of the source, where it was not told which.
+    fn read_by(&self, group: &str, topics: &BTreeSet<String>) -> BTreeSet<String> {
+        let of_source = format!("{}.", self.config.source.name);
+        let chosen = self.config.topics_of(group);
+        let is_read = |topic: &&String| match chosen {
+            [] => topic.starts_with(&of_source),
+            chosen => is_subscribed(chosen, topic),
+        };
+        topics.iter().filter(is_read).cloned().collect()
+    }
+
+    /// Drops a slot when nobody reads it any more; answers whether it was there.
+    async fn drop_slot(&self, slot: &str, way: Way, told: &mut Told) -> Result<bool, Failure> {
+        let replicating = database::connect_to_replicate(self.config).await?;
+        loop {
+            match drop_on_server(&replicating, slot)
+                .await
+                .map_err(GraduateFailed::postgres)?
+            {
+                Dropped::Now => return Ok(true),
+                Dropped::NotThere => return Ok(false),
+                Dropped::InUse => {
+                    told.wait(way, &format!("whoever reads slot {slot} to be gone"))?;
+                    sleep(LOOK_EVERY).await;
+                }
+            }
+        }
     }
 
     async fn tell_to_leave(&self, leave: bool) -> Result<(), Failure> {

@@ -58,6 +58,15 @@ pub enum Refused {
         /// Since when.
         since: DateTime<Utc>,
     },
+    /// It has no place in the log, and where it would begin in Kafka was not written down with the others.
+    #[error(
+        "group {group} never read the write-ahead log, and the others are on their way to Kafka: start it with source.kind = \"kafka\" \
+         when `afterwrite graduate` asks for the others"
+    )]
+    TooLate {
+        /// The group.
+        group: String,
+    },
     /// A graduation has told it to leave.
     #[error(
         "group {group} is on its way to Kafka and takes nothing more from the write-ahead log: `afterwrite graduate` brings it \
@@ -102,6 +111,8 @@ struct Known {
     leaving: bool,
     /// It has a slot, and with it a place in the log.
     has_slot: bool,
+    /// The groups that have one are on their way to Kafka.
+    graduating: bool,
     changed_at: DateTime<Utc>,
 }
 
@@ -167,8 +178,10 @@ impl Sources {
         .bind(wanted.as_str())
         .execute(&mut *connection)
         .await?;
-        let (source, leaving, changed_at, has_slot): (String, bool, DateTime<Utc>, bool) = sqlx::query_as(
-            "SELECT source, leaving, changed_at, EXISTS (SELECT FROM afterwrite.slots WHERE group_name = $1)
+        type Row = (String, bool, DateTime<Utc>, bool, bool);
+        let (source, leaving, changed_at, has_slot, graduating): Row = sqlx::query_as(
+            "SELECT source, leaving, changed_at, EXISTS (SELECT FROM afterwrite.slots WHERE group_name = $1),
+                    EXISTS (SELECT FROM afterwrite.graduations WHERE ended_at IS NULL AND NOT going_back)
              FROM afterwrite.sources WHERE group_name = $1 FOR UPDATE",
         )
         .bind(&self.group)
@@ -178,6 +191,7 @@ impl Sources {
             source: if source == "wal" { Kind::Wal } else { Kind::Kafka },
             leaving,
             has_slot,
+            graduating,
             changed_at,
         };
         if let Some(refused) = refusal(&self.group, &known, wanted) {
@@ -226,6 +240,7 @@ fn refusal(group: &str, known: &Known, wanted: Kind) -> Option<Refused> {
     let group = group.to_owned();
     match (wanted, known.source) {
         (Kind::Wal, Kind::Wal) if known.leaving => Some(Refused::Leaves { group }),
+        (Kind::Wal, Kind::Wal) if known.graduating && !known.has_slot => Some(Refused::TooLate { group }),
         (Kind::Wal, Kind::Kafka) => Some(Refused::ReadsKafka {
             group,
             since: known.changed_at,
@@ -242,20 +257,23 @@ mod tests {
 
     #[test]
     fn a_group_reads_the_source_it_has_a_place_in() {
-        for (source, leaving, has_slot, wanted, word) in [
-            (Kind::Wal, false, true, Kind::Wal, None),
-            (Kind::Wal, false, false, Kind::Wal, None),
-            (Kind::Wal, true, true, Kind::Wal, Some("--back")),
-            (Kind::Wal, false, true, Kind::Kafka, Some("afterwrite graduate")),
-            (Kind::Wal, true, true, Kind::Kafka, Some("afterwrite graduate")),
-            (Kind::Wal, false, false, Kind::Kafka, None),
-            (Kind::Kafka, false, false, Kind::Wal, Some("no way back")),
-            (Kind::Kafka, false, true, Kind::Kafka, None),
+        for (source, leaving, has_slot, graduating, wanted, word) in [
+            (Kind::Wal, false, true, false, Kind::Wal, None),
+            (Kind::Wal, false, false, false, Kind::Wal, None),
+            (Kind::Wal, false, true, true, Kind::Wal, None),
+            (Kind::Wal, false, false, true, Kind::Wal, Some("never read")),
+            (Kind::Wal, true, true, true, Kind::Wal, Some("--back")),
+            (Kind::Wal, false, true, false, Kind::Kafka, Some("afterwrite graduate")),
+            (Kind::Wal, true, true, true, Kind::Kafka, Some("afterwrite graduate")),
+            (Kind::Wal, false, false, false, Kind::Kafka, None),
+            (Kind::Kafka, false, false, false, Kind::Wal, Some("no way back")),
+            (Kind::Kafka, false, true, true, Kind::Kafka, None),
         ] {
             let known = Known {
                 source,
                 leaving,
                 has_slot,
+                graduating,
                 changed_at: DateTime::UNIX_EPOCH,
             };
             let said = refusal("a.b", &known, wanted).map(|refused| refused.to_string());

@@ -56,9 +56,14 @@ struct Line {
 
 impl Graduate {
     fn start(world: &World, file: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(world, file, settings, &[])
+    }
+
+    fn start_with(world: &World, file: &Path, settings: &[(&str, &str)], words: &[&str]) -> Self {
         let mut command = world.command(env!("CARGO_BIN_EXE_afterwrite"));
         command
             .args(["--output", "json", "graduate", file.to_str().unwrap()])
+            .args(words)
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -240,13 +245,7 @@ async fn slots_of_groups(world: &World) -> i64 {
 async fn no_mail_is_sent_twice_by_a_graduation() {
     let _stack = stack::shared().await;
     let world = World::waitlist_alone("graduates_mails").await;
-    sqlx::query(
-        "INSERT INTO campaigns (account_id, name, slug, status, verification_required)
-         VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', true)",
-    )
-    .execute(&world.pool)
-    .await
-    .unwrap();
+    world.launch().await;
     let mut from_log = Worker::waitlist(&world, "wal", &wal::SETTINGS[..1]);
     let groups = world.count("SELECT count(*) FROM afterwrite.slots");
     assert_eq!(groups.await, 0);
@@ -324,6 +323,15 @@ async fn a_graduation_is_taken_back_and_letters_go_along() {
     })
     .await;
     refuses(&world, "late", &wal::SETTINGS, "reads Kafka since").await;
+    let mut back = Graduate::start_with(&world, &file, &OF_WORK, &["--back"]);
+    back.until("back", "may read the log again").await;
+    back.kill().await;
+    // The connector or its slot may be gone: no way leads forward from here.
+    let (code, said) = graduate(&world, &file, &[]).await;
+    assert!(
+        code == Some(1) && said.contains("is being taken back"),
+        "{code:?} {said}"
+    );
     let (code, said) = graduate(&world, &file, &["--back"]).await;
     assert!(code == Some(0) && said.contains("is taken back"), "{code:?} {said}");
     let (code, _) = world.afterwrite(&["connector", "status", &world.name]).await;

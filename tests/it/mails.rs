@@ -67,13 +67,7 @@ pub(crate) async fn sign_up(world: &World) {
 async fn every_signup_gets_one_message_id() {
     let _stack = stack::shared().await;
     let world = World::waitlist("mails").await;
-    sqlx::query(
-        "INSERT INTO campaigns (account_id, name, slug, status, verification_required)
-         VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', true)",
-    )
-    .execute(&world.pool)
-    .await
-    .unwrap();
+    world.launch().await;
     let kills = async {
         let mut worker = Worker::waitlist(&world, "w0", &[]);
         for kill in 1..=KILLS {

@@ -280,13 +280,7 @@ fn copies(world: &World) -> BTreeMap<String, usize> {
 
 /// A campaign, and five who signed up for it.
 async fn sign_up(world: &World) {
-    sqlx::query(
-        "INSERT INTO campaigns (account_id, name, slug, status, verification_required)
-         VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', true)",
-    )
-    .execute(&world.pool)
-    .await
-    .unwrap();
+    world.launch().await;
     sqlx::query(
         "INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, verification_token, status)
          SELECT c.id, 'user' || n || '@' || $1 || '.example', 'Ada', 'code-' || n, 'token-' || n, 'pending'

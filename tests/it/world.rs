@@ -174,6 +174,17 @@ impl World {
         Worker::recording(self, name, settings)
     }
 
+    /// A campaign that one can sign up for.
+    pub(crate) async fn launch(&self) {
+        sqlx::query(
+            "INSERT INTO campaigns (account_id, name, slug, status, verification_required)
+             VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', true)",
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
     /// Counts rows.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()

@@ -32,6 +32,8 @@ CREATE TABLE afterwrite.graduations (
     connector_at  timestamptz,
     -- What is written before it was written before the first group read Kafka, or soon after.
     marker_lsn    pg_lsn,
+    -- It is being taken back: no step of it is done any more.
+    going_back    boolean     NOT NULL DEFAULT false,
     begun_at      timestamptz NOT NULL DEFAULT now(),
     ended_at      timestamptz,
     outcome       text        CHECK (outcome IN ('done', 'back')),

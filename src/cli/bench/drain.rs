@@ -240,7 +240,7 @@ async fn measure(args: &DrainArgs, config: &Config, ledger: Option<&Ledger>) -> 
         Some(_) => Arc::new(TopicLetters::open(config, &cluster, &group, Arc::clone(&progress)).await?),
     };
     let pool = ledger.map_or_else(Ledger::none, |ledger| ledger.pool.clone());
-    let setup = setup(args, config, &group, Arc::new(sleeper), letters, pool);
+    let setup = setup(args.lanes, config, &group, Arc::new(sleeper), letters, pool);
     let lanes = setup.limits.running_max;
     let threads = drive(args, config, &cluster, setup, &progress).await?;
     if args.group.is_none() {
@@ -374,9 +374,9 @@ fn report(args: &DrainArgs, progress: &Progress, lanes: usize, threads: Threads,
     }
 }
 
-/// What the engine of a measurement is made of.
+/// What the engine of a measurement is made of, which keeps nothing but in memory.
 pub(super) fn setup(
-    args: &DrainArgs,
+    lanes: Option<usize>,
     config: &Config,
     group: &str,
     handler: Arc<dyn Handler>,
@@ -399,7 +399,7 @@ pub(super) fn setup(
         alone: Arc::default(),
         on_undecodable: driver::OnUndecodable::Bury,
         limits: Limits {
-            running_max: args.lanes.unwrap_or(settings.lanes_max).max(1),
+            running_max: lanes.unwrap_or(settings.lanes_max).max(1),
             crash_deaths_max: 0,
             reserved_ahead: 1,
             buffered_events_max: settings.buffered_events_max,

@@ -181,7 +181,7 @@ async fn measure(
         idle_s: IDLE_S,
     };
     let handler: Arc<Stopwatch> = Arc::clone(&stopwatch);
-    let mut setup = setup(&drain, config, topic, handler, Arc::new(NoLetters), Ledger::none());
+    let mut setup = setup(drain.lanes, config, topic, handler, Arc::new(NoLetters), Ledger::none());
     for limits in &mut setup.limits.handlers {
         limits.policy.attempts_max = u32::MAX;
     }

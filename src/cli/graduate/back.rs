@@ -1,14 +1,11 @@
 //! Taking a graduation back: the groups read the log again where they left it, and the connector goes.
 
-use tokio::time::sleep;
-
 use super::told::{State, Told, Way};
-use super::{Graduate, GraduateFailed, LOOK_EVERY};
+use super::{Graduate, GraduateFailed};
+use crate::cli::Failure;
 use crate::cli::connector::patience::Patience;
-use crate::cli::{Failure, database};
 use crate::clients::connect::ConnectorStatus;
 use crate::groups::graduation::{gone_on, rows};
-use crate::groups::slots::{Dropped, drop_on_server};
 
 /// How long Kafka Connect may take for each thing it is asked for.
 const PATIENCE_S: u64 = 60;
@@ -20,7 +17,10 @@ impl Graduate<'_> {
             .begun
             .ok_or_else(|| Failure::failed(GraduateFailed::NothingBegun))?;
         // The groups first: from here on they may run, whatever becomes of the rest.
-        if !rows::switch_back(&self.pool).await.map_err(GraduateFailed::postgres)? {
+        if !rows::switch_back(&self.pool, begun.id)
+            .await
+            .map_err(GraduateFailed::postgres)?
+        {
             let gone = gone_on(&facts.members).into_iter().map(str::to_owned).collect();
             return Err(Failure::failed(GraduateFailed::GoneOn(gone)));
         }
@@ -33,7 +33,9 @@ impl Graduate<'_> {
         if begun.has_beginnings {
             self.remove_connector(&begun.connector, told).await?;
         }
-        self.drop_slot(&begun.slot, told).await?;
+        if self.drop_slot(&begun.slot, Way::Back, told).await? {
+            told.say(Way::Back, State::Done, &format!("slot {} is dropped", begun.slot))?;
+        }
         rows::taken_back(&self.pool, begun.id)
             .await
             .map_err(GraduateFailed::postgres)?;
@@ -57,22 +59,5 @@ impl Graduate<'_> {
         patience.insist(|| connect.delete(name)).await?;
         patience.until(connect, name, "gone", |status| status.is_none()).await?;
         told.say(Way::Back, State::Done, &format!("connector {name} is deleted"))
-    }
-
-    async fn drop_slot(&self, slot: &str, told: &mut Told) -> Result<(), Failure> {
-        let replicating = database::connect_to_replicate(self.config).await?;
-        loop {
-            match drop_on_server(&replicating, slot)
-                .await
-                .map_err(GraduateFailed::postgres)?
-            {
-                Dropped::Now => return told.say(Way::Back, State::Done, &format!("slot {slot} is dropped")),
-                Dropped::NotThere => return Ok(()),
-                Dropped::InUse => {
-                    told.wait(Way::Back, &format!("whoever reads slot {slot} to be gone"))?;
-                    sleep(LOOK_EVERY).await;
-                }
-            }
-        }
     }
 }

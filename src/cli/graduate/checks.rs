@@ -10,8 +10,8 @@ use crate::cli::{Failure, database};
 use crate::clients::connect::ConnectorConfig;
 use crate::config::Config;
 use crate::config::wal::SLOT_BYTES_MAX;
-use crate::groups::graduation::Member;
-use crate::groups::graduation::rows::{ConnectorSlot, connector_slot};
+use crate::groups::graduation::rows::connector_slot;
+use crate::groups::graduation::{ConnectorSlot, Graduation, Member};
 
 /// How long Kafka Connect may take to look at the configuration.
 const PATIENCE_S: u64 = 30;
@@ -41,12 +41,7 @@ impl Graduate<'_> {
         let brokers = Brokers::connect(self.config).await?;
         let beginning = format!("{}.", self.config.source.name);
         let topics = brokers.ask(move |broker| Ok(broker.topics(&beginning).len())).await?;
-        for objection in &objections {
-            told.say(Way::Check, State::Wrong, objection)?;
-        }
-        if !objections.is_empty() {
-            return Err(Failure::usage(GraduateFailed::Objections(objections.len())));
-        }
+        object(&objections, told)?;
         let text = format!(
             "{}, {} of publication {}, connector {}, {} of {} in Kafka: nothing stands in the way",
             counted(members.len(), "group"),
@@ -58,6 +53,23 @@ impl Graduate<'_> {
         );
         told.say(Way::Check, State::Done, &text)?;
         Ok(slot)
+    }
+
+    /// Looks at the file once more before the connector is made: somebody may have edited it since.
+    pub(super) async fn check_again(
+        &self,
+        wanted: &Wanted,
+        begun: &Graduation,
+        told: &mut Told,
+    ) -> Result<(), Failure> {
+        let mut objections = objections(&wanted.config, self.config, &self.published().await?);
+        if wanted.config.get("slot.name") != Some(&begun.slot) {
+            objections.push(format!(
+                "slot.name has to be {}, which was made for this connector",
+                begun.slot
+            ));
+        }
+        object(&objections, told)
     }
 
     /// The tables whose changes the groups are sent.
@@ -112,6 +124,16 @@ impl Graduate<'_> {
         Ok((!may).then(|| {
             format!("role {role} needs REPLICATION to make the slot: ALTER ROLE {role} REPLICATION, or let wal.url name another role")
         }))
+    }
+}
+
+fn object(objections: &[String], told: &mut Told) -> Result<(), Failure> {
+    for objection in objections {
+        told.say(Way::Check, State::Wrong, objection)?;
+    }
+    match objections.len() {
+        0 => Ok(()),
+        count => Err(Failure::usage(GraduateFailed::Objections(count))),
     }
 }
 

@@ -33,6 +33,7 @@ impl Graduate<'_> {
     ) -> Result<(), Failure> {
         let name = &wanted.name;
         let (connect, patience) = (&self.connect, Patience::new(PATIENCE_S));
+        self.check_again(wanted, begun, told).await?;
         let there = patience.insist(|| connect.config(name)).await?;
         match there {
             Some(there) => {

@@ -6,14 +6,12 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::told::{State, Told, Way};
-use super::{Graduate, GraduateFailed, LOOK_EVERY};
+use super::{Graduate, GraduateFailed, LOOK_EVERY, refused};
+use crate::cli::Failure;
 use crate::cli::brokers::Brokers;
 use crate::cli::output::size;
-use crate::cli::{Failure, database};
-use crate::groups::graduation::rows::{self, ConnectorSlot};
-use crate::groups::graduation::{Graduation, Lsn, Member};
+use crate::groups::graduation::{ConnectorSlot, Graduation, Lsn, Member, Refused, rows};
 use crate::groups::known;
-use crate::groups::slots::{Dropped, drop_on_server};
 
 /// How often is looked at the positions of groups in Kafka.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -33,21 +31,8 @@ impl Graduate<'_> {
         for member in members {
             self.await_group(member, told).await?;
         }
-        let replicating = database::connect_to_replicate(self.config).await?;
         for member in members {
-            loop {
-                match drop_on_server(&replicating, &member.slot)
-                    .await
-                    .map_err(GraduateFailed::postgres)?
-                {
-                    Dropped::Now | Dropped::NotThere => break,
-                    Dropped::InUse => {
-                        let text = format!("whoever reads slot {} to be gone", member.slot);
-                        told.wait(Way::Slots, &text)?;
-                        sleep(LOOK_EVERY).await;
-                    }
-                }
-            }
+            self.drop_slot(&member.slot, Way::Slots, told).await?;
             rows::forget(&self.pool, member)
                 .await
                 .map_err(GraduateFailed::postgres)?;
@@ -73,8 +58,11 @@ impl Graduate<'_> {
                 ConnectorSlot::At(lsn) if lsn >= marker => return Ok(()),
                 ConnectorSlot::At(lsn) => marker - lsn,
                 ConnectorSlot::InTheMaking => marker,
-                ConnectorSlot::Absent | ConnectorSlot::Foreign => {
-                    return Err(Failure::failed(GraduateFailed::SlotGone(begun.slot.clone())));
+                ConnectorSlot::Absent | ConnectorSlot::Lost | ConnectorSlot::Foreign => {
+                    return Err(refused(Refused::SlotGone {
+                        slot: begun.slot.clone(),
+                        connector: begun.connector.clone(),
+                    }));
                 }
             };
             let left = size(i64::try_from(left).unwrap_or(i64::MAX));
@@ -93,7 +81,12 @@ impl Graduate<'_> {
         let mut ends: Option<Vec<(String, i32, i64)>> = None;
         loop {
             let brokers = Brokers::connect(self.config).await?;
-            let topics = self.topics_of(&member.group).await?;
+            let topics = self.topics_of(member).await?;
+            if topics.is_empty() && !self.has_joined(&brokers, &member.group).await? {
+                told.wait(Way::Slots, &format!("{} to join its group", member.group))?;
+                sleep(ASK_EVERY).await;
+                continue;
+            }
             let group = member.group.clone();
             let positions = brokers.ask(move |broker| broker.positions(&group, &topics)).await?;
             if let Some((topic, partition, why)) = positions.silent.into_iter().next() {
@@ -119,9 +112,22 @@ impl Graduate<'_> {
         }
     }
 
-    /// The topics that a group reads, as far as it owns a partition of them.
-    async fn topics_of(&self, group: &str) -> Result<BTreeSet<String>, Failure> {
+    /// The topics that a group reads, as far as it ever owned a partition of them.
+    async fn topics_of(&self, member: &Member) -> Result<BTreeSet<String>, Failure> {
         let mut known = known::read(&self.pool).await.map_err(GraduateFailed::postgres)?;
-        Ok(known.remove(group).map(|known| known.topics()).unwrap_or_default())
+        let mut topics = known
+            .remove(&member.group)
+            .map(|known| known.topics())
+            .unwrap_or_default();
+        // The slot was a partition too.
+        topics.remove(&member.slot);
+        Ok(topics)
+    }
+
+    /// Whether somebody is in the group: without a topic there is nothing to own.
+    async fn has_joined(&self, brokers: &Brokers, group: &str) -> Result<bool, Failure> {
+        let group = group.to_owned();
+        let membership = brokers.ask(move |broker| broker.membership(&group)).await?;
+        Ok(!membership.members.is_empty())
     }
 }

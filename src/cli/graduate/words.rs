@@ -124,6 +124,7 @@ mod tests {
             has_beginnings: true,
             has_connector: true,
             marker: None,
+            going_back: false,
         };
         for (step, parts) in [
             (

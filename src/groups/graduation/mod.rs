@@ -14,6 +14,21 @@ use serde::Serialize;
 /// A place in the log.
 pub type Lsn = u64;
 
+/// How far the connector's slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectorSlot {
+    /// There is none.
+    Absent,
+    /// It is being made: Postgres waits for transactions that are open.
+    InTheMaking,
+    /// Changes after this place go to whoever reads it.
+    At(Lsn),
+    /// The server removed log that it had not passed on.
+    Lost,
+    /// It has the name, and is not one of `pgoutput` in this database.
+    Foreign,
+}
+
 /// A graduation that has begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graduation {
@@ -31,6 +46,8 @@ pub struct Graduation {
     pub has_connector: bool,
     /// What the groups have to have read in Kafka before their slots are dropped.
     pub marker: Option<Lsn>,
+    /// It is being taken back.
+    pub going_back: bool,
 }
 
 /// A group that has a slot.
@@ -118,13 +135,39 @@ pub enum Refused {
         /// Its slot.
         slot: String,
     },
+    /// What the connector had not passed on is not kept for it any more.
+    #[error(
+        "replication slot {slot} of connector {connector} is gone or lost, and another one would begin later: `afterwrite graduate \
+         --back`, while no group has begun to read Kafka"
+    )]
+    SlotGone {
+        /// The slot.
+        slot: String,
+        /// The connector.
+        connector: String,
+    },
+    /// Its connector or its slot may be gone already.
+    #[error("this graduation is being taken back: `afterwrite graduate --back` ends that, then it can begin anew")]
+    GoingBack,
+}
+
+/// What is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The graduation that has begun and not ended.
+    pub begun: Option<Graduation>,
+    /// The groups that have a slot.
+    pub members: Vec<Member>,
+    /// The slot of its connector.
+    pub slot: ConnectorSlot,
 }
 
 /// What is to be done next.
 ///
 /// # Errors
-/// When a group has missed changes, which no graduation mends.
-pub fn next(begun: Option<&Graduation>, members: &[Member]) -> Result<Step, Refused> {
+/// When a group has missed changes or the connector would, which no graduation mends; and when it is being taken back.
+pub fn next(facts: &Facts) -> Result<Step, Refused> {
+    let members = &facts.members;
     let in_log = || members.iter().filter(|member| member.is_in_log);
     if let Some(member) = in_log().find(|member| !member.is_whole) {
         return Err(Refused::Missed {
@@ -132,15 +175,24 @@ pub fn next(begun: Option<&Graduation>, members: &[Member]) -> Result<Step, Refu
             slot: member.slot.clone(),
         });
     }
-    let Some(graduation) = begun else {
+    let Some(graduation) = &facts.begun else {
         return Ok(match in_log().next() {
             None => Step::Nothing,
             Some(_) => Step::Begin,
         });
     };
+    if graduation.going_back {
+        return Err(Refused::GoingBack);
+    }
     let Some(cut) = graduation.cut else {
         return Ok(Step::MakeSlot);
     };
+    if !matches!(facts.slot, ConnectorSlot::At(_)) {
+        return Err(Refused::SlotGone {
+            slot: graduation.slot.clone(),
+            connector: graduation.connector.clone(),
+        });
+    }
     if !graduation.has_beginnings {
         return Ok(Step::WriteBeginnings);
     }
@@ -216,7 +268,20 @@ mod tests {
             has_beginnings: true,
             has_connector: true,
             marker: None,
+            going_back: false,
         }
+    }
+
+    fn facts(begun: Option<&Graduation>, members: &[Member]) -> Facts {
+        Facts {
+            begun: begun.cloned(),
+            members: members.to_vec(),
+            slot: ConnectorSlot::At(CUT),
+        }
+    }
+
+    fn next_of(begun: Option<&Graduation>, members: &[Member]) -> Result<Step, Refused> {
+        next(&facts(begun, members))
     }
 
     fn member(group: &str, settled: Lsn) -> Member {
@@ -270,15 +335,15 @@ mod tests {
             (Some(&has_beginnings), Step::StartConnector),
             (Some(&graduation()), Step::TellToLeave),
         ] {
-            assert_eq!(next(begun, &members), Ok(expected));
+            assert_eq!(next_of(begun, &members), Ok(expected));
         }
-        assert_eq!(next(None, &[]), Ok(Step::Nothing));
+        assert_eq!(next_of(None, &[]), Ok(Step::Nothing));
     }
 
     #[test]
     fn a_group_leaves_only_after_the_cut_and_all_leave_together() {
         let begun = graduation();
-        let of = |members: &[Member]| awaited(next(Some(&begun), members));
+        let of = |members: &[Member]| awaited(next_of(Some(&begun), members));
         let (before, after) = (member("before", CUT - 1), member("after", CUT));
         assert_eq!(of(&[before.clone(), after.clone()]), ("cut", vec!["before".to_owned()]));
         let parks = Member {
@@ -302,9 +367,9 @@ mod tests {
         };
         assert_eq!(of(&[left(&parks)]), ("read on", vec!["after".to_owned()]));
         assert_eq!(of(&[left(&after), leaving(&after)]), ("left", vec!["after".to_owned()]));
-        assert_eq!(next(Some(&begun), &[left(&after)]), Ok(Step::Switch));
+        assert_eq!(next_of(Some(&begun), &[left(&after)]), Ok(Step::Switch));
         // A group that came later was not told yet.
-        assert_eq!(next(Some(&begun), &[left(&after), after]), Ok(Step::TellToLeave));
+        assert_eq!(next_of(Some(&begun), &[left(&after), after]), Ok(Step::TellToLeave));
     }
 
     #[test]
@@ -317,17 +382,17 @@ mod tests {
         };
         let begun = graduation();
         assert_eq!(
-            awaited(next(Some(&begun), &[switched(true), switched(false)])),
+            awaited(next_of(Some(&begun), &[switched(true), switched(false)])),
             ("read", vec!["a".to_owned()])
         );
-        assert_eq!(next(Some(&begun), &[switched(true)]), Ok(Step::WriteMarker));
+        assert_eq!(next_of(Some(&begun), &[switched(true)]), Ok(Step::WriteMarker));
         let marked = Graduation {
             marker: Some(7),
             ..begun.clone()
         };
-        assert_eq!(next(Some(&marked), &[switched(true)]), Ok(Step::Finish(7)));
+        assert_eq!(next_of(Some(&marked), &[switched(true)]), Ok(Step::Finish(7)));
         // All slots were dropped, and the end was not written down.
-        assert_eq!(next(Some(&marked), &[]), Ok(Step::Finish(7)));
+        assert_eq!(next_of(Some(&marked), &[]), Ok(Step::Finish(7)));
         assert_eq!(gone_on(&[switched(false), member("b", 1)]), Vec::<&str>::new());
         assert_eq!(gone_on(&[switched(true), member("b", 1)]), ["a"]);
     }
@@ -339,7 +404,7 @@ mod tests {
             ..member("a", 2_000)
         };
         for begun in [None, Some(&graduation())] {
-            let refused = next(begun, std::slice::from_ref(&lost)).unwrap_err();
+            let refused = next_of(begun, std::slice::from_ref(&lost)).unwrap_err();
             assert!(refused.to_string().contains("slot_a of group a"), "{refused}");
         }
         // Once the groups are in Kafka, the old slots are of no use any more.
@@ -347,6 +412,45 @@ mod tests {
             is_in_log: false,
             ..lost
         };
-        assert_eq!(next(Some(&graduation()), &[gone]), Ok(Step::WriteMarker));
+        assert_eq!(next_of(Some(&graduation()), &[gone]), Ok(Step::WriteMarker));
+    }
+
+    #[test]
+    fn without_the_connectors_slot_no_step_is_done() {
+        let (begun, members) = (graduation(), [member("a", 2_000)]);
+        for slot in [
+            ConnectorSlot::Absent,
+            ConnectorSlot::Lost,
+            ConnectorSlot::Foreign,
+            ConnectorSlot::InTheMaking,
+        ] {
+            let missing = Facts {
+                slot,
+                ..facts(Some(&begun), &members)
+            };
+            let refused = next(&missing).unwrap_err().to_string();
+            assert!(
+                refused.contains("afterwrite_waitlist") && refused.contains("--back"),
+                "{refused}"
+            );
+        }
+        // Before it was made it cannot be missed.
+        let fresh = Graduation { cut: None, ..begun };
+        let absent = Facts {
+            slot: ConnectorSlot::Absent,
+            ..facts(Some(&fresh), &members)
+        };
+        assert_eq!(next(&absent), Ok(Step::MakeSlot));
+    }
+
+    #[test]
+    fn what_is_being_taken_back_goes_nowhere_else() {
+        let back = Graduation {
+            going_back: true,
+            ..graduation()
+        };
+        for members in [&[member("a", 2_000)][..], &[]] {
+            assert_eq!(next_of(Some(&back), members), Err(Refused::GoingBack));
+        }
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::{PgConnection, PgPool};
 
-use super::{Graduation, Lsn, Member};
+use super::{ConnectorSlot, Facts, Graduation, Lsn, Member};
 use crate::ledger::slots::printed;
 
 /// Requests to replay a letter go where their letter goes.
@@ -14,21 +14,34 @@ const REQUESTS_FOLLOW: &str = "UPDATE afterwrite.replay_requests request
      WHERE letter.letter_id = request.letter_id AND request.state IN ('requested', 'taken')
        AND request.source_topic <> letter.source_topic";
 
-/// The graduation that has begun and not ended.
+/// What is there.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn begun(pool: &PgPool) -> Result<Option<Graduation>, sqlx::Error> {
-    type Row = (i64, String, String, Option<i64>, bool, bool, Option<i64>);
+pub async fn facts(pool: &PgPool) -> Result<Facts, sqlx::Error> {
+    let begun = begun(pool).await?;
+    let slot = match &begun {
+        Some(begun) => connector_slot(pool, &begun.slot).await?,
+        None => ConnectorSlot::Absent,
+    };
+    Ok(Facts {
+        members: members(pool).await?,
+        begun,
+        slot,
+    })
+}
+
+async fn begun(pool: &PgPool) -> Result<Option<Graduation>, sqlx::Error> {
+    type Row = (i64, String, String, Option<i64>, bool, bool, Option<i64>, bool);
     let row: Option<Row> = sqlx::query_as(
         "SELECT id, connector, slot_name::text, (cut_lsn - '0/0')::bigint, beginnings_at IS NOT NULL,
-                connector_at IS NOT NULL, (marker_lsn - '0/0')::bigint
+                connector_at IS NOT NULL, (marker_lsn - '0/0')::bigint, going_back
          FROM afterwrite.graduations WHERE ended_at IS NULL",
     )
     .fetch_optional(pool)
     .await?;
     Ok(row.map(
-        |(id, connector, slot, cut, has_beginnings, has_connector, marker)| Graduation {
+        |(id, connector, slot, cut, has_beginnings, has_connector, marker, going_back)| Graduation {
             id,
             connector,
             slot,
@@ -36,6 +49,7 @@ pub async fn begun(pool: &PgPool) -> Result<Option<Graduation>, sqlx::Error> {
             has_beginnings,
             has_connector,
             marker: marker.map(i64::cast_unsigned),
+            going_back,
         },
     ))
 }
@@ -66,11 +80,7 @@ pub async fn under_way(pool: &PgPool) -> Result<Option<UnderWay>, sqlx::Error> {
     .await
 }
 
-/// The groups that have a slot.
-///
-/// # Errors
-/// Whatever Postgres answered.
-pub async fn members(pool: &PgPool) -> Result<Vec<Member>, sqlx::Error> {
+async fn members(pool: &PgPool) -> Result<Vec<Member>, sqlx::Error> {
     type Row = (String, String, bool, bool, bool, i64, bool, bool, i64);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT kept.group_name, kept.slot_name::text, coalesce(source.source, 'wal') = 'wal',
@@ -115,26 +125,14 @@ pub async fn begin(pool: &PgPool, connector: &str, slot: &str) -> Result<bool, s
     Ok(begun.rows_affected() > 0)
 }
 
-/// How far the connector's slot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectorSlot {
-    /// There is none.
-    Absent,
-    /// It is being made: Postgres waits for transactions that are open.
-    InTheMaking,
-    /// Changes after this place go to whoever reads it.
-    At(Lsn),
-    /// It has the name, and is not one of `pgoutput` in this database.
-    Foreign,
-}
-
 /// Looks at the connector's slot.
 ///
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn connector_slot(pool: &PgPool, slot: &str) -> Result<ConnectorSlot, sqlx::Error> {
-    let row: Option<(bool, Option<i64>)> = sqlx::query_as(
-        "SELECT plugin = 'pgoutput' AND database = current_database(), (confirmed_flush_lsn - '0/0')::bigint
+    let row: Option<(bool, bool, Option<i64>)> = sqlx::query_as(
+        "SELECT plugin = 'pgoutput' AND database = current_database(), coalesce(wal_status = 'lost', false),
+                (confirmed_flush_lsn - '0/0')::bigint
          FROM pg_replication_slots WHERE slot_name = $1::name",
     )
     .bind(slot)
@@ -142,9 +140,10 @@ pub async fn connector_slot(pool: &PgPool, slot: &str) -> Result<ConnectorSlot, 
     .await?;
     Ok(match row {
         None => ConnectorSlot::Absent,
-        Some((true, Some(lsn))) => ConnectorSlot::At(lsn.cast_unsigned()),
-        Some((true, None)) => ConnectorSlot::InTheMaking,
-        Some((false, _)) => ConnectorSlot::Foreign,
+        Some((false, ..)) => ConnectorSlot::Foreign,
+        Some((true, true, _)) => ConnectorSlot::Lost,
+        Some((true, false, Some(lsn))) => ConnectorSlot::At(lsn.cast_unsigned()),
+        Some((true, false, None)) => ConnectorSlot::InTheMaking,
     })
 }
 
@@ -240,24 +239,38 @@ pub async fn tell_to_leave(pool: &PgPool, leave: bool) -> Result<(), sqlx::Error
     .map(|_| ())
 }
 
-/// Lets all groups that left the log read Kafka from now on, in one transaction. Who still tries to keep a place in the log
-/// in their name is shut out by the epoch. Letters that are open, and requests to replay them, go to the first partition of
-/// their table's topic, whose owner replays them. False: a group has not left, and nothing was changed.
+/// Lets all groups that left the log read Kafka from now on, in one transaction. Who still tries to keep something in their name
+/// is shut out by the epoch first, so what is looked at then is their last word. Letters that are open, and requests to replay
+/// them, go to the first partition of their table's topic, whose owner replays them. False: a group has not left or holds
+/// followers back, and nothing was changed.
 ///
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn switch(pool: &PgPool, source_name: &str) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let connection: &mut PgConnection = &mut transaction;
-    let has_left: bool = sqlx::query_scalar(
-        "SELECT coalesce(bool_and(source.leaving AND here.active_pid IS NULL), false)
-         FROM (SELECT group_name, leaving FROM afterwrite.sources WHERE source = 'wal' FOR UPDATE) source
+    for statement in [
+        "SELECT FROM afterwrite.sources WHERE source = 'wal' FOR UPDATE",
+        "UPDATE afterwrite.claims claim SET epoch = claim.epoch + 1
+         FROM afterwrite.slots kept JOIN afterwrite.sources source USING (group_name)
+         WHERE claim.group_name = kept.group_name AND claim.topic = kept.slot_name::text AND source.source = 'wal'",
+    ] {
+        sqlx::query(statement).execute(&mut *connection).await?;
+    }
+    let have_left: bool = sqlx::query_scalar(
+        "SELECT coalesce(bool_and(source.leaving AND here.active_pid IS NULL AND NOT EXISTS (
+                    SELECT FROM afterwrite.parked_lanes lane
+                    WHERE lane.group_name = kept.group_name AND lane.topic = kept.slot_name::text)), false)
+         FROM afterwrite.sources source
          JOIN afterwrite.slots kept USING (group_name)
-         LEFT JOIN pg_replication_slots here USING (slot_name)",
+         LEFT JOIN pg_replication_slots here USING (slot_name)
+         WHERE source.source = 'wal'",
     )
     .fetch_one(&mut *connection)
     .await?;
-    if !has_left {
+    if !have_left {
+        // Whoever still reads goes on under its claim.
+        transaction.rollback().await?;
         return Ok(false);
     }
     sqlx::query(
@@ -271,9 +284,6 @@ pub async fn switch(pool: &PgPool, source_name: &str) -> Result<bool, sqlx::Erro
     .await?;
     for statement in [
         REQUESTS_FOLLOW,
-        "UPDATE afterwrite.claims claim SET epoch = claim.epoch + 1
-         FROM afterwrite.slots kept JOIN afterwrite.sources source USING (group_name)
-         WHERE claim.group_name = kept.group_name AND claim.topic = kept.slot_name::text AND source.source = 'wal'",
         "UPDATE afterwrite.sources
          SET source = 'kafka', epoch = epoch + 1, leaving = false, changed_at = now(), read_at = NULL
          WHERE source = 'wal' AND group_name IN (SELECT group_name FROM afterwrite.slots)",
@@ -284,11 +294,12 @@ pub async fn switch(pool: &PgPool, source_name: &str) -> Result<bool, sqlx::Erro
     Ok(true)
 }
 
-/// Lets all groups read the log again, unless one of them has begun to read Kafka: false then, and nothing was changed.
+/// Lets all groups read the log again, and writes down that the graduation is being taken back; unless one of them has begun to
+/// read Kafka: false then, and nothing was changed.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn switch_back(pool: &PgPool) -> Result<bool, sqlx::Error> {
+pub async fn switch_back(pool: &PgPool, graduation: i64) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let may: bool = sqlx::query_scalar(
         "SELECT NOT coalesce(bool_or(source = 'kafka' AND read_at IS NOT NULL), false)
@@ -313,6 +324,10 @@ pub async fn switch_back(pool: &PgPool) -> Result<bool, sqlx::Error> {
     ] {
         sqlx::query(statement).execute(&mut *transaction).await?;
     }
+    sqlx::query("UPDATE afterwrite.graduations SET going_back = true WHERE id = $1")
+        .bind(graduation)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(true)
 }

@@ -70,7 +70,7 @@ fn ends(client: &Client, subscribed: &[String]) -> KafkaResult<Beginning> {
 }
 
 /// Whether a topic is one of the names, or matches one of the patterns.
-fn is_subscribed(subscribed: &[String], topic: &str) -> bool {
+pub fn is_subscribed(subscribed: &[String], topic: &str) -> bool {
     subscribed.iter().any(|name| match name.starts_with('^') {
         // What is no pattern was refused with the configuration.
         true => regex_lite::Regex::new(name).is_ok_and(|pattern| pattern.is_match(topic)),

@@ -16,6 +16,8 @@ mod assignment;
 
 mod beginning;
 
+pub use beginning::is_subscribed;
+
 mod client;
 
 mod commits;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::app;
 use crate::cli::Failure;
+use crate::cli::bench::drain;
 use crate::cli::bench::letters::NoLetters;
 use crate::cli::bench::wal::connected::{Connected, PREFIX};
 use crate::cli::bench::wal::table::Rows;
@@ -18,18 +19,18 @@ use crate::config::Config;
 use crate::decode::Decoder;
 use crate::decode::options::{Format, Options, UNAVAILABLE_PLACEHOLDER};
 use crate::decode::tables::Tables;
-use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Drain, Owned, Replay, ReplayEnd, Setup};
 use crate::event::change::ChangeEvent;
 use crate::event::delivery::{SourceCommand, SourceEvent};
-use crate::handler::{Context, Handler, HandlerError, Outcome, Resources, Spec};
+use crate::handler::{Context, Handler, HandlerError, Outcome, Spec};
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
-use crate::ledger::effects::Effects;
 use crate::ledger::slots::Slots;
-use crate::router::Router;
 use crate::source::{kafka, wal};
+
+/// Positions that are reserved ahead, as by the worker.
+const RESERVED_AHEAD: i64 = 1_000;
 
 /// Nothing was done for so long.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -233,34 +234,11 @@ fn decoder() -> Arc<Decoder> {
     }))
 }
 
+/// As a worker has it: positions are reserved, and deaths are blamed.
 fn setup(config: &Config, group: &str, claims: Claims, pool: PgPool, handler: Arc<dyn Handler>) -> Setup {
-    let settings = &config.engine;
-    let milliseconds = Duration::from_millis;
-    Setup {
-        group: group.into(),
-        router: Arc::new(Router::of_every_table(handler)),
-        resources: Resources {
-            effects: Effects::new(pool.clone(), Uuid::nil(), milliseconds(settings.effect_lease_ms)),
-            pool,
-            redo_days: Arc::default(),
-        },
-        letters: Arc::new(NoLetters),
-        claims,
-        parked: None,
-        alone: Arc::default(),
-        on_undecodable: driver::OnUndecodable::Bury,
-        limits: Limits {
-            running_max: settings.lanes_max,
-            crash_deaths_max: settings.crash_deaths_max,
-            reserved_ahead: 1_000,
-            buffered_events_max: settings.buffered_events_max,
-            buffered_bytes_max: settings.buffered_bytes_max,
-            lag_bytes_max: 0,
-            handlers: vec![HandlerLimits {
-                running_max: usize::MAX,
-                ..app::options::handler_limits(settings)
-            }],
-        },
-        times: app::options::times(settings),
-    }
+    let mut setup = drain::setup(None, config, group, handler, Arc::new(NoLetters), pool);
+    setup.claims = claims;
+    setup.limits.crash_deaths_max = config.engine.crash_deaths_max;
+    setup.limits.reserved_ahead = RESERVED_AHEAD;
+    setup
 }
