@@ -360,17 +360,14 @@ impl Context {
         self.accepted.push(key.to_owned());
     }
 
-    /// The events of this attempt that this handler has neither done nor buried, or is to do again; a replay's own count as
-    /// such. For handlers
-    /// that call before [`Context::once`]: what is settled must not be called for again.
+    /// The events of this attempt that this handler has neither done nor buried, or is to do again; those that a replay
+    /// brings back although they are buried are among them. For handlers that call before [`Context::once`]: what is
+    /// settled must not be called for again.
     ///
     /// # Errors
     /// Whatever Postgres answered, classified.
     pub async fn unsettled(&self) -> Result<Vec<Arc<ChangeEvent>>, HandlerError> {
-        if self.mode != Mode::Deliver {
-            return Ok(self.events.clone());
-        }
-        Ok(transaction::unsettled(&self.resources.pool, &self.handler, &self.events).await?)
+        Ok(transaction::unsettled(&self.resources.pool, &self.handler, &self.events, &self.mode).await?)
     }
 
     /// The event of this attempt that was first to come.

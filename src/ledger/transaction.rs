@@ -91,22 +91,27 @@ pub async fn open(pool: &PgPool, handler: &str, events: &[Arc<ChangeEvent>], mod
     Ok(Opened { transaction, pending })
 }
 
-/// The events that this handler has still to do: neither done nor buried, or marked to be done again. An event without
-/// identity always is.
+/// The events that this handler has still to do: neither done nor buried, or marked to be done again; for a replay and a
+/// release also those that are buried. An event without identity always is.
 ///
 /// # Errors
-/// Whatever Postgres answered, and that an event is older than the ledger.
+/// Whatever Postgres answered, and, but for a replay, that an event is older than the ledger.
 pub async fn unsettled(
     pool: &PgPool,
     handler: &str,
     events: &[Arc<ChangeEvent>],
+    mode: &Mode,
 ) -> Result<Vec<Arc<ChangeEvent>>, Error> {
     let keys: Vec<LedgerKey> = events.iter().filter_map(LedgerKey::of).collect();
     let mut connection = pool.acquire().await?;
-    let kept_from = kept_from(&mut connection, handler).await?;
     let found = look(&mut connection, handler, &keys).await?;
-    refuse_expired(handler, &found.unknown, kept_from)?;
-    let is_open = |key: LedgerKey| found.unknown.contains(&key) || found.marked.contains(&key);
+    if *mode == Mode::Deliver {
+        refuse_expired(handler, &found.unknown, kept_from(&mut connection, handler).await?)?;
+    }
+    let is_open = |key: LedgerKey| {
+        let is_buried = *mode != Mode::Deliver && found.buried.contains(&key);
+        found.unknown.contains(&key) || found.marked.contains(&key) || is_buried
+    };
     let open = events.iter().filter(|event| LedgerKey::of(event).is_none_or(is_open));
     Ok(open.map(Arc::clone).collect())
 }
@@ -127,12 +132,14 @@ struct Found {
     unknown: Vec<LedgerKey>,
     /// Those that are to be done again.
     marked: Vec<LedgerKey>,
+    /// Those that have a dead letter.
+    buried: Vec<LedgerKey>,
 }
 
 async fn look(connection: &mut PgConnection, handler: &str, keys: &[LedgerKey]) -> Result<Found, sqlx::Error> {
     let (days, ids) = columns(keys);
-    let known: Vec<(NaiveDate, Vec<u8>, bool)> = sqlx::query_as(
-        "SELECT commit_day, event_id, state = 'redo' FROM afterwrite.ledger
+    let known: Vec<(NaiveDate, Vec<u8>, String)> = sqlx::query_as(
+        "SELECT commit_day, event_id, state FROM afterwrite.ledger
          WHERE handler = coalesce((SELECT ledger_name FROM afterwrite.handlers WHERE name = $2), $2)
            AND (commit_day, event_id) IN (SELECT * FROM unnest($1::date[], $3::bytea[]))",
     )
@@ -141,14 +148,17 @@ async fn look(connection: &mut PgConnection, handler: &str, keys: &[LedgerKey]) 
     .bind(&ids)
     .fetch_all(connection)
     .await?;
-    let (marked, settled): (Vec<_>, Vec<_>) = known.into_iter().partition(|(.., is_marked)| *is_marked);
-    let rows =
-        |known: Vec<(NaiveDate, Vec<u8>, bool)>| known.into_iter().map(|(day, id, _)| (day, id)).collect::<Vec<_>>();
-    let (marked, settled) = (rows(marked), rows(settled));
-    let is_known = |key: &&LedgerKey| is_among(key, &settled) || is_among(key, &marked);
+    let state_of = |key: &LedgerKey| {
+        let row = known
+            .iter()
+            .find(|(day, id, _)| *day == key.commit_day && **id == key.event_id.0);
+        row.map(|(.., state)| state.as_str())
+    };
+    let with = |state: Option<&str>| keys.iter().filter(|key| state_of(key) == state).copied().collect();
     Ok(Found {
-        unknown: keys.iter().filter(|key| !is_known(key)).copied().collect(),
-        marked: keys.iter().filter(|key| is_among(key, &marked)).copied().collect(),
+        unknown: with(None),
+        marked: with(Some("redo")),
+        buried: with(Some("buried")),
     })
 }
 

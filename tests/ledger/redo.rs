@@ -51,7 +51,9 @@ async fn only_what_was_settled_within_the_time_is_done_again_and_by_one_of_two_r
         let marked = mark(pool, "email").await;
         assert_eq!((marked.events, marked.first_day), (1, Some(days_ago(1))), "{marked:?}");
         assert_eq!(marked.days, [days_ago(1)]);
-        let found = transaction::unsettled(pool, "email", &events).await.unwrap();
+        let found = transaction::unsettled(pool, "email", &events, &Mode::Deliver)
+            .await
+            .unwrap();
         assert_eq!(
             found.iter().map(|event| event.id()).collect::<Vec<_>>(),
             [events[1].id()]
