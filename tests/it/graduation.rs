@@ -323,19 +323,7 @@ async fn a_graduation_is_taken_back_and_letters_go_along() {
     })
     .await;
     refuses(&world, "late", &wal::SETTINGS, "reads Kafka since").await;
-    let mut back = Graduate::start_with(&world, &file, &OF_WORK, &["--back"]);
-    back.until("back", "may read the log again").await;
-    back.kill().await;
-    // The connector or its slot may be gone: no way leads forward from here.
-    let (code, said) = graduate(&world, &file, &[]).await;
-    assert!(
-        code == Some(1) && said.contains("is being taken back"),
-        "{code:?} {said}"
-    );
-    let (code, said) = graduate(&world, &file, &["--back"]).await;
-    assert!(code == Some(0) && said.contains("is taken back"), "{code:?} {said}");
-    let (code, _) = world.afterwrite(&["connector", "status", &world.name]).await;
-    assert_eq!(code, 1, "the connector is there");
+    is_taken_back(&world, &file).await;
 
     let worker = wal::worker(&world, "wal2");
     wal::until_it_reads(&worker).await;
@@ -353,7 +341,35 @@ async fn a_graduation_is_taken_back_and_letters_go_along() {
     assert_eq!(again.await, 0, "something was delivered by both sources without need");
     assert_eq!(slots_of_groups(&world).await, 0);
 
-    // The letter of the log is replayed by whoever owns its table's topic.
+    the_letter_of_the_log_is_replayed(&world).await;
+    let (code, said) = graduate(&world, &file, &["--back"]).await;
+    assert!(
+        code == Some(1) && said.contains("nothing to take back"),
+        "{code:?} {said}"
+    );
+    worker.stop().await;
+    world.remove().await;
+}
+
+/// Back to the log, with a kill on the way.
+async fn is_taken_back(world: &World, file: &Path) {
+    let mut back = Graduate::start_with(world, file, &OF_WORK, &["--back"]);
+    back.until("back", "may read the log again").await;
+    back.kill().await;
+    // The connector or its slot may be gone: no way leads forward from here.
+    let (code, said) = graduate(world, file, &[]).await;
+    assert!(
+        code == Some(1) && said.contains("is being taken back"),
+        "{code:?} {said}"
+    );
+    let (code, said) = graduate(world, file, &["--back"]).await;
+    assert!(code == Some(0) && said.contains("is taken back"), "{code:?} {said}");
+    let (code, _) = world.afterwrite(&["connector", "status", &world.name]).await;
+    assert_eq!(code, 1, "the connector is there");
+}
+
+/// Whoever owns the topic of its table has it now.
+async fn the_letter_of_the_log_is_replayed(world: &World) {
     sqlx::query("INSERT INTO mended VALUES (1000)")
         .execute(&world.pool)
         .await
@@ -362,14 +378,7 @@ async fn a_graduation_is_taken_back_and_letters_go_along() {
         .afterwrite(&["dlq", "replay", "--all", "--group", "recorder", "--wait"])
         .await;
     assert_eq!(code, 0, "{said}");
-    wal::until_effects(&world, 301).await;
-    let (code, said) = graduate(&world, &file, &["--back"]).await;
-    assert!(
-        code == Some(1) && said.contains("nothing to take back"),
-        "{code:?} {said}"
-    );
-    worker.stop().await;
-    world.remove().await;
+    wal::until_effects(world, 301).await;
 }
 
 /// `afterwrite graduate`: its exit code, and all that it said.
