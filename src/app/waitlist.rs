@@ -14,7 +14,7 @@ use crate::handler::Handler;
 use crate::handlers::email::EmailSettings;
 use crate::handlers::email::links::Links;
 use crate::handlers::email::message::Sender;
-use crate::handlers::fraud::rules::FraudSettings;
+use crate::handlers::fraud::rules::{Duplicate, FraudSettings};
 use crate::handlers::reward::RewardSettings;
 use crate::handlers::secret::Secret;
 use crate::handlers::{Clients, Settings, build};
@@ -138,6 +138,11 @@ fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
     HttpCaller::new(&settings).context("the client of webhooks could not be made")
 }
 
+/// From which suspicion on, in percent, the credit of a referral is held.
+pub fn hold_at(config: &Config) -> u8 {
+    percent(config.fraud.hold_confidence)
+}
+
 fn fraud(settings: &Fraud) -> FraudSettings {
     let mut fraud = FraudSettings {
         hold_at: percent(settings.hold_confidence),
@@ -180,6 +185,24 @@ fn apply(fraud: &mut FraudSettings, check: FraudCheck, own: &FraudCheckSettings)
                 rule.confidence = confidence.unwrap_or(rule.confidence);
             }
         }
+        FraudCheck::Bot if !own.enabled => fraud.bot = None,
+        FraudCheck::Bot => {
+            if let Some(rule) = &mut fraud.bot {
+                rule.confidence = confidence.unwrap_or(rule.confidence);
+            }
+        }
+        FraudCheck::DuplicateIp => apply_duplicate(&mut fraud.duplicate_ip, own),
+        FraudCheck::DuplicateDevice => apply_duplicate(&mut fraud.duplicate_device, own),
+    }
+}
+
+fn apply_duplicate(rule: &mut Option<Duplicate>, own: &FraudCheckSettings) {
+    if !own.enabled {
+        *rule = None;
+    }
+    if let Some(rule) = rule {
+        rule.confidence = own.confidence.map_or(rule.confidence, percent);
+        rule.users_max = own.count_max.unwrap_or(rule.users_max);
     }
 }
 

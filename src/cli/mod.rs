@@ -10,6 +10,7 @@ pub mod decode;
 mod decoded;
 pub mod demo;
 pub mod dlq;
+pub mod fraud;
 pub mod graduate;
 pub mod mail_catcher;
 pub mod migrate;
@@ -20,6 +21,8 @@ pub mod status;
 pub mod tail;
 
 mod following;
+
+mod giver;
 
 pub mod output;
 
@@ -126,6 +129,8 @@ pub enum Command {
     Graduate(graduate::GraduateArgs),
     /// Move the position of a stopped group, so that records are delivered again
     Replay(replay::ReplayArgs),
+    /// Look at what the fraud checks found, and decide about it
+    Fraud(fraud::FraudArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
     /// Decode captured records into canonical events, one JSON object a line
@@ -174,6 +179,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
         Command::Graduate(args) => Box::pin(graduate::run(&args, &config, output)).await,
         Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
+        Command::Fraud(args) => Box::pin(fraud::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());

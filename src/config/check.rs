@@ -10,7 +10,6 @@ use super::Config;
 use super::engine::Engine;
 use super::kafka::Start;
 use super::value::Secret;
-use super::waitlist::FraudCheck;
 
 /// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
 const ERROR_BYTES_MAX: usize = 16_384;
@@ -386,9 +385,9 @@ fn check_fraud_and_clock(config: &Config, refusals: &mut Refusals) {
             "it must lie between 0 and 1",
         );
         refusals.unless(
-            settings.count_max.is_none() || *check == FraudCheck::Velocity,
+            settings.count_max.is_none() || check.counts(),
             format!("fraud.checks.{}.count_max", check.name()),
-            "only velocity counts",
+            "only velocity, duplicate_ip and duplicate_device count",
         );
     }
     for (path, interval) in [

@@ -217,7 +217,7 @@ fn an_impossible_value_is_named_with_its_place_and_the_reason() {
         ),
         (
             "[fraud.checks.disposable_email]\ncount_max = 3",
-            "fraud.checks.disposable_email.count_max: only velocity counts",
+            "fraud.checks.disposable_email.count_max: only velocity, duplicate_ip and duplicate_device count",
         ),
         (
             "[admin]\nlisten = \"9464\"",

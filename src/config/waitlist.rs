@@ -199,6 +199,12 @@ pub enum FraudCheck {
     Velocity,
     /// A throw-away mail domain.
     DisposableEmail,
+    /// A crawler or a script.
+    Bot,
+    /// Many users behind one address.
+    DuplicateIp,
+    /// Many users of one device.
+    DuplicateDevice,
 }
 
 impl FraudCheck {
@@ -209,7 +215,15 @@ impl FraudCheck {
             Self::SelfReferralIp => "self_referral_ip",
             Self::Velocity => "velocity",
             Self::DisposableEmail => "disposable_email",
+            Self::Bot => "bot",
+            Self::DuplicateIp => "duplicate_ip",
+            Self::DuplicateDevice => "duplicate_device",
         }
+    }
+
+    /// Whether `count_max` says something to it.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Velocity | Self::DuplicateIp | Self::DuplicateDevice)
     }
 }
 
@@ -221,7 +235,7 @@ pub struct FraudCheckSettings {
     pub enabled: bool,
     /// How sure a hit is, from 0 to 1.
     pub confidence: Option<f64>,
-    /// More than this many is a hit; `velocity` alone counts.
+    /// More than this many is a hit; only `velocity`, `duplicate_ip` and `duplicate_device` count.
     pub count_max: Option<u32>,
 }
 

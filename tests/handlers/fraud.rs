@@ -190,6 +190,106 @@ async fn a_disposable_address_is_found_and_drafts_are_not_looked_at() {
 }
 
 #[tokio::test]
+async fn a_crowd_behind_one_address_or_device_is_found_as_of_each_row_and_never_anew() {
+    in_world(async |world: &mut World| {
+        let mut users = Vec::new();
+        for number in 0..5 {
+            users.push(world.join(&format!("user{number}")).await);
+        }
+        // The same house: one address of IPv4 in two spellings. And the same device.
+        world
+            .exec(
+                "UPDATE waitlist_users SET device_fingerprint = 'tablet',
+                     ip_address = CASE first_name WHEN 'user1' THEN '::ffff:93.184.216.34' ELSE '93.184.216.34' END::inet",
+            )
+            .await;
+        world.pump().await;
+        let found = async |kind: &str| {
+            world
+                .text(&format!(
+                    "SELECT string_agg(u.first_name || ' ' || d.confidence, ', ' ORDER BY u.first_name)
+                     FROM fraud_detections d JOIN waitlist_users u ON u.id = d.user_id WHERE d.type = '{kind}'"
+                ))
+                .await
+        };
+        assert_eq!(found("duplicate_ip").await, "user3 0.60, user4 0.60");
+        assert_eq!(found("duplicate_device").await, "user2 0.85, user3 0.85, user4 0.85");
+        // Looked at again in another order, after a later user came and one was dismissed, nothing of it changes.
+        world.exec("UPDATE fraud_detections SET status = 'false_positive'").await;
+        world.join("late").await;
+        world.exec("UPDATE waitlist_users SET user_agent = 'other' WHERE first_name <> 'late'").await;
+        world.pump().await;
+        assert_eq!(world.count("fraud_detections").await, 5);
+        assert_eq!(world.count("fraud_detections WHERE status = 'pending'").await, 0);
+        let evidence = world.text("SELECT string_agg(evidence || evidence_key, ' ') FROM fraud_detections").await;
+        for private in ["93.184.216.34", "tablet", "user"] {
+            assert!(!evidence.replace("users_more_than", "").contains(private), "{evidence}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crowd_is_no_evidence_where_the_address_is_private_safe_or_of_another_house() {
+    in_world(async |world: &mut World| {
+        world
+            .exec(&format!(
+                "INSERT INTO ip_safelist (campaign_id, range) VALUES ('{}', '93.184.0.0/16')",
+                world.campaign
+            ))
+            .await;
+        for number in 0..5 {
+            world.join(&format!("user{number}")).await;
+        }
+        let addresses = [
+            "'93.184.216.34'",
+            "'10.1.2.3'",
+            // One /64 each.
+            "'2a00:1450:4001:' || ascii(right(first_name, 1)) || '::1'",
+        ];
+        for address in addresses {
+            world
+                .exec(&format!("UPDATE waitlist_users SET ip_address = ({address})::inet"))
+                .await;
+            world.pump().await;
+        }
+        assert_eq!(world.count("fraud_detections").await, 0);
+        // One /64 for all of them.
+        world
+            .exec("UPDATE waitlist_users SET ip_address = ('2a00:1450:4001:7::' || ascii(right(first_name, 1)))::inet")
+            .await;
+        world.pump().await;
+        assert_eq!(world.count("fraud_detections WHERE type = 'duplicate_ip'").await, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_script_is_found_by_its_agent_and_blank_devices_are_nobodys() {
+    in_world(async |world: &mut World| {
+        for number in 0..4 {
+            world.join(&format!("user{number}")).await;
+        }
+        world
+            .exec("UPDATE waitlist_users SET device_fingerprint = '  ', user_agent = 'Mozilla/5.0 (CUBOT P80)'")
+            .await;
+        world.pump().await;
+        assert_eq!(world.count("fraud_detections").await, 0);
+        world
+            .exec("UPDATE waitlist_users SET user_agent = 'curl/8.5.0' WHERE first_name = 'user1'")
+            .await;
+        world.pump().await;
+        assert_eq!(
+            world
+                .count("fraud_detections WHERE type = 'bot' AND confidence = 0.90 AND evidence_key = 'curl'")
+                .await,
+            1
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_suspicion_in_sql_is_the_one_in_the_rules() {
     in_world(async |world: &mut World| {
         let ann = world.join("ann").await;

@@ -199,6 +199,11 @@ impl World {
         Arc::clone(found.unwrap())
     }
 
+    /// A connection that may do what the worker may do.
+    pub(crate) async fn worker_connection(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
+        self.worker.acquire().await.unwrap()
+    }
+
     pub(crate) async fn exec(&self, sql: &str) {
         run(&self.pool, sql).await;
     }

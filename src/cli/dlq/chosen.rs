@@ -1,13 +1,11 @@
-//! Which letters a command is about: ids or filters, the same for every command, and who gives it.
-
-use std::os::unix::fs::MetadataExt;
+//! Which letters a command is about: ids or filters, the same for every command.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::Args;
 use sqlx::PgPool;
 
 use crate::cli::Failure;
-use crate::cli::dlq::{LookFailed, find};
+use crate::cli::dlq::find;
 use crate::config::Config;
 use crate::config::value::Interval;
 use crate::dead_letter::filter::{Filter, KeyTerms};
@@ -128,30 +126,6 @@ impl Letters {
         }
         Ok(Chosen::Letters(letters))
     }
-}
-
-/// Who gives the command: the user and host of the operating system, and the user of the database.
-pub(super) async fn by(pool: &PgPool) -> Result<String, Failure> {
-    let database_user: String = sqlx::query_scalar("SELECT session_user::text")
-        .fetch_one(pool)
-        .await
-        .map_err(LookFailed)
-        .map_err(Failure::failed)?;
-    let named = ["USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok());
-    let user = named.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        let process = std::fs::metadata("/proc/self");
-        process.map_or_else(
-            |_| "unknown user".to_owned(),
-            |process| format!("user {}", process.uid()),
-        )
-    });
-    let host = ["/proc/sys/kernel/hostname", "/etc/hostname"]
-        .into_iter()
-        .find_map(|file| std::fs::read_to_string(file).ok())
-        .map_or_else(|| "unknown host".to_owned(), |host| host.trim().to_owned());
-    Ok(format!("{user}@{host} (database user {database_user})"))
 }
 
 pub(super) fn table(text: &str) -> Result<String, &'static str> {

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::dlq::chosen::{Chosen, Letters, by};
+use crate::cli::dlq::chosen::{Chosen, Letters};
 use crate::cli::dlq::{LookFailed, counted};
+use crate::cli::giver::by;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;

@@ -10,8 +10,8 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::app;
-use crate::cli::dlq::chosen::by;
 use crate::cli::dlq::{LookFailed, unreadable};
+use crate::cli::giver::by;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;

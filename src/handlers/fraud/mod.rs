@@ -13,7 +13,13 @@ use crate::handler::{Context, Handler, HandlerError, Outcome, Route, Spec};
 use crate::handlers::columns;
 use crate::handlers::secret::Secret;
 
+mod agents;
+
+pub mod review;
+
 pub mod rules;
+
+mod shared;
 
 pub mod sql;
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::clients::webhook::network;
 use crate::handlers::address;
+use crate::handlers::fraud::agents;
 use crate::handlers::secret::Secret;
 
 /// Confidence in whole percent.
@@ -26,6 +27,12 @@ pub struct FraudSettings {
     pub velocity: Option<Velocity>,
     /// An address that is thrown away.
     pub disposable_email: Option<DisposableEmail>,
+    /// A crawler or a script, by what it says it is.
+    pub bot: Option<Bot>,
+    /// Many users behind one network address.
+    pub duplicate_ip: Option<Duplicate>,
+    /// Many users of one device.
+    pub duplicate_device: Option<Duplicate>,
 }
 
 /// The friend is the referrer.
@@ -61,6 +68,22 @@ pub struct DisposableEmail {
     pub trusted_domains: BTreeSet<String>,
 }
 
+/// A crawler or a script, by what it says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bot {
+    /// Confidence.
+    pub confidence: Percent,
+}
+
+/// Many users of one campaign share what few should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Duplicate {
+    /// How many users pass.
+    pub users_max: u32,
+    /// Confidence in each user beyond.
+    pub confidence: Percent,
+}
+
 impl Default for FraudSettings {
     fn default() -> Self {
         Self {
@@ -79,6 +102,15 @@ impl Default for FraudSettings {
                 confidence: 85,
                 more_domains: BTreeSet::new(),
                 trusted_domains: BTreeSet::new(),
+            }),
+            bot: Some(Bot { confidence: 90 }),
+            duplicate_ip: Some(Duplicate {
+                users_max: 3,
+                confidence: 60,
+            }),
+            duplicate_device: Some(Duplicate {
+                users_max: 2,
+                confidence: 85,
             }),
         }
     }
@@ -109,6 +141,21 @@ pub struct UserFacts {
     pub(super) user_id: Uuid,
     pub(super) campaign_id: Uuid,
     pub(super) email: String,
+    pub(super) ip: Option<String>,
+    pub(super) ip_is_safe: bool,
+    pub(super) device: Option<String>,
+    pub(super) agent: Option<String>,
+    pub(super) created_at: DateTime<Utc>,
+}
+
+/// How many users of the campaign share something with a user: itself and those who signed up before it. Counting stops
+/// as soon as it is too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shared {
+    /// The network address, or the network that one house gets.
+    pub(super) ip: u32,
+    /// The device.
+    pub(super) device: u32,
 }
 
 /// One row of `fraud_detections` that ought to exist. Holds hashes, numbers and words, and nobody's data.
@@ -145,24 +192,98 @@ pub fn check_referral(facts: &ReferralFacts, settings: &FraudSettings, secret: &
     found
 }
 
-/// Checks one user by itself.
-pub fn check_user(facts: &UserFacts, settings: &FraudSettings) -> Vec<Detection> {
-    let domain = address::domain(&facts.email);
-    let Some((check, domain)) = settings.disposable_email.as_ref().zip(domain) else {
-        return Vec::new();
-    };
-    if !is_disposable(&domain, check) {
-        return Vec::new();
-    }
-    vec![Detection {
+/// Checks one user.
+pub fn check_user(facts: &UserFacts, shared: Shared, settings: &FraudSettings, secret: &Secret) -> Vec<Detection> {
+    let checks = [
+        settings
+            .disposable_email
+            .as_ref()
+            .and_then(|check| thrown_away(facts, check)),
+        settings.bot.as_ref().and_then(|check| automatic(facts, check)),
+        settings
+            .duplicate_ip
+            .as_ref()
+            .and_then(|check| crowded_ip(facts, shared, check, secret)),
+        settings
+            .duplicate_device
+            .as_ref()
+            .and_then(|check| crowded_device(facts, shared, check, secret)),
+    ];
+    let mut found: Vec<Detection> = checks.into_iter().flatten().collect();
+    found.retain(|detection| detection.confidence > 0);
+    found
+}
+
+fn about_user(facts: &UserFacts, kind: &'static str, key: String, confidence: Percent, evidence: Value) -> Detection {
+    Detection {
         campaign_id: facts.campaign_id,
         user_id: facts.user_id,
         referral_id: None,
-        kind: "disposable_email",
-        evidence: json!({"family": "mail", "domain": domain}),
-        evidence_key: domain,
-        confidence: check.confidence,
-    }]
+        kind,
+        evidence_key: key,
+        confidence,
+        evidence,
+    }
+}
+
+fn thrown_away(facts: &UserFacts, check: &DisposableEmail) -> Option<Detection> {
+    let domain = address::domain(&facts.email)?;
+    is_disposable(&domain, check).then(|| {
+        let evidence = json!({"family": "mail", "domain": domain});
+        about_user(facts, "disposable_email", domain, check.confidence, evidence)
+    })
+}
+
+fn automatic(facts: &UserFacts, check: &Bot) -> Option<Detection> {
+    let name = agents::automatic(facts.agent.as_deref()?)?;
+    let evidence = json!({"family": "agent", "agent": name});
+    Some(about_user(facts, "bot", name.to_owned(), check.confidence, evidence))
+}
+
+fn crowded_ip(facts: &UserFacts, shared: Shared, check: &Duplicate, secret: &Secret) -> Option<Detection> {
+    let house = house_of(facts)?;
+    (shared.ip > check.users_max).then(|| {
+        let hash = secret.tag_hex("ip", &[house.to_string().as_bytes()]);
+        let evidence = json!({"family": "ip", "ip": hash, "users_more_than": check.users_max});
+        about_user(facts, "duplicate_ip", hash, check.confidence, evidence)
+    })
+}
+
+fn crowded_device(facts: &UserFacts, shared: Shared, check: &Duplicate, secret: &Secret) -> Option<Detection> {
+    let device = device_of(facts)?;
+    (shared.device > check.users_max).then(|| {
+        let hash = secret.tag_hex("device", &[device.as_bytes()]);
+        let evidence = json!({"family": "device", "device": hash, "users_more_than": check.users_max});
+        about_user(facts, "duplicate_device", hash, check.confidence, evidence)
+    })
+}
+
+/// The device that a user may share with others; `None` where it says nothing.
+pub(super) fn device_of(facts: &UserFacts) -> Option<&str> {
+    facts
+        .device
+        .as_deref()
+        .map(str::trim)
+        .filter(|device| !device.is_empty())
+}
+
+/// The house that a user may share with others; `None` where its address says nothing: absent, private, or safe-listed.
+pub(super) fn house_of(facts: &UserFacts) -> Option<IpAddr> {
+    if facts.ip_is_safe {
+        return None;
+    }
+    facts.ip.as_deref().and_then(household)
+}
+
+/// The addresses of a house as pairs of first and last: of IPv4 also as IPv6 writes it, of IPv6 the /64.
+pub(super) fn addresses_of(house: IpAddr) -> Vec<(IpAddr, IpAddr)> {
+    match house {
+        IpAddr::V4(v4) => {
+            let mapped = IpAddr::V6(v4.to_ipv6_mapped());
+            vec![(house, house), (mapped, mapped)]
+        }
+        IpAddr::V6(v6) => vec![(house, IpAddr::V6((v6.to_bits() | u128::from(u64::MAX)).into()))],
+    }
 }
 
 fn about_referral(

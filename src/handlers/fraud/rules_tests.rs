@@ -98,15 +98,31 @@ fn ten_in_an_hour_pass_and_the_eleventh_does_not() {
     );
 }
 
-#[test]
-fn a_disposable_domain_is_found_by_its_registrable_parent_and_can_be_trusted() {
-    let user = |email: &str| UserFacts {
+fn user(email: &str) -> UserFacts {
+    UserFacts {
         user_id: Uuid::nil(),
         campaign_id: Uuid::nil(),
         email: email.into(),
-    };
+        ip: Some("93.184.216.34".into()),
+        ip_is_safe: false,
+        device: Some("phone".into()),
+        agent: Some("Mozilla/5.0 (Windows NT 10.0; Win64; x64) Firefox/120.0".into()),
+        created_at: DateTime::from_timestamp(1_700_000_000, 0).unwrap(),
+    }
+}
+
+fn found_of(facts: &UserFacts, shared: Shared, settings: &FraudSettings) -> Vec<(&'static str, Percent)> {
+    let found = check_user(facts, shared, settings, &Secret::new("k"));
+    found
+        .into_iter()
+        .map(|detection| (detection.kind, detection.confidence))
+        .collect()
+}
+
+#[test]
+fn a_disposable_domain_is_found_by_its_registrable_parent_and_can_be_trusted() {
     let mut settings = FraudSettings::default();
-    let count = |settings: &FraudSettings, email: &str| check_user(&user(email), settings).len();
+    let count = |settings: &FraudSettings, email: &str| found_of(&user(email), Shared::default(), settings).len();
     assert_eq!(count(&settings, "a@mailinator.com"), 1);
     assert_eq!(count(&settings, "a@deep.sub.Mailinator.com"), 1);
     assert_eq!(count(&settings, "a@gmail.com"), 0);
@@ -118,6 +134,44 @@ fn a_disposable_domain_is_found_by_its_registrable_parent_and_can_be_trusted() {
     assert_eq!(count(&settings, "a@example.org"), 1);
     settings.disposable_email = None;
     assert_eq!(count(&settings, "a@example.org"), 0);
+}
+
+#[test]
+fn three_behind_an_address_and_two_with_a_device_pass() {
+    let mut settings = FraudSettings::default();
+    let found =
+        |facts: &UserFacts, ip, device, settings: &FraudSettings| found_of(facts, Shared { ip, device }, settings);
+    let ann = user("a@example.org");
+    assert_eq!(found(&ann, 3, 2, &settings), []);
+    assert_eq!(found(&ann, 4, 2, &settings), [("duplicate_ip", 60)]);
+    assert_eq!(found(&ann, 3, 3, &settings), [("duplicate_device", 85)]);
+    let safe = UserFacts {
+        ip_is_safe: true,
+        device: Some("  ".into()),
+        ..user("a@example.org")
+    };
+    let private = UserFacts {
+        ip: Some("192.168.0.1".into()),
+        device: None,
+        ..user("a@example.org")
+    };
+    assert_eq!(found(&safe, 9, 9, &settings), []);
+    assert_eq!(found(&private, 9, 9, &settings), []);
+    settings.duplicate_ip.as_mut().unwrap().users_max = 9;
+    settings.duplicate_device = None;
+    assert_eq!(found(&ann, 9, 9, &settings), []);
+}
+
+#[test]
+fn an_agent_that_says_what_it_is_is_a_bot_unless_the_check_is_off() {
+    let mut settings = FraudSettings::default();
+    let script = UserFacts {
+        agent: Some("python-requests/2.31".into()),
+        ..user("a@example.org")
+    };
+    assert_eq!(found_of(&script, Shared::default(), &settings), [("bot", 90)]);
+    settings.bot.as_mut().unwrap().confidence = 0;
+    assert_eq!(found_of(&script, Shared::default(), &settings), []);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::handlers::fraud::rules::{self, Detection, FraudSettings, ReferralFacts, UserFacts};
+use crate::handlers::fraud::shared;
 use crate::handlers::secret::Secret;
 
 /// Campaigns whose referrals and users are checked: everything but drafts and what was deleted.
@@ -27,8 +28,10 @@ pub async fn check(
         concerned.push(facts.referred_id);
         found.extend(rules::check_referral(&facts, settings, secret));
     }
-    for facts in user_facts(connection, &concerned).await? {
-        found.extend(rules::check_user(&facts, settings));
+    let users = user_facts(connection, &concerned).await?;
+    let shared = shared::count(connection, &users, settings).await?;
+    for (facts, shared) in users.iter().zip(shared) {
+        found.extend(rules::check_user(facts, shared, settings, secret));
     }
     record(connection, found).await
 }
@@ -67,7 +70,10 @@ async fn referral_facts(
 
 async fn user_facts(connection: &mut PgConnection, users: &[Uuid]) -> Result<Vec<UserFacts>, sqlx::Error> {
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "SELECT u.id AS user_id, u.campaign_id, u.email
+        "SELECT u.id AS user_id, u.campaign_id, u.email, host(u.ip_address) AS ip, u.device_fingerprint AS device,
+                u.user_agent AS agent, u.created_at,
+                EXISTS (SELECT FROM ip_safelist safe
+                        WHERE safe.campaign_id = u.campaign_id AND safe.range >>= u.ip_address) AS ip_is_safe
          FROM waitlist_users u JOIN campaigns c ON c.id = u.campaign_id
          WHERE u.id = ANY($1) AND u.deleted_at IS NULL AND {CHECKED_CAMPAIGN}"
     )))
