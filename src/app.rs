@@ -137,7 +137,7 @@ impl Shared {
             .expose()
             .parse()
             .context("postgres.url is not an address of a database")?;
-        let connect = connect.application_name("afterwrite");
+        let connect = waitlist::seeing_names(config, connect.application_name("afterwrite"));
         let bounded = bounded(&connect, patience::STATEMENT_MAX);
         let coordination = pool(&bounded, COORDINATION_CONNECTIONS, connect_timeout(config));
         days::make_ahead(&coordination).await.context(

@@ -370,6 +370,13 @@ impl Context {
         Ok(transaction::unsettled(&self.resources.pool, &self.handler, &self.events, &self.mode).await?)
     }
 
+    /// Lets the handler see the events of this attempt as something else; their ids must stay.
+    pub(crate) fn rename_events(&mut self, renamed: impl Fn(&Arc<ChangeEvent>) -> Arc<ChangeEvent>) {
+        for event in &mut self.events {
+            *event = renamed(event);
+        }
+    }
+
     /// The event of this attempt that was first to come.
     pub fn first_event(&self) -> Option<EventId> {
         self.events.first().and_then(|event| event.id())

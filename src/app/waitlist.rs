@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::clients::mailer::{Protection, SmtpMailer, SmtpSettings};
 use crate::clients::webhook::network::Network;
@@ -15,6 +16,7 @@ use crate::handlers::email::EmailSettings;
 use crate::handlers::email::links::Links;
 use crate::handlers::email::message::Sender;
 use crate::handlers::fraud::rules::{Duplicate, FraudSettings};
+use crate::handlers::names::{Names, NamesError, TableNames, named, views};
 use crate::handlers::reward::RewardSettings;
 use crate::handlers::secret::Secret;
 use crate::handlers::{Clients, Settings, build};
@@ -49,7 +51,7 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         mailer: Arc::new(SmtpMailer::new(smtp(&config.smtp))),
         caller: Arc::new(caller(config)?),
     };
-    let mut handlers = build(&settings, &clients);
+    let mut handlers = named::woken_by(names(config)?, build(&settings, &clients));
     check_names(config, &handlers)?;
     handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
     Ok(handlers)
@@ -136,6 +138,29 @@ fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
         allowed_networks: networks.context("webhook.allowed_networks holds something that is not a network")?,
     };
     HttpCaller::new(&settings).context("the client of webhooks could not be made")
+}
+
+/// What the application calls the tables of the reference schema.
+///
+/// # Errors
+/// The first name that cannot be used.
+pub fn names(config: &Config) -> Result<Names, NamesError> {
+    let tables = config.waitlist.tables.iter().map(|(table, own)| {
+        let names = TableNames {
+            name: own.name.clone(),
+            columns: own.columns.clone(),
+        };
+        (table.clone(), names)
+    });
+    Names::new(&tables.collect())
+}
+
+/// Sessions in which the reference's names mean the application's tables.
+pub fn seeing_names(config: &Config, options: PgConnectOptions) -> PgConnectOptions {
+    match config.waitlist.tables.is_empty() {
+        true => options,
+        false => options.options([("search_path", views::SEARCH_PATH)]),
+    }
 }
 
 /// From which suspicion on, in percent, the credit of a referral is held.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
+use crate::app;
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::config::value::Secret;
@@ -83,7 +84,7 @@ async fn connect_to(config: &Config, address: &Secret, setting: Setting) -> Resu
         .expose()
         .parse()
         .map_err(|_| Failure::usage(DatabaseError::Address(setting)))?;
-    let options = options.application_name("afterwrite");
+    let options = app::waitlist::seeing_names(config, options.application_name("afterwrite"));
     let place = place_of(&options);
     let timeout_ms = config.postgres.connect_timeout_ms;
     let timeout = Duration::from_millis(timeout_ms);

@@ -10,11 +10,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{Acquire, SqlStr};
+use sqlx::{Acquire, AssertSqlSafe, SqlStr};
 
+use crate::app;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;
+use crate::handlers::names::{Names, check, views};
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
@@ -78,7 +80,10 @@ const PUBLICATION: &str = include_str!("../../infra/postgres/publication.sql");
 const GRANTS: &str = "\n-- Grants.";
 
 /// The roles that the publication's grants name.
-const ROLES: [&str; 2] = ["afterwrite_worker", "debezium"];
+const ROLES: [&str; 2] = [WORKER, "debezium"];
+
+/// The role of a running worker.
+const WORKER: &str = "afterwrite_worker";
 
 /// Arguments of `migrate`.
 #[derive(Debug, Args)]
@@ -144,6 +149,10 @@ enum MigrateFailure {
          infra/postgres/publication.sql yourself and use --publication skip"
     )]
     Publish(#[source] sqlx::Error),
+    #[error("the views of the application's tables could not be made; nothing of them was changed")]
+    Views(#[source] sqlx::Error),
+    #[error("the application's tables are not what [waitlist.tables] says: {}", .missing.join("; "))]
+    Names { missing: Vec<String> },
     #[error("the publication needs what does not exist yet: {}; {}", .missing.join(", "), REMEDY)]
     Missing { missing: Vec<String> },
 }
@@ -158,13 +167,14 @@ const REMEDY: &str = "let the application make its tables (the reference is infr
 /// What failed; what succeeded before it stays.
 pub async fn run(args: &MigrateArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let pool = database::connect(config).await?;
-    let report = Box::pin(migrate(args.publication, &pool))
+    let names = app::waitlist::names(config).map_err(Failure::usage)?;
+    let report = Box::pin(migrate(args.publication, &pool, &names))
         .await
         .map_err(Failure::failed)?;
     output.print(&report, in_words)
 }
 
-async fn migrate(choice: PublicationChoice, pool: &PgPool) -> Result<Report, MigrateFailure> {
+async fn migrate(choice: PublicationChoice, pool: &PgPool, names: &Names) -> Result<Report, MigrateFailure> {
     let before = applied_versions(pool).await.map_err(MigrateFailure::Applied)?;
     migrator().run(pool).await.map_err(MigrateFailure::Apply)?;
     let applied: Vec<String> = MIGRATIONS
@@ -173,11 +183,15 @@ async fn migrate(choice: PublicationChoice, pool: &PgPool) -> Result<Report, Mig
         .map(|(version, name, _)| format!("{version:04}_{name}"))
         .collect();
     days::make_ahead(pool).await.map_err(MigrateFailure::Days)?;
+    let missing = make_views(pool, names).await?;
+    let with_grants = || format!("{PUBLICATION}\n{}", views::grants(names, WORKER));
     let publication = match choice {
+        _ if !missing.is_empty() && choice != PublicationChoice::Auto => return Err(MigrateFailure::Names { missing }),
+        _ if !missing.is_empty() => Publication::Waiting { missing },
         PublicationChoice::Skip => Publication::Skipped,
-        PublicationChoice::Auto => publish(pool, PUBLICATION, &ROLES).await?,
-        PublicationChoice::Require => all_there(publish(pool, PUBLICATION, &ROLES).await?)?,
-        PublicationChoice::WithoutGrants => match all_there(publish(pool, without_grants(), &[]).await?)? {
+        PublicationChoice::Auto => publish(pool, &with_grants(), &ROLES, names).await?,
+        PublicationChoice::Require => all_there(publish(pool, &with_grants(), &ROLES, names).await?)?,
+        PublicationChoice::WithoutGrants => match all_there(publish(pool, without_grants(), &[], names).await?)? {
             Publication::Applied => Publication::AppliedWithoutGrants,
             other => other,
         },
@@ -228,28 +242,51 @@ async fn applied_versions(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
         .await
 }
 
-async fn publish(pool: &PgPool, sql: &'static str, roles: &[&str]) -> Result<Publication, MigrateFailure> {
+/// Makes the views of an application with other names, or takes them away; answers what its tables lack, and then makes
+/// nothing.
+async fn make_views(pool: &PgPool, names: &Names) -> Result<Vec<String>, MigrateFailure> {
+    let made = async {
+        let mut connection = pool.acquire().await?;
+        if names.is_empty() {
+            let exists = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL").bind(views::VIEWS);
+            if !exists.fetch_one(&mut *connection).await? {
+                return Ok(Vec::new());
+            }
+        } else {
+            let findings = check::check(&mut connection, names).await?;
+            if !findings.is_empty() {
+                return Ok(findings.iter().map(check::Finding::to_string).collect());
+            }
+        }
+        apply(&mut connection, &views::script(names)).await?;
+        Ok(Vec::new())
+    };
+    made.await.map_err(MigrateFailure::Views)
+}
+
+async fn publish(pool: &PgPool, sql: &str, roles: &[&str], names: &Names) -> Result<Publication, MigrateFailure> {
     let mut connection = pool.acquire().await.map_err(MigrateFailure::Look)?;
+    let sql = &views::rename_tables(names, sql);
     let missing = missing(&mut connection, sql, roles)
         .await
         .map_err(MigrateFailure::Look)?;
     if !missing.is_empty() {
         return Ok(Publication::Waiting { missing });
     }
-    apply_publication(&mut connection, sql)
-        .await
-        .map_err(MigrateFailure::Publish)?;
+    apply(&mut connection, sql).await.map_err(MigrateFailure::Publish)?;
     Ok(Publication::Applied)
 }
 
 /// All of it or nothing: grants without their publication would look finished.
-async fn apply_publication(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+async fn apply(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Two processes that alter one publication at once would fail with "tuple concurrently updated".
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.publication', 0))")
         .execute(&mut *transaction)
         .await?;
-    sqlx::raw_sql(sql).execute(&mut *transaction).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await
 }
 

@@ -45,7 +45,13 @@ const ABSENT: [&str; 23] = [
 ];
 
 /// Sections that are absent by default, with all that is in them.
-const ABSENT_SECTIONS: [&str; 4] = ["fraud.checks.", "groups.", "handlers.", "kafka.properties."];
+const ABSENT_SECTIONS: [&str; 5] = [
+    "fraud.checks.",
+    "groups.",
+    "handlers.",
+    "kafka.properties.",
+    "waitlist.tables.",
+];
 
 /// PEM inside of a TOML text, so with its line ends escaped.
 const CERTIFICATE: &str = r"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -23,6 +23,18 @@ pub struct Waitlist {
     pub referral_url: String,
     /// How long an earned reward waits for late fraud evidence.
     pub reward_hold: Interval,
+    /// `[waitlist.tables.NAME]`: what the application calls a table of the reference schema, where it is not that.
+    pub tables: BTreeMap<String, TableNames>,
+}
+
+/// What the application calls a table of the reference schema and its columns. An empty name is what it does not have.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableNames {
+    /// `schema.table`, or `table` in `public`.
+    pub name: Option<String>,
+    /// Column of the reference schema → column of the application.
+    pub columns: BTreeMap<String, String>,
 }
 
 impl Default for Waitlist {
@@ -32,6 +44,7 @@ impl Default for Waitlist {
             verification_url: "http://localhost:3000/verify?token={token}".to_owned(),
             referral_url: "http://localhost:3000/join/{campaign}?ref={code}".to_owned(),
             reward_hold: Interval::seconds(0),
+            tables: BTreeMap::new(),
         }
     }
 }

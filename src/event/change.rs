@@ -9,8 +9,8 @@ use crate::event::row::{Cell, Row, Unavailable};
 
 /// A decoded change: what happened, to which row, in which transaction.
 ///
-/// The value is immutable and shared between the handlers of a group. Its id follows from the rest, so it cannot be
-/// another's.
+/// The value is immutable and shared between the handlers of a group. Its id follows from the rest, under the names that
+/// the source has for it, so it cannot be another's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangeEvent {
     id: Option<EventId>,
@@ -118,6 +118,14 @@ impl Before {
         }
     }
 
+    fn renamed(&self, column: &dyn Fn(&str) -> Arc<str>) -> Self {
+        match self {
+            Self::Unknown => Self::Unknown,
+            Self::Whole(row) => Self::Whole(row.renamed(column)),
+            Self::AsSent(row) => Self::AsSent(row.renamed(column)),
+        }
+    }
+
     /// What was sent of the row, be it whole or not: only for what does not take it at its word.
     pub fn sent(&self) -> Option<&Row> {
         match self {
@@ -139,6 +147,39 @@ impl ChangeEvent {
             origin,
             key,
             change,
+        }
+    }
+
+    /// The same change with other names of its table and columns, for code that knows the row by those. The id stays: it
+    /// is that of the row under its own names.
+    pub(crate) fn renamed(&self, schema: &str, table: &str, column: &dyn Fn(&str) -> Arc<str>) -> Self {
+        let moved = |moved: &Option<Moved>| moved.as_ref().map(|moved| moved.renamed(column));
+        Self {
+            id: self.id,
+            origin: Origin {
+                schema: schema.into(),
+                table: table.into(),
+                ..self.origin.clone()
+            },
+            key: self.key.as_ref().map(|key| key.renamed(column)),
+            change: match &self.change {
+                Change::Insert { after, moved_from } => Change::Insert {
+                    after: after.renamed(column),
+                    moved_from: moved(moved_from),
+                },
+                Change::Update { before, after } => Change::Update {
+                    before: before.renamed(column),
+                    after: after.renamed(column),
+                },
+                Change::Delete { before, moved_to } => Change::Delete {
+                    before: before.renamed(column),
+                    moved_to: moved(moved_to),
+                },
+                Change::Read { after } => Change::Read {
+                    after: after.renamed(column),
+                },
+                other @ (Change::Truncate | Change::Message { .. }) => other.clone(),
+            },
         }
     }
 

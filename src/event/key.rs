@@ -1,5 +1,7 @@
 //! The primary key of a row, and the other key of a row whose key was changed.
 
+use std::sync::Arc;
+
 use crate::event::row::{Cell, Row};
 
 /// A row's primary key: at least one column, and each of them was sent.
@@ -11,6 +13,11 @@ impl Key {
     pub fn of(columns: Row) -> Option<Self> {
         let is_whole = columns.columns().all(|(_, cell)| !cell.is_unavailable());
         (is_whole && !columns.names().is_empty()).then_some(Self(columns))
+    }
+
+    /// The same key with other names of its columns.
+    pub(crate) fn renamed(&self, name: &dyn Fn(&str) -> Arc<str>) -> Self {
+        Self(self.0.renamed(name))
     }
 
     /// Its columns, in the order in which the source sent them.
@@ -38,6 +45,14 @@ pub struct Moved {
     /// The row's other key, in the columns that this record's key has. `None` where the header that tells it is written in
     /// a way that is not known: connectors choose it (`header.converter`).
     pub key: Option<Key>,
+}
+
+impl Moved {
+    pub(crate) fn renamed(&self, name: &dyn Fn(&str) -> Arc<str>) -> Self {
+        Self {
+            key: self.key.as_ref().map(|key| key.renamed(name)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -183,6 +183,14 @@ impl Row {
         self.texts.len()
     }
 
+    /// The same row with other names of its columns, which must differ from each other.
+    pub(crate) fn renamed(&self, name: &dyn Fn(&str) -> Arc<str>) -> Self {
+        Self {
+            names: self.names.iter().map(|known| name(known)).collect(),
+            ..self.clone()
+        }
+    }
+
     /// Makes those columns unavailable, as unchanged, of which `is_so` holds, asked with their place and name.
     pub(crate) fn make_unavailable(&mut self, is_so: impl Fn(usize, &str, ValueRef<'_>) -> bool) {
         for place in 0..self.slots.len() {

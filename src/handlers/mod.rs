@@ -27,6 +27,8 @@ pub mod credit;
 
 pub mod address;
 
+pub mod names;
+
 pub mod secret;
 
 mod columns;

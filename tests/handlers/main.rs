@@ -5,6 +5,8 @@
 
 mod world;
 
+mod database;
+
 mod servers;
 
 mod email;
@@ -18,3 +20,5 @@ mod webhook;
 mod fraud;
 
 mod review;
+
+mod names;

@@ -2,7 +2,6 @@
 //! from two workers.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use afterwrite::handlers::email::EmailSettings;
 use afterwrite::handlers::email::links::Links;
 use afterwrite::handlers::email::message::Sender;
 use afterwrite::handlers::fraud::rules::FraudSettings;
+use afterwrite::handlers::names::{Names, check, named, views};
 use afterwrite::handlers::reward::RewardSettings;
 use afterwrite::handlers::secret::Secret;
 use afterwrite::handlers::{self, Clients, Settings};
@@ -21,9 +21,10 @@ use afterwrite::ledger::effects::Effects;
 use afterwrite::ledger::transaction::Mode;
 use afterwrite::ledger::{LedgerKey, days};
 use afterwrite::testkit::event::Recorder;
-use futures::FutureExt;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use uuid::Uuid;
+
+use crate::database::{in_database, run};
 
 /// What a connector would capture.
 const CAPTURED: &[&str] = &[
@@ -105,40 +106,39 @@ pub(crate) fn smtp_mailer(settings: SmtpSettings) -> Arc<dyn Mailer> {
 }
 
 pub(crate) async fn in_world_with(mailer: Arc<dyn Mailer>, settings: Settings, test: impl AsyncFnOnce(&mut World)) {
-    let name = format!("handlers_{}", Uuid::new_v4().simple());
-    let options: PgConnectOptions = env("DATABASE_URL").parse().expect("DATABASE_URL is a Postgres URL");
-    let admin = PgPoolOptions::new()
-        .max_connections(1)
-        .connect_with(options.clone())
-        .await
-        .unwrap();
-    // Roles belong to the whole cluster, and tests run side by side.
-    let roles = include_str!("../../infra/postgres/roles.sql");
-    run(
-        &admin,
-        &format!("BEGIN; SELECT pg_advisory_xact_lock(7); {roles}; COMMIT"),
-    )
+    in_database(async |name, options| {
+        let mut world = World::new(&name, options, mailer, settings, None).await;
+        world.test(test).await;
+    })
     .await;
-    run(&admin, &format!("CREATE DATABASE {name}")).await;
-    let mut world = World::new(&name, options.database(&name), mailer, settings).await;
-    let ended = AssertUnwindSafe(test(&mut world)).catch_unwind().await;
-    world.worker.close().await;
-    world.pool.close().await;
-    run(&admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
-    if let Err(panic) = ended {
-        std::panic::resume_unwind(panic);
-    }
 }
 
-async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-        .execute(pool)
-        .await
-        .unwrap();
+/// In an application that has other names: `renaming` gives its tables and columns those.
+pub(crate) async fn in_renamed_world(renaming: &str, names: Names, test: impl AsyncFnOnce(&mut World)) {
+    in_database(async |name, options| {
+        let mailer = smtp_mailer(mail_server());
+        let renamed = Some((renaming, names));
+        let mut world = World::new(&name, options, mailer, settings(), renamed).await;
+        world.test(test).await;
+    })
+    .await;
 }
 
 impl World {
-    async fn new(name: &str, options: PgConnectOptions, mailer: Arc<dyn Mailer>, settings: Settings) -> Self {
+    async fn test(&mut self, test: impl AsyncFnOnce(&mut World)) {
+        test(self).await;
+        self.worker.close().await;
+        self.pool.close().await;
+    }
+
+    async fn new(
+        name: &str,
+        options: PgConnectOptions,
+        mailer: Arc<dyn Mailer>,
+        settings: Settings,
+        renamed: Option<(&str, Names)>,
+    ) -> Self {
+        let options = options.options([("search_path", views::SEARCH_PATH)]);
         let pool = PgPoolOptions::new()
             .max_connections(20)
             .connect_with(options.clone())
@@ -182,11 +182,22 @@ impl World {
         .fetch_one(&pool)
         .await
         .unwrap();
+        let mut handlers = handlers::build(&settings, &clients);
+        if let Some((renaming, names)) = renamed {
+            // Changes until now have the reference's names.
+            recorder.drain().await.unwrap();
+            run(&pool, renaming).await;
+            let found = check::check(&mut pool.acquire().await.unwrap(), &names).await.unwrap();
+            assert_eq!(found, [], "the names fit the tables");
+            let grants = views::grants(&names, "afterwrite_worker");
+            run(&pool, &format!("{}{grants}", views::script(&names))).await;
+            handlers = named::woken_by(names, handlers);
+        }
         Self {
             name: name.to_owned(),
             campaign,
             recorder,
-            handlers: handlers::build(&settings, &clients),
+            handlers,
             first: resources(&worker),
             second: resources(&worker),
             pool,

@@ -9,7 +9,7 @@ use crate::reading::{File, code_without_tests, has_word, is_word_character, top_
 use crate::rules::LAYERS;
 
 /// The sections, and what their values are called where they are read.
-const CALLED: [(&str, &[&str]); 19] = [
+const CALLED: [(&str, &[&str]); 20] = [
     ("Config", &["config"]),
     ("Source", &["source"]),
     ("Postgres", &["postgres"]),
@@ -24,6 +24,7 @@ const CALLED: [(&str, &[&str]); 19] = [
     ("Smtp", &["smtp"]),
     ("Webhook", &["webhook"]),
     ("Waitlist", &["waitlist"]),
+    ("TableNames", &["own"]),
     ("Fraud", &["settings"]),
     ("FraudCheckSettings", &["own"]),
     ("Schedule", &["schedule"]),

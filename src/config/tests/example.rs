@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{CERTIFICATE, EXAMPLE, KEY, as_setting, fields_of, loaded};
 use crate::config::Config;
+use crate::config::waitlist::{FraudCheckSettings, TableNames};
 
 #[test]
 fn the_example_names_every_setting() {
@@ -59,11 +60,9 @@ fn the_example_names_every_setting() {
         ("smtp", fields_of::<crate::config::waitlist::Smtp>()),
         ("webhook", fields_of::<crate::config::waitlist::Webhook>()),
         ("waitlist", fields_of::<crate::config::waitlist::Waitlist>()),
+        ("waitlist.tables.waitlist_users", fields_of::<TableNames>()),
         ("fraud", fields_of::<crate::config::waitlist::Fraud>()),
-        (
-            "fraud.checks.velocity",
-            fields_of::<crate::config::waitlist::FraudCheckSettings>(),
-        ),
+        ("fraud.checks.velocity", fields_of::<FraudCheckSettings>()),
         ("schedule", fields_of::<crate::config::waitlist::Schedule>()),
         ("log", fields_of::<crate::config::Log>()),
         ("admin", fields_of::<crate::config::Admin>()),

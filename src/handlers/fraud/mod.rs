@@ -19,7 +19,7 @@ pub mod review;
 
 pub mod rules;
 
-mod shared;
+mod duplicates;
 
 pub mod sql;
 

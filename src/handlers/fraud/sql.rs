@@ -3,8 +3,8 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::handlers::fraud::duplicates;
 use crate::handlers::fraud::rules::{self, Detection, FraudSettings, ReferralFacts, UserFacts};
-use crate::handlers::fraud::shared;
 use crate::handlers::secret::Secret;
 
 /// Campaigns whose referrals and users are checked: everything but drafts and what was deleted.
@@ -29,7 +29,7 @@ pub async fn check(
         found.extend(rules::check_referral(&facts, settings, secret));
     }
     let users = user_facts(connection, &concerned).await?;
-    let shared = shared::count(connection, &users, settings).await?;
+    let shared = duplicates::count(connection, &users, settings).await?;
     for (facts, shared) in users.iter().zip(shared) {
         found.extend(rules::check_user(facts, shared, settings, secret));
     }
