@@ -10,6 +10,7 @@ pub mod decode;
 mod decoded;
 pub mod demo;
 pub mod dlq;
+pub mod erase;
 pub mod fraud;
 pub mod graduate;
 pub mod mail_catcher;
@@ -131,6 +132,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Look at what the fraud checks found, and decide about it
     Fraud(fraud::FraudArgs),
+    /// Forget what the worker keeps of a person
+    Erase(erase::EraseArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
     /// Decode captured records into canonical events, one JSON object a line
@@ -180,6 +183,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Graduate(args) => Box::pin(graduate::run(&args, &config, output)).await,
         Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Fraud(args) => Box::pin(fraud::run(&args, &config, output)).await,
+        Command::Erase(args) => Box::pin(erase::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());

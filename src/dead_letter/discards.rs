@@ -4,6 +4,7 @@ use sqlx::postgres::PgPool;
 
 use crate::dead_letter::filter::{CONDITION, Filter};
 use crate::dead_letter::state::{OPEN, PARKED};
+use crate::ledger;
 
 /// Which letters are discarded.
 #[derive(Debug, Clone)]
@@ -50,20 +51,7 @@ pub async fn discard(pool: &PgPool, chosen: &Chosen, by: &str, reason: &str) -> 
         return Ok(Discarded::NotOpen(others));
     }
     let ids: Vec<String> = open.into_iter().map(|(id, _)| id).collect();
-    sqlx::query(
-        "WITH discarded AS (
-             UPDATE afterwrite.letters SET state = 'discarded', state_by = $2, state_at = now(), state_reason = $3
-             WHERE letter_id = ANY($1) RETURNING commit_day, handler, event_id)
-         UPDATE afterwrite.ledger AS ledger SET state = 'discarded', settled_at = now() FROM discarded
-         WHERE ledger.commit_day = discarded.commit_day AND ledger.handler = coalesce(
-             (SELECT ledger_name FROM afterwrite.handlers WHERE name = discarded.handler), discarded.handler)
-           AND ledger.event_id = discarded.event_id AND ledger.state = 'buried'",
-    )
-    .bind(&ids)
-    .bind(by)
-    .bind(reason)
-    .execute(&mut *transaction)
-    .await?;
+    ledger::discard::discard(&mut transaction, &ids, by, reason).await?;
     transaction.commit().await?;
     Ok(Discarded::All(ids))
 }

@@ -29,6 +29,8 @@ pub mod address;
 
 pub mod names;
 
+pub mod erasure;
+
 pub mod secret;
 
 mod columns;

@@ -22,3 +22,5 @@ mod fraud;
 mod review;
 
 mod names;
+
+mod erasure;

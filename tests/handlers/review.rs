@@ -8,17 +8,20 @@ use uuid::Uuid;
 
 use crate::world::{World, env, in_world};
 
-/// `afterwrite fraud WORDS` in the world's database.
-async fn fraud(world: &World, words: &[&str]) -> Output {
+/// `afterwrite WORDS` in the world's database.
+pub(crate) async fn command(world: &World, words: &[&str]) -> Output {
     let options: PgConnectOptions = env("DATABASE_URL").parse().unwrap();
     let url = sqlx::ConnectOptions::to_url_lossy(&options.database(&world.name));
     tokio::process::Command::new(env!("CARGO_BIN_EXE_afterwrite"))
-        .arg("fraud")
         .args(words)
         .env("DATABASE_URL", url.as_str())
         .output()
         .await
         .unwrap()
+}
+
+async fn fraud(world: &World, words: &[&str]) -> Output {
+    command(world, &[&["fraud"], words].concat()).await
 }
 
 async fn report(world: &World, words: &[&str]) -> Value {

@@ -274,9 +274,9 @@ pub(super) async fn report(
     sqlx::query(
         "INSERT INTO webhook_deliveries AS known
              (effect_key, campaign_id, webhook_id, event_type, status, attempts, next_attempt_at, last_code,
-              response_excerpt, error, delivered_at)
+              response_excerpt, error, delivered_at, user_id)
          VALUES ($1, $2, $3, 'reward.earned', $4, $5, now() + $6::bigint * interval '1 millisecond', $7, $8, $9,
-                 CASE WHEN $4 = 'delivered' THEN now() END)
+                 CASE WHEN $4 = 'delivered' THEN now() END, $10)
          ON CONFLICT (effect_key) DO UPDATE
              SET status = excluded.status, attempts = known.attempts + excluded.attempts,
                  next_attempt_at = excluded.next_attempt_at, last_code = excluded.last_code,
@@ -293,6 +293,7 @@ pub(super) async fn report(
     .bind(report.code.map(i32::from))
     .bind(&report.excerpt)
     .bind(&report.error)
+    .bind(row.user_id)
     .execute(connection)
     .await?;
     Ok(())
