@@ -24,3 +24,7 @@ mod review;
 mod names;
 
 mod erasure;
+
+mod roles;
+
+mod migrations;
