@@ -7,6 +7,7 @@ pub mod keyless;
 mod letters;
 pub mod options;
 mod replica_identity;
+pub mod schedule;
 mod source;
 pub mod waitlist;
 
@@ -41,6 +42,8 @@ use crate::ledger::retention::{self, Held, Retention};
 use crate::ledger::sources::Sources;
 use crate::ledger::{days, patience, redo, registry};
 use crate::router::Router;
+use crate::schedule::Job;
+use crate::schedule::runner::Scheduler;
 
 /// How often the ledger's coming days are made, and old ones dropped.
 const DAYS_EVERY: Duration = Duration::from_secs(3_600);
@@ -63,20 +66,37 @@ pub async fn serve(
     handlers: Vec<Arc<dyn Handler>>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<HashMap<String, Counts>> {
+    Box::pin(serve_with_jobs(config, handlers, Vec::new(), stop)).await
+}
+
+/// As [`serve`], and runs scheduled jobs beside the groups: each tick in one of all processes that have them. Those of
+/// `afterwrite run` are [`schedule::waitlist_jobs`].
+///
+/// # Errors
+/// As those of [`serve`].
+pub async fn serve_with_jobs(
+    config: &Config,
+    handlers: Vec<Arc<dyn Handler>>,
+    jobs: Vec<Arc<dyn Job>>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<HashMap<String, Counts>> {
     let listener = match &config.admin.listen {
         Some(address) => Some(admin::listen(address).await?),
         None => None,
     };
     let shared = Shared::new(config, &handlers).await?;
     source::warn_of_the_disk(config, &shared.coordination).await;
+    let scheduler = schedule::scheduler(config, jobs).await?;
     // All are prepared before the first one runs: a group that runs already would be cut off by an error, and not leave.
     let mut prepared = Vec::with_capacity(handlers.len());
     for handler in handlers {
         prepared.push(Group::prepare(config, &shared, handler).await?);
     }
     let told = prepared.iter().map(Group::told).collect();
-    let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told)));
+    let scheduled = scheduler.as_ref().map(Scheduler::standings);
+    let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told, scheduled)));
     let halt = Arc::new(watch::Sender::new(false));
+    let by_the_clock = scheduler.map(|scheduler| tokio::spawn(scheduler.run(halt.subscribe())));
     let mut groups = JoinSet::new();
     for group in prepared {
         groups.spawn(group.run(halt.subscribe()));
@@ -104,6 +124,10 @@ pub async fn serve(
                 failure = failure.or(Some(error));
             }
         }
+    }
+    if let Some(by_the_clock) = by_the_clock {
+        // It ends like the groups: when the process is told to stop, or because one of them failed.
+        by_the_clock.await.context("the scheduler ended abnormally")?;
     }
     background
         .iter()

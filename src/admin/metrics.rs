@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::admin::Group;
 use crate::engine::standing::Standing;
+use crate::schedule::runner::Standings;
 
 /// What a scrape is answered as.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,14 +44,17 @@ struct Families {
     buffered_bytes: Level,
     buffered_bytes_max: Level,
     slot_lag: Level,
+    scheduled_attempts: Count,
+    scheduled_oldest_open: Level,
 }
 
 /// Everything, as text.
-pub(super) fn text(groups: &[Group]) -> String {
+pub(super) fn text(groups: &[Group], scheduled: &Standings) -> String {
     let families = Families::default();
     for group in groups {
         families.fill(group, &group.standing.borrow());
     }
+    families.fill_scheduled(scheduled);
     let mut registry = Registry::with_prefix("afterwrite");
     families.register(&mut registry);
     let mut text = String::new();
@@ -119,6 +123,20 @@ impl Families {
         }
     }
 
+    fn fill_scheduled(&self, scheduled: &Standings) {
+        for (job, standing) in scheduled {
+            for (outcome, count) in [("done", standing.done), ("failed", standing.failed)] {
+                let labels = vec![("job", job.clone()), ("outcome", outcome.to_owned())];
+                self.scheduled_attempts.get_or_create(&labels).inc_by(count);
+            }
+            if let Some(tick) = standing.oldest_open {
+                let at = self.scheduled_oldest_open.get_or_create(&vec![("job", job.clone())]);
+                #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits")]
+                at.set(tick.timestamp_millis() as f64 / 1_000.0);
+            }
+        }
+    }
+
     fn register(self, to: &mut Registry) {
         to.register("records", "Records that arrived", self.records);
         to.register("skips", "Records that woke nobody", self.skips);
@@ -177,6 +195,17 @@ impl Families {
             "Log that was sent and is not confirmed; absent where topics are read",
             Unit::Bytes,
             self.slot_lag,
+        );
+        to.register(
+            "scheduled_attempts",
+            "Attempts at scheduled runs that ended in this process",
+            self.scheduled_attempts,
+        );
+        to.register_with_unit(
+            "scheduled_oldest_open_timestamp",
+            "The oldest tick of the job that is neither done nor given up, in any process; absent when there is none",
+            Unit::Seconds,
+            self.scheduled_oldest_open,
         );
     }
 }
@@ -245,7 +274,12 @@ mod tests {
             log_behind: None,
             ..group.clone()
         };
-        let text = text(&[group, of_topics]);
+        let digest = crate::schedule::runner::Standing {
+            done: 8,
+            failed: 2,
+            oldest_open: Some(since),
+        };
+        let text = text(&[group, of_topics], &Standings::from([("digest".to_owned(), digest)]));
         assert!(
             !text.contains(r#"afterwrite_slot_lag_bytes{group="afterwrite.reward"}"#),
             "{text}"
@@ -263,6 +297,8 @@ mod tests {
             r#"afterwrite_paused_partitions{group="afterwrite.email"} 1.0"#,
             r#"afterwrite_buffered_bytes{group="afterwrite.email"} 0.0"#,
             r#"afterwrite_slot_lag_bytes{group="afterwrite.email"} 7000.0"#,
+            r#"afterwrite_scheduled_attempts_total{job="digest",outcome="failed"} 2"#,
+            r#"afterwrite_scheduled_oldest_open_timestamp_seconds{job="digest"} 1780000000.5"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::standing::Standing;
+use crate::schedule::runner::Standings;
 
 /// A group that runs in this process.
 #[derive(Debug, Clone)]
@@ -31,6 +32,14 @@ pub struct Group {
     pub standing: watch::Receiver<Standing>,
     /// Bytes of log that were sent to it and are not confirmed; `None` where it reads topics.
     pub log_behind: Option<Arc<AtomicU64>>,
+}
+
+/// What is measured.
+#[derive(Clone)]
+struct Measured {
+    groups: Arc<Vec<Group>>,
+    /// Scheduled jobs, where this process runs them.
+    scheduled: Option<watch::Receiver<Standings>>,
 }
 
 /// The endpoints could not be opened.
@@ -57,12 +66,17 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
 }
 
 /// Answers `/healthz`, `/readyz` and `/metrics` until the task is aborted.
-pub async fn serve(listener: TcpListener, groups: Vec<Group>) {
+pub async fn serve(listener: TcpListener, groups: Vec<Group>, scheduled: Option<watch::Receiver<Standings>>) {
+    let groups = Arc::new(groups);
+    let measured = Measured {
+        groups: Arc::clone(&groups),
+        scheduled,
+    };
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(Arc::new(groups));
+        .with_state(groups)
+        .merge(Router::new().route("/metrics", get(metrics)).with_state(measured));
     if let Err(error) = axum::serve(listener, router).await {
         tracing::warn!(error = %error, "health and metrics are no longer told");
     }
@@ -80,8 +94,10 @@ async fn readyz(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
     (status(health.is_ready), Json(health))
 }
 
-async fn metrics(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&groups))
+async fn metrics(State(measured): State<Measured>) -> impl IntoResponse {
+    let scheduled = measured.scheduled.map(|standings| standings.borrow().clone());
+    let text = metrics::text(&measured.groups, &scheduled.unwrap_or_default());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
 const fn status(is_good: bool) -> StatusCode {

@@ -126,7 +126,7 @@ fn smtp(smtp: &Smtp) -> SmtpSettings {
     }
 }
 
-fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
+pub(super) fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
     let networks: Result<Vec<Network>, _> = config
         .webhook
         .allowed_networks
@@ -168,7 +168,7 @@ pub fn hold_at(config: &Config) -> u8 {
     percent(config.fraud.hold_confidence)
 }
 
-fn fraud(settings: &Fraud) -> FraudSettings {
+pub(super) fn fraud(settings: &Fraud) -> FraudSettings {
     let mut fraud = FraudSettings {
         hold_at: percent(settings.hold_confidence),
         ..FraudSettings::default()

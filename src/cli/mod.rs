@@ -15,8 +15,10 @@ pub mod fraud;
 pub mod graduate;
 pub mod mail_catcher;
 pub mod migrate;
+pub mod reconcile;
 pub mod replay;
 pub mod run;
+pub mod schedule;
 pub mod slot;
 pub mod status;
 pub mod tail;
@@ -134,6 +136,10 @@ pub enum Command {
     Fraud(fraud::FraudArgs),
     /// Forget what the worker keeps of a person
     Erase(erase::EraseArgs),
+    /// List what runs by the clock, and run it now
+    Schedule(schedule::ScheduleArgs),
+    /// Compute positions, rewards, fraud or analytics from the facts, and write what differs
+    Reconcile(reconcile::ReconcileArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
     /// Decode captured records into canonical events, one JSON object a line
@@ -184,6 +190,8 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Fraud(args) => Box::pin(fraud::run(&args, &config, output)).await,
         Command::Erase(args) => Box::pin(erase::run(&args, &config, output)).await,
+        Command::Schedule(args) => Box::pin(schedule::run(&args, &config, output)).await,
+        Command::Reconcile(args) => Box::pin(reconcile::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());

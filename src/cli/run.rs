@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::sync::watch;
 
 use crate::app;
-use crate::app::keyless;
+use crate::app::{keyless, schedule};
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::topic;
@@ -16,7 +16,10 @@ use crate::ledger::sources;
 Examples:
   afterwrite run                            all groups in one process
   afterwrite run --only email,reward        these groups only; run the others elsewhere
+  afterwrite run --only schedule            scheduled work only
   AFTERWRITE__ENGINE__LANES_MAX=50 afterwrite run
+
+Scheduled work runs in every process, each tick in one of them; schedule.enabled = false leaves it to the others.
 
 SIGTERM and Ctrl-C stop cleanly: what runs ends, positions are committed, the groups are left.")]
 pub struct RunArgs {
@@ -24,6 +27,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     pub only: Vec<String>,
 }
+
+/// What stands beside the names of groups for scheduled work alone.
+const SCHEDULE: &str = "schedule";
 
 #[derive(Debug, thiserror::Error)]
 #[error("--only names {unknown}, which is not a group; there are {known}")]
@@ -40,14 +46,16 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
     let mut handlers = app::waitlist::handlers(config).map_err(Failure::usage)?;
     let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
     let only: Vec<&str> = args.only.iter().map(|group| config.short_group_name(group)).collect();
-    if let Some(unknown) = only.iter().find(|group| !names.iter().any(|name| name == *group)) {
+    let is_known = |group: &str| group == SCHEDULE || names.iter().any(|name| name == group);
+    if let Some(unknown) = only.iter().find(|group| !is_known(group)) {
         let unknown = (*unknown).to_owned();
         return Err(Failure::usage(UnknownGroup {
             unknown,
             known: names.join(", "),
         }));
     }
-    warn_of_schedule(config);
+    let jobs = schedule::waitlist_jobs(config).map_err(Failure::usage)?;
+    schedule::plan(config, jobs.clone()).map_err(Failure::usage)?;
     // A worker waits for a database that goes away; one that never had it says so, and whoever restarts it sees why.
     database::connect(config).await?.close().await;
     handlers.retain(|handler| only.is_empty() || only.contains(&handler.spec().name.as_str()));
@@ -57,7 +65,7 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
         stop.send_replace(true);
         heard
     });
-    let served = app::serve(config, handlers, stopping).await;
+    let served = Box::pin(app::serve_with_jobs(config, handlers, jobs, stopping)).await;
     signals.abort();
     served.map(|_| ()).map_err(|error| {
         // A topic, a table or a source contradicts what it should be, and only a person can say which of them is right.
@@ -69,30 +77,6 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
             false => Failure::failed(error),
         }
     })
-}
-
-/// Whoever set an interval expects work that this version does not do.
-fn warn_of_schedule(config: &Config) {
-    let schedule = &config.schedule;
-    let set: Vec<&str> = [
-        (
-            schedule.analytics_interval,
-            "schedule.analytics_interval (ANALYTICS_INTERVAL)",
-        ),
-        (
-            schedule.fraud_scan_interval,
-            "schedule.fraud_scan_interval (FRAUD_DETECTION_INTERVAL)",
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(interval, name)| interval.map(|_| name))
-    .collect();
-    if !set.is_empty() {
-        tracing::warn!(
-            settings = set.join(", "),
-            "this version has no scheduled work yet: these settings do nothing"
-        );
-    }
 }
 
 #[cfg(test)]

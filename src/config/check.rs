@@ -395,7 +395,7 @@ fn check_fraud_and_clock(config: &Config, refusals: &mut Refusals) {
         ("schedule.fraud_scan_interval", config.schedule.fraud_scan_interval),
     ] {
         refusals.unless(
-            interval.is_none_or(|interval| (10..=86_400).contains(&interval.0.as_secs())),
+            (10..=86_400).contains(&interval.0.as_secs()),
             path,
             "it must lie between 10 seconds and one day",
         );

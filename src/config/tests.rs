@@ -18,7 +18,7 @@ use super::{Config, SourceKind};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 23] = [
+const ABSENT: [&str; 21] = [
     "admin.listen",
     "dead_letters.replication_factor",
     "engine.connections_max",
@@ -31,8 +31,6 @@ const ABSENT: [&str; 23] = [
     "registry.client_key_pem",
     "registry.password",
     "registry.user",
-    "schedule.analytics_interval",
-    "schedule.fraud_scan_interval",
     "smtp.from_name",
     "smtp.hello_name",
     "smtp.password",
@@ -45,11 +43,12 @@ const ABSENT: [&str; 23] = [
 ];
 
 /// Sections that are absent by default, with all that is in them.
-const ABSENT_SECTIONS: [&str; 5] = [
+const ABSENT_SECTIONS: [&str; 6] = [
     "fraud.checks.",
     "groups.",
     "handlers.",
     "kafka.properties.",
+    "schedule.jobs.",
     "waitlist.tables.",
 ];
 
@@ -142,8 +141,8 @@ fn bare_texts_take_the_type_of_their_setting() {
         properties,
         [("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")]
     );
-    assert_eq!(config.schedule.analytics_interval.unwrap().0.as_secs(), 60);
-    assert_eq!(config.schedule.fraud_scan_interval.unwrap().0.as_secs(), 300);
+    assert_eq!(config.schedule.analytics_interval.0.as_secs(), 60);
+    assert_eq!(config.schedule.fraud_scan_interval.0.as_secs(), 300);
     assert_eq!(config.smtp.port, 465);
 }
 

@@ -1,4 +1,4 @@
-//! The waitlist worker: its application, its mail server, its fraud checks and its clock.
+//! The waitlist worker: its application, its mail server and its fraud checks.
 
 use std::collections::BTreeMap;
 
@@ -260,15 +260,4 @@ impl Default for FraudCheckSettings {
             count_max: None,
         }
     }
-}
-
-/// What older deployments ran by the clock. This version has no scheduled work yet: `run` warns of whatever is set
-/// here, because refusing it would keep those deployments from starting.
-#[derive(Debug, Clone, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub struct Schedule {
-    /// How often the analytics of active campaigns were computed.
-    pub analytics_interval: Option<Interval>,
-    /// How often new users were scanned for fraud.
-    pub fraud_scan_interval: Option<Interval>,
 }

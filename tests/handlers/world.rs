@@ -156,6 +156,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0008_slots.sql"),
             include_str!("../../infra/postgres/migrations/0009_sources.sql"),
             include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
+            include_str!("../../infra/postgres/migrations/0011_schedule.sql"),
             include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {

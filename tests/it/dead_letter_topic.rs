@@ -47,21 +47,12 @@ async fn a_dead_letter_topic_that_would_lose_letters_ends_the_start() {
         &[("max.message.bytes", "10551296"), ("retention.ms", "3600000")],
     )
     .await;
-    let worker = Worker::waitlist(&world, "mended", &[("ANALYTICS_INTERVAL", "1h")]);
-    until("the warnings", Duration::from_secs(60), async || {
-        let said = worker.said();
-        let parts = [
-            "keeps letters for less than dead_letters.retention_ms",
-            "no scheduled work yet",
-            "ANALYTICS_INTERVAL",
-        ];
-        parts.iter().all(|part| said.contains(part)).then_some(())
+    let worker = Worker::waitlist(&world, "mended", &[]);
+    until("the warning", Duration::from_secs(60), async || {
+        let part = "keeps letters for less than dead_letters.retention_ms";
+        worker.said().contains(part).then_some(())
     })
     .await;
-    assert!(
-        !worker.said().contains("FRAUD_DETECTION_INTERVAL"),
-        "only what was set is named"
-    );
     println!(
         "{}: exit code 2 for a compacted topic, a warning for a short retention",
         world.name

@@ -11,7 +11,7 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
     ("event", &[]),
     ("ledger", &["event"]),
     ("handler", &["event", "ledger"]),
@@ -27,9 +27,11 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
     ("clients", &[]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
+    // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
+    ("schedule", &["ledger", "handlers", "clients"]),
     ("telemetry", &[]),
     // What a process tells of itself, as its engines told it.
-    ("admin", &["engine"]),
+    ("admin", &["engine", "schedule"]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),
@@ -62,6 +64,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
             "groups",
             "clients",
             "handlers",
+            "schedule",
             "telemetry",
             "admin",
             "config",
@@ -81,6 +84,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
             "groups",
             "clients",
             "handlers",
+            "schedule",
             "telemetry",
             "config",
             "app",

@@ -28,6 +28,7 @@ const CALLED: [(&str, &[&str]); 20] = [
     ("Fraud", &["settings"]),
     ("FraudCheckSettings", &["own"]),
     ("Schedule", &["schedule"]),
+    ("ScheduledJob", &["own"]),
     ("Log", &["log"]),
     ("Admin", &["admin"]),
 ];

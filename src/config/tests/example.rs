@@ -63,7 +63,11 @@ fn the_example_names_every_setting() {
         ("waitlist.tables.waitlist_users", fields_of::<TableNames>()),
         ("fraud", fields_of::<crate::config::waitlist::Fraud>()),
         ("fraud.checks.velocity", fields_of::<FraudCheckSettings>()),
-        ("schedule", fields_of::<crate::config::waitlist::Schedule>()),
+        ("schedule", fields_of::<crate::config::schedule::Schedule>()),
+        (
+            "schedule.jobs.cleanup",
+            fields_of::<crate::config::schedule::ScheduledJob>(),
+        ),
         ("log", fields_of::<crate::config::Log>()),
         ("admin", fields_of::<crate::config::Admin>()),
     ];

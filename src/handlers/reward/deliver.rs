@@ -193,7 +193,7 @@ impl Delivering<'_> {
         })
     }
 
-    fn body(&self, row: &DeliveryRow) -> Value {
+    pub(super) fn body(&self, row: &DeliveryRow) -> Value {
         json!({
             "type": "reward.earned",
             "timestamp": row.earned_at.unwrap_or(row.created_at).to_rfc3339_opts(SecondsFormat::Millis, true),

@@ -25,6 +25,8 @@ pub mod grant;
 
 mod deliver;
 
+pub(crate) mod retry;
+
 mod promise;
 
 pub mod sql;
