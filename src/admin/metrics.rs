@@ -274,12 +274,7 @@ mod tests {
             log_behind: None,
             ..group.clone()
         };
-        let digest = crate::schedule::runner::Standing {
-            done: 8,
-            failed: 2,
-            oldest_open: Some(since),
-        };
-        let text = text(&[group, of_topics], &Standings::from([("digest".to_owned(), digest)]));
+        let text = text(&[group, of_topics], &Standings::new());
         assert!(
             !text.contains(r#"afterwrite_slot_lag_bytes{group="afterwrite.reward"}"#),
             "{text}"
@@ -297,9 +292,24 @@ mod tests {
             r#"afterwrite_paused_partitions{group="afterwrite.email"} 1.0"#,
             r#"afterwrite_buffered_bytes{group="afterwrite.email"} 0.0"#,
             r#"afterwrite_slot_lag_bytes{group="afterwrite.email"} 7000.0"#,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_scrape_says_how_scheduled_jobs_are() {
+        let digest = crate::schedule::runner::Standing {
+            done: 8,
+            failed: 2,
+            oldest_open: DateTime::from_timestamp_millis(1_780_000_000_500),
+        };
+        let text = text(&[], &Standings::from([("digest".to_owned(), digest)]));
+        for line in [
+            r#"afterwrite_scheduled_attempts_total{job="digest",outcome="done"} 8"#,
             r#"afterwrite_scheduled_attempts_total{job="digest",outcome="failed"} 2"#,
             r#"afterwrite_scheduled_oldest_open_timestamp_seconds{job="digest"} 1780000000.5"#,
-            "# EOF",
         ] {
             assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");
         }

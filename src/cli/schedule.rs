@@ -213,9 +213,8 @@ async fn run_now(args: &RunArgs, planned: Vec<Planned>, config: &Config, output:
         },
     };
     let by = std::env::var("USER").unwrap_or_else(|_| "afterwrite schedule run".to_owned());
-    if !rows::request(&pool, &job, tick, now, &by).await.map_err(unread)? {
-        return Err(Failure::failed(ScheduleFailed::Busy { job }));
-    }
+    // One that says it is running is of a worker, which then has the lock, or of a process that died.
+    rows::request(&pool, &job, tick, now, &by).await.map_err(unread)?;
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(async move {
         let heard = stop_signal().await;

@@ -132,6 +132,18 @@ pub async fn lock(session: &mut PgConnection, job: &str) -> Result<bool, sqlx::E
         .await
 }
 
+/// Gives the job's lock back.
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn unlock(session: &mut PgConnection, job: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_unlock(hashtextextended('afterwrite.schedule:' || $1, 0))")
+        .bind(job)
+        .execute(session)
+        .await?;
+    Ok(())
+}
+
 /// Begins an attempt, under the lock. A row that says `running` is of a process that died: nobody else has the lock.
 /// `None`: the run is done, or waits.
 ///
@@ -261,8 +273,8 @@ pub async fn end(connection: &mut PgConnection, claim: &Claim, end: End<'_>) -> 
     }
 }
 
-/// Asks for a run, as a person: a tick that is done, or was given up, is run again. `false`: it is being worked on, or is
-/// about to be.
+/// Asks for a run, as a person: a tick that is done, or was given up, is run again. One that says it is running is left as it
+/// is.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -272,8 +284,8 @@ pub async fn request(
     tick: DateTime<Utc>,
     now: DateTime<Utc>,
     by: &str,
-) -> Result<bool, sqlx::Error> {
-    let written = sqlx::query(
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
         "INSERT INTO afterwrite.schedule_runs AS known (job, tick, status, next_attempt_at, requested_by)
          VALUES ($1, $2, 'due', $3, $4)
          ON CONFLICT (job, tick) DO UPDATE
@@ -286,7 +298,7 @@ pub async fn request(
     .bind(by)
     .execute(pool)
     .await?;
-    Ok(written.rows_affected() == 1)
+    Ok(())
 }
 
 /// A run as it stands.

@@ -243,7 +243,7 @@ pub async fn attempt(
     let name = planned.job.name();
     let mut session = PgConnection::connect_with(&session_of(&options.connect, planned.job.timeout())).await?;
     if !rows::lock(&mut session, name).await? {
-        close(session).await;
+        drop(session);
         return Ok(Ended::Elsewhere);
     }
     if planned.job.missed() == Missed::Last {
@@ -251,7 +251,7 @@ pub async fn attempt(
     }
     let claimed = rows::claim(&mut session, name, tick, now, options.owner, timing::wait_after_death).await?;
     let Some(claim) = claimed else {
-        close(session).await;
+        leave(session, name).await;
         return Ok(Ended::Elsewhere);
     };
     let mut context = Context {
@@ -292,13 +292,14 @@ async fn conclude(options: &Options, mut context: Context, ended: Option<Result<
     let error = match ended {
         Some(Ok(report)) => {
             tracing::debug!(job, %tick, attempts, ?report, "scheduled run done");
-            close(context.session).await;
+            leave(context.session, &job).await;
             return Ended::Done;
         }
         Some(Err(error)) if !context.is_stopping() => error,
         // Whatever it says: it was in the way of a stop.
         Some(Err(_)) | None => {
             record(options, &mut context, End::Stopped { now }).await;
+            leave(context.session, &job).await;
             return Ended::Stopped;
         }
     };
@@ -320,6 +321,7 @@ async fn conclude(options: &Options, mut context: Context, ended: Option<Result<
         }
     };
     record(options, &mut context, end).await;
+    leave(context.session, &job).await;
     Ended::Failed
 }
 
@@ -371,9 +373,15 @@ fn session_of(connect: &PgConnectOptions, longest: Duration) -> PgConnectOptions
     )
 }
 
-async fn close(session: PgConnection) {
-    if let Err(error) = session.close().await {
-        tracing::debug!(error = %error, "a session was not closed in form");
+/// Gives the lock back before the session ends: Postgres takes a moment to notice the end, and the next run shall not find
+/// the lock taken.
+async fn leave(mut session: PgConnection, job: &str) {
+    let left = async {
+        rows::unlock(&mut session, job).await?;
+        session.close().await
+    };
+    if !matches!(tokio::time::timeout(RECORD_MAX, left).await, Ok(Ok(()))) {
+        tracing::debug!(job, "the session of a scheduled run was not closed in form");
     }
 }
 

@@ -168,7 +168,10 @@ fn schedules() -> impl Strategy<Value = Schedule> {
         "5 1,2,3 * * *",
         "0 3 * * SUN",
     ];
-    let crons = (prop::sample::select(patterns.to_vec()), prop::sample::select(zones.to_vec()));
+    let crons = (
+        prop::sample::select(patterns.to_vec()),
+        prop::sample::select(zones.to_vec()),
+    );
     prop_oneof![
         crons.prop_map(|(pattern, zone)| cron(pattern, zone)),
         (60_u64..200_000).prop_map(every),

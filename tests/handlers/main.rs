@@ -28,3 +28,11 @@ mod erasure;
 mod roles;
 
 mod migrations;
+
+mod ticks;
+
+mod tick_processes;
+
+mod sweeps;
+
+mod reconcile;

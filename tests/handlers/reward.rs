@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::world::{World, in_world};
 
-fn granting() -> Granting {
+pub(crate) fn granting() -> Granting {
     Granting {
         fraud: FraudSettings::default(),
         secret: Secret::new("a secret for tests"),

@@ -109,7 +109,12 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// A receiver that gives these answers (status line and headers), and then 204.
     pub(crate) async fn start(answers: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", answers).await
+    }
+
+    /// One at this address.
+    pub(crate) async fn start_at(address: &str, answers: &[&str]) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}/hook?secret=url", listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
         let mut script: VecDeque<String> = answers.iter().map(ToString::to_string).collect();

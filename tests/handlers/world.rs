@@ -207,6 +207,11 @@ impl World {
         }
     }
 
+    /// Connections with the worker's role.
+    pub(crate) fn worker_pool(&self) -> PgPool {
+        self.worker.clone()
+    }
+
     pub(crate) fn handler(&self, name: &str) -> Arc<dyn Handler> {
         let found = self.handlers.iter().find(|handler| handler.spec().name == name);
         Arc::clone(found.unwrap())

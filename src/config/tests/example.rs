@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{CERTIFICATE, EXAMPLE, KEY, as_setting, fields_of, loaded};
 use crate::config::Config;
+use crate::config::schedule::{Schedule, ScheduledJob};
 use crate::config::waitlist::{FraudCheckSettings, TableNames};
 
 #[test]
@@ -63,11 +64,8 @@ fn the_example_names_every_setting() {
         ("waitlist.tables.waitlist_users", fields_of::<TableNames>()),
         ("fraud", fields_of::<crate::config::waitlist::Fraud>()),
         ("fraud.checks.velocity", fields_of::<FraudCheckSettings>()),
-        ("schedule", fields_of::<crate::config::schedule::Schedule>()),
-        (
-            "schedule.jobs.cleanup",
-            fields_of::<crate::config::schedule::ScheduledJob>(),
-        ),
+        ("schedule", fields_of::<Schedule>()),
+        ("schedule.jobs.cleanup", fields_of::<ScheduledJob>()),
         ("log", fields_of::<crate::config::Log>()),
         ("admin", fields_of::<crate::config::Admin>()),
     ];

@@ -35,6 +35,9 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// How long a delivery is put off whose endpoint is not to be called now.
 pub(crate) const PUT_OFF: Duration = Duration::from_secs(300);
 
+/// A delivery that somebody else has is looked at again after this, or when the lease is over.
+const LEASED_MIN: Duration = Duration::from_secs(1);
+
 /// A delivery that is due.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct Due {
@@ -120,7 +123,7 @@ impl Retrying<'_> {
         };
         match webhook.status.as_str() {
             "active" => self.call(due, &row, &webhook).await,
-            "paused" => self.put_off(due, "webhook_paused").await,
+            "paused" => self.put_off(due, "webhook_paused", PUT_OFF).await,
             _ => {
                 self.fail(due, &row, "webhook_disabled", Report::waiting("webhook_disabled"))
                     .await
@@ -142,7 +145,8 @@ impl Retrying<'_> {
             Claim::Accepted { reply } => return self.delivered(due, row, &reply, None).await,
             Claim::Finished { state } if state == "sent" => return self.delivered(due, row, &state, None).await,
             Claim::Finished { .. } | Claim::Failed { .. } => return self.skip(due, "ended_before").await,
-            Claim::Leased { .. } => return Ok(Retried::NotCalled),
+            // Whoever has it may be calling right now.
+            Claim::Leased { remaining } => return self.put_off(due, "leased", remaining.max(LEASED_MIN)).await,
         };
         let call = Call {
             url: webhook.url.clone(),
@@ -247,8 +251,8 @@ impl Retrying<'_> {
         self.not_called(due, "skipped", reason, None).await
     }
 
-    async fn put_off(&self, due: &Due, reason: &str) -> Result<Retried, sqlx::Error> {
-        self.not_called(due, "retrying", reason, Some(self.now + PUT_OFF)).await
+    async fn put_off(&self, due: &Due, reason: &str, wait: Duration) -> Result<Retried, sqlx::Error> {
+        self.not_called(due, "retrying", reason, Some(self.now + wait)).await
     }
 
     async fn not_called(
