@@ -170,11 +170,12 @@ pub async fn claim(
         return Ok(None);
     };
     let attempt = attempts.unsigned_abs() + 1;
-    let previous: Option<DateTime<Utc>> = sqlx::query_scalar(
+    // By what was read: should two have the lock, only one of them gets the attempt.
+    let previous: Option<Option<DateTime<Utc>>> = sqlx::query_scalar(
         "UPDATE afterwrite.schedule_runs run
          SET status = 'running', attempts = $3, owner = $4, started_at = clock_timestamp(), finished_at = NULL,
              next_attempt_at = $5::timestamptz + $6::bigint * interval '1 millisecond'
-         WHERE job = $1 AND tick = $2
+         WHERE job = $1 AND tick = $2 AND attempts = $3 - 1 AND status IN ('due', 'running', 'retrying')
          RETURNING (SELECT max(tick) FROM afterwrite.schedule_runs before
                     WHERE before.job = $1 AND before.status = 'done' AND before.tick < $2)",
     )
@@ -184,9 +185,9 @@ pub async fn claim(
     .bind(owner)
     .bind(now)
     .bind(millis(wait_after_death(attempt)))
-    .fetch_one(session)
+    .fetch_optional(session)
     .await?;
-    Ok(Some(Claim {
+    Ok(previous.map(|previous| Claim {
         job: job.to_owned(),
         tick,
         owner,

@@ -61,6 +61,14 @@ struct Counted {
     put_off: u64,
 }
 
+/// What became of one endpoint's deliveries.
+struct OfEndpoint {
+    webhook: Uuid,
+    counted: Counted,
+    /// Calls in a row, up to the last one, that were not accepted.
+    failures: u32,
+}
+
 impl Counted {
     fn add(&mut self, other: Self) {
         self.delivered += other.delivered;
@@ -86,14 +94,15 @@ impl WebhookRetries {
             .get_or_init(|| Effects::new(context.pool().clone(), Uuid::new_v4(), self.lease))
     }
 
-    /// The deliveries of one endpoint, one after the other.
+    /// The deliveries of one endpoint, one after the other. `failures` are those of this run until now.
     async fn of_endpoint(
         &self,
         context: &Context,
         webhook: Uuid,
         deliveries: Vec<Due>,
+        mut failures: u32,
         until: Instant,
-    ) -> Result<Counted, sqlx::Error> {
+    ) -> Result<OfEndpoint, sqlx::Error> {
         let retrying = Retrying {
             caller: &*self.caller,
             secret: &self.secret,
@@ -102,7 +111,6 @@ impl WebhookRetries {
             now: context.now(),
         };
         let mut counted = Counted::default();
-        let mut failures = 0;
         for due in deliveries {
             if context.is_stopping() || Instant::now() >= until {
                 break;
@@ -117,7 +125,11 @@ impl WebhookRetries {
                 break;
             }
         }
-        Ok(counted)
+        Ok(OfEndpoint {
+            webhook,
+            counted,
+            failures,
+        })
     }
 }
 
@@ -135,6 +147,7 @@ impl Job for WebhookRetries {
         let context: &Context = context;
         let until = Instant::now() + CALLING_MAX;
         let mut all = Counted::default();
+        let mut failures: BTreeMap<Uuid, u32> = BTreeMap::new();
         while !context.is_stopping() && Instant::now() < until {
             let page = retry::due(context.pool(), context.now(), PAGE_OF_ENDPOINT, PAGE).await?;
             if page.is_empty() {
@@ -144,13 +157,19 @@ impl Job for WebhookRetries {
             for due in page {
                 endpoints.entry(due.webhook_id).or_default().push(due);
             }
-            let calls = endpoints
+            let calls: Vec<_> = endpoints
                 .into_iter()
-                .map(|(webhook, deliveries)| self.of_endpoint(context, webhook, deliveries, until));
+                .map(|(webhook, deliveries)| {
+                    let failed = failures.get(&webhook).copied().unwrap_or(0);
+                    self.of_endpoint(context, webhook, deliveries, failed, until)
+                })
+                .collect();
             let mut calls = futures::stream::iter(calls).buffer_unordered(ENDPOINTS_MAX);
             let mut page = Counted::default();
-            while let Some(counted) = calls.next().await {
-                page.add(counted?);
+            while let Some(done) = calls.next().await {
+                let done = done?;
+                failures.insert(done.webhook, done.failures);
+                page.add(done.counted);
             }
             all.add(page);
             if page == Counted::default() {

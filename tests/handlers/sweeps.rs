@@ -150,6 +150,28 @@ async fn an_endpoint_that_was_paused_gets_its_first_call_when_it_goes_on() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_another_process_has_waits_for_the_end_of_its_lease() {
+    in_world(async |world: &mut World| {
+        let receiver = Receiver::start(&["500 Oops"]).await;
+        left_to_the_schedule(world, &receiver.url).await;
+        world
+            .exec("UPDATE afterwrite.effects SET lease_until = now() + interval '30 minutes'")
+            .await;
+        let sweep = Sweep::of(world, webhook_retries());
+        let now = Utc::now();
+        let report = sweep.at(now + TimeDelta::minutes(6)).await;
+        assert_eq!(
+            (&report["not_called"], &report["delivered"]),
+            (&Value::from(1), &Value::from(0))
+        );
+        assert_eq!(sweep.at(now + TimeDelta::minutes(30)).await["not_called"], 0);
+        world.exec("UPDATE afterwrite.effects SET lease_until = now()").await;
+        assert_eq!(sweep.at(now + TimeDelta::minutes(37)).await["delivered"], 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_never_comes_back_is_given_up_and_one_that_is_gone_at_once() {
     in_world(async |world: &mut World| {
         left_to_the_schedule(world, "http://127.0.0.1:1/").await;
