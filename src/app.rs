@@ -48,6 +48,9 @@ const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
 
+/// Connections for the page on which readers unsubscribe.
+const UNSUBSCRIBING_CONNECTIONS: u32 = 2;
+
 /// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
@@ -75,7 +78,13 @@ pub async fn serve(
         prepared.push(Group::prepare(config, &shared, handler).await?);
     }
     let told = prepared.iter().map(Group::told).collect();
-    let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told)));
+    let telling = match listener {
+        Some(listener) => {
+            let unsubscriber = waitlist::unsubscriber(config, unsubscribing(config, &shared))?;
+            Some(tokio::spawn(admin::serve(listener, told, unsubscriber)))
+        }
+        None => None,
+    };
     let halt = Arc::new(watch::Sender::new(false));
     let mut groups = JoinSet::new();
     for group in prepared {
@@ -381,6 +390,12 @@ fn lease(configured: Duration, longest_attempt: Duration) -> Duration {
     }
     // The handler itself asks for more time than the configuration knows of.
     longest_attempt + LEASE_MARGIN
+}
+
+/// Connections for those who unsubscribe: of their own, because everybody can reach that page.
+fn unsubscribing(config: &Config, shared: &Shared) -> PgPool {
+    let connect = bounded(&shared.connect, patience::STATEMENT_MAX);
+    pool(&connect, UNSUBSCRIBING_CONNECTIONS, connect_timeout(config))
 }
 
 fn connect_timeout(config: &Config) -> Duration {

@@ -1,10 +1,12 @@
-//! What a process tells over HTTP: whether it lives, whether its groups run, and metrics.
+//! What a process tells over HTTP: whether it lives, whether its groups run, and metrics; and where readers of marketing mails
+//! unsubscribe.
 //!
-//! It only reads what each group's driver told of itself last; nothing here waits for a database or a broker, and nothing
-//! can be changed through it.
+//! What it tells it only reads from what each group's driver told of itself last, and waits for no database or broker. Through
+//! it nothing can be changed but a subscription, and that by nobody who has not got a mail.
 
 mod health;
 mod metrics;
+mod unsubscribe;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::standing::Standing;
+use crate::handlers::email::unsubscribe::Unsubscriber;
 
 /// A group that runs in this process.
 #[derive(Debug, Clone)]
@@ -56,13 +59,17 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// Answers `/healthz`, `/readyz` and `/metrics` until the task is aborted.
-pub async fn serve(listener: TcpListener, groups: Vec<Group>) {
-    let router = Router::new()
+/// Answers `/healthz`, `/readyz` and `/metrics`, and with an `unsubscriber` `/unsubscribe/TOKEN`, until the task is aborted.
+pub async fn serve(listener: TcpListener, groups: Vec<Group>, unsubscriber: Option<Unsubscriber>) {
+    let told = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Arc::new(groups));
+    let router = match unsubscriber {
+        Some(unsubscriber) => told.merge(unsubscribe::router(unsubscriber)),
+        None => told,
+    };
     if let Err(error) = axum::serve(listener, router).await {
         tracing::warn!(error = %error, "health and metrics are no longer told");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 
 use crate::clients::mailer::{Protection, SmtpMailer, SmtpSettings};
 use crate::clients::webhook::network::Network;
@@ -15,6 +15,7 @@ use crate::handler::Handler;
 use crate::handlers::email::EmailSettings;
 use crate::handlers::email::links::Links;
 use crate::handlers::email::message::Sender;
+use crate::handlers::email::unsubscribe::Unsubscriber;
 use crate::handlers::fraud::rules::{Duplicate, FraudSettings};
 use crate::handlers::names::{Names, NamesError, TableNames, named, views};
 use crate::handlers::reward::RewardSettings;
@@ -54,6 +55,9 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     let mut handlers = named::woken_by(names(config)?, build(&settings, &clients));
     check_names(config, &handlers)?;
     handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
+    if handlers.iter().any(|handler| handler.spec().name == "email") {
+        warn_of_links(config);
+    }
     Ok(handlers)
 }
 
@@ -93,6 +97,31 @@ fn check_names(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result
     }
 }
 
+/// Ends subscriptions through these connections, where links lead to this process at all.
+///
+/// # Errors
+/// When no key is set for links that everybody could forge without one.
+pub(super) fn unsubscriber(config: &Config, pool: PgPool) -> anyhow::Result<Option<Unsubscriber>> {
+    if config.waitlist.public_url.is_none() {
+        return Ok(None);
+    }
+    let secret = Secret::new(config.hmac_key()?.expose().as_bytes());
+    Ok(Some(Unsubscriber::new(secret, pool)))
+}
+
+/// Marketing mails need a link, and the link somebody who answers.
+fn warn_of_links(config: &Config) {
+    if config.waitlist.public_url.is_none() {
+        tracing::warn!(
+            "waitlist.public_url is not set: mails about places and milestones are skipped, because nobody could unsubscribe"
+        );
+    } else if config.admin.listen.is_none() {
+        tracing::warn!(
+            "admin.listen is not set: links to unsubscribe lead to waitlist.public_url, which another process has to answer"
+        );
+    }
+}
+
 fn sender(smtp: &Smtp) -> Sender {
     Sender {
         name: smtp.from_name.clone().unwrap_or_default(),
@@ -105,6 +134,7 @@ fn links(config: &Config) -> Links {
     Links {
         verification_url: config.waitlist.verification_url.clone(),
         referral_url: config.waitlist.referral_url.clone(),
+        public_url: config.waitlist.public_url.clone(),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::handlers::names::{Names, check, views};
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (
         1,
         "coordination",
@@ -70,6 +70,11 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
         10,
         "parked_letters",
         include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
+    ),
+    (
+        13,
+        "milestone_mails",
+        include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
     ),
     (
         15,

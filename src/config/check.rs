@@ -10,6 +10,7 @@ use super::Config;
 use super::engine::Engine;
 use super::kafka::Start;
 use super::value::Secret;
+use super::waitlist::public_url_refusal;
 
 /// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
 const ERROR_BYTES_MAX: usize = 16_384;
@@ -333,6 +334,9 @@ fn check_waitlist(config: &Config, refusals: &mut Refusals) {
         let is_address = url.starts_with("http://") || url.starts_with("https://");
         refusals.unless(is_address, path, "it does not begin with https:// or http://");
         refusals.unless(url.contains(part), path, format!("it does not contain {part}"));
+    }
+    if let Some(reason) = waitlist.public_url.as_deref().and_then(public_url_refusal) {
+        refusals.unless(false, "waitlist.public_url", reason);
     }
     let smtp = &config.smtp;
     refusals.unless(!smtp.host.is_empty(), "smtp.host", "it is empty");

@@ -18,7 +18,7 @@ use super::{Config, SourceKind};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 23] = [
+const ABSENT: [&str; 24] = [
     "admin.listen",
     "dead_letters.replication_factor",
     "engine.connections_max",
@@ -40,6 +40,7 @@ const ABSENT: [&str; 23] = [
     "source.full_identity",
     "source.heartbeat_topic",
     "source.key_format",
+    "waitlist.public_url",
     "waitlist.secret",
     "wal.url",
 ];

@@ -21,6 +21,9 @@ pub struct Waitlist {
     pub verification_url: String,
     /// Where people sign up with a friend's code; `{code}` stands for the code, `{campaign}` for the campaign's slug.
     pub referral_url: String,
+    /// Where the HTTP endpoints of a worker with `admin.listen` are reached from everywhere; links to unsubscribe lead there,
+    /// and without it no mail is sent that needs one.
+    pub public_url: Option<String>,
     /// How long an earned reward waits for late fraud evidence.
     pub reward_hold: Interval,
     /// `[waitlist.tables.NAME]`: what the application calls a table of the reference schema, where it is not that.
@@ -43,9 +46,33 @@ impl Default for Waitlist {
             secret: None,
             verification_url: "http://localhost:3000/verify?token={token}".to_owned(),
             referral_url: "http://localhost:3000/join/{campaign}?ref={code}".to_owned(),
+            public_url: None,
             reward_hold: Interval::seconds(0),
             tables: BTreeMap::new(),
         }
+    }
+}
+
+/// Why this cannot be the address of links in mails, or `None`.
+pub(super) fn public_url_refusal(text: &str) -> Option<&'static str> {
+    let Ok(url) = text.parse::<url::Url>() else {
+        return Some("this is not an address such as https://mail.example.com");
+    };
+    let is_local = url.host_str().is_some_and(is_local_host);
+    match url.scheme() {
+        _ if !text.is_ascii() || text.contains([' ', '<', '>', '"']) => {
+            Some("write it in ASCII, without blanks, quotes and brackets")
+        }
+        _ if url.query().is_some() || url.fragment().is_some() => {
+            Some("a path is added to it, so it has neither ? nor #")
+        }
+        _ if !url.username().is_empty() || url.password().is_some() => {
+            Some("it would be sent to every reader: no user, no password")
+        }
+        "https" => None,
+        "http" if is_local => None,
+        // RFC 8058, section 3.1.
+        _ => Some("it does not begin with https://, which mail programs ask for"),
     }
 }
 

@@ -11,6 +11,10 @@ mod servers;
 
 mod email;
 
+mod marketing;
+
+mod unsubscribe;
+
 mod position;
 
 mod reward;

@@ -21,6 +21,7 @@ use afterwrite::ledger::effects::Effects;
 use afterwrite::ledger::transaction::Mode;
 use afterwrite::ledger::{LedgerKey, days};
 use afterwrite::testkit::event::Recorder;
+use mail_parser::MessageParser;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use uuid::Uuid;
 
@@ -89,6 +90,7 @@ pub(crate) fn settings() -> Settings {
             links: Links {
                 verification_url: "https://app.example/verify?token={token}".into(),
                 referral_url: "https://app.example/{campaign}?ref={code}".into(),
+                public_url: Some("https://lists.example".into()),
             },
         },
         reward: RewardSettings::default(),
@@ -156,6 +158,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0008_slots.sql"),
             include_str!("../../infra/postgres/migrations/0009_sources.sql"),
             include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
+            include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
             include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
@@ -204,6 +207,14 @@ impl World {
             pool,
             worker,
         }
+    }
+
+    /// Connections that may do what the worker's role may do.
+    pub(crate) fn as_worker(&self) -> PgPool {
+        let options = self.worker.connect_options();
+        PgPoolOptions::new()
+            .max_connections(2)
+            .connect_lazy_with((*options).clone())
     }
 
     pub(crate) fn handler(&self, name: &str) -> Arc<dyn Handler> {
@@ -269,6 +280,14 @@ impl World {
         .fetch_one(&self.pool)
         .await
         .unwrap()
+    }
+
+    /// Agrees to news.
+    pub(crate) async fn agree(&self, user: Uuid) {
+        self.exec(&format!(
+            "UPDATE waitlist_users SET marketing_consent = true WHERE id = '{user}'"
+        ))
+        .await;
     }
 
     pub(crate) async fn verify(&self, user: Uuid) {
@@ -459,6 +478,22 @@ impl World {
             .filter(|mail| mail.contains(&to))
             .collect()
     }
+}
+
+/// One part of a mail, decoded.
+pub(crate) fn part_of(mail: &str, part: Part) -> String {
+    let parsed = MessageParser::default().parse(mail.as_bytes()).expect("a mail");
+    let found = match part {
+        Part::Html => parsed.body_html(0),
+        Part::Text => parsed.body_text(0),
+    };
+    found.expect("a part of this kind").replace("\r\n", "\n")
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Html,
+    Text,
 }
 
 fn resources(pool: &PgPool) -> Resources {

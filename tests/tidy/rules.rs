@@ -28,8 +28,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 18] = [
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
     ("telemetry", &[]),
-    // What a process tells of itself, as its engines told it.
-    ("admin", &["engine"]),
+    // What a process tells of itself, as its engines told it; and the links of mails that lead to it.
+    ("admin", &["engine", "handlers"]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),

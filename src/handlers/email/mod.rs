@@ -29,6 +29,12 @@ pub mod message;
 
 pub mod links;
 
+pub mod unsubscribe;
+
+mod milestones;
+
+pub mod built_in;
+
 mod compose;
 
 mod plain;
@@ -285,6 +291,10 @@ impl Handler for Email {
             let Some(trigger) = rules::trigger(event) else {
                 continue;
             };
+            if let Trigger::Milestone(milestone) = trigger {
+                outcome = milestones::queue_page(context, milestone, self.settings.links.public_url.is_some()).await?;
+                continue;
+            }
             outcome = match self.compose(context, event, trigger).await? {
                 Composed::Nothing(reason) => Outcome::Skipped(reason),
                 Composed::Skip(skip) => self.skip(context, &skip).await?,
