@@ -1,16 +1,19 @@
 //! The waitlist worker's handlers, made from the configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
-use crate::clients::mailer::{Protection, SmtpMailer, SmtpSettings};
+use crate::clients::mail_folder::FolderMailer;
+use crate::clients::mailer::{Mailer, Protection, Rate, SmtpMailer, SmtpSettings};
 use crate::clients::webhook::network::Network;
 use crate::clients::webhook::{HttpCaller, WebhookSettings};
 use crate::config::Config;
-use crate::config::waitlist::{Fraud, FraudCheck, FraudCheckSettings, Smtp, SmtpTls};
+use crate::config::smtp::{MailTransport, Smtp, SmtpTls};
+use crate::config::waitlist::{Fraud, FraudCheck, FraudCheckSettings};
 use crate::handler::Handler;
 use crate::handlers::email::EmailSettings;
 use crate::handlers::email::links::Links;
@@ -28,6 +31,9 @@ const WEBHOOK_ATTEMPTS_MAX: u32 = 4;
 /// How long an unused connection to the mail server is kept.
 const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// How long a lane waits for its turn in place; for longer it makes room for others.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// The handlers that are switched on, with their clients.
 ///
 /// # Errors
@@ -36,10 +42,7 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     let attempts_of_reward = config.engine_of(&config.group_name("reward")).attempts_max;
     let settings = Settings {
         secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
-        email: EmailSettings {
-            sender: sender(&config.smtp),
-            links: links(config),
-        },
+        email: email(config),
         reward: RewardSettings {
             delay: config.waitlist.reward_hold.0,
             // The last attempt is left for handing the call over to the schedule.
@@ -47,9 +50,9 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         },
         fraud: fraud(&config.fraud),
     };
-    check_mail_time(config)?;
+    let spare = check_mail_time(config)?;
     let clients = Clients {
-        mailer: Arc::new(SmtpMailer::new(smtp(&config.smtp))),
+        mailer: mailer(&config.smtp, spare)?,
         caller: Arc::new(caller(config)?),
     };
     let mut handlers = named::woken_by(names(config)?, build(&settings, &clients));
@@ -62,8 +65,8 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
 }
 
 /// Handing over a mail takes at most one and a half steps before the content and one for it. In an attempt that is shorter, a
-/// mail server that hangs would end in failed attempts instead of an outage.
-fn check_mail_time(config: &Config) -> anyhow::Result<()> {
+/// mail server that hangs would end in failed attempts instead of an outage. Answers what is left of an attempt.
+fn check_mail_time(config: &Config) -> anyhow::Result<Duration> {
     let attempt = config.attempt_timeout_of(&config.group_name("email"), "email");
     let attempt = attempt.unwrap_or(Duration::from_millis(config.engine.attempt_timeout_ms));
     let mail = Duration::from_millis(config.smtp.step_timeout_ms) * 5 / 2;
@@ -74,7 +77,19 @@ fn check_mail_time(config: &Config) -> anyhow::Result<()> {
         mail.as_millis(),
         attempt.as_millis()
     );
-    Ok(())
+    Ok(attempt - mail)
+}
+
+fn mailer(smtp: &Smtp, spare: Duration) -> anyhow::Result<Arc<dyn Mailer>> {
+    Ok(match (smtp.transport, &smtp.directory) {
+        (MailTransport::File, Some(folder)) => {
+            Arc::new(FolderMailer::new(Path::new(folder)).context("smtp.directory")?)
+        }
+        (MailTransport::File, None) => bail!("smtp.directory is missing"),
+        (MailTransport::Smtp, _) => {
+            Arc::new(SmtpMailer::new(smtp_settings(smtp, spare)).context("[smtp] cannot be used")?)
+        }
+    })
 }
 
 /// A section that is called after nothing would be read by nobody.
@@ -138,14 +153,29 @@ fn links(config: &Config) -> Links {
     }
 }
 
-fn smtp(smtp: &Smtp) -> SmtpSettings {
+/// What mails are made with.
+pub fn email(config: &Config) -> EmailSettings {
+    EmailSettings {
+        sender: sender(&config.smtp),
+        links: links(config),
+    }
+}
+
+/// From which suspicion on a referral is not counted, in percent.
+pub fn hold_at(config: &Config) -> u8 {
+    percent(config.fraud.hold_confidence)
+}
+
+/// `spare` is what handing over leaves of an attempt.
+fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
     SmtpSettings {
-        host: smtp.host.clone(),
+        host: smtp.effective_host().to_owned(),
         port: smtp.port,
         protection: match smtp.effective_tls() {
             SmtpTls::Implicit => Protection::Tls,
             SmtpTls::Starttls => Protection::StartTls,
+            SmtpTls::Opportunistic => Protection::Opportunistic,
             SmtpTls::None | SmtpTls::Auto => Protection::None,
         },
         credentials: smtp.user.clone().zip(password),
@@ -153,6 +183,12 @@ fn smtp(smtp: &Smtp) -> SmtpSettings {
         step_timeout: Duration::from_millis(smtp.step_timeout_ms),
         connections_max: smtp.connections_max,
         idle_max: SMTP_IDLE_MAX,
+        authorities_pem: smtp.ca_pem.as_ref().map(|pem| pem.expose().to_owned()),
+        rate: smtp.mails_per_second_max.map(|per_second_max| Rate {
+            per_second_max,
+            // The other half is for the facts, the claim and the last transaction.
+            wait_max: TURN_WAIT_MAX.min(spare / 2),
+        }),
     }
 }
 

@@ -13,6 +13,8 @@ pub mod engine;
 
 pub mod waitlist;
 
+pub mod smtp;
+
 pub mod value;
 
 pub mod load;
@@ -34,8 +36,9 @@ use serde::Deserialize;
 
 use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka};
+use self::smtp::Smtp;
 use self::value::{Endpoint, Secret};
-use self::waitlist::{Fraud, Schedule, Smtp, Waitlist, Webhook};
+use self::waitlist::{Fraud, Schedule, Waitlist, Webhook};
 use self::wal::Wal;
 use crate::decode::options::{
     BinaryMode, DecimalMode, Format, HEARTBEAT_PREFIX, IntervalMode, SIGNAL_TABLES, TimePrecision,

@@ -1,4 +1,4 @@
-//! The waitlist worker: its application, its mail server, its fraud checks and its clock.
+//! The waitlist worker: its application, its fraud checks and its clock.
 
 use std::collections::BTreeMap;
 
@@ -107,86 +107,13 @@ impl Config {
 }
 
 /// Whether a host is this machine: loopback, or the folder of a socket.
-fn is_local_host(host: &str) -> bool {
+pub(super) fn is_local_host(host: &str) -> bool {
     host == "localhost"
         || host.starts_with('/')
         || host
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-/// The mail server: a submission relay.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Smtp {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// How the connection is protected.
-    pub tls: SmtpTls,
-    /// User name, where the relay asks for one.
-    pub user: Option<String>,
-    /// Password of that user.
-    pub password: Option<Secret>,
-    /// Sender of mails whose campaign names none.
-    pub from_address: String,
-    /// Name of that sender.
-    pub from_name: Option<String>,
-    /// The name this client greets with; the machine's own when absent.
-    pub hello_name: Option<String>,
-    /// How long one step of the dialogue may take.
-    pub step_timeout_ms: u64,
-    /// Connections kept open.
-    pub connections_max: usize,
-}
-
-impl Default for Smtp {
-    fn default() -> Self {
-        Self {
-            host: "localhost".to_owned(),
-            port: 2525,
-            tls: SmtpTls::Auto,
-            user: None,
-            password: None,
-            from_address: "waitlist@localhost".to_owned(),
-            from_name: None,
-            hello_name: None,
-            step_timeout_ms: 10_000,
-            connections_max: 2,
-        }
-    }
-}
-
-/// How the connection to the mail server is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SmtpTls {
-    /// `implicit` on port 465, `none` on this machine, `starttls` everywhere else.
-    Auto,
-    /// Plain text.
-    None,
-    /// STARTTLS, required.
-    Starttls,
-    /// TLS from the first byte.
-    Implicit,
-}
-
-impl Smtp {
-    /// What [`SmtpTls::Auto`] stands for here; never [`SmtpTls::Auto`] itself.
-    pub fn effective_tls(&self) -> SmtpTls {
-        match self.tls {
-            SmtpTls::Auto if self.port == 465 => SmtpTls::Implicit,
-            SmtpTls::Auto if is_local_host(&self.host) => SmtpTls::None,
-            SmtpTls::Auto => SmtpTls::Starttls,
-            chosen => chosen,
-        }
-    }
-
-    pub(super) fn sends_password_in_clear(&self) -> bool {
-        self.password.is_some() && self.effective_tls() == SmtpTls::None && !is_local_host(&self.host)
-    }
 }
 
 /// Calls of the application's webhooks.

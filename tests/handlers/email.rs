@@ -2,8 +2,9 @@
 
 use afterwrite::handler::{Fault, Outcome};
 
+use crate::reading::{Part, part_of};
 use crate::servers::{MailServer, Smtp};
-use crate::world::{Part, World, in_world, in_world_with, part_of, settings, smtp, smtp_mailer};
+use crate::world::{World, in_world, in_world_with, settings, smtp, smtp_mailer};
 
 async fn in_world_of(script: &[Smtp], test: impl AsyncFnOnce(&mut World, &MailServer)) {
     let server = MailServer::start(script).await;

@@ -7,6 +7,8 @@ mod world;
 
 mod database;
 
+mod reading;
+
 mod servers;
 
 mod email;
@@ -14,6 +16,10 @@ mod email;
 mod marketing;
 
 mod unsubscribe;
+
+mod refusals;
+
+mod preview;
 
 mod position;
 

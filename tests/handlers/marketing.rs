@@ -3,7 +3,8 @@
 use afterwrite::handler::Outcome;
 use uuid::Uuid;
 
-use crate::world::{Part, World, in_world, in_world_with, mail_server, part_of, settings, smtp_mailer};
+use crate::reading::{Part, part_of};
+use crate::world::{World, in_world, in_world_with, mail_server, settings, smtp_mailer};
 
 /// Somebody who is verified and agreed to news.
 async fn reader(world: &World, name: &str) -> Uuid {

@@ -21,7 +21,6 @@ use afterwrite::ledger::effects::Effects;
 use afterwrite::ledger::transaction::Mode;
 use afterwrite::ledger::{LedgerKey, days};
 use afterwrite::testkit::event::Recorder;
-use mail_parser::MessageParser;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use uuid::Uuid;
 
@@ -75,6 +74,8 @@ pub(crate) fn smtp(host: &str, port: u16) -> SmtpSettings {
         step_timeout: Duration::from_secs(5),
         connections_max: 2,
         idle_max: Duration::from_secs(5),
+        authorities_pem: None,
+        rate: None,
     }
 }
 
@@ -104,7 +105,7 @@ pub(crate) async fn in_world(test: impl AsyncFnOnce(&mut World)) {
 }
 
 pub(crate) fn smtp_mailer(settings: SmtpSettings) -> Arc<dyn Mailer> {
-    Arc::new(SmtpMailer::new(settings))
+    Arc::new(SmtpMailer::new(settings).unwrap())
 }
 
 pub(crate) async fn in_world_with(mailer: Arc<dyn Mailer>, settings: Settings, test: impl AsyncFnOnce(&mut World)) {
@@ -478,22 +479,6 @@ impl World {
             .filter(|mail| mail.contains(&to))
             .collect()
     }
-}
-
-/// One part of a mail, decoded.
-pub(crate) fn part_of(mail: &str, part: Part) -> String {
-    let parsed = MessageParser::default().parse(mail.as_bytes()).expect("a mail");
-    let found = match part {
-        Part::Html => parsed.body_html(0),
-        Part::Text => parsed.body_text(0),
-    };
-    found.expect("a part of this kind").replace("\r\n", "\n")
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Part {
-    Html,
-    Text,
 }
 
 fn resources(pool: &PgPool) -> Resources {

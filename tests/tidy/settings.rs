@@ -36,7 +36,7 @@ const CALLED: [(&str, &[&str]); 20] = [
 const LAID_OVER: [(&str, &str); 2] = [("Group", "Engine"), ("HandlerSettings", "Engine")];
 
 /// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
-const INDIRECT: [(&str, &str, &str, &str); 9] = [
+const INDIRECT: [(&str, &str, &str, &str); 10] = [
     (
         "Kafka",
         "group_prefix",
@@ -69,6 +69,7 @@ const INDIRECT: [(&str, &str, &str, &str); 9] = [
         "config.attempt_timeout_of(",
         "it beats its group's",
     ),
+    ("Smtp", "host", "smtp.effective_host(", "it is this machine when absent"),
     (
         "Smtp",
         "tls",

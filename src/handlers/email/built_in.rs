@@ -48,7 +48,7 @@ const BECAUSE_JOINED: &str = "You get this mail because this address is on the w
 /// Why somebody gets a mail that is not, and how to get none any more.
 const BECAUSE_AGREED: &str = r#"You get this mail because you agreed to news about {{ campaign_name }}.{% if unsubscribe_link %}<br><a href="{{ unsubscribe_link }}" class="link" style="color:#1d4ed8;text-decoration:underline">Unsubscribe</a>{% endif %}"#;
 
-const AGREED_IN_TEXT: &str = "\n-- \nYou get this mail because you agreed to news about {{ campaign_name }}.{% if unsubscribe_link %}\n\
+const AGREED_IN_TEXT: &str = "-- \nYou get this mail because you agreed to news about {{ campaign_name }}.{% if unsubscribe_link %}\n\
                               Unsubscribe: {{ unsubscribe_link }}{% endif %}\n";
 
 /// The parts of one template.

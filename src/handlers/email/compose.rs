@@ -1,5 +1,6 @@
 //! From a trigger to a finished mail, or to the reason why there is none: reads the facts as they are now.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -11,8 +12,8 @@ use crate::handlers::address;
 use crate::handlers::email::built_in::built_in;
 use crate::handlers::email::message::{self, Finished, Marks, MessageError, Sender};
 use crate::handlers::email::rules::{self, Facts, Kind, Trigger};
-use crate::handlers::email::sql::{self, Queued, RewardFacts, Wanted};
-use crate::handlers::email::templates::{self, Source, Variables};
+use crate::handlers::email::sql::{self, Figures, Found, Queued, RewardFacts, Wanted};
+use crate::handlers::email::templates::{self, Rendered, Source, TemplateError, Variables};
 use crate::handlers::email::{EmailSettings, FailedBefore, unsubscribe};
 use crate::handlers::secret::Secret;
 
@@ -71,13 +72,22 @@ pub(super) enum Matter {
 }
 
 /// A mail by its key and the kind it is of.
-struct Subject<'a> {
-    kind: Kind,
-    effect_key: &'a str,
-    matter: Matter,
+pub(super) struct Subject<'a> {
+    pub(super) kind: Kind,
+    pub(super) effect_key: &'a str,
+    pub(super) matter: Matter,
 }
 
 impl Subject<'_> {
+    /// Numbers are counted only for who shows them.
+    pub(super) fn wanted(&self, used: &BTreeSet<String>) -> Wanted {
+        Wanted {
+            position: used.contains("position") && !matches!(self.matter, Matter::Place { .. }),
+            referrals: used.contains("referral_count"),
+            signups: used.contains("total_signups"),
+        }
+    }
+
     fn skip(&self, facts: &Facts, reason: &'static str) -> Composed {
         Composed::Skip(Skip {
             effect_key: self.effect_key.to_owned(),
@@ -210,8 +220,8 @@ impl Composer<'_> {
         subject: Subject<'_>,
     ) -> Result<Composed, HandlerError> {
         let (kind, effect_key) = (subject.kind, subject.effect_key);
-        let way_out = self.way_out(facts);
-        if let Some(reason) = rules::obstacle(kind, facts, way_out.is_some()) {
+        let has_way_out = self.settings.links.public_url.is_some();
+        if let Some(reason) = rules::obstacle(kind, facts, has_way_out) {
             return Ok(subject.skip(facts, reason));
         }
         let suppressed = address::suppression_key(self.secret, &facts.email);
@@ -221,26 +231,21 @@ impl Composer<'_> {
             None => {}
         }
         let source = match sql::template(connection, facts.campaign_id, kind.word()).await? {
-            Some((_, false)) => return Ok(subject.skip(facts, "template_disabled")),
-            Some((source, true)) => source,
+            Some(Found { enabled: false, .. }) => return Ok(subject.skip(facts, "template_disabled")),
+            Some(found) => found.source,
             None => match built_in(kind) {
                 Some(source) => source,
                 None => return Ok(subject.skip(facts, "no_template")),
             },
         };
-        let variables = self.variables(connection, facts, &source, &subject).await?;
-        let mut content = templates::render(kind, &source, &variables).map_err(HandlerError::permanent)?;
-        let unsubscribe_url = way_out.as_deref().filter(|_| kind.is_marketing());
-        if let Some(url) = unsubscribe_url {
-            templates::ensure_way_out(&mut content, url);
-        }
+        let used = templates::used(kind, &source).map_err(HandlerError::permanent)?;
+        let figures = sql::figures(connection, facts.user_id, subject.wanted(&used), self.hold_at).await?;
+        let variables = self.fill(facts, &figures, &used, &subject);
+        let content = self
+            .content(facts, kind, &source, &variables)
+            .map_err(HandlerError::permanent)?;
         let title = content.subject.clone();
-        let marks = Marks {
-            effect_key,
-            date: self.date,
-            unsubscribe_url,
-        };
-        match message::build(marks, &self.sender(facts), &facts.email, content) {
+        match self.finish(facts, &subject, content) {
             Ok(finished) => Ok(Composed::Mail(Box::new(Mail {
                 message_id: message::message_id(effect_key, finished.envelope.from.domain()),
                 effect_key: effect_key.to_owned(),
@@ -257,27 +262,50 @@ impl Composer<'_> {
         }
     }
 
+    /// What is read: marketing never without the link to unsubscribe by.
+    pub(super) fn content(
+        &self,
+        facts: &Facts,
+        kind: Kind,
+        source: &Source,
+        variables: &Variables,
+    ) -> Result<Rendered, TemplateError> {
+        let mut content = templates::render(kind, source, variables)?;
+        if let Some(url) = self.way_out(facts).filter(|_| kind.is_marketing()) {
+            templates::ensure_way_out(&mut content, &url);
+        }
+        Ok(content)
+    }
+
+    pub(super) fn finish(
+        &self,
+        facts: &Facts,
+        subject: &Subject<'_>,
+        content: Rendered,
+    ) -> Result<Finished, MessageError> {
+        let way_out = self.way_out(facts).filter(|_| subject.kind.is_marketing());
+        let marks = Marks {
+            effect_key: subject.effect_key,
+            date: self.date,
+            unsubscribe_url: way_out.as_deref(),
+        };
+        message::build(marks, &self.sender(facts), &facts.email, content)
+    }
+
     /// The link by which this user unsubscribes from this campaign.
     fn way_out(&self, facts: &Facts) -> Option<String> {
         let token = unsubscribe::token(self.secret, facts.campaign_id, &facts.email);
         self.settings.links.unsubscribe(&token)
     }
 
-    async fn variables(
+    /// The values of the names that are used.
+    pub(super) fn fill(
         &self,
-        connection: &mut PgConnection,
         facts: &Facts,
-        source: &Source,
+        figures: &Figures,
+        used: &BTreeSet<String>,
         subject: &Subject<'_>,
-    ) -> Result<Variables, HandlerError> {
-        let kind = subject.kind;
-        let used = templates::used(kind, source).map_err(HandlerError::permanent)?;
-        let wanted = Wanted {
-            position: used.contains("position") && !matches!(subject.matter, Matter::Place { .. }),
-            referrals: used.contains("referral_count"),
-            signups: used.contains("total_signups"),
-        };
-        let figures = sql::figures(connection, facts.user_id, wanted, self.hold_at).await?;
+    ) -> Variables {
         let links = &self.settings.links;
         let mut variables = Variables::default();
         let mut set = |name: &'static str, value: Option<String>| {
@@ -298,7 +326,7 @@ impl Composer<'_> {
         let token = facts
             .verification_token
             .as_deref()
-            .filter(|_| kind == Kind::Verification);
+            .filter(|_| subject.kind == Kind::Verification);
         set(
             "verification_link",
             token.map(|token| links.verification(token, &facts.campaign_slug)),
@@ -321,7 +349,7 @@ impl Composer<'_> {
             }
             Matter::Milestone(number) => set("milestone", Some(number.to_string())),
         }
-        Ok(variables)
+        variables
     }
 
     /// The campaign's sender, or the configured one.

@@ -35,6 +35,8 @@ mod milestones;
 
 pub mod built_in;
 
+pub mod preview;
+
 mod compose;
 
 mod plain;
@@ -128,6 +130,10 @@ impl Email {
     }
 
     async fn send(&self, context: &mut Context, mail: &Mail) -> Result<Outcome, HandlerError> {
+        // Before the claim, whose lease would run out meanwhile.
+        if let Err(wait) = self.mailer.turn().await {
+            return Ok(Outcome::Snooze(wait));
+        }
         let offered = mail.finished.to_stored();
         let claim = context.claim(&mail.effect_key, &offered).await?;
         let rendered = match claim {

@@ -184,14 +184,22 @@ pub(super) async fn reward(connection: &mut PgConnection, id: Uuid) -> Result<Op
     .await
 }
 
-/// The campaign's own template, else the customer's default: with whether it is enabled. `None`: use the built-in one.
+/// A template that a customer wrote.
+pub(super) struct Found {
+    pub(super) source: Source,
+    pub(super) enabled: bool,
+    /// Of this campaign alone, not of all.
+    pub(super) is_own: bool,
+}
+
+/// The campaign's own template, else the customer's default. `None`: use the built-in one.
 pub(super) async fn template(
     connection: &mut PgConnection,
     campaign: Uuid,
     kind: &str,
-) -> Result<Option<(Source, bool)>, sqlx::Error> {
-    let found: Option<(String, String, Option<String>, bool)> = sqlx::query_as(
-        "SELECT subject, html_body, text_body, enabled FROM email_templates
+) -> Result<Option<Found>, sqlx::Error> {
+    let found: Option<(String, String, Option<String>, bool, bool)> = sqlx::query_as(
+        "SELECT subject, html_body, text_body, enabled, campaign_id IS NOT NULL FROM email_templates
          WHERE type = $2 AND (campaign_id = $1 OR campaign_id IS NULL)
          ORDER BY campaign_id NULLS LAST LIMIT 1",
     )
@@ -199,7 +207,11 @@ pub(super) async fn template(
     .bind(kind)
     .fetch_optional(connection)
     .await?;
-    Ok(found.map(|(subject, html, text, enabled)| (Source { subject, html, text }, enabled)))
+    Ok(found.map(|(subject, html, text, enabled, is_own)| Found {
+        source: Source { subject, html, text },
+        enabled,
+        is_own,
+    }))
 }
 
 /// Why this may not be sent to the address, or `None`. Who bounced or complained gets nothing, who unsubscribed no marketing.
@@ -313,4 +325,63 @@ pub(super) async fn account(connection: &mut PgConnection, line: &Account<'_>) -
     .execute(connection)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// What a template shows of a campaign.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct CampaignFacts {
+    pub(super) name: String,
+    pub(super) slug: String,
+    pub(super) status: String,
+    pub(super) from_name: Option<String>,
+    pub(super) from_address: Option<String>,
+    pub(super) reply_to: Option<String>,
+}
+
+pub(super) async fn campaign(connection: &mut PgConnection, id: Uuid) -> Result<Option<CampaignFacts>, sqlx::Error> {
+    sqlx::query_as("SELECT name, slug, status, from_name, from_address, reply_to FROM campaigns WHERE id = $1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+}
+
+pub(super) async fn campaigns_called(
+    connection: &mut PgConnection,
+    id_or_slug: &str,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM campaigns WHERE id::text = lower($1) OR slug = $1 ORDER BY id")
+        .bind(id_or_slug)
+        .fetch_all(connection)
+        .await
+}
+
+pub(super) async fn last_improvement(connection: &mut PgConnection, user: Uuid) -> Result<Option<Moved>, sqlx::Error> {
+    let last: Option<i64> =
+        sqlx::query_scalar("SELECT max(id) FROM position_changes WHERE user_id = $1 AND cause = 'improved'")
+            .bind(user)
+            .fetch_one(&mut *connection)
+            .await?;
+    match last {
+        Some(id) => moved(connection, id).await,
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn last_reward(connection: &mut PgConnection, user: Uuid) -> Result<Option<RewardFacts>, sqlx::Error> {
+    let last: Option<Uuid> =
+        sqlx::query_scalar("SELECT id FROM user_rewards WHERE user_id = $1 ORDER BY created_at DESC, id LIMIT 1")
+            .bind(user)
+            .fetch_optional(&mut *connection)
+            .await?;
+    match last {
+        Some(id) => reward(connection, id).await,
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn last_milestone(connection: &mut PgConnection, campaign: Uuid) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar("SELECT max(milestone) FROM campaign_milestones WHERE campaign_id = $1")
+        .bind(campaign)
+        .fetch_one(connection)
+        .await
 }
