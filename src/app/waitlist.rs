@@ -161,11 +161,6 @@ pub fn email(config: &Config) -> EmailSettings {
     }
 }
 
-/// From which suspicion on a referral is not counted, in percent.
-pub fn hold_at(config: &Config) -> u8 {
-    percent(config.fraud.hold_confidence)
-}
-
 /// `spare` is what handing over leaves of an attempt.
 fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     let password = smtp.password.as_ref().map(|password| password.expose().to_owned());

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod dlq;
 pub mod erase;
 pub mod fraud;
+pub mod email;
 pub mod graduate;
 pub mod mail_catcher;
 pub mod migrate;
@@ -136,6 +137,8 @@ pub enum Command {
     Erase(erase::EraseArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
+    /// Show how mails will look
+    Email(email::EmailArgs),
     /// Decode captured records into canonical events, one JSON object a line
     Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
@@ -185,6 +188,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Fraud(args) => Box::pin(fraud::run(&args, &config, output)).await,
         Command::Erase(args) => Box::pin(erase::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
+        Command::Email(args) => Box::pin(email::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());
             decode::run(&args, app::options::decode_options(&config), out).map_err(Failure::failed)
