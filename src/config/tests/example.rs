@@ -6,6 +6,17 @@ use super::{CERTIFICATE, EXAMPLE, KEY, as_setting, fields_of, loaded};
 use crate::config::Config;
 use crate::config::waitlist::{FraudCheckSettings, TableNames};
 
+/// Files of secrets that the example refers to, and what is in them.
+const FILES: [(&str, &str); 7] = [
+    ("/run/secrets/smtp_password", "x"),
+    ("/run/secrets/wal_password", "x"),
+    ("/run/secrets/registry_password", "x"),
+    ("/etc/afterwrite/smtp-ca.pem", CERTIFICATE),
+    ("/etc/afterwrite/registry-ca.pem", CERTIFICATE),
+    ("/etc/afterwrite/registry-client.pem", CERTIFICATE),
+    ("/run/secrets/registry-client-key.pem", KEY),
+];
+
 #[test]
 fn the_example_names_every_setting() {
     // All settings at once: certificates ask for https, an assignor for a protocol that has it, and files of secrets are not
@@ -21,15 +32,7 @@ fn the_example_names_every_setting() {
             "#group_protocol = \"eager\"",
             1,
         );
-    for (file, content) in [
-        ("/run/secrets/smtp_password", "x"),
-        ("/run/secrets/wal_password", "x"),
-        ("/run/secrets/registry_password", "x"),
-        ("/etc/afterwrite/smtp-ca.pem", CERTIFICATE),
-        ("/etc/afterwrite/registry-ca.pem", CERTIFICATE),
-        ("/etc/afterwrite/registry-client.pem", CERTIFICATE),
-        ("/run/secrets/registry-client-key.pem", KEY),
-    ] {
+    for (file, content) in FILES {
         example = example.replace(&format!("${{file:{file}}}"), content);
     }
     let uncommented: Vec<&str> = example

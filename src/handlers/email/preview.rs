@@ -237,13 +237,13 @@ fn subject(kind: Kind, matter: Matter) -> Subject<'static> {
 /// What the last mail of this type was about, or a sample.
 async fn matter_of(connection: &mut PgConnection, kind: Kind, facts: &Facts) -> Result<Matter, sqlx::Error> {
     let known = match kind {
-        Kind::PositionUpdate => match sql::last_improvement(connection, facts.user_id).await? {
-            Some(moved) => Some(Matter::Place {
+        Kind::PositionUpdate => {
+            let moved = sql::last_improvement(connection, facts.user_id).await?;
+            moved.map(|moved| Matter::Place {
                 old: moved.old_position,
                 new: rules::told_place(None, moved.new_position, moved.position_now).unwrap_or(moved.new_position),
-            }),
-            None => None,
-        },
+            })
+        }
         Kind::RewardEarned => sql::last_reward(connection, facts.user_id).await?.map(Matter::Reward),
         Kind::Milestone => sql::last_milestone(connection, facts.campaign_id)
             .await?
