@@ -128,10 +128,10 @@ async fn dialogue<S: AsyncRead + AsyncWrite + Unpin>(
             command => {
                 say(catcher, &line).await?;
                 let mut reply = String::new();
-                while !reply
+                while reply
                     .lines()
                     .last()
-                    .is_some_and(|last| last.as_bytes().get(3) == Some(&b' '))
+                    .is_none_or(|last| last.as_bytes().get(3) != Some(&b' '))
                 {
                     catcher.read_line(&mut reply).await?;
                 }
