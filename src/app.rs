@@ -51,6 +51,9 @@ const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
 
+/// Connections for the page on which readers unsubscribe.
+const UNSUBSCRIBING_CONNECTIONS: u32 = 2;
+
 /// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
@@ -94,7 +97,13 @@ pub async fn serve_with_jobs(
     }
     let told = prepared.iter().map(Group::told).collect();
     let scheduled = scheduler.as_ref().map(Scheduler::standings);
-    let telling = listener.map(|listener| tokio::spawn(admin::serve(listener, told, scheduled)));
+    let telling = match listener {
+        Some(listener) => {
+            let unsubscriber = waitlist::unsubscriber(config, unsubscribing(config, &shared))?;
+            Some(tokio::spawn(admin::serve(listener, told, scheduled, unsubscriber)))
+        }
+        None => None,
+    };
     let halt = Arc::new(watch::Sender::new(false));
     let by_the_clock = scheduler.map(|scheduler| tokio::spawn(scheduler.run(halt.subscribe())));
     let mut groups = JoinSet::new();
@@ -405,6 +414,12 @@ fn lease(configured: Duration, longest_attempt: Duration) -> Duration {
     }
     // The handler itself asks for more time than the configuration knows of.
     longest_attempt + LEASE_MARGIN
+}
+
+/// Connections for those who unsubscribe: of their own, because everybody can reach that page.
+fn unsubscribing(config: &Config, shared: &Shared) -> PgPool {
+    let connect = bounded(&shared.connect, patience::STATEMENT_MAX);
+    pool(&connect, UNSUBSCRIBING_CONNECTIONS, connect_timeout(config))
 }
 
 fn connect_timeout(config: &Config) -> Duration {

@@ -1,10 +1,12 @@
-//! What a process tells over HTTP: whether it lives, whether its groups run, and metrics.
+//! What a process tells over HTTP: whether it lives, whether its groups run, and metrics; and where readers of marketing mails
+//! unsubscribe.
 //!
-//! It only reads what each group's driver told of itself last; nothing here waits for a database or a broker, and nothing
-//! can be changed through it.
+//! What it tells it only reads from what each group's driver told of itself last, and waits for no database or broker. Through
+//! it nothing can be changed but a subscription, and that by nobody who has not got a mail.
 
 mod health;
 mod metrics;
+mod unsubscribe;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::standing::Standing;
+use crate::handlers::email::unsubscribe::Unsubscriber;
 use crate::schedule::runner::Standings;
 
 /// A group that runs in this process.
@@ -65,18 +68,27 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// Answers `/healthz`, `/readyz` and `/metrics` until the task is aborted.
-pub async fn serve(listener: TcpListener, groups: Vec<Group>, scheduled: Option<watch::Receiver<Standings>>) {
+/// Answers `/healthz`, `/readyz` and `/metrics`, and with an `unsubscriber` `/unsubscribe/TOKEN`, until the task is aborted.
+pub async fn serve(
+    listener: TcpListener,
+    groups: Vec<Group>,
+    scheduled: Option<watch::Receiver<Standings>>,
+    unsubscriber: Option<Unsubscriber>,
+) {
     let groups = Arc::new(groups);
     let measured = Measured {
         groups: Arc::clone(&groups),
         scheduled,
     };
-    let router = Router::new()
+    let told = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(groups)
         .merge(Router::new().route("/metrics", get(metrics)).with_state(measured));
+    let router = match unsubscriber {
+        Some(unsubscriber) => told.merge(unsubscribe::router(unsubscriber)),
+        None => told,
+    };
     if let Err(error) = axum::serve(listener, router).await {
         tracing::warn!(error = %error, "health and metrics are no longer told");
     }

@@ -1,20 +1,24 @@
 //! The waitlist worker's handlers, made from the configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 
-use crate::clients::mailer::{Protection, SmtpMailer, SmtpSettings};
+use crate::clients::mail_folder::FolderMailer;
+use crate::clients::mailer::{Mailer, Protection, Rate, SmtpMailer, SmtpSettings};
 use crate::clients::webhook::network::Network;
 use crate::clients::webhook::{HttpCaller, WebhookSettings};
 use crate::config::Config;
-use crate::config::waitlist::{Fraud, FraudCheck, FraudCheckSettings, Smtp, SmtpTls};
+use crate::config::smtp::{MailTransport, Smtp, SmtpTls};
+use crate::config::waitlist::{Fraud, FraudCheck, FraudCheckSettings};
 use crate::handler::Handler;
 use crate::handlers::email::EmailSettings;
 use crate::handlers::email::links::Links;
 use crate::handlers::email::message::Sender;
+use crate::handlers::email::unsubscribe::Unsubscriber;
 use crate::handlers::fraud::rules::{Duplicate, FraudSettings};
 use crate::handlers::names::{Names, NamesError, TableNames, named, views};
 use crate::handlers::reward::RewardSettings;
@@ -27,6 +31,9 @@ const WEBHOOK_ATTEMPTS_MAX: u32 = 4;
 /// How long an unused connection to the mail server is kept.
 const SMTP_IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// How long a lane waits for its turn in place; for longer it makes room for others.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// The handlers that are switched on, with their clients.
 ///
 /// # Errors
@@ -35,10 +42,7 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     let attempts_of_reward = config.engine_of(&config.group_name("reward")).attempts_max;
     let settings = Settings {
         secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
-        email: EmailSettings {
-            sender: sender(&config.smtp),
-            links: links(config),
-        },
+        email: email(config),
         reward: RewardSettings {
             delay: config.waitlist.reward_hold.0,
             // The last attempt is left for handing the call over to the schedule.
@@ -46,20 +50,23 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         },
         fraud: fraud(&config.fraud),
     };
-    check_mail_time(config)?;
+    let spare = check_mail_time(config)?;
     let clients = Clients {
-        mailer: Arc::new(SmtpMailer::new(smtp(&config.smtp))),
+        mailer: mailer(&config.smtp, spare)?,
         caller: Arc::new(caller(config)?),
     };
     let mut handlers = named::woken_by(names(config)?, build(&settings, &clients));
     check_names(config, &handlers)?;
     handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
+    if handlers.iter().any(|handler| handler.spec().name == "email") {
+        warn_of_links(config);
+    }
     Ok(handlers)
 }
 
 /// Handing over a mail takes at most one and a half steps before the content and one for it. In an attempt that is shorter, a
-/// mail server that hangs would end in failed attempts instead of an outage.
-fn check_mail_time(config: &Config) -> anyhow::Result<()> {
+/// mail server that hangs would end in failed attempts instead of an outage. Answers what is left of an attempt.
+fn check_mail_time(config: &Config) -> anyhow::Result<Duration> {
     let attempt = config.attempt_timeout_of(&config.group_name("email"), "email");
     let attempt = attempt.unwrap_or(Duration::from_millis(config.engine.attempt_timeout_ms));
     let mail = Duration::from_millis(config.smtp.step_timeout_ms) * 5 / 2;
@@ -70,7 +77,19 @@ fn check_mail_time(config: &Config) -> anyhow::Result<()> {
         mail.as_millis(),
         attempt.as_millis()
     );
-    Ok(())
+    Ok(attempt - mail)
+}
+
+fn mailer(smtp: &Smtp, spare: Duration) -> anyhow::Result<Arc<dyn Mailer>> {
+    Ok(match (smtp.transport, &smtp.directory) {
+        (MailTransport::File, Some(folder)) => {
+            Arc::new(FolderMailer::new(Path::new(folder)).context("smtp.directory")?)
+        }
+        (MailTransport::File, None) => bail!("smtp.directory is missing"),
+        (MailTransport::Smtp, _) => {
+            Arc::new(SmtpMailer::new(smtp_settings(smtp, spare)).context("[smtp] cannot be used")?)
+        }
+    })
 }
 
 /// A section that is called after nothing would be read by nobody.
@@ -93,6 +112,31 @@ fn check_names(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result
     }
 }
 
+/// Ends subscriptions through these connections, where links lead to this process at all.
+///
+/// # Errors
+/// When no key is set for links that everybody could forge without one.
+pub(super) fn unsubscriber(config: &Config, pool: PgPool) -> anyhow::Result<Option<Unsubscriber>> {
+    if config.waitlist.public_url.is_none() {
+        return Ok(None);
+    }
+    let secret = Secret::new(config.hmac_key()?.expose().as_bytes());
+    Ok(Some(Unsubscriber::new(secret, pool)))
+}
+
+/// Marketing mails need a link, and the link somebody who answers.
+fn warn_of_links(config: &Config) {
+    if config.waitlist.public_url.is_none() {
+        tracing::warn!(
+            "waitlist.public_url is not set: mails about places and milestones are skipped, because nobody could unsubscribe"
+        );
+    } else if config.admin.listen.is_none() {
+        tracing::warn!(
+            "admin.listen is not set: links to unsubscribe lead to waitlist.public_url, which another process has to answer"
+        );
+    }
+}
+
 fn sender(smtp: &Smtp) -> Sender {
     Sender {
         name: smtp.from_name.clone().unwrap_or_default(),
@@ -105,17 +149,28 @@ fn links(config: &Config) -> Links {
     Links {
         verification_url: config.waitlist.verification_url.clone(),
         referral_url: config.waitlist.referral_url.clone(),
+        public_url: config.waitlist.public_url.clone(),
     }
 }
 
-fn smtp(smtp: &Smtp) -> SmtpSettings {
+/// What mails are made with.
+pub fn email(config: &Config) -> EmailSettings {
+    EmailSettings {
+        sender: sender(&config.smtp),
+        links: links(config),
+    }
+}
+
+/// `spare` is what handing over leaves of an attempt.
+fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
     SmtpSettings {
-        host: smtp.host.clone(),
+        host: smtp.effective_host().to_owned(),
         port: smtp.port,
         protection: match smtp.effective_tls() {
             SmtpTls::Implicit => Protection::Tls,
             SmtpTls::Starttls => Protection::StartTls,
+            SmtpTls::Opportunistic => Protection::Opportunistic,
             SmtpTls::None | SmtpTls::Auto => Protection::None,
         },
         credentials: smtp.user.clone().zip(password),
@@ -123,6 +178,12 @@ fn smtp(smtp: &Smtp) -> SmtpSettings {
         step_timeout: Duration::from_millis(smtp.step_timeout_ms),
         connections_max: smtp.connections_max,
         idle_max: SMTP_IDLE_MAX,
+        authorities_pem: smtp.ca_pem.as_ref().map(|pem| pem.expose().to_owned()),
+        rate: smtp.mails_per_second_max.map(|per_second_max| Rate {
+            per_second_max,
+            // The other half is for the facts, the claim and the last transaction.
+            wait_max: TURN_WAIT_MAX.min(spare / 2),
+        }),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::handlers::names::{Names, check, views};
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (
         1,
         "coordination",
@@ -75,6 +75,11 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
         11,
         "schedule",
         include_str!("../../infra/postgres/migrations/0011_schedule.sql"),
+    ),
+    (
+        13,
+        "milestone_mails",
+        include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
     ),
     (
         15,

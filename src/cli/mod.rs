@@ -10,6 +10,7 @@ pub mod decode;
 mod decoded;
 pub mod demo;
 pub mod dlq;
+pub mod email;
 pub mod erase;
 pub mod fraud;
 pub mod graduate;
@@ -142,6 +143,8 @@ pub enum Command {
     Reconcile(reconcile::ReconcileArgs),
     /// Show decoded changes as they happen
     Tail(tail::TailArgs),
+    /// Show how mails will look
+    Email(email::EmailArgs),
     /// Decode captured records into canonical events, one JSON object a line
     Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
@@ -193,6 +196,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Schedule(args) => Box::pin(schedule::run(&args, &config, output)).await,
         Command::Reconcile(args) => Box::pin(reconcile::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
+        Command::Email(args) => Box::pin(email::run(&args, &config, output)).await,
         Command::Decode(args) => {
             let out = std::io::BufWriter::new(std::io::stdout().lock());
             decode::run(&args, app::options::decode_options(&config), out).map_err(Failure::failed)

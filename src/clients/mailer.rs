@@ -12,12 +12,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lettre::Address;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
+
+use crate::clients::pace::Pace;
 
 /// Hands finished messages to a mail server.
 ///
@@ -27,6 +29,15 @@ use tokio::time::{Instant, timeout};
 /// - Cancellation: a dropped call may or may not have delivered, as if the answer were [`Sent::Unknown`].
 #[async_trait]
 pub trait Mailer: Send + Sync + 'static {
+    /// Waits until a message may be handed over, where there is a limit of how many a second. `Err`: that takes longer than
+    /// an attempt can wait; ask again after this time.
+    ///
+    /// # Errors
+    /// The time after which to ask again.
+    async fn turn(&self) -> Result<(), Duration> {
+        Ok(())
+    }
+
     /// Hands over one message for one recipient.
     async fn send_raw(&self, envelope: &Envelope, message: &[u8]) -> Sent;
 }
@@ -104,6 +115,9 @@ impl fmt::Display for Refusal {
 pub enum Protection {
     /// Not at all: for a relay on this machine.
     None,
+    /// Upgraded by STARTTLS where the server offers it, which whoever is in between can prevent. A password is sent only when
+    /// it was upgraded.
+    Opportunistic,
     /// Upgraded by STARTTLS, which the server must offer.
     StartTls,
     /// TLS from the first byte.
@@ -129,6 +143,19 @@ pub struct SmtpSettings {
     pub connections_max: usize,
     /// How long an unused connection is kept.
     pub idle_max: Duration,
+    /// Certificates of the authorities that may sign the server's, in PEM; without them, those that the system trusts.
+    pub authorities_pem: Option<String>,
+    /// Messages a second, over all connections.
+    pub rate: Option<Rate>,
+}
+
+/// A limit of messages a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// How many.
+    pub per_second_max: u32,
+    /// How long [`Mailer::turn`] may wait.
+    pub wait_max: Duration,
 }
 
 impl fmt::Debug for SmtpSettings {
@@ -146,6 +173,8 @@ impl fmt::Debug for SmtpSettings {
 pub struct SmtpMailer {
     settings: SmtpSettings,
     hello: ClientId,
+    tls: Option<TlsParameters>,
+    pace: Option<Pace>,
     open: Semaphore,
     idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
 }
@@ -169,6 +198,16 @@ enum StepError {
 #[error("the mail server did not answer within {0:?}")]
 struct Late(Duration);
 
+/// What TLS needs cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS to the mail server is not possible; are the certificates of authorities right?")]
+pub struct TlsUnusable(#[source] lettre::transport::smtp::Error);
+
+/// The server offered no STARTTLS.
+#[derive(Debug, thiserror::Error)]
+#[error("the mail server offers no STARTTLS, so the password was not sent; is this the right port?")]
+struct InClear;
+
 /// A reply that refuses any conversation.
 #[derive(Debug, thiserror::Error)]
 #[error("the mail server refused to talk to this worker with code {0}")]
@@ -176,18 +215,29 @@ struct NoWelcome(u16);
 
 impl SmtpMailer {
     /// A mailer that connects when the first message comes.
-    pub fn new(settings: SmtpSettings) -> Self {
+    ///
+    /// # Errors
+    /// When the certificates of authorities are none, or TLS is asked for and the system trusts nobody.
+    pub fn new(settings: SmtpSettings) -> Result<Self, TlsUnusable> {
         let hello = if settings.hello_name.is_empty() {
             ClientId::default()
         } else {
             ClientId::Domain(settings.hello_name.clone())
         };
-        Self {
+        let tls = match settings.protection {
+            Protection::None => None,
+            Protection::Opportunistic | Protection::StartTls | Protection::Tls => {
+                Some(tls_parameters(&settings).map_err(TlsUnusable)?)
+            }
+        };
+        Ok(Self {
             open: Semaphore::new(settings.connections_max.max(1)),
+            pace: settings.rate.map(|rate| Pace::new(rate.per_second_max, rate.wait_max)),
             settings,
             hello,
+            tls,
             idle: Mutex::default(),
-        }
+        })
     }
 
     /// A connection that answered just now: a kept one, or a new one.
@@ -206,13 +256,7 @@ impl SmtpMailer {
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, StepError> {
         let settings = &self.settings;
-        let tls = match settings.protection {
-            Protection::None => None,
-            Protection::StartTls | Protection::Tls => {
-                Some(TlsParameters::new(settings.host.clone()).map_err(step_error)?)
-            }
-        };
-        let wrapped = tls.clone().filter(|_| settings.protection == Protection::Tls);
+        let wrapped = self.tls.clone().filter(|_| settings.protection == Protection::Tls);
         let server = (settings.host.as_str(), settings.port);
         let limit = Some(settings.step_timeout);
         let mut connection = self
@@ -224,10 +268,18 @@ impl SmtpMailer {
                 None,
             ))
             .await?;
-        if let (Some(parameters), Protection::StartTls) = (tls, settings.protection) {
+        let upgrades = match settings.protection {
+            Protection::StartTls => true,
+            Protection::Opportunistic => connection.server_info().supports_feature(Extension::StartTls),
+            Protection::None | Protection::Tls => false,
+        };
+        if let (Some(parameters), true) = (self.tls.clone(), upgrades) {
             self.step(connection.starttls(parameters, &self.hello)).await?;
         }
         if let Some((user, password)) = &settings.credentials {
+            if settings.protection == Protection::Opportunistic && !upgrades {
+                return Err(StepError::Broken(InClear.into()));
+            }
             let credentials = Credentials::new(user.clone(), password.clone());
             self.step(connection.auth(DEFAULT_MECHANISMS, &credentials)).await?;
         }
@@ -316,6 +368,13 @@ struct Offered<'a> {
 
 #[async_trait]
 impl Mailer for SmtpMailer {
+    async fn turn(&self) -> Result<(), Duration> {
+        match &self.pace {
+            Some(pace) => pace.turn().await,
+            None => Ok(()),
+        }
+    }
+
     async fn send_raw(&self, envelope: &Envelope, message: &[u8]) -> Sent {
         // One limit for all of it, the wait for a connection included: behind a server that hangs, whoever waits would
         // outlive its attempt, and the outage would be counted.
@@ -334,6 +393,18 @@ impl Mailer for SmtpMailer {
         };
         self.keep(offered.connection, &sent);
         sent
+    }
+}
+
+fn tls_parameters(settings: &SmtpSettings) -> Result<TlsParameters, lettre::transport::smtp::Error> {
+    let builder = TlsParameters::builder(settings.host.clone());
+    match &settings.authorities_pem {
+        None => builder.build(),
+        Some(pem) => {
+            let authorities = Certificate::from_pem(pem.as_bytes())?;
+            let alone = builder.certificate_store(CertificateStore::None);
+            alone.add_root_certificate(authorities).build()
+        }
     }
 }
 

@@ -1,9 +1,13 @@
-//! What the worker calls outside of Postgres: a mail server, other people's HTTP endpoints, Kafka Connect, and what several
+//! What the worker calls outside of Postgres: a mail server or a folder in its place, other people's HTTP endpoints, Kafka Connect, and what several
 //! parts ask a Kafka broker.
 //!
 //! A client reports what happened and never decides what follows from it; that is the caller's part.
 
 pub mod mailer;
+
+pub mod mail_folder;
+
+mod pace;
 
 pub mod webhook;
 

@@ -4,12 +4,15 @@ mod kafka;
 
 mod registry;
 
+mod smtp;
+
 use sqlx::postgres::PgConnectOptions;
 
 use super::Config;
 use super::engine::Engine;
 use super::kafka::Start;
 use super::value::Secret;
+use super::waitlist::public_url_refusal;
 
 /// Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
 const ERROR_BYTES_MAX: usize = 16_384;
@@ -334,35 +337,10 @@ fn check_waitlist(config: &Config, refusals: &mut Refusals) {
         refusals.unless(is_address, path, "it does not begin with https:// or http://");
         refusals.unless(url.contains(part), path, format!("it does not contain {part}"));
     }
-    let smtp = &config.smtp;
-    refusals.unless(!smtp.host.is_empty(), "smtp.host", "it is empty");
-    refusals.unless(smtp.port > 0, "smtp.port", "it is 0");
-    refusals.unless(
-        smtp.from_address.parse::<lettre::Address>().is_ok(),
-        "smtp.from_address",
-        "this is not an e-mail address",
-    );
-    refusals.unless(
-        smtp.user.is_some() || smtp.password.is_none(),
-        "smtp.password",
-        "smtp.user is missing",
-    );
-    refusals.unless(
-        smtp.password.is_some() || smtp.user.is_none(),
-        "smtp.user",
-        "smtp.password is missing",
-    );
-    refusals.unless(
-        !smtp.sends_password_in_clear(),
-        "smtp.tls",
-        "the password would cross the network in clear text",
-    );
-    refusals.unless(
-        (1..config.engine.effect_lease_ms).contains(&smtp.step_timeout_ms),
-        "smtp.step_timeout_ms",
-        "it must be shorter than engine.effect_lease_ms: another process would repeat a mail that is still being sent",
-    );
-    refusals.at_least(smtp.connections_max as u64, 1, "smtp.connections_max");
+    if let Some(reason) = waitlist.public_url.as_deref().and_then(public_url_refusal) {
+        refusals.unless(false, "waitlist.public_url", reason);
+    }
+    smtp::check(&config.smtp, config.engine.effect_lease_ms, refusals);
     refusals.unless(
         (1..config.engine.effect_lease_ms).contains(&config.webhook.timeout_ms),
         "webhook.timeout_ms",

@@ -15,6 +15,8 @@ pub mod waitlist;
 
 pub mod schedule;
 
+pub mod smtp;
+
 pub mod value;
 
 pub mod load;
@@ -37,8 +39,9 @@ use serde::Deserialize;
 use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka};
 use self::schedule::Schedule;
+use self::smtp::Smtp;
 use self::value::{Endpoint, Secret};
-use self::waitlist::{Fraud, Smtp, Waitlist, Webhook};
+use self::waitlist::{Fraud, Waitlist, Webhook};
 use self::wal::Wal;
 use crate::decode::options::{
     BinaryMode, DecimalMode, Format, HEARTBEAT_PREFIX, IntervalMode, SIGNAL_TABLES, TimePrecision,

@@ -18,7 +18,7 @@ use super::{Config, SourceKind};
 const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 21] = [
+const ABSENT: [&str; 26] = [
     "admin.listen",
     "dead_letters.replication_factor",
     "engine.connections_max",
@@ -31,13 +31,18 @@ const ABSENT: [&str; 21] = [
     "registry.client_key_pem",
     "registry.password",
     "registry.user",
+    "smtp.ca_pem",
+    "smtp.directory",
     "smtp.from_name",
     "smtp.hello_name",
+    "smtp.host",
+    "smtp.mails_per_second_max",
     "smtp.password",
     "smtp.user",
     "source.full_identity",
     "source.heartbeat_topic",
     "source.key_format",
+    "waitlist.public_url",
     "waitlist.secret",
     "wal.url",
 ];
@@ -100,7 +105,7 @@ fn flags_beat_the_environment_which_beats_older_names_which_beat_the_file() {
     let from_environment = loaded(file, &environment, &[]).unwrap();
     assert_eq!(from_environment.kafka.brokers, "c:3");
     assert_eq!(from_environment.kafka.group_prefix, "older");
-    assert_eq!(from_environment.smtp.host, "localhost");
+    assert_eq!(from_environment.smtp.effective_host(), "localhost");
     let from_flag = loaded(file, &environment, &["kafka.brokers=d:4"]).unwrap();
     assert_eq!(from_flag.kafka.brokers, "d:4");
 }

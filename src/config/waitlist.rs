@@ -1,4 +1,4 @@
-//! The waitlist worker: its application, its mail server and its fraud checks.
+//! The waitlist worker: its application and its fraud checks.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,9 @@ pub struct Waitlist {
     pub verification_url: String,
     /// Where people sign up with a friend's code; `{code}` stands for the code, `{campaign}` for the campaign's slug.
     pub referral_url: String,
+    /// Where the HTTP endpoints of a worker with `admin.listen` are reached from everywhere; links to unsubscribe lead there,
+    /// and without it no mail is sent that needs one.
+    pub public_url: Option<String>,
     /// How long an earned reward waits for late fraud evidence.
     pub reward_hold: Interval,
     /// `[waitlist.tables.NAME]`: what the application calls a table of the reference schema, where it is not that.
@@ -43,9 +46,33 @@ impl Default for Waitlist {
             secret: None,
             verification_url: "http://localhost:3000/verify?token={token}".to_owned(),
             referral_url: "http://localhost:3000/join/{campaign}?ref={code}".to_owned(),
+            public_url: None,
             reward_hold: Interval::seconds(0),
             tables: BTreeMap::new(),
         }
+    }
+}
+
+/// Why this cannot be the address of links in mails, or `None`.
+pub(super) fn public_url_refusal(text: &str) -> Option<&'static str> {
+    let Ok(url) = text.parse::<url::Url>() else {
+        return Some("this is not an address such as https://mail.example.com");
+    };
+    let is_local = url.host_str().is_some_and(is_local_host);
+    match url.scheme() {
+        _ if !text.is_ascii() || text.contains([' ', '<', '>', '"']) => {
+            Some("write it in ASCII, without blanks, quotes and brackets")
+        }
+        _ if url.query().is_some() || url.fragment().is_some() => {
+            Some("a path is added to it, so it has neither ? nor #")
+        }
+        _ if !url.username().is_empty() || url.password().is_some() => {
+            Some("it would be sent to every reader: no user, no password")
+        }
+        "https" => None,
+        "http" if is_local => None,
+        // RFC 8058, section 3.1.
+        _ => Some("it does not begin with https://, which mail programs ask for"),
     }
 }
 
@@ -80,86 +107,13 @@ impl Config {
 }
 
 /// Whether a host is this machine: loopback, or the folder of a socket.
-fn is_local_host(host: &str) -> bool {
+pub(super) fn is_local_host(host: &str) -> bool {
     host == "localhost"
         || host.starts_with('/')
         || host
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-/// The mail server: a submission relay.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Smtp {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// How the connection is protected.
-    pub tls: SmtpTls,
-    /// User name, where the relay asks for one.
-    pub user: Option<String>,
-    /// Password of that user.
-    pub password: Option<Secret>,
-    /// Sender of mails whose campaign names none.
-    pub from_address: String,
-    /// Name of that sender.
-    pub from_name: Option<String>,
-    /// The name this client greets with; the machine's own when absent.
-    pub hello_name: Option<String>,
-    /// How long one step of the dialogue may take.
-    pub step_timeout_ms: u64,
-    /// Connections kept open.
-    pub connections_max: usize,
-}
-
-impl Default for Smtp {
-    fn default() -> Self {
-        Self {
-            host: "localhost".to_owned(),
-            port: 2525,
-            tls: SmtpTls::Auto,
-            user: None,
-            password: None,
-            from_address: "waitlist@localhost".to_owned(),
-            from_name: None,
-            hello_name: None,
-            step_timeout_ms: 10_000,
-            connections_max: 2,
-        }
-    }
-}
-
-/// How the connection to the mail server is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SmtpTls {
-    /// `implicit` on port 465, `none` on this machine, `starttls` everywhere else.
-    Auto,
-    /// Plain text.
-    None,
-    /// STARTTLS, required.
-    Starttls,
-    /// TLS from the first byte.
-    Implicit,
-}
-
-impl Smtp {
-    /// What [`SmtpTls::Auto`] stands for here; never [`SmtpTls::Auto`] itself.
-    pub fn effective_tls(&self) -> SmtpTls {
-        match self.tls {
-            SmtpTls::Auto if self.port == 465 => SmtpTls::Implicit,
-            SmtpTls::Auto if is_local_host(&self.host) => SmtpTls::None,
-            SmtpTls::Auto => SmtpTls::Starttls,
-            chosen => chosen,
-        }
-    }
-
-    pub(super) fn sends_password_in_clear(&self) -> bool {
-        self.password.is_some() && self.effective_tls() == SmtpTls::None && !is_local_host(&self.host)
-    }
 }
 
 /// Calls of the application's webhooks.

@@ -3,12 +3,13 @@
 use crate::event::change::{Before, Change, ChangeEvent, Origin};
 use crate::event::row::{Row, Value};
 
-/// A row of text columns; `true`, `false` and the empty text stand for booleans and null.
+/// A row of text columns; `true`, `false` and the empty text stand for booleans and null, `#7` for the integer.
 pub(crate) fn row(columns: &[(&str, &str)]) -> Row {
     let value = |text: &str| match text {
         "" => None,
         "true" => Some(Value::Bool(true)),
         "false" => Some(Value::Bool(false)),
+        _ if text.starts_with('#') => Some(Value::Int(text[1..].parse().expect("an integer"))),
         _ => Some(Value::Text(text.into())),
     };
     Row::of(columns.iter().map(|(name, text)| (*name, value(text))))

@@ -71,6 +71,8 @@ const ROUTING: &[Wakes] = &[
     Wakes { table: "rewards",          email: None,      position: None,                    reward: Some(Row),               fraud: None },
     Wakes { table: "user_rewards",     email: None,      position: None,                    reward: Some(Row),               fraud: None },
     Wakes { table: "email_log",        email: Some(Row), position: None,                    reward: None,                    fraud: None },
+    Wakes { table: "position_changes", email: Some(Row), position: None,                    reward: None,                    fraud: None },
+    Wakes { table: "campaign_milestones", email: Some(Row), position: None,                 reward: None,                    fraud: None },
 ];
 
 /// The schema of the application's and the worker's tables.

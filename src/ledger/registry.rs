@@ -156,7 +156,10 @@ pub async fn register(pool: &PgPool, named: Name<'_>, group: &str, ordering: &st
             group: group.to_owned(),
         });
     }
-    if known != ordering {
+    if known == ordering {
+        return Ok(());
+    }
+    if !only_adds(&known, ordering) {
         return Err(Error::OtherOrdering {
             name,
             known,
@@ -164,7 +167,22 @@ pub async fn register(pool: &PgPool, named: Name<'_>, group: &str, ordering: &st
             parked,
         });
     }
+    sqlx::query("UPDATE afterwrite.handlers SET ordering_key = $2 WHERE name = $1 AND ordering_key = $3")
+        .bind(name)
+        .bind(ordering)
+        .bind(known)
+        .execute(pool)
+        .await?;
     Ok(())
+}
+
+/// Whether a handler is woken by further tables, and by all it knew in the order it knew: of a table that is new nothing
+/// waits, so nothing can be overtaken.
+fn only_adds(known: &str, wanted: &str) -> bool {
+    let routes =
+        |text: &str| -> Vec<String> { text.split_inclusive(')').map(|route| route.trim().to_owned()).collect() };
+    let wanted = routes(wanted);
+    routes(known).iter().all(|route| wanted.contains(route))
 }
 
 /// What is to be done about a name that a handler had before.
@@ -270,4 +288,23 @@ async fn move_rows(
             .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::only_adds;
+
+    #[test]
+    fn a_table_that_is_new_changes_no_order() {
+        let known = "public.a(primary key) public.b(x,y)";
+        for (wanted, expected) in [
+            ("public.a(primary key) public.b(x,y) public.c(primary key)", true),
+            ("public.0(z) public.a(primary key) public.b(x,y)", true),
+            ("public.a(primary key)", false),
+            ("public.a(primary key) public.b(x)", false),
+            ("public.a(x) public.b(x,y) public.c(primary key)", false),
+        ] {
+            assert_eq!(only_adds(known, wanted), expected, "{wanted}");
+        }
+    }
 }

@@ -40,9 +40,12 @@ server answers 250; the envelope is in the .json file of the same name. Mails ha
 
 Recipients that fail on demand (what follows a + in the local part is ignored):
   refuse-<code>-<enhanced>@…  refused at RCPT: refuse-550-5.1.1@example.com, refuse-452-4.2.2+ann@example.com
+  reject-<code>-<enhanced>@…  the same after the content was sent: reject-554-5.7.1@example.com
   defer@…                     refused at RCPT with 451 4.3.0, always
   defer-<n>@…                 the same for the first n times, then accepted
   lost-reply-<n>@…            kept, but the connection is cut before the answer, for the first n mails
+  flaky-<d>-<c>@…             of 100 tries d are refused at RCPT with 451 4.3.0, and c cut when the content has come, half
+                              of these after it was kept: flaky-10-5+ann@example.com
 
 Example:
   afterwrite mail-catcher --listen 127.0.0.1:2525 --dir ./mails";

@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use sha2::{Digest, Sha256};
+
 use super::session::Reply;
 
 /// Addresses whose tries are counted; more than any test needs, and a bound all the same.
@@ -17,8 +19,12 @@ pub(super) enum Wish {
     Accept,
     /// Answer RCPT with this.
     Refuse(Reply),
+    /// Take the content, then answer with this and keep nothing.
+    Reject(Reply),
     /// Keep the mail, then cut the connection instead of answering.
     LoseReply,
+    /// Cut the connection when the content has come, and keep nothing.
+    LoseMail,
 }
 
 /// Counts the tries of addresses that fail a number of times.
@@ -38,6 +44,13 @@ impl Script {
         }
         if let Some(rest) = name.strip_prefix("refuse-") {
             return Wish::Refuse(refusal(rest));
+        }
+        if let Some(rest) = name.strip_prefix("reject-") {
+            return Wish::Reject(refusal(rest));
+        }
+        if let Some((deferred, cut)) = name.strip_prefix("flaky-").and_then(percents) {
+            let tried = self.count(&address);
+            return chance(&address, tried, deferred, cut);
         }
         if let Some(times) = times_of(name, "defer-") {
             return match self.count(&address) <= times {
@@ -65,6 +78,27 @@ impl Script {
     }
 }
 
+/// `10-5`: of a hundred tries so many are deferred, and so many cut.
+fn percents(script: &str) -> Option<(u8, u8)> {
+    let (deferred, cut) = script.split_once('-')?;
+    let (deferred, cut): (u8, u8) = (deferred.parse().ok()?, cut.parse().ok()?);
+    (deferred <= 100 && cut <= 100 - deferred).then_some((deferred, cut))
+}
+
+/// What becomes of this try of a recipient: by chance, and the same whenever it is asked.
+fn chance(address: &str, tried: u32, deferred: u8, cut: u8) -> Wish {
+    let hash = Sha256::digest(format!("{tried} {address}"));
+    // 256 is no multiple of 100: two bytes make the difference too small to be seen.
+    let drawn = u16::from_be_bytes([hash[0], hash[1]]) % 100;
+    let (deferred, cut) = (u16::from(deferred), u16::from(cut));
+    match (drawn < deferred, drawn < deferred + cut) {
+        (true, _) => Wish::Refuse(Reply::deferred()),
+        (false, true) if hash[2] < 128 => Wish::LoseReply,
+        (false, true) => Wish::LoseMail,
+        (false, false) => Wish::Accept,
+    }
+}
+
 fn times_of(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.parse().ok()
 }
@@ -86,7 +120,7 @@ fn refusal(script: &str) -> Reply {
         None => Reply::new(
             501,
             "5.1.3",
-            "write refuse-<code>-<enhanced>, for example refuse-550-5.1.1",
+            "write refuse-<code>-<enhanced> or reject-<code>-<enhanced>, for example refuse-550-5.1.1",
         ),
     }
 }

@@ -129,7 +129,16 @@ enum Next {
 struct Draft {
     sender: Sender,
     recipients: Vec<String>,
-    lose_reply: bool,
+    after: After,
+}
+
+/// What follows when the content has come.
+#[derive(Debug)]
+enum After {
+    Keep,
+    KeepAndLeave,
+    Leave,
+    Refuse(Reply),
 }
 
 struct Session<'a> {
@@ -208,7 +217,7 @@ impl Session<'_> {
         self.mail = Some(Draft {
             sender,
             recipients: Vec::new(),
-            lose_reply: false,
+            after: After::Keep,
         });
         Reply::new(250, "2.1.0", "sender ok")
     }
@@ -225,7 +234,9 @@ impl Session<'_> {
         }
         match self.shared.script.wish(&address) {
             Wish::Refuse(refusal) => return refusal,
-            Wish::LoseReply => draft.lose_reply = true,
+            Wish::Reject(refusal) => draft.after = After::Refuse(refusal),
+            Wish::LoseReply => draft.after = After::KeepAndLeave,
+            Wish::LoseMail => draft.after = After::Leave,
             Wish::Accept => {}
         }
         draft.recipients.push(address);
@@ -249,11 +260,13 @@ impl Session<'_> {
             return Ok(Next::Close);
         };
         let draft = self.mail.take().expect("checked above, and nothing ran since");
-        let reply = match received {
-            Ok(mail) => self.keep(&draft, &mail).await,
-            Err(refusal) => refusal,
+        let reply = match (received, &draft.after) {
+            (Err(refusal), _) => refusal,
+            (Ok(_), After::Leave) => return Ok(Next::Close),
+            (Ok(_), After::Refuse(refusal)) => refusal.clone(),
+            (Ok(mail), After::Keep | After::KeepAndLeave) => self.keep(&draft, &mail).await,
         };
-        if draft.lose_reply && !reply.is_refusal() {
+        if matches!(draft.after, After::KeepAndLeave) && !reply.is_refusal() {
             return Ok(Next::Close);
         }
         self.say(&reply);

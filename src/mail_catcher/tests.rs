@@ -151,6 +151,43 @@ async fn a_lost_reply_leaves_the_mail_and_no_answer() {
 }
 
 #[tokio::test]
+async fn what_is_rejected_after_its_content_is_not_kept() {
+    let catcher = Catcher::start().await;
+    let lines = catcher
+        .after_ehlo("MAIL FROM:<>\r\nRCPT TO:<reject-554-5.7.1@example.com>\r\nDATA\r\nx\r\n.\r\n")
+        .await;
+    assert_eq!(codes(&lines)[2..], ["354 end", "554 5.7.1", "221 2.0.0"]);
+    assert!(catcher.mails().is_empty());
+}
+
+#[tokio::test]
+async fn a_flaky_recipient_fails_in_all_three_ways_and_not_always() {
+    let catcher = Catcher::start().await;
+    let mut ends: Vec<(String, usize)> = Vec::new();
+    let mut before = 0;
+    for _ in 0..200 {
+        let mail = "MAIL FROM:<>\r\nRCPT TO:<flaky-30-30@example.com>\r\nDATA\r\nx\r\n.\r\n";
+        let lines = codes(&catcher.after_ehlo(mail).await);
+        let end = lines.iter().rfind(|line| !line.starts_with("221")).unwrap();
+        let kept = catcher.mails().len();
+        ends.push((end.clone(), kept - before));
+        before = kept;
+    }
+    let share = |end: &str, kept: usize| ends.iter().filter(|known| **known == (end.to_owned(), kept)).count();
+    // Refused (and DATA after it), cut before and after the mail was kept, accepted.
+    let shares = [
+        share("554 5.5.1", 0),
+        share("354 end", 0),
+        share("354 end", 1),
+        share("250 2.0.0", 1),
+    ];
+    assert_eq!(shares.iter().sum::<usize>(), 200, "{ends:?}");
+    for (share, expected) in shares.into_iter().zip([60, 30, 30, 80]) {
+        assert!(share.abs_diff(expected) <= 25, "{shares:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_breaks_the_rules_is_refused_and_not_kept() {
     let long = "x".repeat(999);
     let largest = "x".repeat(998);

@@ -2,6 +2,7 @@
 
 use afterwrite::handler::{Fault, Outcome};
 
+use crate::reading::{Part, part_of};
 use crate::servers::{MailServer, Smtp};
 use crate::world::{World, in_world, in_world_with, settings, smtp, smtp_mailer};
 
@@ -83,12 +84,15 @@ async fn a_user_without_a_place_yet_is_told_the_place_that_comes() {
         }
         // The e-mail handler alone: nobody is ranked.
         world.deliver_to("email").await.unwrap();
-        assert!(
-            world.mails_to("cleo")[0].contains("number <b>3</b>"),
-            "{}",
-            world.mails_to("cleo")[0]
-        );
-        assert!(world.mails_to("ann")[0].contains("number <b>1</b>"));
+        for (name, place) in [("cleo", "3"), ("ann", "1")] {
+            let mail = &world.mails_to(name)[0];
+            let text = part_of(mail, Part::Text);
+            assert!(
+                text.contains(&format!("You are number {place} on the waitlist.")),
+                "{text}"
+            );
+            assert!(part_of(mail, Part::Html).contains(&format!(">{place}</p>")), "{mail}");
+        }
     })
     .await;
 }

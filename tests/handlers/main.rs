@@ -7,9 +7,19 @@ mod world;
 
 mod database;
 
+mod reading;
+
 mod servers;
 
 mod email;
+
+mod marketing;
+
+mod unsubscribe;
+
+mod refusals;
+
+mod preview;
 
 mod position;
 

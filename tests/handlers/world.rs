@@ -74,6 +74,8 @@ pub(crate) fn smtp(host: &str, port: u16) -> SmtpSettings {
         step_timeout: Duration::from_secs(5),
         connections_max: 2,
         idle_max: Duration::from_secs(5),
+        authorities_pem: None,
+        rate: None,
     }
 }
 
@@ -89,6 +91,7 @@ pub(crate) fn settings() -> Settings {
             links: Links {
                 verification_url: "https://app.example/verify?token={token}".into(),
                 referral_url: "https://app.example/{campaign}?ref={code}".into(),
+                public_url: Some("https://lists.example".into()),
             },
         },
         reward: RewardSettings::default(),
@@ -102,7 +105,7 @@ pub(crate) async fn in_world(test: impl AsyncFnOnce(&mut World)) {
 }
 
 pub(crate) fn smtp_mailer(settings: SmtpSettings) -> Arc<dyn Mailer> {
-    Arc::new(SmtpMailer::new(settings))
+    Arc::new(SmtpMailer::new(settings).unwrap())
 }
 
 pub(crate) async fn in_world_with(mailer: Arc<dyn Mailer>, settings: Settings, test: impl AsyncFnOnce(&mut World)) {
@@ -157,6 +160,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0009_sources.sql"),
             include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
             include_str!("../../infra/postgres/migrations/0011_schedule.sql"),
+            include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
             include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
@@ -210,6 +214,14 @@ impl World {
     /// Connections with the worker's role.
     pub(crate) fn worker_pool(&self) -> PgPool {
         self.worker.clone()
+    }
+
+    /// Connections that may do what the worker's role may do.
+    pub(crate) fn as_worker(&self) -> PgPool {
+        let options = self.worker.connect_options();
+        PgPoolOptions::new()
+            .max_connections(2)
+            .connect_lazy_with((*options).clone())
     }
 
     pub(crate) fn handler(&self, name: &str) -> Arc<dyn Handler> {
@@ -275,6 +287,14 @@ impl World {
         .fetch_one(&self.pool)
         .await
         .unwrap()
+    }
+
+    /// Agrees to news.
+    pub(crate) async fn agree(&self, user: Uuid) {
+        self.exec(&format!(
+            "UPDATE waitlist_users SET marketing_consent = true WHERE id = '{user}'"
+        ))
+        .await;
     }
 
     pub(crate) async fn verify(&self, user: Uuid) {

@@ -40,6 +40,10 @@ mod dead_letter_topic;
 
 mod mails;
 
+mod flaky_mails;
+
+mod mail_tls;
+
 mod registry;
 
 mod encodings;

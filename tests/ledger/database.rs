@@ -41,6 +41,7 @@ pub(crate) async fn in_database(test: impl AsyncFnOnce(&PgPool)) {
         include_str!("../../infra/postgres/migrations/0009_sources.sql"),
         include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
         include_str!("../../infra/postgres/migrations/0011_schedule.sql"),
+        include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
         include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
         include_str!("../../infra/postgres/publication.sql"),
     ] {

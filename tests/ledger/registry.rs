@@ -39,6 +39,26 @@ async fn leave_work(pool: &PgPool) {
 }
 
 #[tokio::test]
+async fn a_handler_may_be_woken_by_further_tables_and_in_no_other_order() {
+    in_database(async |pool| {
+        let wanted = async |ordering: &str| {
+            let name = Name {
+                name: "email",
+                was: None,
+            };
+            register(pool, name, GROUP, ordering).await
+        };
+        wanted(ORDERING).await.unwrap();
+        let more = format!("public.position_changes(primary key) {ORDERING}");
+        wanted(&more).await.unwrap();
+        assert!(matches!(wanted(ORDERING).await, Err(Error::OtherOrdering { .. })));
+        let other = more.replace("waitlist_users(primary key)", "waitlist_users(campaign_id)");
+        assert!(matches!(wanted(&other).await, Err(Error::OtherOrdering { .. })));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_renamed_handler_finds_what_it_did_and_takes_its_letters_and_lanes_along() {
     in_database(async |pool| {
         start(pool, "email", None).await.unwrap();

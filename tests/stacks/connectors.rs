@@ -36,6 +36,34 @@ fn a_connector_captures_what_the_publication_publishes() {
     assert!(never.iter().all(|table| !published_tables().contains(*table)));
 }
 
+/// A handler that is routed to a table which is not published would never be woken.
+#[test]
+fn every_table_that_wakes_a_handler_is_published_and_captured() {
+    let code = read("src/handlers/mod.rs");
+    let table = between(&code, "const ROUTING: &[Wakes] = &[", "\n];");
+    let routed: BTreeSet<String> = table
+        .split("table: \"")
+        .skip(1)
+        .map(|line| format!("public.{}", line.split('"').next().expect("a name")))
+        .collect();
+    assert_eq!(
+        routed.len(),
+        table.lines().filter(|line| line.contains("Wakes {")).count()
+    );
+    assert!(routed.len() > 5, "{routed:?}");
+    let published = published_tables();
+    let missing: Vec<&String> = routed.difference(&published).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for path in CONNECTORS {
+        let captured = text(&json(path)["table.include.list"]).replace("\\.", ".");
+        let missing: Vec<&String> = routed
+            .iter()
+            .filter(|table| !captured.split(',').any(|known| known == *table))
+            .collect();
+        assert!(missing.is_empty(), "{path}: {missing:?}");
+    }
+}
+
 /// The definition of a table in the SQL of the application or of the worker.
 fn table_definition(table: &str) -> String {
     let sql = read("infra/postgres/waitlist.sql") + &read("infra/postgres/migrations/0002_waitlist_worker.sql");

@@ -30,8 +30,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
     // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
     ("schedule", &["ledger", "handlers", "clients"]),
     ("telemetry", &[]),
-    // What a process tells of itself, as its engines told it.
-    ("admin", &["engine", "schedule"]),
+    // What a process tells of itself, as its engines and its scheduler told it; and the links of mails that lead to it.
+    ("admin", &["engine", "schedule", "handlers"]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),

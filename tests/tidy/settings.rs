@@ -9,7 +9,7 @@ use crate::reading::{File, code_without_tests, has_word, is_word_character, top_
 use crate::rules::LAYERS;
 
 /// The sections, and what their values are called where they are read.
-const CALLED: [(&str, &[&str]); 20] = [
+const CALLED: [(&str, &[&str]); 21] = [
     ("Config", &["config"]),
     ("Source", &["source"]),
     ("Postgres", &["postgres"]),
@@ -37,7 +37,7 @@ const CALLED: [(&str, &[&str]); 20] = [
 const LAID_OVER: [(&str, &str); 2] = [("Group", "Engine"), ("HandlerSettings", "Engine")];
 
 /// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
-const INDIRECT: [(&str, &str, &str, &str); 9] = [
+const INDIRECT: [(&str, &str, &str, &str); 10] = [
     (
         "Kafka",
         "group_prefix",
@@ -70,6 +70,7 @@ const INDIRECT: [(&str, &str, &str, &str); 9] = [
         "config.attempt_timeout_of(",
         "it beats its group's",
     ),
+    ("Smtp", "host", "smtp.effective_host(", "it is this machine when absent"),
     (
         "Smtp",
         "tls",

@@ -79,13 +79,13 @@ fn check_certificates(registry: &Registry, refusals: &mut Refusals) {
     );
 }
 
-const CERTIFICATE: &str = "CERTIFICATE-----";
+pub(super) const CERTIFICATE: &str = "CERTIFICATE-----";
 
 const KEY: &str = "PRIVATE KEY-----";
 
 /// Looks for a section of PEM that is labelled so. The reason never quotes the text, but where it is the path of a file
 /// says how to have the file read.
-fn find(pem: &Secret, label: &str) -> Result<(), String> {
+pub(super) fn find(pem: &Secret, label: &str) -> Result<(), String> {
     let text = pem.expose();
     let begins = |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(label);
     if text

@@ -1,5 +1,6 @@
 //! From a trigger to a finished mail, or to the reason why there is none: reads the facts as they are now.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -8,11 +9,12 @@ use uuid::Uuid;
 
 use crate::handler::HandlerError;
 use crate::handlers::address;
-use crate::handlers::email::message::{self, Finished, MessageError, Sender};
+use crate::handlers::email::built_in::built_in;
+use crate::handlers::email::message::{self, Finished, Marks, MessageError, Sender};
 use crate::handlers::email::rules::{self, Facts, Kind, Trigger};
-use crate::handlers::email::sql::{self, RewardFacts, Wanted};
-use crate::handlers::email::templates::{self, Source, Variables};
-use crate::handlers::email::{EmailSettings, FailedBefore};
+use crate::handlers::email::sql::{self, Figures, Found, Queued, RewardFacts, Wanted};
+use crate::handlers::email::templates::{self, Rendered, Source, TemplateError, Variables};
+use crate::handlers::email::{EmailSettings, FailedBefore, unsubscribe};
 use crate::handlers::secret::Secret;
 
 /// What became of a trigger.
@@ -57,6 +59,46 @@ pub(super) struct Composer<'a> {
     pub(super) replayed: bool,
 }
 
+/// What a mail is about, beside its user.
+pub(super) enum Matter {
+    /// The user alone.
+    User,
+    /// A place, and the one it is better than.
+    Place { old: Option<i64>, new: i64 },
+    /// A reward.
+    Reward(RewardFacts),
+    /// How many have joined.
+    Milestone(i32),
+}
+
+/// A mail by its key and the kind it is of.
+pub(super) struct Subject<'a> {
+    pub(super) kind: Kind,
+    pub(super) effect_key: &'a str,
+    pub(super) matter: Matter,
+}
+
+impl Subject<'_> {
+    /// Numbers are counted only for who shows them.
+    pub(super) fn wanted(&self, used: &BTreeSet<String>) -> Wanted {
+        Wanted {
+            position: used.contains("position") && !matches!(self.matter, Matter::Place { .. }),
+            referrals: used.contains("referral_count"),
+            signups: used.contains("total_signups"),
+        }
+    }
+
+    fn skip(&self, facts: &Facts, reason: &'static str) -> Composed {
+        Composed::Skip(Skip {
+            effect_key: self.effect_key.to_owned(),
+            campaign_id: facts.campaign_id,
+            user_id: Some(facts.user_id),
+            kind: self.kind.word(),
+            reason,
+        })
+    }
+}
+
 impl Composer<'_> {
     pub(super) async fn compose(
         &self,
@@ -65,6 +107,8 @@ impl Composer<'_> {
     ) -> Result<Composed, HandlerError> {
         match trigger {
             Trigger::Queued(id) => self.queued(connection, id).await,
+            Trigger::Moved(id) => self.moved(connection, id).await,
+            Trigger::Milestone(_) => Ok(Composed::Nothing("not_concerned")),
             Trigger::First { user, .. } | Trigger::Verification(user) | Trigger::Welcome(user) => {
                 let Some(facts) = sql::facts(connection, user).await? else {
                     return Ok(Composed::Nothing("user_gone"));
@@ -72,10 +116,47 @@ impl Composer<'_> {
                 let Some(kind) = rules::kind(trigger, &facts) else {
                     return Ok(Composed::Nothing("not_concerned"));
                 };
-                let key = rules::user_key(kind, &facts, self.secret);
-                self.one(connection, &facts, kind, key, None).await
+                let subject = Subject {
+                    kind,
+                    effect_key: &rules::user_key(kind, &facts, self.secret),
+                    matter: Matter::User,
+                };
+                self.one(connection, &facts, subject).await
             }
         }
+    }
+
+    async fn moved(&self, connection: &mut PgConnection, id: i64) -> Result<Composed, HandlerError> {
+        let Some(moved) = sql::moved(connection, id).await? else {
+            return Ok(Composed::Nothing("row_gone"));
+        };
+        let skip = |reason| {
+            Composed::Skip(Skip {
+                effect_key: rules::position_key(id),
+                campaign_id: moved.campaign_id,
+                user_id: Some(moved.user_id),
+                kind: Kind::PositionUpdate.word(),
+                reason,
+            })
+        };
+        let Some(facts) = sql::facts(connection, moved.user_id).await? else {
+            return Ok(skip("user_gone"));
+        };
+        if facts.campaign_id != moved.campaign_id {
+            return Ok(skip("campaign_left"));
+        }
+        let Some(place) = rules::told_place(moved.old_position, moved.new_position, moved.position_now) else {
+            return Ok(skip("not_improved"));
+        };
+        let subject = Subject {
+            kind: Kind::PositionUpdate,
+            effect_key: &rules::position_key(id),
+            matter: Matter::Place {
+                old: moved.old_position,
+                new: place,
+            },
+        };
+        self.one(connection, &facts, subject).await
     }
 
     async fn queued(&self, connection: &mut PgConnection, id: Uuid) -> Result<Composed, HandlerError> {
@@ -89,41 +170,46 @@ impl Composer<'_> {
         if row.status != "queued" && !again {
             return Ok(Composed::Nothing("not_queued"));
         }
-        let skip = |kind: &'static str, reason: &'static str| {
+        let kind = match Kind::of_word(&row.kind) {
+            Some(kind @ (Kind::RewardEarned | Kind::Milestone | Kind::Custom)) => kind,
+            // The others are sent because of what they are about.
+            _ => return Ok(Composed::Nothing("type_not_sent")),
+        };
+        let skip = |reason: &'static str| {
             Composed::Skip(Skip {
                 effect_key: row.effect_key.clone(),
                 campaign_id: row.campaign_id,
                 user_id: row.user_id,
-                kind,
+                kind: kind.word(),
                 reason,
             })
         };
-        if row.kind != Kind::RewardEarned.word() {
-            return Ok(Composed::Nothing("type_not_sent"));
-        }
-        let kind = Kind::RewardEarned;
-        let Some((reward_id, resend_no)) = rules::reward_of_key(&row.effect_key) else {
-            return Ok(skip(kind.word(), "reward_unknown"));
+        let matter = match kind {
+            Kind::RewardEarned => match reward_of(connection, &row, again).await? {
+                Ok(reward) => Matter::Reward(reward),
+                Err(reason) => return Ok(skip(reason)),
+            },
+            Kind::Milestone => match rules::number_of_key(&row.effect_key) {
+                Some(number) => Matter::Milestone(number),
+                None => return Ok(skip("milestone_unknown")),
+            },
+            _ => Matter::User,
         };
-        let Some(reward) = sql::reward(connection, reward_id).await? else {
-            return Ok(skip(kind.word(), "reward_gone"));
-        };
-        if reward.resend_no != resend_no {
-            return Ok(skip(kind.word(), "sent_anew"));
-        }
-        if reward.status != "earned" && !(again && reward.status == "failed") {
-            return Ok(skip(kind.word(), "reward_not_earned"));
-        }
         let facts = match row.user_id {
             Some(user) => sql::facts(connection, user).await?,
             None => None,
         };
         match facts {
+            None => Ok(skip("user_gone")),
+            Some(facts) if facts.campaign_id != row.campaign_id => Ok(skip("campaign_left")),
             Some(facts) => {
-                self.one(connection, &facts, kind, row.effect_key.clone(), Some(&reward))
-                    .await
+                let subject = Subject {
+                    kind,
+                    effect_key: &row.effect_key,
+                    matter,
+                };
+                self.one(connection, &facts, subject).await
             }
-            None => Ok(skip(kind.word(), "user_gone")),
         }
     }
 
@@ -131,70 +217,95 @@ impl Composer<'_> {
         &self,
         connection: &mut PgConnection,
         facts: &Facts,
-        kind: Kind,
-        effect_key: String,
-        reward: Option<&RewardFacts>,
+        subject: Subject<'_>,
     ) -> Result<Composed, HandlerError> {
-        let skip = |effect_key: String, reason| {
-            Composed::Skip(Skip {
-                effect_key,
-                campaign_id: facts.campaign_id,
-                user_id: Some(facts.user_id),
-                kind: kind.word(),
-                reason,
-            })
-        };
-        if let Some(reason) = rules::obstacle(kind, facts) {
-            return Ok(skip(effect_key, reason));
+        let (kind, effect_key) = (subject.kind, subject.effect_key);
+        let has_way_out = self.settings.links.public_url.is_some();
+        if let Some(reason) = rules::obstacle(kind, facts, has_way_out) {
+            return Ok(subject.skip(facts, reason));
         }
         let suppressed = address::suppression_key(self.secret, &facts.email);
-        if sql::suppression(connection, &suppressed, facts.campaign_id)
-            .await?
-            .is_some()
-        {
-            return Ok(skip(effect_key, "suppressed"));
+        match sql::suppression(connection, &suppressed, facts.campaign_id, kind.is_marketing()).await? {
+            Some(reason) if reason == "unsubscribed" => return Ok(subject.skip(facts, "unsubscribed")),
+            Some(_) => return Ok(subject.skip(facts, "suppressed")),
+            None => {}
         }
         let source = match sql::template(connection, facts.campaign_id, kind.word()).await? {
-            Some((_, false)) => return Ok(skip(effect_key, "template_disabled")),
-            Some((source, true)) => source,
-            None => templates::built_in(kind),
+            Some(Found { enabled: false, .. }) => return Ok(subject.skip(facts, "template_disabled")),
+            Some(found) => found.source,
+            None => match built_in(kind) {
+                Some(source) => source,
+                None => return Ok(subject.skip(facts, "no_template")),
+            },
         };
-        let variables = self.variables(connection, facts, kind, &source, reward).await?;
-        let content = templates::render(kind, &source, &variables).map_err(HandlerError::permanent)?;
-        let subject = content.subject.clone();
-        let sender = self.sender(facts);
-        match message::build(&effect_key, &sender, &facts.email, content, self.date) {
+        let used = templates::used(kind, &source).map_err(HandlerError::permanent)?;
+        let figures = sql::figures(connection, facts.user_id, subject.wanted(&used), self.hold_at).await?;
+        let variables = self.fill(facts, &figures, &used, &subject);
+        let content = self
+            .content(facts, kind, &source, &variables)
+            .map_err(HandlerError::permanent)?;
+        let title = content.subject.clone();
+        match self.finish(facts, &subject, content) {
             Ok(finished) => Ok(Composed::Mail(Box::new(Mail {
-                message_id: message::message_id(&effect_key, finished.envelope.from.domain()),
-                effect_key,
+                message_id: message::message_id(effect_key, finished.envelope.from.domain()),
+                effect_key: effect_key.to_owned(),
                 kind,
                 campaign_id: facts.campaign_id,
                 user_id: facts.user_id,
                 recipient: facts.email.clone(),
-                subject,
+                subject: title,
                 variables: variables.to_json(),
                 finished,
             }))),
-            Err(MessageError::Recipient) => Ok(skip(effect_key, "address_invalid")),
+            Err(MessageError::Recipient) => Ok(subject.skip(facts, "address_invalid")),
             Err(error) => Err(HandlerError::permanent(error)),
         }
     }
 
-    async fn variables(
+    /// What is read: marketing never without the link to unsubscribe by.
+    pub(super) fn content(
         &self,
-        connection: &mut PgConnection,
         facts: &Facts,
         kind: Kind,
         source: &Source,
-        reward: Option<&RewardFacts>,
-    ) -> Result<Variables, HandlerError> {
-        let used = templates::used(kind, source).map_err(HandlerError::permanent)?;
-        let wanted = Wanted {
-            position: used.contains("position"),
-            referrals: used.contains("referral_count"),
-            signups: used.contains("total_signups"),
+        variables: &Variables,
+    ) -> Result<Rendered, TemplateError> {
+        let mut content = templates::render(kind, source, variables)?;
+        if let Some(url) = self.way_out(facts).filter(|_| kind.is_marketing()) {
+            templates::ensure_way_out(&mut content, &url);
+        }
+        Ok(content)
+    }
+
+    pub(super) fn finish(
+        &self,
+        facts: &Facts,
+        subject: &Subject<'_>,
+        content: Rendered,
+    ) -> Result<Finished, MessageError> {
+        let way_out = self.way_out(facts).filter(|_| subject.kind.is_marketing());
+        let marks = Marks {
+            effect_key: subject.effect_key,
+            date: self.date,
+            unsubscribe_url: way_out.as_deref(),
         };
-        let figures = sql::figures(connection, facts.user_id, wanted, self.hold_at).await?;
+        message::build(marks, &self.sender(facts), &facts.email, content)
+    }
+
+    /// The link by which this user unsubscribes from this campaign.
+    fn way_out(&self, facts: &Facts) -> Option<String> {
+        let token = unsubscribe::token(self.secret, facts.campaign_id, &facts.email);
+        self.settings.links.unsubscribe(&token)
+    }
+
+    /// The values of the names that are used.
+    pub(super) fn fill(
+        &self,
+        facts: &Facts,
+        figures: &Figures,
+        used: &BTreeSet<String>,
+        subject: &Subject<'_>,
+    ) -> Variables {
         let links = &self.settings.links;
         let mut variables = Variables::default();
         let mut set = |name: &'static str, value: Option<String>| {
@@ -215,7 +326,7 @@ impl Composer<'_> {
         let token = facts
             .verification_token
             .as_deref()
-            .filter(|_| kind == Kind::Verification);
+            .filter(|_| subject.kind == Kind::Verification);
         set(
             "verification_link",
             token.map(|token| links.verification(token, &facts.campaign_slug)),
@@ -223,13 +334,22 @@ impl Composer<'_> {
         set("position", figures.position.map(|position| position.to_string()));
         set("referral_count", figures.referrals.map(|count| count.to_string()));
         set("total_signups", figures.signups.map(|count| count.to_string()));
-        if let Some(reward) = reward {
-            set("reward_name", reward.name.clone());
-            set("reward_description", reward.description.clone());
-            set("reward_code", reward.code.clone());
-            set("reward_instructions", reward.instructions.clone());
+        set("unsubscribe_link", self.way_out(facts));
+        match &subject.matter {
+            Matter::User => {}
+            Matter::Place { old, new } => {
+                set("position", Some(new.to_string()));
+                set("old_position", old.map(|old| old.to_string()));
+            }
+            Matter::Reward(reward) => {
+                set("reward_name", reward.name.clone());
+                set("reward_description", reward.description.clone());
+                set("reward_code", reward.code.clone());
+                set("reward_instructions", reward.instructions.clone());
+            }
+            Matter::Milestone(number) => set("milestone", Some(number.to_string())),
         }
-        Ok(variables)
+        variables
     }
 
     /// The campaign's sender, or the configured one.
@@ -241,4 +361,25 @@ impl Composer<'_> {
             reply_to: facts.reply_to.clone().or_else(|| configured.reply_to.clone()),
         }
     }
+}
+
+/// The reward that a queued row hands over, or why it hands over none.
+async fn reward_of(
+    connection: &mut PgConnection,
+    row: &Queued,
+    again: bool,
+) -> Result<Result<RewardFacts, &'static str>, sqlx::Error> {
+    let Some((reward_id, resend_no)) = rules::reward_of_key(&row.effect_key) else {
+        return Ok(Err("reward_unknown"));
+    };
+    let Some(reward) = sql::reward(connection, reward_id).await? else {
+        return Ok(Err("reward_gone"));
+    };
+    if reward.resend_no != resend_no {
+        return Ok(Err("sent_anew"));
+    }
+    if reward.status != "earned" && !(again && reward.status == "failed") {
+        return Ok(Err("reward_not_earned"));
+    }
+    Ok(Ok(reward))
 }

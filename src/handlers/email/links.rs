@@ -8,6 +8,9 @@ pub struct Links {
     pub verification_url: String,
     /// The application's page behind a referral link.
     pub referral_url: String,
+    /// Where this worker's HTTP endpoints are reached from everywhere; without it there is no link to unsubscribe by, and no
+    /// mail that needs one.
+    pub public_url: Option<String>,
 }
 
 impl Links {
@@ -17,6 +20,12 @@ impl Links {
 
     pub(super) fn referral(&self, code: &str, campaign: &str) -> String {
         fill(&self.referral_url, &[("{code}", code), ("{campaign}", campaign)])
+    }
+
+    /// The page where a subscription ends.
+    pub(super) fn unsubscribe(&self, token: &str) -> Option<String> {
+        let base = self.public_url.as_deref()?.trim_end_matches('/');
+        Some(format!("{base}/unsubscribe/{}", encode(token)))
     }
 }
 
@@ -48,6 +57,7 @@ mod tests {
         let links = Links {
             verification_url: "https://app.example/{campaign}/verify?token={token}".into(),
             referral_url: "https://app.example/{campaign}?ref={code}".into(),
+            public_url: Some("https://lists.example/w/".into()),
         };
         assert_eq!(
             links.verification("a&b=c/ü", "launch"),
@@ -57,5 +67,14 @@ mod tests {
             links.referral("AN N", "launch"),
             "https://app.example/launch?ref=AN%20N"
         );
+        assert_eq!(
+            links.unsubscribe("a/b").as_deref(),
+            Some("https://lists.example/w/unsubscribe/a%2Fb")
+        );
+        let none = Links {
+            public_url: None,
+            ..links
+        };
+        assert_eq!(none.unsubscribe("a"), None);
     }
 }

@@ -90,17 +90,27 @@ pub fn message_id(effect_key: &str, sender_domain: &str) -> String {
     format!("<{}@{sender_domain}>", digest("message-id", effect_key))
 }
 
-/// Puts a message together. `date` is the time of the change that caused it.
+/// What a message says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks<'a> {
+    /// The key that its `Message-ID` is made from.
+    pub effect_key: &'a str,
+    /// The time of the change that caused it.
+    pub date: SystemTime,
+    /// Where the reader unsubscribes, with a click and without a login (RFC 2369, RFC 8058); for marketing.
+    pub unsubscribe_url: Option<&'a str>,
+}
+
+/// Puts a message together.
 ///
 /// # Errors
 /// When an address cannot be used.
-pub fn build(
-    effect_key: &str,
-    sender: &Sender,
-    recipient: &str,
-    content: Rendered,
-    date: SystemTime,
-) -> Result<Finished, MessageError> {
+pub fn build(marks: Marks<'_>, sender: &Sender, recipient: &str, content: Rendered) -> Result<Finished, MessageError> {
+    let Marks {
+        effect_key,
+        date,
+        unsubscribe_url,
+    } = marks;
     let to: Address = recipient.trim().parse().map_err(|_| MessageError::Recipient)?;
     let from: Address = sender.address.trim().parse().map_err(MessageError::Sender)?;
     let name = one_line(&sender.name);
@@ -119,6 +129,14 @@ pub fn build(
             HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".to_owned(),
         ));
+    if let Some(url) = unsubscribe_url {
+        builder = builder
+            .raw_header(verbatim("List-Unsubscribe", format!("<{url}>")))
+            .raw_header(verbatim(
+                "List-Unsubscribe-Post",
+                "List-Unsubscribe=One-Click".to_owned(),
+            ));
+    }
     if let Some(reply_to) = &sender.reply_to {
         let parsed: Address = reply_to.trim().parse().map_err(MessageError::ReplyTo)?;
         builder = builder.reply_to(Mailbox::new(None, parsed));
@@ -128,6 +146,13 @@ pub fn build(
         envelope: Envelope { from, to },
         message: message.formatted(),
     })
+}
+
+/// A header as it is: an address folded or encoded like words would lead nowhere.
+fn verbatim(name: &'static str, value: String) -> HeaderValue {
+    let value = one_line(&value);
+    assert!(value.is_ascii(), "{name} is made of ASCII");
+    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), value.clone(), value)
 }
 
 fn part(content_type: ContentType, body: String) -> SinglePart {
@@ -172,15 +197,35 @@ mod tests {
         }
     }
 
+    fn marks(effect_key: &str) -> Marks<'_> {
+        Marks {
+            effect_key,
+            date: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            unsubscribe_url: None,
+        }
+    }
+
     fn built(key: &str) -> Finished {
-        build(
-            key,
-            &sender(),
-            "ann@example.net",
-            content(),
-            UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        )
-        .unwrap()
+        build(marks(key), &sender(), "ann@example.net", content()).unwrap()
+    }
+
+    #[test]
+    fn marketing_says_in_its_header_how_to_unsubscribe_with_one_click() {
+        let url = format!("https://lists.example.org/{}", "a".repeat(100));
+        let marked = Marks {
+            unsubscribe_url: Some(&url),
+            ..marks("milestone:1")
+        };
+        let finished = build(marked, &sender(), "ann@example.net", content()).unwrap();
+        let text = String::from_utf8(finished.message).unwrap();
+        // In one piece: some readers take a folded or encoded one for none.
+        assert!(text.contains(&format!("\r\nList-Unsubscribe: <{url}>\r\n")), "{text}");
+        assert!(
+            text.contains("\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"),
+            "{text}"
+        );
+        let plain = String::from_utf8(built("welcome:1").message).unwrap();
+        assert!(!plain.contains("List-Unsubscribe"));
     }
 
     #[test]
@@ -216,7 +261,7 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_used_are_refused_without_quoting_them() {
-        let bad = |recipient: &str| build("k", &sender(), recipient, content(), UNIX_EPOCH).unwrap_err();
+        let bad = |recipient: &str| build(marks("k"), &sender(), recipient, content()).unwrap_err();
         for recipient in ["ann", "ann@x y", "ann@example.org\r\nRCPT TO:<x@y.z>", "@example.org"] {
             assert!(matches!(bad(recipient), MessageError::Recipient), "{recipient}");
         }

@@ -29,6 +29,14 @@ pub mod message;
 
 pub mod links;
 
+pub mod unsubscribe;
+
+mod milestones;
+
+pub mod built_in;
+
+pub mod preview;
+
 mod compose;
 
 mod plain;
@@ -122,6 +130,10 @@ impl Email {
     }
 
     async fn send(&self, context: &mut Context, mail: &Mail) -> Result<Outcome, HandlerError> {
+        // Before the claim, whose lease would run out meanwhile.
+        if let Err(wait) = self.mailer.turn().await {
+            return Ok(Outcome::Snooze(wait));
+        }
         let offered = mail.finished.to_stored();
         let claim = context.claim(&mail.effect_key, &offered).await?;
         let rendered = match claim {
@@ -285,6 +297,10 @@ impl Handler for Email {
             let Some(trigger) = rules::trigger(event) else {
                 continue;
             };
+            if let Trigger::Milestone(milestone) = trigger {
+                outcome = milestones::queue_page(context, milestone, self.settings.links.public_url.is_some()).await?;
+                continue;
+            }
             outcome = match self.compose(context, event, trigger).await? {
                 Composed::Nothing(reason) => Outcome::Skipped(reason),
                 Composed::Skip(skip) => self.skip(context, &skip).await?,

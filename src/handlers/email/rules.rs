@@ -1,9 +1,11 @@
 //! Which change wants which mail, what the mail's key is, and what follows from the facts and from a refusal: pure.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::clients::mailer::{Refusal, Step};
 use crate::event::change::ChangeEvent;
+use crate::event::row::Row;
 use crate::handlers::columns;
 use crate::handlers::secret::Secret;
 
@@ -21,8 +23,21 @@ pub enum Trigger {
     Verification(Uuid),
     /// The address was verified.
     Welcome(Uuid),
-    /// A row of `email_log` that another handler queued.
+    /// A row of `email_log` that was queued.
     Queued(Uuid),
+    /// A row of `position_changes` that tells of a better place.
+    Moved(i64),
+    /// A milestone was passed, or a page of its mails is queued and the next one is due.
+    Milestone(Milestone),
+}
+
+/// One milestone of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Milestone {
+    /// The campaign.
+    pub campaign: Uuid,
+    /// How many have joined.
+    pub number: i32,
 }
 
 /// The types of mail that are written here.
@@ -32,49 +47,92 @@ pub enum Kind {
     Verification,
     /// Greets.
     Welcome,
+    /// Tells of a better place.
+    PositionUpdate,
     /// Hands over a reward.
     RewardEarned,
+    /// Tells that the campaign has grown.
+    Milestone,
+    /// Of somebody else's handler: its rows are queued, and its template is the customer's.
+    Custom,
 }
 
 impl Kind {
+    /// All of them, in the order in which a user meets them.
+    pub const ALL: [Self; 6] = [
+        Self::Verification,
+        Self::Welcome,
+        Self::PositionUpdate,
+        Self::RewardEarned,
+        Self::Milestone,
+        Self::Custom,
+    ];
+
     /// The word for it in `email_log.type` and `email_templates.type`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Verification => "verification",
             Self::Welcome => "welcome",
+            Self::PositionUpdate => "position_update",
             Self::RewardEarned => "reward_earned",
+            Self::Milestone => "milestone",
+            Self::Custom => "custom",
         }
+    }
+
+    /// The type of this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Whether it is sent only to those who agreed to it, and can be unsubscribed from.
+    pub fn is_marketing(self) -> bool {
+        matches!(self, Self::PositionUpdate | Self::Milestone)
     }
 }
 
 /// What a change asks for, or `None`.
 pub fn trigger(event: &ChangeEvent) -> Option<Trigger> {
     let row = event.after()?;
-    let id = columns::id(row, "id")?;
     match &*event.origin().table {
-        "waitlist_users" if columns::is_insert(event) => Some(Trigger::First {
-            user: id,
-            verified: row.bool("email_verified"),
-        }),
-        "waitlist_users" if event.before().is_none() => {
-            // What changed is not known: the facts and the keys decide, as at the first time.
-            columns::updated(event, &["email", "email_verified"]).then_some(Trigger::First {
-                user: id,
-                verified: None,
-            })
+        "waitlist_users" => of_user(event, row),
+        "email_log" if columns::became(event, "status", "queued") => Some(Trigger::Queued(columns::id(row, "id")?)),
+        "position_changes" if columns::is_insert(event) && row.text("cause") == Some("improved") => {
+            Some(Trigger::Moved(row.int("id")?))
         }
-        "waitlist_users" => {
-            let verified = row.bool("email_verified")?;
-            if verified {
-                return columns::updated(event, &["email_verified"]).then_some(Trigger::Welcome(id));
-            }
-            // The token is not captured: its change shows as an update that changes nothing.
-            let may_need_another = columns::updated(event, &["email"]) || columns::changed_nothing_captured(event);
-            may_need_another.then_some(Trigger::Verification(id))
+        "campaign_milestones" => {
+            let is_due = columns::is_insert(event) || columns::updated(event, &["mail_pages"]);
+            let is_ended = row.text("mails_ended_at").is_some();
+            (is_due && !is_ended).then_some(Trigger::Milestone(Milestone {
+                campaign: columns::id(row, "campaign_id")?,
+                number: row.int("milestone")?.try_into().ok()?,
+            }))
         }
-        "email_log" => columns::became(event, "status", "queued").then_some(Trigger::Queued(id)),
         _ => None,
     }
+}
+
+fn of_user(event: &ChangeEvent, row: &Row) -> Option<Trigger> {
+    let id = columns::id(row, "id")?;
+    if columns::is_insert(event) {
+        return Some(Trigger::First {
+            user: id,
+            verified: row.bool("email_verified"),
+        });
+    }
+    if event.before().is_none() {
+        // What changed is not known: the facts and the keys decide, as at the first time.
+        return columns::updated(event, &["email", "email_verified"]).then_some(Trigger::First {
+            user: id,
+            verified: None,
+        });
+    }
+    if row.bool("email_verified")? {
+        return columns::updated(event, &["email_verified"]).then_some(Trigger::Welcome(id));
+    }
+    // The token is not captured: its change shows as an update that changes nothing.
+    let may_need_another = columns::updated(event, &["email"]) || columns::changed_nothing_captured(event);
+    may_need_another.then_some(Trigger::Verification(id))
 }
 
 /// What is known about the user when the mail is to be sent.
@@ -86,6 +144,7 @@ pub struct Facts {
     pub(super) first_name: Option<String>,
     pub(super) last_name: Option<String>,
     pub(super) email_verified: bool,
+    pub(super) marketing_consent: bool,
     pub(super) verification_token: Option<String>,
     pub(super) referral_code: String,
     pub(super) in_standing: bool,
@@ -100,7 +159,7 @@ pub struct Facts {
     pub(super) reply_to: Option<String>,
 }
 
-/// Which mail a trigger comes to with these facts; `None` for a queued row, which says its own type.
+/// Which mail a trigger about a user comes to with these facts; `None` for the others, which say it themselves.
 pub fn kind(trigger: Trigger, facts: &Facts) -> Option<Kind> {
     match trigger {
         Trigger::First { verified, .. } => {
@@ -109,12 +168,12 @@ pub fn kind(trigger: Trigger, facts: &Facts) -> Option<Kind> {
         }
         Trigger::Welcome(_) => Some(Kind::Welcome),
         Trigger::Verification(_) => Some(Kind::Verification),
-        Trigger::Queued(_) => None,
+        Trigger::Queued(_) | Trigger::Moved(_) | Trigger::Milestone(_) => None,
     }
 }
 
-/// Why this mail is not sent now, or `None`.
-pub fn obstacle(kind: Kind, facts: &Facts) -> Option<&'static str> {
+/// Why this mail is not sent now, or `None`. `has_way_out`: whether it would carry a link to unsubscribe by.
+pub fn obstacle(kind: Kind, facts: &Facts, has_way_out: bool) -> Option<&'static str> {
     if facts.campaign_deleted {
         return Some("campaign_deleted");
     }
@@ -128,9 +187,49 @@ pub fn obstacle(kind: Kind, facts: &Facts) -> Option<&'static str> {
         Kind::Verification if facts.email_verified => Some("already_verified"),
         Kind::Verification if !facts.verification_required => Some("verification_not_required"),
         Kind::Verification if facts.verification_token.as_deref().unwrap_or_default().is_empty() => Some("no_token"),
-        Kind::Welcome | Kind::RewardEarned if !facts.in_standing => Some("not_in_standing"),
-        Kind::Verification | Kind::Welcome | Kind::RewardEarned => None,
+        Kind::Verification => None,
+        _ if !facts.in_standing => Some("not_in_standing"),
+        _ if kind.is_marketing() && !facts.marketing_consent => Some("no_marketing_consent"),
+        _ if kind.is_marketing() && facts.campaign_status == "paused" => Some("campaign_paused"),
+        _ if kind.is_marketing() && !has_way_out => Some(NO_WAY_OUT),
+        _ => None,
     }
+}
+
+/// Nobody could unsubscribe from a mail without a link, so without `waitlist.public_url` none is sent that needs one.
+const NO_WAY_OUT: &str = "no_public_url";
+
+/// How far a milestone's mails are queued, and what decides whether they are.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Progress {
+    pub(super) ended: bool,
+    /// A higher one was passed at the same moment.
+    pub(super) outdone: bool,
+    pub(super) campaign_status: String,
+    pub(super) campaign_deleted: bool,
+    pub(super) passed_at: DateTime<Utc>,
+    pub(super) mailed_to_at: Option<DateTime<Utc>>,
+    pub(super) mailed_to_id: Option<Uuid>,
+}
+
+/// Why no page of this milestone's mails is queued, or `None`.
+pub fn milestone_obstacle(progress: &Progress, has_way_out: bool) -> Option<&'static str> {
+    match progress.campaign_status.as_str() {
+        _ if progress.ended => Some("all_queued"),
+        _ if progress.outdone => Some("higher_milestone"),
+        _ if progress.campaign_deleted => Some("campaign_deleted"),
+        "draft" => Some("campaign_draft"),
+        "paused" => Some("campaign_paused"),
+        _ if !has_way_out => Some(NO_WAY_OUT),
+        _ => None,
+    }
+}
+
+/// The place that a mail may tell of: what the change said, or what became of it since. `None` when the place is not better
+/// any more than the one it was better than, or when there is none.
+pub fn told_place(old: Option<i64>, new: i64, now: Option<i64>) -> Option<i64> {
+    let told = now?.max(new);
+    old.is_none_or(|old| told < old).then_some(told)
 }
 
 /// The key of a mail to a user: the same mail has the same key, another address or token another.
@@ -147,6 +246,17 @@ pub fn user_key(kind: Kind, facts: &Facts, secret: &Secret) -> String {
 /// The key of the mail that hands over a reward.
 pub fn reward_key(user_reward: Uuid, resend_no: i32) -> String {
     format!("reward_earned:{user_reward}:{resend_no}")
+}
+
+/// The key of a mail that tells of a better place.
+pub fn position_key(change: i64) -> String {
+    format!("position_update:{change}")
+}
+
+/// The number that a milestone's key speaks of.
+pub fn number_of_key(key: &str) -> Option<i32> {
+    let (_campaign, rest) = key.strip_prefix("milestone:")?.split_once(':')?;
+    rest.split_once(':')?.0.parse().ok()
 }
 
 /// The reward a key speaks of, and which sending.

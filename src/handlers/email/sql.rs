@@ -4,7 +4,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::handlers::credit;
-use crate::handlers::email::rules::Facts;
+use crate::handlers::email::milestones::PAGE_USERS_MAX;
+use crate::handlers::email::rules::{Facts, Milestone, Progress};
 use crate::handlers::email::templates::Source;
 
 /// A row that another handler queued.
@@ -63,7 +64,7 @@ pub(super) struct Account<'a> {
 pub(super) async fn facts(connection: &mut PgConnection, user: Uuid) -> Result<Option<Facts>, sqlx::Error> {
     sqlx::query_as(credit::statement(
         "SELECT u.id AS user_id, u.campaign_id, u.email, u.first_name, u.last_name, u.email_verified,
-                u.verification_token, u.referral_code, {in_standing} AS in_standing,
+                u.marketing_consent, u.verification_token, u.referral_code, {in_standing} AS in_standing,
                 {holds_a_place} AS holds_a_place, c.status AS campaign_status,
                 c.deleted_at IS NOT NULL AS campaign_deleted, c.verification_required, c.name AS campaign_name,
                 c.slug AS campaign_slug, c.from_name, c.from_address, c.reply_to
@@ -82,6 +83,94 @@ pub(super) async fn queued(connection: &mut PgConnection, id: Uuid) -> Result<Op
         .await
 }
 
+/// A place that became better, and the place of now.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Moved {
+    pub(super) campaign_id: Uuid,
+    pub(super) user_id: Uuid,
+    pub(super) old_position: Option<i64>,
+    pub(super) new_position: i64,
+    pub(super) position_now: Option<i64>,
+}
+
+pub(super) async fn moved(connection: &mut PgConnection, id: i64) -> Result<Option<Moved>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT m.campaign_id, m.user_id, m.old_position::bigint, m.new_position::bigint,
+                p.position::bigint AS position_now
+         FROM position_changes m
+         LEFT JOIN waitlist_positions p ON p.campaign_id = m.campaign_id AND p.user_id = m.user_id
+         WHERE m.id = $1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await
+}
+
+/// How far a milestone's mails are queued. Its row stays locked, so that two pages are never queued at once.
+pub(super) async fn milestone(
+    connection: &mut PgConnection,
+    milestone: Milestone,
+) -> Result<Option<Progress>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT m.mails_ended_at IS NOT NULL AS ended,
+                -- All that one ranking passes bear the time of its transaction.
+                EXISTS (SELECT FROM campaign_milestones higher
+                        WHERE higher.campaign_id = m.campaign_id AND higher.milestone > m.milestone
+                          AND higher.created_at = m.created_at) AS outdone,
+                c.status AS campaign_status, c.deleted_at IS NOT NULL AS campaign_deleted, m.created_at AS passed_at,
+                m.mailed_to_at, m.mailed_to_id
+         FROM campaign_milestones m JOIN campaigns c ON c.id = m.campaign_id
+         WHERE m.campaign_id = $1 AND m.milestone = $2
+         FOR UPDATE OF m",
+    )
+    .bind(milestone.campaign)
+    .bind(milestone.number)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Queues the mails of the next users who were there when the milestone was passed, and writes how far that came. Users are
+/// taken in the order of an index, wanted or not, so that no page has to look for long; answers how many mails it queued.
+pub(super) async fn queue_page(
+    connection: &mut PgConnection,
+    milestone: Milestone,
+    progress: &Progress,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(credit::statement(
+        "WITH page AS (
+             SELECT u.id, u.created_at, {in_standing} AND u.marketing_consent AS is_told
+             FROM waitlist_users u JOIN campaigns c ON c.id = u.campaign_id
+             WHERE u.campaign_id = $1 AND u.created_at <= $3
+               AND (u.created_at, u.id)
+                   > (coalesce($4, '-infinity'::timestamptz), coalesce($5, '00000000-0000-0000-0000-000000000000'::uuid))
+             ORDER BY u.created_at, u.id LIMIT $6
+         ), queued AS (
+             INSERT INTO email_log (effect_key, campaign_id, user_id, type, status)
+             SELECT format('milestone:%s:%s:%s', $1, $2, id), $1, id, 'milestone', 'queued'
+             FROM page WHERE is_told ORDER BY created_at, id
+             ON CONFLICT (effect_key) DO NOTHING
+             RETURNING user_id
+         ), last AS (
+             SELECT created_at, id FROM page ORDER BY created_at DESC, id DESC LIMIT 1
+         )
+         UPDATE campaign_milestones m
+         SET mail_pages = m.mail_pages + 1, mails_queued = m.mails_queued + (SELECT count(*) FROM queued),
+             mailed_to_at = coalesce((SELECT created_at FROM last), m.mailed_to_at),
+             mailed_to_id = coalesce((SELECT id FROM last), m.mailed_to_id),
+             mails_ended_at = CASE WHEN (SELECT count(*) FROM page) < $6 THEN now() END
+         WHERE m.campaign_id = $1 AND m.milestone = $2
+         RETURNING (SELECT count(*) FROM queued)",
+    ))
+    .bind(milestone.campaign)
+    .bind(milestone.number)
+    .bind(progress.passed_at)
+    .bind(progress.mailed_to_at)
+    .bind(progress.mailed_to_id)
+    .bind(PAGE_USERS_MAX)
+    .fetch_one(connection)
+    .await
+}
+
 pub(super) async fn reward(connection: &mut PgConnection, id: Uuid) -> Result<Option<RewardFacts>, sqlx::Error> {
     sqlx::query_as(
         "SELECT o.status, o.resend_no, o.code, coalesce(o.snapshot ->> 'name', w.name) AS name,
@@ -95,14 +184,22 @@ pub(super) async fn reward(connection: &mut PgConnection, id: Uuid) -> Result<Op
     .await
 }
 
-/// The campaign's own template, else the customer's default: with whether it is enabled. `None`: use the built-in one.
+/// A template that a customer wrote.
+pub(super) struct Found {
+    pub(super) source: Source,
+    pub(super) enabled: bool,
+    /// Of this campaign alone, not of all.
+    pub(super) is_own: bool,
+}
+
+/// The campaign's own template, else the customer's default. `None`: use the built-in one.
 pub(super) async fn template(
     connection: &mut PgConnection,
     campaign: Uuid,
     kind: &str,
-) -> Result<Option<(Source, bool)>, sqlx::Error> {
-    let found: Option<(String, String, Option<String>, bool)> = sqlx::query_as(
-        "SELECT subject, html_body, text_body, enabled FROM email_templates
+) -> Result<Option<Found>, sqlx::Error> {
+    let found: Option<(String, String, Option<String>, bool, bool)> = sqlx::query_as(
+        "SELECT subject, html_body, text_body, enabled, campaign_id IS NOT NULL FROM email_templates
          WHERE type = $2 AND (campaign_id = $1 OR campaign_id IS NULL)
          ORDER BY campaign_id NULLS LAST LIMIT 1",
     )
@@ -110,24 +207,45 @@ pub(super) async fn template(
     .bind(kind)
     .fetch_optional(connection)
     .await?;
-    Ok(found.map(|(subject, html, text, enabled)| (Source { subject, html, text }, enabled)))
+    Ok(found.map(|(subject, html, text, enabled, is_own)| Found {
+        source: Source { subject, html, text },
+        enabled,
+        is_own,
+    }))
 }
 
-/// Why nothing may be sent to this address, or `None`. Unsubscribing bars marketing mail alone, which this is not.
+/// Why this may not be sent to the address, or `None`. Who bounced or complained gets nothing, who unsubscribed no marketing.
 pub(super) async fn suppression(
     connection: &mut PgConnection,
     key: &str,
     campaign: Uuid,
+    is_marketing: bool,
 ) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT reason FROM suppressions
-         WHERE email = $1 AND reason IN ('bounced', 'complained') AND (campaign_id = $2 OR campaign_id IS NULL)
+         WHERE email = $1 AND (reason IN ('bounced', 'complained') OR $3 AND reason = 'unsubscribed')
+           AND (campaign_id = $2 OR campaign_id IS NULL)
          ORDER BY reason LIMIT 1",
     )
     .bind(key)
     .bind(campaign)
+    .bind(is_marketing)
     .fetch_optional(connection)
     .await
+}
+
+/// Ends the marketing of a campaign for an address. A campaign that is gone has none.
+pub(super) async fn unsubscribe(connection: &mut PgConnection, key: &str, campaign: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO suppressions (email, reason, campaign_id)
+         SELECT $1, 'unsubscribed', c.id FROM campaigns c WHERE c.id = $2
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(key)
+    .bind(campaign)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn suppress(connection: &mut PgConnection, key: &str, reason: &str) -> Result<(), sqlx::Error> {
@@ -207,4 +325,63 @@ pub(super) async fn account(connection: &mut PgConnection, line: &Account<'_>) -
     .execute(connection)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// What a template shows of a campaign.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct CampaignFacts {
+    pub(super) name: String,
+    pub(super) slug: String,
+    pub(super) status: String,
+    pub(super) from_name: Option<String>,
+    pub(super) from_address: Option<String>,
+    pub(super) reply_to: Option<String>,
+}
+
+pub(super) async fn campaign(connection: &mut PgConnection, id: Uuid) -> Result<Option<CampaignFacts>, sqlx::Error> {
+    sqlx::query_as("SELECT name, slug, status, from_name, from_address, reply_to FROM campaigns WHERE id = $1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+}
+
+pub(super) async fn campaigns_called(
+    connection: &mut PgConnection,
+    id_or_slug: &str,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM campaigns WHERE id::text = lower($1) OR slug = $1 ORDER BY id")
+        .bind(id_or_slug)
+        .fetch_all(connection)
+        .await
+}
+
+pub(super) async fn last_improvement(connection: &mut PgConnection, user: Uuid) -> Result<Option<Moved>, sqlx::Error> {
+    let last: Option<i64> =
+        sqlx::query_scalar("SELECT max(id) FROM position_changes WHERE user_id = $1 AND cause = 'improved'")
+            .bind(user)
+            .fetch_one(&mut *connection)
+            .await?;
+    match last {
+        Some(id) => moved(connection, id).await,
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn last_reward(connection: &mut PgConnection, user: Uuid) -> Result<Option<RewardFacts>, sqlx::Error> {
+    let last: Option<Uuid> =
+        sqlx::query_scalar("SELECT id FROM user_rewards WHERE user_id = $1 ORDER BY created_at DESC, id LIMIT 1")
+            .bind(user)
+            .fetch_optional(&mut *connection)
+            .await?;
+    match last {
+        Some(id) => reward(connection, id).await,
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn last_milestone(connection: &mut PgConnection, campaign: Uuid) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar("SELECT max(milestone) FROM campaign_milestones WHERE campaign_id = $1")
+        .bind(campaign)
+        .fetch_one(connection)
+        .await
 }

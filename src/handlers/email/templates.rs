@@ -1,11 +1,11 @@
-//! Templates: the built-in ones, and what customers write into `email_templates`.
+//! Templates: what customers write into `email_templates`, and those that are built in.
 //!
 //! A customer's template is foreign code: it runs with a limit of steps and of size, it knows the documented variables
 //! and nothing else, and what it gets wrong is a permanent error that says where.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, HtmlEscape, UndefinedBehavior, Value};
 
 use crate::handlers::email::plain;
 use crate::handlers::email::rules::Kind;
@@ -242,23 +242,20 @@ impl std::io::Write for Bounded {
     }
 }
 
-/// The template of a campaign that has none.
-pub fn built_in(kind: Kind) -> Source {
-    let (subject, html) = match kind {
-        Kind::Verification => (
-            "Please confirm your e-mail address for {{ campaign_name }}",
-            include_str!("templates/verification.html"),
-        ),
-        Kind::Welcome => ("Welcome to {{ campaign_name }}", include_str!("templates/welcome.html")),
-        Kind::RewardEarned => (
-            "You have earned {{ reward_name }}",
-            include_str!("templates/reward_earned.html"),
-        ),
-    };
-    Source {
-        subject: subject.to_owned(),
-        html: html.to_owned(),
-        text: None,
+/// Adds the link to unsubscribe by to each part that shows it nowhere: a customer's template may have forgotten it.
+pub fn ensure_way_out(content: &mut Rendered, url: &str) {
+    let escaped = HtmlEscape(url).to_string();
+    if !content.html.contains(&escaped) && !content.html.contains(url) {
+        let link = format!(
+            "<p style=\"margin:24px 0;font-family:sans-serif;font-size:13px;line-height:20px;text-align:center\">\
+             <a href=\"{escaped}\">Unsubscribe</a></p>"
+        );
+        // ASCII lower case keeps every byte's place.
+        let end = content.html.to_ascii_lowercase().rfind("</body");
+        content.html.insert_str(end.unwrap_or(content.html.len()), &link);
+    }
+    if !content.text.contains(url) {
+        content.text.push_str(&format!("\nUnsubscribe: {url}\n"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Templates: what renders, what is refused, what is escaped.
 
 use super::*;
+use crate::handlers::email::built_in::built_in;
 
 fn source(html: &str) -> Source {
     Source {
@@ -57,18 +58,118 @@ fn errors_quote_no_values() {
     assert!(error.to_string().contains("line 2"), "{error}");
 }
 
-#[test]
-fn every_built_in_template_renders_with_nothing_and_with_everything() {
+fn everything() -> Variables {
     let mut all = Variables::default();
     for name in VARIABLES {
-        all.set(name, *name);
+        all.set(name, format!("<{name}>"));
     }
-    for kind in [Kind::Verification, Kind::Welcome, Kind::RewardEarned] {
-        let source = built_in(kind);
+    all
+}
+
+const BUILT_IN: [Kind; 5] = [
+    Kind::Verification,
+    Kind::Welcome,
+    Kind::PositionUpdate,
+    Kind::RewardEarned,
+    Kind::Milestone,
+];
+
+#[test]
+fn every_built_in_template_renders_with_nothing_and_with_everything() {
+    for kind in BUILT_IN {
+        let source = built_in(kind).unwrap();
         used(kind, &source).unwrap();
-        for variables in [Variables::default(), all.clone()] {
+        for variables in [Variables::default(), everything()] {
             let rendered = render(kind, &source, &variables).unwrap();
             assert!(!rendered.subject.is_empty() && rendered.text.len() > 20, "{rendered:?}");
+            for part in [&rendered.html, &rendered.text, &rendered.subject] {
+                assert!(
+                    !part.contains("[[") && !part.contains("{{") && !part.contains("css="),
+                    "{part}"
+                );
+            }
         }
+    }
+    assert_eq!(built_in(Kind::Custom), None);
+}
+
+#[test]
+fn built_in_templates_look_right_in_mail_programs() {
+    for kind in BUILT_IN {
+        let rendered = render(kind, &built_in(kind).unwrap(), &everything()).unwrap();
+        let html = &rendered.html;
+        for needed in [
+            "<html lang=\"en\" dir=\"ltr\">",
+            "<meta name=\"color-scheme\" content=\"light dark\">",
+            "@media (prefers-color-scheme: dark)",
+            "display:none;max-height:0",
+            "max-width:600px",
+            "<!--[if mso]><table role=\"presentation\" width=\"600\"",
+            "aria-roledescription=\"email\"",
+        ] {
+            assert!(html.contains(needed), "{}: {needed}", kind.word());
+        }
+        // A table that is read out as one, an element whose style is elsewhere, something that is fetched: none.
+        assert_eq!(
+            html.matches("<table").count(),
+            html.matches("<table role=\"presentation\"").count()
+        );
+        for element in ["<p", "<h1", "<a", "<td"] {
+            let elements = html.split(element).skip(1).filter(|rest| rest.starts_with([' ', '>']));
+            let tags = elements.map(|rest| rest.split('>').next().unwrap());
+            let bare: Vec<&str> = tags.filter(|tag| !tag.contains("style=")).collect();
+            // The cell that only Outlook sees needs none.
+            assert!(
+                bare.iter().all(|tag| element == "<td" && tag.is_empty()),
+                "{}: {bare:?}",
+                kind.word()
+            );
+        }
+        for fetched in ["<img", "<link", "src=", "url(", "<script"] {
+            assert!(!html.contains(fetched), "{}: {fetched}", kind.word());
+        }
+        for open in ["table", "tr", "td", "div", "p", "h1", "a", "strong"] {
+            let opened = html.matches(&format!("<{open}>")).count() + html.matches(&format!("<{open} ")).count();
+            assert_eq!(
+                opened,
+                html.matches(&format!("</{open}>")).count(),
+                "{}: {open}",
+                kind.word()
+            );
+        }
+        assert!(!rendered.text.contains("\n\n\n"), "{:?}", rendered.text);
+        assert!(html.len() < 20_000, "mail programs cut what is longer than 100 KB");
+        assert_eq!(
+            html.contains("unsubscribe_link"),
+            kind.is_marketing(),
+            "{}",
+            kind.word()
+        );
+        assert_eq!(rendered.text.contains("unsubscribe_link"), kind.is_marketing());
+    }
+}
+
+#[test]
+fn marketing_of_a_customer_who_forgot_it_has_a_link_to_unsubscribe_by() {
+    let url = "https://x.example/u/a";
+    let way_out = |html: &str| {
+        let mut content = Rendered {
+            subject: "s".into(),
+            html: html.into(),
+            text: "t\n".into(),
+        };
+        ensure_way_out(&mut content, url);
+        assert_eq!(content.text, format!("t\n\nUnsubscribe: {url}\n"));
+        content.html
+    };
+    let appended = way_out("<BODY><p>\u{130}</p></Body>");
+    assert!(appended.starts_with("<BODY><p>\u{130}</p><p style"), "{appended}");
+    assert!(appended.ends_with("Unsubscribe</a></p></Body>"), "{appended}");
+    assert!(way_out("no body").ends_with("</p>"));
+    for own in [
+        "<a href='https://x.example/u/a'>",
+        "https:&#x2f;&#x2f;x.example&#x2f;u&#x2f;a",
+    ] {
+        assert_eq!(way_out(own), own);
     }
 }
