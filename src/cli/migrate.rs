@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (
         1,
         "coordination",
@@ -68,6 +68,11 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
         10,
         "parked_letters",
         include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
+    ),
+    (
+        14,
+        "ranking",
+        include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
     ),
 ];
 

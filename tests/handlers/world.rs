@@ -36,6 +36,7 @@ const CAPTURED: &[&str] = &[
     "email_log",
     "fraud_detections",
     "campaign_milestones",
+    "reward_rounds",
 ];
 
 /// More rounds than any cascade of changes has; an endless one is a handler that wakes itself.
@@ -156,6 +157,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0008_slots.sql"),
             include_str!("../../infra/postgres/migrations/0009_sources.sql"),
             include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
+            include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
             run(&pool, script).await;

@@ -40,6 +40,7 @@ pub(crate) async fn in_database(test: impl AsyncFnOnce(&PgPool)) {
         include_str!("../../infra/postgres/migrations/0008_slots.sql"),
         include_str!("../../infra/postgres/migrations/0009_sources.sql"),
         include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
+        include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
         include_str!("../../infra/postgres/publication.sql"),
     ] {
         exec(&owner, script).await;
