@@ -209,7 +209,7 @@ fn without_grants() -> &'static str {
         .map_or(PUBLICATION, |(publication, _)| publication)
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
         let sql = SqlStr::from_static(sql);
         Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, sql, false)

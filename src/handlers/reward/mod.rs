@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::clients::webhook::Caller;
 use crate::event::change::ChangeEvent;
+use crate::event::id::EventId;
 use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
 use crate::handlers::columns;
 use crate::handlers::credit;
+use crate::handlers::position;
 use crate::handlers::reward::deliver::{Delivering, Prepared};
 use crate::handlers::reward::grant::Granting;
 
@@ -23,17 +26,18 @@ pub mod rules;
 
 pub mod grant;
 
+pub mod rounds;
+
+mod facts;
+
 mod deliver;
 
 mod promise;
 
 pub mod sql;
 
-/// Users that one transaction reconciles when a whole campaign is concerned.
-const PAGE: i64 = 500;
-
-/// Pages that one attempt does before it lets others run.
-const PAGES_MAX: usize = 20;
+/// A page of a round, or the last ranking of a large campaign, takes longer than other work.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Settings of rewards.
 #[derive(Debug, Clone)]
@@ -89,37 +93,32 @@ impl Reward {
         }
     }
 
-    /// Gives everybody in these campaigns what they wait for, page by page, each page in a transaction of its own. A
-    /// repetition finds what is done already. Answers whether it got through.
-    async fn grant_to_all(&self, context: &Context, wide: &BTreeMap<Wide, bool>) -> Result<bool, HandlerError> {
-        let hold_at = self.granting.fraud.hold_at;
-        let mut pages = 0;
-        for (place, closing) in wide {
-            let mut last = Uuid::nil();
-            loop {
-                let mut transaction = context.pool().begin().await?;
-                let page = grant::waiting_for_grants(
-                    &mut transaction,
-                    place.campaign,
-                    place.reward,
-                    last,
-                    PAGE,
-                    *closing,
-                    hold_at,
-                )
-                .await?;
-                let Some(end) = page.last() else {
-                    break;
-                };
-                last = *end;
-                self.granting.reconcile(&mut transaction, &page, *closing).await?;
-                transaction.commit().await?;
-                pages += 1;
-                if pages == PAGES_MAX {
-                    return Ok(false);
-                }
-            }
+    /// Begins the rounds that these changes ask for. What the completion of a campaign brings is given for its last places,
+    /// so whoever of the two handlers comes first ranks it.
+    async fn begin_rounds(&self, connection: &mut PgConnection, tasks: &Tasks) -> Result<(), HandlerError> {
+        for (wide, completed_by) in &tasks.wide {
+            let closing = match completed_by {
+                Some(event) => self.close(connection, wide.campaign, *event).await?,
+                None => false,
+            };
+            rounds::begin(connection, wide.campaign, wide.reward, closing).await?;
         }
+        Ok(())
+    }
+
+    /// Answers whether the campaign is complete, and not active again since.
+    async fn close(
+        &self,
+        connection: &mut PgConnection,
+        campaign: Uuid,
+        completed_by: EventId,
+    ) -> Result<bool, HandlerError> {
+        position::sql::lock(connection, campaign).await?;
+        if !sql::is_complete(connection, campaign).await? {
+            return Ok(false);
+        }
+        let hold_at = self.granting.fraud.hold_at;
+        position::sql::rank_for_the_last_time(connection, campaign, completed_by.0, hold_at).await?;
         Ok(true)
     }
 }
@@ -140,8 +139,10 @@ struct Tasks {
     users: BTreeSet<Uuid>,
     /// Users whose referrers are to be reconciled.
     friends: BTreeSet<Uuid>,
-    /// Campaigns or rewards to grant to all; whether the campaign completed with this change.
-    wide: BTreeMap<Wide, bool>,
+    /// Campaigns or rewards to grant to all; the change that completed the campaign, where it is one of these.
+    wide: BTreeMap<Wide, Option<EventId>>,
+    /// Rounds whose next page is due.
+    rounds: BTreeSet<i64>,
 }
 
 impl Tasks {
@@ -171,11 +172,19 @@ impl Tasks {
             }
             "referrals" => self.users.extend(columns::ids(event, "referrer_id")),
             "fraud_detections" => self.friends.extend(columns::ids(event, "user_id")),
+            "position_changes" => self.users.extend(columns::ids(event, "user_id")),
+            "campaign_milestones" => {
+                for campaign in columns::ids(event, "campaign_id") {
+                    self.wide.entry(Wide { campaign, reward: None }).or_default();
+                }
+            }
+            "reward_rounds" => self.rounds.extend(event.after().and_then(|row| row.int("id"))),
             "user_rewards" => self.deliver.extend(columns::ids(event, "id")),
             "campaigns" => {
-                let completed = columns::became(event, "status", "completed");
+                let completed_by = event.id().filter(|_| columns::completes(event));
                 for campaign in columns::ids(event, "id") {
-                    *self.wide.entry(Wide { campaign, reward: None }).or_default() |= completed;
+                    let known = self.wide.entry(Wide { campaign, reward: None }).or_default();
+                    *known = completed_by.or(*known);
                 }
             }
             "rewards" => {
@@ -203,7 +212,18 @@ fn concerns(event: &ChangeEvent) -> bool {
                 || columns::updated(event, &["campaign_id", "referrer_id", "referred_id"])
         }
         "fraud_detections" => {
-            columns::is_insert(event) || columns::is_delete(event) || columns::updated(event, &["status", "confidence"])
+            columns::is_insert(event)
+                || columns::is_delete(event)
+                || columns::updated(event, &["status", "confidence", "user_id", "referral_id", "evidence"])
+        }
+        "position_changes" => {
+            let cause = event.after().and_then(|row| row.text("cause"));
+            columns::is_insert(event) && cause == Some("threshold")
+        }
+        "campaign_milestones" => columns::is_insert(event),
+        "reward_rounds" => {
+            let goes_on = columns::is_insert(event) || columns::updated(event, &["pages"]);
+            goes_on && event.after().is_some_and(|row| row.text("ended_at").is_none())
         }
         "user_rewards" => columns::became(event, "status", "earned") || is_sent_again(event),
         "campaigns" => {
@@ -219,6 +239,7 @@ fn concerns(event: &ChangeEvent) -> bool {
                         "status",
                         "trigger_type",
                         "trigger_threshold",
+                        "evaluate",
                         "user_limit",
                         "total_available",
                         "starts_at",
@@ -242,7 +263,7 @@ impl Handler for Reward {
             name: "reward".to_owned(),
             routes: self.routes.clone(),
             coalesce_max: 50,
-            attempt_timeout: Some(Duration::from_secs(120)),
+            attempt_timeout: Some(ATTEMPT_TIMEOUT),
         }
     }
 
@@ -266,9 +287,6 @@ impl Handler for Reward {
                 other => drop(prepared.insert(*id, other)),
             }
         }
-        if !self.grant_to_all(context, &asked.wide).await? {
-            return Ok(Outcome::Snooze(Duration::from_millis(1)));
-        }
         let handler = context.handler().to_owned();
         let Some(Once { events, connection }) = context.once().await? else {
             return Ok(Outcome::Done);
@@ -278,10 +296,17 @@ impl Handler for Reward {
         for done in tasks.deliver.iter().filter_map(|id| prepared.get(id)) {
             skipped = delivering.write(connection, &handler, done).await?;
         }
-        let friends: Vec<Uuid> = tasks.friends.into_iter().collect();
-        let mut users: Vec<Uuid> = tasks.users.into_iter().collect();
+        let friends: Vec<Uuid> = tasks.friends.iter().copied().collect();
+        let mut users: Vec<Uuid> = tasks.users.iter().copied().collect();
         users.extend(credit::referrers_of(connection, &friends).await?);
+        users.sort_unstable();
+        users.dedup();
+        // Pages first: whoever does more than one of these takes the locks of more users later.
+        for round in &tasks.rounds {
+            rounds::page(connection, &self.granting, *round).await?;
+        }
         self.granting.reconcile(connection, &users, false).await?;
+        self.begin_rounds(connection, &tasks).await?;
         Ok(skipped.map_or(Outcome::Done, Outcome::Skipped))
     }
 }
