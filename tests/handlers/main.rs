@@ -16,3 +16,5 @@ mod reward;
 mod webhook;
 
 mod fraud;
+
+mod campaigns;

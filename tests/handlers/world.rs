@@ -435,6 +435,14 @@ impl World {
         handler.handle(&mut context, events).await.unwrap();
     }
 
+    /// Works on these events and is rolled back, as when the process dies before the commit. Whether the work succeeded is
+    /// nobody's concern.
+    pub(crate) async fn roll_back(&self, name: &str, events: &[Arc<ChangeEvent>]) {
+        let handler = self.handler(name);
+        let mut context = Context::new(resources(&self.worker), &*handler, events, 1, Mode::Deliver);
+        drop(handler.handle(&mut context, events).await);
+    }
+
     /// Mails in the catcher's folder to this user of this world.
     pub(crate) fn mails_to(&self, user: &str) -> Vec<String> {
         let to = format!("To: {}", self.address(user));

@@ -6,9 +6,11 @@ SET LOCAL lock_timeout = '5s';
 ALTER TABLE public.waitlist_positions ADD COLUMN in_standing boolean NOT NULL DEFAULT false;
 
 -- A new place is found by halving the places there are: position orders them as the rules do, in each mode. Every place that
--- moves writes into every index of the table, so these would cost each of them for nothing.
+-- moves writes into every index of the table, so these would cost each of them for nothing. Who is asked about is known with
+-- the campaign.
 DROP INDEX public.waitlist_positions_by_score;
 DROP INDEX public.waitlist_positions_by_referrals;
+DROP INDEX public.waitlist_positions_user;
 
 -- What the ranking of a campaign was made by, and what follows from it. A campaign without a row, or whose rules differ,
 -- is ranked as a whole.

@@ -100,7 +100,8 @@ pub async fn rank_users(
 
 async fn standing(connection: &mut PgConnection, campaign: Uuid, hold_at: u8) -> Result<Option<Standing>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT c.ranking, c.points_per_referral,
+        // Compiling the statements that follow would take longer than they take.
+        "SELECT set_config('jit', 'off', true), c.ranking, c.points_per_referral,
                 (k.ranking, k.points_per_referral, k.verification_required, k.hold_at)
                     IS NOT DISTINCT FROM (c.ranking, c.points_per_referral, c.verification_required, $2) AS same_rules,
                 coalesce(k.in_standing, 0) AS in_standing, k.last_signed_up_at, k.last_user_id,
@@ -141,8 +142,10 @@ async fn facts(
                  WHERE credited.referrer_id = wanted.id AND credited.campaign_id = $2)::integer AS referrals
          FROM wanted
          JOIN campaigns c ON c.id = $2
-         LEFT JOIN waitlist_users u ON u.id = wanted.id AND u.campaign_id = $2
-         LEFT JOIN waitlist_positions p ON p.campaign_id = $2 AND p.user_id = wanted.id
+         LEFT JOIN LATERAL (SELECT * FROM waitlist_users u WHERE u.id = wanted.id AND u.campaign_id = $2 LIMIT 1) AS u
+              ON true
+         LEFT JOIN LATERAL (SELECT * FROM waitlist_positions p WHERE p.campaign_id = $2 AND p.user_id = wanted.id LIMIT 1)
+              AS p ON true
          WHERE u.id IS NOT NULL OR p.user_id IS NOT NULL
          ORDER BY u.created_at, wanted.id",
     ))
@@ -237,7 +240,8 @@ async fn due_places(
 }
 
 /// For each key the place of the first user behind it. All are searched for at once; a search ends after as many steps as
-/// the number of places has binary digits.
+/// the number of places has binary digits. LIMIT 1 keeps each step a look-up: without it Postgres may read all places once a
+/// step.
 async fn halve(
     connection: &mut PgConnection,
     campaign: Uuid,
@@ -260,6 +264,7 @@ async fn halve(
                         ({columns}) < (s.score, s.referrals, s.signed_up_at, s.user_id) AS is_before
                  FROM waitlist_positions p
                  WHERE p.campaign_id = $1 AND p.position = (s.below + s.above) / 2
+                 LIMIT 1
              ) AS half
              WHERE s.above - s.below > 1
          )

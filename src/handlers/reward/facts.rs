@@ -99,6 +99,10 @@ impl OfferRow {
         }
     }
 
+    pub(super) fn is_limited(&self) -> bool {
+        self.total_available.is_some()
+    }
+
     pub(super) fn offer(&self, delay: Duration) -> Offer {
         let total = self.total_available.map(i64::from);
         Offer {

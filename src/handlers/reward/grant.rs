@@ -10,6 +10,7 @@ use crate::handlers::credit;
 use crate::handlers::fraud;
 use crate::handlers::fraud::rules::FraudSettings;
 use crate::handlers::reward::facts::{self, CAUSE_LOST, EarnerRow, OfferRow};
+use crate::handlers::reward::rounds;
 use crate::handlers::reward::rules::{self, Owned, Phase, State, Step, Trigger};
 use crate::handlers::secret::Secret;
 
@@ -85,8 +86,13 @@ impl Granting {
                     steps = self.plan(phase, row, &offer, &owned, credited.len());
                 }
             }
+            let steps_free_stock = steps.iter().any(frees_stock);
             for step in steps {
                 written += self.take(connection, row, &offer, user, &credited, step).await?;
+            }
+            if offer.is_limited() && steps_free_stock {
+                // Somebody else may wait for it.
+                rounds::begin(connection, row.campaign_id, Some(offer.terms.reward_id), false).await?;
             }
         }
         Ok(written)
@@ -153,6 +159,10 @@ fn gives(step: &Step) -> bool {
         Step::Grant { .. } => true,
         Step::Move { to, .. } => *to == State::Earned,
     }
+}
+
+fn frees_stock(step: &Step) -> bool {
+    matches!(step, Step::Move { to: State::Revoked, .. })
 }
 
 /// One user is reconciled by one transaction at a time, also where no stock is limited. Sorted, so that nobody waits in a

@@ -93,21 +93,22 @@ impl Reward {
         }
     }
 
-    /// Begins the rounds that these changes ask for. What the completion of a campaign brings is given for its last places,
-    /// so whoever of the two handlers comes first ranks it.
-    async fn begin_rounds(&self, connection: &mut PgConnection, tasks: &Tasks) -> Result<(), HandlerError> {
+    /// Ranks campaigns that completed for the last time, if the position handler has not: what completion brings is given for
+    /// the last places. Answers which of them are complete.
+    async fn close(&self, connection: &mut PgConnection, tasks: &Tasks) -> Result<BTreeSet<Uuid>, HandlerError> {
+        let mut closed = BTreeSet::new();
         for (wide, completed_by) in &tasks.wide {
-            let closing = match completed_by {
-                Some(event) => self.close(connection, wide.campaign, *event).await?,
-                None => false,
-            };
-            rounds::begin(connection, wide.campaign, wide.reward, closing).await?;
+            if let Some(event) = completed_by
+                && self.close_one(connection, wide.campaign, *event).await?
+            {
+                closed.insert(wide.campaign);
+            }
         }
-        Ok(())
+        Ok(closed)
     }
 
     /// Answers whether the campaign is complete, and not active again since.
-    async fn close(
+    async fn close_one(
         &self,
         connection: &mut PgConnection,
         campaign: Uuid,
@@ -141,6 +142,8 @@ struct Tasks {
     friends: BTreeSet<Uuid>,
     /// Campaigns or rewards to grant to all; the change that completed the campaign, where it is one of these.
     wide: BTreeMap<Wide, Option<EventId>>,
+    /// Campaigns that passed a milestone.
+    milestones: BTreeSet<Uuid>,
     /// Rounds whose next page is due.
     rounds: BTreeSet<i64>,
 }
@@ -173,11 +176,7 @@ impl Tasks {
             "referrals" => self.users.extend(columns::ids(event, "referrer_id")),
             "fraud_detections" => self.friends.extend(columns::ids(event, "user_id")),
             "position_changes" => self.users.extend(columns::ids(event, "user_id")),
-            "campaign_milestones" => {
-                for campaign in columns::ids(event, "campaign_id") {
-                    self.wide.entry(Wide { campaign, reward: None }).or_default();
-                }
-            }
+            "campaign_milestones" => self.milestones.extend(columns::ids(event, "campaign_id")),
             "reward_rounds" => self.rounds.extend(event.after().and_then(|row| row.int("id"))),
             "user_rewards" => self.deliver.extend(columns::ids(event, "id")),
             "campaigns" => {
@@ -301,12 +300,18 @@ impl Handler for Reward {
         users.extend(credit::referrers_of(connection, &friends).await?);
         users.sort_unstable();
         users.dedup();
-        // Pages first: whoever does more than one of these takes the locks of more users later.
+        // The lock of places before those of users, as everywhere.
+        let closed = self.close(connection, &tasks).await?;
         for round in &tasks.rounds {
             rounds::page(connection, &self.granting, *round).await?;
         }
         self.granting.reconcile(connection, &users, false).await?;
-        self.begin_rounds(connection, &tasks).await?;
+        for wide in tasks.wide.keys() {
+            rounds::begin(connection, wide.campaign, wide.reward, closed.contains(&wide.campaign)).await?;
+        }
+        for campaign in &tasks.milestones {
+            rounds::begin_for_milestones(connection, *campaign).await?;
+        }
         Ok(skipped.map_or(Outcome::Done, Outcome::Skipped))
     }
 }

@@ -13,6 +13,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::handlers::credit;
+use crate::handlers::position;
 use crate::handlers::reward::facts;
 use crate::handlers::reward::grant::Granting;
 
@@ -42,7 +43,8 @@ struct Round {
     after_position: i32,
     after_created_at: Option<DateTime<Utc>>,
     after_user_id: Option<Uuid>,
-    /// Whether the campaign gives anything now.
+    pages: i32,
+    /// Whether there is anything to give now.
     gives: bool,
 }
 
@@ -56,7 +58,7 @@ struct Met {
 }
 
 /// Begins a round: for one reward, or for all of a campaign, which also looks at all who have any. `closing`: what the
-/// completion brings may be given.
+/// completion brings may be given. One that waits for its first page already serves as well.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -66,14 +68,28 @@ pub async fn begin(
     reward: Option<Uuid>,
     closing: bool,
 ) -> Result<(), sqlx::Error> {
+    // Locked, so that its first page cannot be looking already at what was before this transaction.
+    let waiting: Option<(i64,)> = sqlx::query_as(
+        "SELECT id FROM reward_rounds
+         WHERE campaign_id = $1 AND reward_id IS NOT DISTINCT FROM $2 AND closing = $3 AND pages = 0 AND ended_at IS NULL
+         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
+    )
+    .bind(campaign)
+    .bind(reward)
+    .bind(closing)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if waiting.is_some() {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT INTO reward_rounds (campaign_id, reward_id, closing, walk)
-         SELECT c.id, $2, $3,
-                CASE WHEN EXISTS (SELECT FROM rewards w
-                                  WHERE w.campaign_id = c.id AND ($2::uuid IS NULL OR w.id = $2)
-                                    AND (w.total_available IS NOT NULL OR w.trigger_type = 'position'))
+         SELECT campaign_id, $2, $3,
+                CASE WHEN bool_or(total_available IS NOT NULL OR trigger_type = 'position')
                      THEN 'position' ELSE 'signup' END
-         FROM campaigns c WHERE c.id = $1",
+         FROM rewards
+         WHERE campaign_id = $1 AND ($2::uuid IS NULL OR id = $2) AND trigger_type <> 'manual'
+         GROUP BY campaign_id",
     )
     .bind(campaign)
     .bind(reward)
@@ -88,11 +104,32 @@ pub async fn begin(
     Ok(())
 }
 
+/// Begins the rounds of all rewards that are given for a milestone which the campaign has passed.
+pub(super) async fn begin_for_milestones(connection: &mut PgConnection, campaign: Uuid) -> Result<(), sqlx::Error> {
+    let reached: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM rewards
+         WHERE campaign_id = $1 AND trigger_type = 'milestone'
+           AND trigger_threshold <= (SELECT max(milestone) FROM campaign_milestones WHERE campaign_id = $1)
+         ORDER BY id",
+    )
+    .bind(campaign)
+    .fetch_all(&mut *connection)
+    .await?;
+    for reward in reached {
+        begin(connection, campaign, Some(reward), false).await?;
+    }
+    Ok(())
+}
+
 /// Does the next page of a round and writes how far it came; nothing when it has ended.
 pub(super) async fn page(connection: &mut PgConnection, granting: &Granting, id: i64) -> Result<(), sqlx::Error> {
     let Some(round) = read(connection, id).await? else {
         return Ok(());
     };
+    if round.pages == 0 {
+        // A ranking that is under way may not have seen the thresholds of now, and tells nobody who came across them.
+        position::sql::lock(connection, round.campaign_id).await?;
+    }
     if !round.gives {
         return write(connection, id, &round, &Progress::ended(0)).await;
     }
@@ -144,7 +181,13 @@ impl Progress<'_> {
 async fn read(connection: &mut PgConnection, id: i64) -> Result<Option<Round>, sqlx::Error> {
     sqlx::query_as(
         "SELECT r.campaign_id, r.reward_id, r.closing, r.walk, r.after_position, r.after_created_at, r.after_user_id,
-                c.deleted_at IS NULL AND (c.status = 'active' OR c.status = 'completed' AND r.closing) AS gives
+                r.pages, set_config('jit', 'off', true), c.deleted_at IS NULL AND (r.reward_id IS NULL OR EXISTS (
+                    SELECT FROM rewards w
+                    WHERE w.id = r.reward_id AND w.status = 'active'
+                      AND (c.status = 'active' OR c.status = 'completed' AND r.closing)
+                      AND (w.total_available IS NULL OR w.total_available > (
+                               SELECT count(*) FROM user_rewards o
+                               WHERE o.reward_id = w.id AND o.status NOT IN ('revoked', 'expired'))))) AS gives
          FROM reward_rounds r JOIN campaigns c ON c.id = r.campaign_id
          WHERE r.id = $1 AND r.ended_at IS NULL
          FOR UPDATE OF r",
