@@ -22,6 +22,7 @@ ALTER PUBLICATION afterwrite_waitlist SET TABLE
     public.position_changes,
     public.fraud_detections,
     public.campaign_milestones,
+    public.reward_rounds,
     public.email_log,
     afterwrite.heartbeat,
     afterwrite.debezium_signal;
@@ -34,7 +35,8 @@ ALTER PUBLICATION afterwrite_waitlist
 GRANT USAGE ON SCHEMA public, afterwrite TO debezium;
 GRANT SELECT ON
     public.waitlist_users, public.referrals, public.rewards, public.user_rewards, public.campaigns,
-    public.position_changes, public.fraud_detections, public.campaign_milestones, public.email_log
+    public.position_changes, public.fraud_detections, public.campaign_milestones, public.reward_rounds,
+    public.email_log
 TO debezium;
 GRANT SELECT, INSERT, UPDATE ON afterwrite.heartbeat, afterwrite.debezium_signal TO debezium;
 
@@ -51,7 +53,8 @@ GRANT UPDATE (status, disabled_reason) ON public.webhooks TO afterwrite_worker;
 -- Its own tables are its own. CREATE on the schema: it makes the ledger's partitions of coming days.
 GRANT ALL ON
     public.waitlist_positions, public.position_changes, public.email_log, public.webhook_deliveries,
-    public.fraud_detections, public.campaign_milestones, public.campaign_analytics
+    public.fraud_detections, public.campaign_milestones, public.campaign_analytics, public.ranked_campaigns,
+    public.reward_rounds
 TO afterwrite_worker;
 GRANT CREATE ON SCHEMA afterwrite TO afterwrite_worker;
 GRANT ALL ON ALL TABLES IN SCHEMA afterwrite TO afterwrite_worker;

@@ -20,7 +20,7 @@ use crate::handlers::names::{Names, check, views};
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 13] = [
+const MIGRATIONS: [(i64, &str, &str); 14] = [
     (
         1,
         "coordination",
@@ -80,6 +80,11 @@ const MIGRATIONS: [(i64, &str, &str); 13] = [
         13,
         "milestone_mails",
         include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
+    ),
+    (
+        14,
+        "ranking",
+        include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
     ),
     (
         15,
@@ -233,7 +238,7 @@ fn without_grants() -> &'static str {
         .map_or(PUBLICATION, |(publication, _)| publication)
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
         let sql = SqlStr::from_static(sql);
         Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, sql, false)

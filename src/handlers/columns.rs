@@ -75,3 +75,8 @@ pub(crate) fn became(event: &ChangeEvent, column: &str, word: &str) -> bool {
         Change::Delete { .. } | Change::Read { .. } | Change::Truncate | Change::Message { .. } => false,
     }
 }
+
+/// Whether this change completed a campaign.
+pub(crate) fn completes(event: &ChangeEvent) -> bool {
+    &*event.origin().table == "campaigns" && became(event, "status", "completed")
+}

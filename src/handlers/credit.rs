@@ -38,7 +38,10 @@ pub fn statement(template: &str) -> SqlStr {
           FROM referrals r
           JOIN waitlist_users u ON u.id = r.referred_id AND u.campaign_id = r.campaign_id
           JOIN campaigns c ON c.id = r.campaign_id
-          WHERE r.status IN ('verified', 'converted') AND {IN_STANDING} AND 100 * {SUSPICION} < $1::integer)"
+          WHERE r.status IN ('verified', 'converted') AND {IN_STANDING}
+            AND (NOT EXISTS (SELECT FROM fraud_detections d
+                             WHERE d.user_id = r.referred_id AND d.status IN ('pending', 'confirmed'))
+                 OR 100 * {SUSPICION} < $1::integer))"
     );
     let text = template
         .replace("{credited}", &credited)

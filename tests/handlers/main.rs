@@ -46,3 +46,5 @@ mod tick_processes;
 mod sweeps;
 
 mod reconcile;
+
+mod campaigns;

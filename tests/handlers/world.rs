@@ -37,6 +37,7 @@ const CAPTURED: &[&str] = &[
     "email_log",
     "fraud_detections",
     "campaign_milestones",
+    "reward_rounds",
 ];
 
 /// More rounds than any cascade of changes has; an endless one is a handler that wakes itself.
@@ -161,6 +162,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
             include_str!("../../infra/postgres/migrations/0011_schedule.sql"),
             include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
+            include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
             include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
@@ -474,6 +476,14 @@ impl World {
         let handler = self.handler(name);
         let mut context = Context::new(self.first.clone(), &*handler, events, 1, Mode::Deliver);
         handler.handle(&mut context, events).await.unwrap();
+    }
+
+    /// Works on these events and is rolled back, as when the process dies before the commit. Whether the work succeeded is
+    /// nobody's concern.
+    pub(crate) async fn roll_back(&self, name: &str, events: &[Arc<ChangeEvent>]) {
+        let handler = self.handler(name);
+        let mut context = Context::new(resources(&self.worker), &*handler, events, 1, Mode::Deliver);
+        drop(handler.handle(&mut context, events).await);
     }
 
     /// Mails in the catcher's folder to this user of this world.

@@ -42,6 +42,7 @@ pub(crate) async fn in_database(test: impl AsyncFnOnce(&PgPool)) {
         include_str!("../../infra/postgres/migrations/0010_parked_letters.sql"),
         include_str!("../../infra/postgres/migrations/0011_schedule.sql"),
         include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
+        include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
         include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
         include_str!("../../infra/postgres/publication.sql"),
     ] {

@@ -5,7 +5,8 @@
 //! ceiling; `raw --parse` also parses each value, which is what any worker has to do. `compare` runs them alternately, so
 //! that a busy machine slows all of them. `poison`, `retrying` and `backlog` compare the worker with itself: with and without
 //! events that fail for good, with and without a key that is retried all the time, with a short and a long backlog. `peers`
-//! and `ledger` compare it with others: with Confluent's parallel-consumer, and with the commits of pgbench.
+//! and `ledger` compare it with others: with Confluent's parallel-consumer, and with the commits of pgbench. `ranking` compares
+//! the rankings of the waitlist with the bare statement that writes as many places.
 
 mod drain;
 
@@ -52,6 +53,8 @@ mod wal;
 mod programs;
 
 mod backlog;
+
+mod ranking;
 
 use std::ffi::OsString;
 
@@ -106,6 +109,8 @@ pub enum Action {
     Wal(wal::WalArgs),
     /// A long backlog must take no more memory than a short one
     Backlog(backlog::BacklogArgs),
+    /// Rankings of a large campaign, beside a bare UPDATE of all places; needs a server that lets it make a database (DATABASE_URL)
+    Ranking(ranking::RankingArgs),
 }
 
 /// The brokers.
@@ -161,6 +166,7 @@ pub async fn run(args: &BenchArgs, config: &Config, settings: &[OsString], outpu
         Action::Retrying(args) => Box::pin(retrying::run(args, config, output)).await,
         Action::Ledger(args) => ledger::run(args, config, settings, output).await,
         Action::Wal(args) => Box::pin(wal::run(args, config, output)).await,
+        Action::Ranking(args) => Box::pin(ranking::run(args, config, output)).await,
         Action::Backlog(args) => backlog::run(args, config, settings, output).await,
         Action::Peers(args) => Box::pin(peers::run(args, config, settings, output)).await,
     }

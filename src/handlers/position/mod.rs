@@ -1,6 +1,7 @@
 //! Ranks campaigns: one transaction at a time for each, from the facts, writing only what differs.
 //!
-//! Events of a campaign that wait together are done by one ranking. Places are kept in `waitlist_positions`, which is not
+//! Events tell which users may have changed, and never how. Those of a campaign that wait together are done by one ranking,
+//! which costs what the change costs; changed rules rank everybody. Places are kept in `waitlist_positions`, which is not
 //! published, so a ranking never wakes itself; what others must hear of is written as rows of `position_changes` and
 //! `campaign_milestones`.
 
@@ -9,13 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::event::change::ChangeEvent;
+use crate::event::id::EventId;
 use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
-use crate::handlers::columns;
+use crate::handlers::{columns, credit};
+
+pub mod rules;
 
 pub mod sql;
+
+mod full;
+
+mod moves;
 
 /// How many waiting events one ranking may answer.
 const COALESCE_MAX: usize = 500;
@@ -34,6 +43,22 @@ impl Position {
     /// A handler that is woken by these routes; from a suspicion of `hold_at` percent on a referral does not count.
     pub fn new(routes: Vec<Route>, hold_at: u8) -> Self {
         Self { routes, hold_at }
+    }
+
+    async fn rank(&self, connection: &mut PgConnection, campaign: Uuid, work: Work) -> Result<(), sqlx::Error> {
+        match (work.completed_by, work.all) {
+            (Some(event), _) => sql::rank_for_the_last_time(connection, campaign, event.0, self.hold_at).await,
+            (None, true) => sql::rank(connection, campaign, self.hold_at).await.map(drop),
+            (None, false) => {
+                let friends: Vec<Uuid> = work.friends.into_iter().collect();
+                let mut users = work.users;
+                users.extend(credit::referrers_of(connection, &friends).await?);
+                let users: Vec<Uuid> = users.into_iter().collect();
+                sql::rank_users(connection, campaign, &users, self.hold_at)
+                    .await
+                    .map(drop)
+            }
+        }
     }
 }
 
@@ -60,7 +85,9 @@ fn concerns(event: &ChangeEvent) -> bool {
                 || columns::updated(event, &["campaign_id", "referrer_id", "referred_id"])
         }
         "fraud_detections" => {
-            columns::is_insert(event) || columns::is_delete(event) || columns::updated(event, &["status", "confidence"])
+            columns::is_insert(event)
+                || columns::is_delete(event)
+                || columns::updated(event, &["status", "confidence", "user_id", "referral_id", "evidence"])
         }
         "campaigns" => columns::updated(
             event,
@@ -87,8 +114,34 @@ fn campaigns_of(event: &ChangeEvent) -> Vec<Uuid> {
     columns::ids(event, column)
 }
 
-fn lock_key(campaign: Uuid) -> String {
-    format!("position:{campaign}")
+/// What changes ask for in one campaign.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Work {
+    /// Its rules or its state changed: everybody is ranked.
+    all: bool,
+    /// The last of these changes that completed it.
+    completed_by: Option<EventId>,
+    /// Users whose facts may have changed.
+    users: BTreeSet<Uuid>,
+    /// Users whose referrers' facts may have changed.
+    friends: BTreeSet<Uuid>,
+}
+
+impl Work {
+    fn add(&mut self, event: &ChangeEvent) {
+        match &*event.origin().table {
+            "waitlist_users" => {
+                self.users.extend(columns::ids(event, "id"));
+                self.friends.extend(columns::ids(event, "id"));
+            }
+            "referrals" => self.users.extend(columns::ids(event, "referrer_id")),
+            "fraud_detections" => self.friends.extend(columns::ids(event, "user_id")),
+            _ => self.all = true,
+        }
+        if columns::completes(event) {
+            self.completed_by = event.id();
+        }
+    }
 }
 
 /// Whether a campaign in this state is ranked because of these changes. After its completion it is ranked once more, by
@@ -119,32 +172,31 @@ impl Handler for Position {
 
     /// The lower of the campaigns; the other one, where there is one, is locked after it.
     fn exclusive(&self, event: &ChangeEvent) -> Option<String> {
-        campaigns_of(event).first().map(|campaign| lock_key(*campaign))
+        campaigns_of(event).first().map(|campaign| sql::lock_key(*campaign))
     }
 
     async fn handle(&self, context: &mut Context, _events: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> {
         let Some(Once { events, connection }) = context.once().await? else {
             return Ok(Outcome::Done);
         };
-        // Per campaign: whether one of the changes completed it. Sorted, so that locks are always taken in one order.
-        let mut concerned: BTreeMap<Uuid, bool> = BTreeMap::new();
+        // Sorted, so that locks are always taken in one order.
+        let mut concerned: BTreeMap<Uuid, Work> = BTreeMap::new();
         for event in &events {
-            let completed_now = &*event.origin().table == "campaigns" && columns::became(event, "status", "completed");
             for campaign in campaigns_of(event) {
-                *concerned.entry(campaign).or_default() |= completed_now;
+                concerned.entry(campaign).or_default().add(event);
             }
         }
         let alone: BTreeSet<String> = events.iter().filter_map(|event| self.exclusive(event)).collect();
-        for key in concerned.keys().map(|campaign| lock_key(*campaign)) {
-            if !alone.contains(&key) {
-                sql::lock(connection, &key).await?;
+        for campaign in concerned.keys() {
+            if !alone.contains(&sql::lock_key(*campaign)) {
+                sql::lock(connection, *campaign).await?;
             }
         }
         let mut ranked = false;
-        for (id, completed_now) in concerned {
+        for (id, work) in concerned {
             let campaign = sql::campaign(connection, id).await?;
-            if campaign.is_some_and(|campaign| is_ranked(&campaign, completed_now)) {
-                sql::rank(connection, id, self.hold_at).await?;
+            if campaign.is_some_and(|campaign| is_ranked(&campaign, work.completed_by.is_some())) {
+                self.rank(connection, id, work).await?;
                 ranked = true;
             }
         }
@@ -197,7 +249,35 @@ mod tests {
         let event = updated("waitlist_users", &[("campaign_id", &high)], &[("campaign_id", &low)]);
         assert_eq!(campaigns_of(&event), [Uuid::from_u128(1), Uuid::from_u128(2)]);
         let handler = Position::new(Vec::new(), 80);
-        assert_eq!(handler.exclusive(&event), Some(lock_key(Uuid::from_u128(1))));
+        assert_eq!(handler.exclusive(&event), Some(sql::lock_key(Uuid::from_u128(1))));
+    }
+
+    #[test]
+    fn changes_name_users_or_everybody_and_are_never_asked_for_values() {
+        let [one, two] = [1, 2].map(|number| Uuid::from_u128(number));
+        let (one_text, two_text) = (one.to_string(), two.to_string());
+        let work = |event: ChangeEvent| {
+            let mut work = Work::default();
+            work.add(&event);
+            work
+        };
+        let handed_over = updated(
+            "referrals",
+            &[("referrer_id", &one_text)],
+            &[("referrer_id", &two_text)],
+        );
+        assert_eq!(work(handed_over).users, BTreeSet::from([one, two]));
+        let blocked = work(updated("waitlist_users", &[("id", &one_text)], &[("id", &one_text)]));
+        assert_eq!(
+            (blocked.users, blocked.friends),
+            (BTreeSet::from([one]), BTreeSet::from([one]))
+        );
+        let found = work(inserted(
+            "fraud_detections",
+            &[("id", &two_text), ("user_id", &one_text)],
+        ));
+        assert_eq!((found.users, found.friends), (BTreeSet::new(), BTreeSet::from([one])));
+        assert!(work(updated("campaigns", &[("id", &one_text)], &[("id", &one_text)])).all);
     }
 
     #[test]

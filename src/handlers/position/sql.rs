@@ -1,9 +1,16 @@
 //! The ranking, set by set. All of it runs under the campaign's lock, in one transaction.
+//!
+//! [`rank`] ranks everybody and is the reference; [`rank_users`] ends where it would, at the cost of the change. Facts are
+//! read once, by one statement, and places are written from what it answered: what the application changes meanwhile is
+//! an event of its own.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::handlers::credit;
+
+pub use super::full::rank;
+pub use super::moves::rank_users;
 
 /// What decides whether and how a campaign is ranked.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -20,116 +27,73 @@ pub(super) async fn campaign(connection: &mut PgConnection, id: Uuid) -> Result<
         .await
 }
 
+/// The key of a campaign's lock.
+pub fn lock_key(campaign: Uuid) -> String {
+    format!("position:{campaign}")
+}
+
 /// Waits for the campaign's lock; [`crate::handler::Context::once`] takes the same for the event's own campaign.
-pub(super) async fn lock(connection: &mut PgConnection, key: &str) -> Result<(), sqlx::Error> {
+///
+/// # Errors
+/// Whatever Postgres answered.
+pub async fn lock(connection: &mut PgConnection, campaign: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(key)
+        .bind(lock_key(campaign))
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Ranks a campaign from the facts and writes the rows that differ; answers how many places changed.
-///
-/// This is the full ranking: one set-based statement whose reading grows with the campaign and whose writing grows with
-/// the change. `hold_at` is the suspicion in percent from which a referral does not count.
+/// Ranks a campaign for the last time, under its lock, unless the change that completed it was answered before: by the
+/// position handler, or by the reward handler, which gives nothing for places that are not the last ones.
 ///
 /// # Errors
 /// Whatever Postgres answered.
-pub async fn rank(connection: &mut PgConnection, campaign: Uuid, hold_at: u8) -> Result<u64, sqlx::Error> {
-    drop_strangers(connection, campaign).await?;
-    give_entry_numbers(connection, campaign).await?;
-    let changed = write_places(connection, campaign, hold_at).await?;
-    tell(connection, campaign).await?;
-    pass_milestones(connection, campaign).await?;
-    Ok(changed)
-}
-
-/// Rows of users who are erased or belong to another campaign now.
-async fn drop_strangers(connection: &mut PgConnection, campaign: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM waitlist_positions p
-         WHERE p.campaign_id = $1
-           AND NOT EXISTS (SELECT FROM waitlist_users u WHERE u.id = p.user_id AND u.campaign_id = $1)",
-    )
-    .bind(campaign)
-    .execute(connection)
-    .await?;
+pub async fn rank_for_the_last_time(
+    connection: &mut PgConnection,
+    campaign: Uuid,
+    completed_by: [u8; 16],
+    hold_at: u8,
+) -> Result<(), sqlx::Error> {
+    let done: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM ranked_campaigns WHERE campaign_id = $1 AND completed_by = $2)")
+            .bind(campaign)
+            .bind(&completed_by[..])
+            .fetch_one(&mut *connection)
+            .await?;
+    if done {
+        return Ok(());
+    }
+    rank(connection, campaign, hold_at).await?;
+    sqlx::query("UPDATE ranked_campaigns SET completed_by = $2, updated_at = now() WHERE campaign_id = $1")
+        .bind(campaign)
+        .bind(&completed_by[..])
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
-async fn give_entry_numbers(connection: &mut PgConnection, campaign: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO waitlist_positions (campaign_id, user_id, entry_no, score, signed_up_at)
-         SELECT $1, u.id, number, coalesce(u.original_position, number), u.created_at
-         FROM (
-             SELECT newcomer.*,
-                    (last.entry_no + row_number() OVER (ORDER BY newcomer.created_at, newcomer.id))::integer AS number
-             FROM waitlist_users newcomer
-             CROSS JOIN (SELECT coalesce(max(entry_no), 0) AS entry_no FROM waitlist_positions WHERE campaign_id = $1)
-                 AS last
-             WHERE newcomer.campaign_id = $1
-               AND NOT EXISTS (SELECT FROM waitlist_positions known
-                               WHERE known.campaign_id = $1 AND known.user_id = newcomer.id)
-         ) AS u",
+/// Thresholds of rewards that are given to whoever comes across them.
+pub(super) async fn thresholds(connection: &mut PgConnection, campaign: Uuid) -> Result<Vec<i32>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT DISTINCT trigger_threshold FROM rewards
+         WHERE campaign_id = $1 AND trigger_type = 'position' AND evaluate = 'crossing' AND status = 'active'
+         ORDER BY 1",
     )
     .bind(campaign)
-    .execute(connection)
-    .await?;
-    Ok(())
+    .fetch_all(connection)
+    .await
 }
 
-/// Places, scores and counts; and a row of `position_changes` for whoever came across the threshold of a reward that is
-/// given at the crossing.
-async fn write_places(connection: &mut PgConnection, campaign: Uuid, hold_at: u8) -> Result<u64, sqlx::Error> {
-    let changed: i64 = sqlx::query_scalar(credit::statement(
-        "WITH credit AS (
-             SELECT referrer_id, count(*)::integer AS verified
-             FROM {credited} AS credited WHERE campaign_id = $2 GROUP BY referrer_id
-         ), facts AS (
-             SELECT p.user_id, p.position AS old_position, u.created_at, {holds_a_place} AS ranked,
-                    coalesce(credit.verified, 0) AS verified, c.ranking,
-                    coalesce(u.original_position, p.entry_no)::bigint
-                        - coalesce(credit.verified, 0)::bigint * c.points_per_referral AS score
-             FROM waitlist_positions p
-             JOIN waitlist_users u ON u.id = p.user_id
-             JOIN campaigns c ON c.id = p.campaign_id
-             LEFT JOIN credit ON credit.referrer_id = p.user_id
-             WHERE p.campaign_id = $2
-         ), places AS (
-             SELECT facts.*, CASE WHEN ranked THEN row_number() OVER (
-                 PARTITION BY ranked
-                 ORDER BY CASE WHEN ranking = 'score' THEN score END,
-                          CASE WHEN ranking <> 'signup' THEN -verified END,
-                          created_at, user_id)::integer END AS place
-             FROM facts
-         ), changed AS (
-             UPDATE waitlist_positions p
-             SET position = places.place, score = places.score, verified_referrals = places.verified,
-                 signed_up_at = places.created_at, told_position = coalesce(p.told_position, places.place),
-                 updated_at = now()
-             FROM places
-             WHERE p.campaign_id = $2 AND p.user_id = places.user_id
-               AND (p.position, p.score, p.verified_referrals, p.signed_up_at)
-                   IS DISTINCT FROM (places.place, places.score, places.verified, places.created_at)
-             RETURNING p.user_id, places.old_position, p.position AS new_position
-         ), crossed AS (
-             INSERT INTO position_changes (campaign_id, user_id, old_position, new_position, cause)
-             SELECT $2, user_id, old_position, new_position, 'threshold'
-             FROM changed
-             WHERE EXISTS (SELECT FROM rewards w
-                           WHERE w.campaign_id = $2 AND w.trigger_type = 'position' AND w.evaluate = 'crossing'
-                             AND w.status = 'active' AND new_position <= w.trigger_threshold
-                             AND (old_position IS NULL OR old_position > w.trigger_threshold))
-             ORDER BY new_position
-         )
-         SELECT count(*) FROM changed WHERE new_position IS DISTINCT FROM old_position",
-    ))
-    .bind(i32::from(hold_at))
-    .bind(campaign)
-    .fetch_one(connection)
-    .await?;
-    Ok(changed.unsigned_abs())
+/// Who may have to be told.
+pub(super) enum Whom<'a> {
+    /// Anybody of the campaign.
+    All,
+    /// These users, and whoever stands in these places.
+    Some {
+        users: &'a [Uuid],
+        places: &'a [(i32, i32)],
+    },
 }
 
 /// Tells users in good standing of a place that is better, by enough and after long enough, than the one they know. The
@@ -139,42 +103,76 @@ async fn write_places(connection: &mut PgConnection, campaign: Uuid, hold_at: u8
 /// # Errors
 /// Whatever Postgres answered.
 pub async fn tell(connection: &mut PgConnection, campaign: Uuid) -> Result<u64, sqlx::Error> {
+    tell_whom(connection, campaign, Whom::All).await
+}
+
+pub(super) async fn tell_whom(
+    connection: &mut PgConnection,
+    campaign: Uuid,
+    whom: Whom<'_>,
+) -> Result<u64, sqlx::Error> {
+    let (candidates, users, places) = match whom {
+        Whom::All => (
+            "(SELECT * FROM waitlist_positions WHERE campaign_id = $1 AND position < told_position
+                  AND $2::uuid[] IS NOT NULL AND $3::integer[] IS NOT NULL AND $4::integer[] IS NOT NULL)",
+            [].as_slice(),
+            [].as_slice(),
+        ),
+        Whom::Some { users, places } => (
+            "(SELECT * FROM waitlist_positions
+              WHERE campaign_id = $1 AND user_id = ANY($2) AND position < told_position
+              UNION
+              SELECT p.* FROM unnest($3::integer[], $4::integer[]) AS stretch(first, last)
+              JOIN waitlist_positions p ON p.campaign_id = $1 AND p.position BETWEEN stretch.first AND stretch.last
+              WHERE p.position < p.told_position)",
+            users,
+            places,
+        ),
+    };
+    let (first, last): (Vec<i32>, Vec<i32>) = places.iter().copied().unzip();
     let told = sqlx::query(credit::statement(
-        "WITH told AS (
+        &"WITH told AS (
              UPDATE waitlist_positions p
              SET told_position = p.position, told_at = now(), updated_at = now()
-             FROM waitlist_positions known
+             FROM {candidates} AS known
              JOIN waitlist_users u ON u.id = known.user_id
              JOIN campaigns c ON c.id = known.campaign_id
-             WHERE known.campaign_id = $1 AND known.position < known.told_position
-               AND known.told_position - known.position >= c.notify_improvement_min
+             WHERE known.told_position - known.position >= c.notify_improvement_min
                AND (known.told_at IS NULL OR known.told_at + c.notify_interval <= now())
                AND c.status = 'active' AND {in_standing}
                AND p.campaign_id = known.campaign_id AND p.user_id = known.user_id
              RETURNING p.user_id, known.told_position AS old_position, p.position AS new_position
          )
          INSERT INTO position_changes (campaign_id, user_id, old_position, new_position, cause)
-         SELECT $1, user_id, old_position, new_position, 'improved' FROM told ORDER BY new_position",
+         SELECT $1, user_id, old_position, new_position, 'improved' FROM told ORDER BY new_position"
+            .replace("{candidates}", candidates),
     ))
     .bind(campaign)
+    .bind(users)
+    .bind(first)
+    .bind(last)
     .execute(connection)
     .await?;
     Ok(told.rows_affected())
 }
 
-/// One row for each milestone that the number of users in good standing has reached.
-async fn pass_milestones(connection: &mut PgConnection, campaign: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query(credit::statement(
+/// One row for each milestone that this number of users in good standing has reached.
+pub(super) async fn pass_milestones(
+    connection: &mut PgConnection,
+    campaign: Uuid,
+    in_standing: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
         "INSERT INTO campaign_milestones (campaign_id, milestone)
          SELECT DISTINCT c.id, goal
          FROM campaigns c CROSS JOIN unnest(c.milestones) AS goal
-         WHERE c.id = $1 AND c.status = 'active'
+         WHERE c.id = $1 AND c.status = 'active' AND goal <= $2
            AND NOT EXISTS (SELECT FROM campaign_milestones m WHERE m.campaign_id = c.id AND m.milestone = goal)
-           AND goal <= (SELECT count(*) FROM waitlist_users u WHERE u.campaign_id = c.id AND {in_standing})
          ORDER BY goal
          ON CONFLICT DO NOTHING",
-    ))
+    )
     .bind(campaign)
+    .bind(in_standing)
     .execute(connection)
     .await?;
     Ok(())

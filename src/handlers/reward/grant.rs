@@ -1,4 +1,4 @@
-//! Gives and takes back rewards by number of referrals: locks, reads the facts, and writes what `rules::plan` answers.
+//! Gives and takes back rewards: locks, reads the facts, and writes what `rules::plan` answers.
 
 use std::time::Duration;
 
@@ -9,15 +9,13 @@ use uuid::Uuid;
 use crate::handlers::credit;
 use crate::handlers::fraud;
 use crate::handlers::fraud::rules::FraudSettings;
-use crate::handlers::reward::promise::Terms;
-use crate::handlers::reward::rules::{self, Earner, Offer, Owned, Phase, State, Step};
+use crate::handlers::reward::facts::{self, CAUSE_LOST, EarnerRow, OfferRow};
+use crate::handlers::reward::rounds;
+use crate::handlers::reward::rules::{self, Owned, Phase, State, Step, Trigger};
 use crate::handlers::secret::Secret;
 
-/// `user_rewards.cause` of a row given for referrals.
-const CAUSE_GIVEN: &str = "referral_count";
-
-/// `user_rewards.cause` of a row that was taken back because the facts no longer carry it; such a row may come back.
-const CAUSE_LOST: &str = "credit_lost";
+/// So many locks stand for all users: a page of hundreds takes these, and not one for each.
+const USER_LOCKS: u8 = 64;
 
 /// What granting needs to know beside the database.
 #[derive(Debug, Clone)]
@@ -30,39 +28,9 @@ pub struct Granting {
     pub delay: Duration,
 }
 
-#[derive(sqlx::FromRow)]
-struct EarnerRow {
-    campaign_id: Uuid,
-    status: String,
-    deleted: bool,
-    in_standing: bool,
-    blocked: bool,
-}
-
-#[derive(sqlx::FromRow)]
-struct OfferRow {
-    #[sqlx(flatten)]
-    terms: Terms,
-    user_limit: i32,
-    total_available: Option<i32>,
-    taken: i64,
-    open: bool,
-}
-
-#[derive(sqlx::FromRow)]
-struct OwnedRow {
-    id: Uuid,
-    ordinal: i32,
-    status: String,
-    cause: Option<String>,
-    promised_threshold: Option<i32>,
-    vanished: i64,
-    delay_over: bool,
-}
-
 impl Granting {
-    /// Gives these users what they are due and takes back what they are not; answers how many rows were written.
-    /// `closing`: this is the work that a campaign's completion brought.
+    /// Gives these users what they are due and takes back what they are not, in this order; answers how many rows were
+    /// written. `closing`: this is the work that a campaign's completion brought.
     ///
     /// # Errors
     /// Whatever Postgres answered.
@@ -72,14 +40,11 @@ impl Granting {
         users: &[Uuid],
         closing: bool,
     ) -> Result<u64, sqlx::Error> {
-        let mut sorted = users.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        lock_users(connection, &sorted).await?;
-        lock_stocks(connection, &sorted).await?;
+        lock_users(connection, users).await?;
+        lock_stocks(connection, users).await?;
         let mut written = 0;
-        for user in sorted {
-            written += self.reconcile_one(connection, user, closing).await?;
+        for user in users {
+            written += self.reconcile_one(connection, *user, closing).await?;
         }
         Ok(written)
     }
@@ -90,47 +55,51 @@ impl Granting {
         user: Uuid,
         closing: bool,
     ) -> Result<u64, sqlx::Error> {
-        let Some(row) = earner(connection, user).await? else {
-            return Ok(0);
-        };
+        let mut written = 0;
+        for row in facts::earners(connection, user).await? {
+            written += self.reconcile_in(connection, user, &row, closing).await?;
+        }
+        Ok(written)
+    }
+
+    async fn reconcile_in(
+        &self,
+        connection: &mut PgConnection,
+        user: Uuid,
+        row: &EarnerRow,
+        closing: bool,
+    ) -> Result<u64, sqlx::Error> {
+        let hold_at = self.fraud.hold_at;
         let phase = Phase::of(&row.status, row.deleted, closing);
-        let mut credited = credited(connection, user, self.fraud.hold_at).await?;
+        let mut credited = facts::credited(connection, user, row.campaign_id, hold_at).await?;
         let mut checked = false;
         let mut written = 0;
-        for offer in offers(connection, row.campaign_id).await? {
-            let owned = owned(connection, offer.terms.reward_id, user, self.delay).await?;
-            let mut steps = self.plan(phase, &row, &offer, &owned, credited.len());
+        for offer in facts::offers(connection, row.campaign_id).await? {
+            let owned = facts::owned(connection, offer.terms.reward_id, user, self.delay).await?;
+            let mut steps = self.plan(phase, row, &offer, &owned, credited.len());
             // A grant never overtakes the checks of the referrals it counts.
             if !checked && steps.iter().any(gives) {
                 checked = true;
                 let found = fraud::sql::check(connection, &credited, &[], &self.fraud, &self.secret).await?;
                 if found > 0 {
-                    credited = self::credited(connection, user, self.fraud.hold_at).await?;
-                    steps = self.plan(phase, &row, &offer, &owned, credited.len());
+                    credited = facts::credited(connection, user, row.campaign_id, hold_at).await?;
+                    steps = self.plan(phase, row, &offer, &owned, credited.len());
                 }
             }
+            let steps_free_stock = steps.iter().any(frees_stock);
             for step in steps {
-                written += self.take(connection, &row, &offer, user, &credited, step).await?;
+                written += self.take(connection, row, &offer, user, &credited, step).await?;
+            }
+            if offer.is_limited() && steps_free_stock {
+                // Somebody else may wait for it.
+                rounds::begin(connection, row.campaign_id, Some(offer.terms.reward_id), false).await?;
             }
         }
         Ok(written)
     }
 
     fn plan(&self, phase: Phase, row: &EarnerRow, offer: &OfferRow, owned: &[Owned], credited: usize) -> Vec<Step> {
-        let total = offer.total_available.map(i64::from);
-        let terms = Offer {
-            threshold: i64::from(offer.terms.threshold.unwrap_or(i32::MAX)),
-            user_limit: i64::from(offer.user_limit),
-            open: offer.open,
-            left: total.map(|total| (total - offer.taken).max(0)),
-            delayed: !self.delay.is_zero(),
-        };
-        let earner = Earner {
-            in_standing: row.in_standing,
-            blocked: row.blocked,
-            credited: i64::try_from(credited).unwrap_or(i64::MAX),
-        };
-        rules::plan(phase, &terms, &earner, owned)
+        rules::plan(phase, &offer.offer(self.delay), &row.earner(credited), owned)
     }
 
     async fn take(
@@ -142,13 +111,12 @@ impl Granting {
         credited: &[Uuid],
         step: Step,
     ) -> Result<u64, sqlx::Error> {
+        let cause = offer.trigger().cause();
         let (ordinal, state) = match step {
-            Step::Move { id, from, to } => return change_state(connection, id, from, to).await,
+            Step::Move { id, from, to } => return change_state(connection, id, from, to, cause).await,
             Step::Grant { ordinal, state } => (ordinal, state),
         };
         let terms = &offer.terms;
-        let counted = ordinal.saturating_mul(i64::from(terms.threshold.unwrap_or(i32::MAX)));
-        let counted = usize::try_from(counted).unwrap_or(usize::MAX).min(credited.len());
         let now = Utc::now();
         let done = sqlx::query(
             "INSERT INTO user_rewards
@@ -162,13 +130,27 @@ impl Granting {
         .bind(i32::try_from(ordinal).unwrap_or(i32::MAX))
         .bind(state.word())
         .bind(terms.code(&self.secret, user, ordinal))
-        .bind(terms.snapshot(&credited[..counted]))
-        .bind(CAUSE_GIVEN)
+        .bind(snapshot(row, offer, credited, ordinal))
+        .bind(cause)
         .bind(now)
         .bind(terms.expires_at(now))
         .execute(connection)
         .await?;
         Ok(done.rows_affected())
+    }
+}
+
+/// What is promised, with what it was counted by: referrals, or a place and the referrals it was ranked by.
+fn snapshot(row: &EarnerRow, offer: &OfferRow, credited: &[Uuid], ordinal: i64) -> serde_json::Value {
+    let terms = &offer.terms;
+    match offer.trigger() {
+        Trigger::Referrals => {
+            let counted = ordinal.saturating_mul(i64::from(terms.threshold.unwrap_or(i32::MAX)));
+            let counted = usize::try_from(counted).unwrap_or(usize::MAX).min(credited.len());
+            terms.snapshot(&credited[..counted])
+        }
+        Trigger::Crossing | Trigger::Completion => terms.snapshot_of_place(credited, row.place()),
+        Trigger::Milestone { .. } => terms.snapshot(&[]),
     }
 }
 
@@ -179,10 +161,18 @@ fn gives(step: &Step) -> bool {
     }
 }
 
-/// One user is reconciled by one transaction at a time, also where no stock is limited.
-async fn lock_users(connection: &mut PgConnection, sorted: &[Uuid]) -> Result<(), sqlx::Error> {
-    for user in sorted {
-        lock(connection, "reward:user", *user).await?;
+fn frees_stock(step: &Step) -> bool {
+    matches!(step, Step::Move { to: State::Revoked, .. })
+}
+
+/// One user is reconciled by one transaction at a time, also where no stock is limited. Sorted, so that nobody waits in a
+/// circle.
+async fn lock_users(connection: &mut PgConnection, users: &[Uuid]) -> Result<(), sqlx::Error> {
+    let mut numbers: Vec<u8> = users.iter().map(|user| user.as_bytes()[15] % USER_LOCKS).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    for number in numbers {
+        lock(connection, &format!("reward:users:{number}")).await?;
     }
     Ok(())
 }
@@ -192,121 +182,38 @@ async fn lock_users(connection: &mut PgConnection, sorted: &[Uuid]) -> Result<()
 async fn lock_stocks(connection: &mut PgConnection, users: &[Uuid]) -> Result<(), sqlx::Error> {
     let limited: Vec<Uuid> = sqlx::query_scalar(
         "SELECT DISTINCT w.id FROM rewards w
-         JOIN waitlist_users u ON u.campaign_id = w.campaign_id
-         WHERE u.id = ANY($1) AND w.trigger_type = 'referral_count' AND w.total_available IS NOT NULL
+         WHERE w.trigger_type <> 'manual' AND w.total_available IS NOT NULL
+           AND w.campaign_id IN (SELECT campaign_id FROM waitlist_users WHERE id = ANY($1)
+                                 UNION SELECT campaign_id FROM user_rewards WHERE user_id = ANY($1))
          ORDER BY w.id",
     )
     .bind(users)
     .fetch_all(&mut *connection)
     .await?;
     for reward in limited {
-        lock(connection, "reward:stock", reward).await?;
+        lock(connection, &format!("reward:stock:{reward}")).await?;
     }
     Ok(())
 }
 
-async fn lock(connection: &mut PgConnection, what: &str, id: Uuid) -> Result<(), sqlx::Error> {
+async fn lock(connection: &mut PgConnection, key: &str) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(format!("{what}:{id}"))
+        .bind(key)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-async fn earner(connection: &mut PgConnection, user: Uuid) -> Result<Option<EarnerRow>, sqlx::Error> {
-    sqlx::query_as(credit::statement(
-        "SELECT u.campaign_id, c.status, c.deleted_at IS NOT NULL AS deleted, {in_standing} AS in_standing,
-                u.status = 'blocked' AS blocked
-         FROM waitlist_users u JOIN campaigns c ON c.id = u.campaign_id
-         WHERE u.id = $1",
-    ))
-    .bind(user)
-    .fetch_optional(connection)
-    .await
-}
-
-/// The referrals that count for a user, oldest first.
-async fn credited(connection: &mut PgConnection, user: Uuid, hold_at: u8) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(credit::statement(
-        "SELECT credited.id FROM {credited} AS credited
-         JOIN waitlist_users u ON u.id = credited.referrer_id AND u.campaign_id = credited.campaign_id
-         WHERE credited.referrer_id = $2
-         ORDER BY coalesce(credited.verified_at, credited.created_at), credited.id",
-    ))
-    .bind(i32::from(hold_at))
-    .bind(user)
-    .fetch_all(connection)
-    .await
-}
-
-async fn offers(connection: &mut PgConnection, campaign: Uuid) -> Result<Vec<OfferRow>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT w.id AS reward_id, w.name, w.description, w.type AS kind, w.config, w.delivery_method,
-                w.trigger_threshold AS threshold, w.user_limit, w.total_available,
-                CASE WHEN w.total_available IS NULL THEN 0 ELSE
-                    (SELECT count(*) FROM user_rewards o
-                     WHERE o.reward_id = w.id AND o.status NOT IN ('revoked', 'expired')) END AS taken,
-                w.status = 'active' AND coalesce(w.starts_at <= now(), true) AND coalesce(w.expires_at > now(), true)
-                    AS open
-         FROM rewards w
-         WHERE w.campaign_id = $1 AND w.trigger_type = 'referral_count'
-         ORDER BY w.id",
-    )
-    .bind(campaign)
-    .fetch_all(connection)
-    .await
-}
-
-/// The user's rows of one reward. A row that a person made (another cause) takes its ordinal and is never touched.
-async fn owned(
-    connection: &mut PgConnection,
-    reward: Uuid,
-    user: Uuid,
-    delay: Duration,
-) -> Result<Vec<Owned>, sqlx::Error> {
-    let rows: Vec<OwnedRow> = sqlx::query_as(
-        "SELECT o.id, o.ordinal, CASE WHEN o.expires_at <= now() THEN 'expired' ELSE o.status END AS status, o.cause,
-                CASE WHEN o.snapshot ->> 'trigger_threshold' ~ '^[0-9]{1,9}$'
-                     THEN (o.snapshot ->> 'trigger_threshold')::integer END AS promised_threshold,
-                (SELECT count(*)
-                 FROM jsonb_array_elements_text(CASE WHEN jsonb_typeof(o.snapshot -> 'referrals') = 'array'
-                                                     THEN o.snapshot -> 'referrals' END) AS counted(id)
-                 LEFT JOIN referrals r ON r.id = CASE WHEN counted.id ~ '^[0-9a-f-]{36}$' THEN counted.id::uuid END
-                 LEFT JOIN waitlist_users friend ON friend.id = r.referred_id
-                 WHERE r.id IS NULL OR friend.deleted_at IS NOT NULL) AS vanished,
-                o.created_at + $3::bigint * interval '1 millisecond' <= now() AS delay_over
-         FROM user_rewards o
-         WHERE o.reward_id = $1 AND o.user_id = $2
-         ORDER BY o.ordinal",
-    )
-    .bind(reward)
-    .bind(user)
-    .bind(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
-    .fetch_all(connection)
-    .await?;
-    let ours = |cause: &Option<String>| matches!(cause.as_deref(), Some(CAUSE_GIVEN | CAUSE_LOST));
-    Ok(rows
-        .into_iter()
-        .map(|row| Owned {
-            id: row.id,
-            ordinal: i64::from(row.ordinal),
-            state: if ours(&row.cause) {
-                State::of(&row.status)
-            } else {
-                State::Other
-            },
-            promised_threshold: row.promised_threshold.map(i64::from),
-            vanished: row.vanished,
-            revoked_by_us: row.cause.as_deref() == Some(CAUSE_LOST),
-            delay_over: row.delay_over,
-        })
-        .collect())
-}
-
 /// Moves a row on, if it is still where it was. A row that comes back and was never delivered is announced anew, under
 /// another key: what was queued for it before may have been skipped. A webhook's call that has begun keeps its key: the
 /// receiver may have it, and must recognise it.
-async fn change_state(connection: &mut PgConnection, id: Uuid, from: State, to: State) -> Result<u64, sqlx::Error> {
+async fn change_state(
+    connection: &mut PgConnection,
+    id: Uuid,
+    from: State,
+    to: State,
+    cause: &str,
+) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE user_rewards
          SET status = $3, cause = CASE WHEN $3 = 'revoked' THEN $4 ELSE $5 END,
@@ -322,7 +229,7 @@ async fn change_state(connection: &mut PgConnection, id: Uuid, from: State, to: 
     .bind(from.word())
     .bind(to.word())
     .bind(CAUSE_LOST)
-    .bind(CAUSE_GIVEN)
+    .bind(cause)
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
@@ -342,34 +249,24 @@ pub async fn waiting_for_grants(
     closing: bool,
     hold_at: u8,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(credit::statement(
-        "WITH credit AS (
-             SELECT referrer_id, count(*) AS verified FROM {credited} AS credited
-             WHERE campaign_id = $2 AND referrer_id > $4 GROUP BY referrer_id
-         )
-         SELECT DISTINCT credit.referrer_id
-         FROM credit
-         JOIN waitlist_users u ON u.id = credit.referrer_id AND u.campaign_id = $2
-         JOIN campaigns c ON c.id = $2
-         JOIN rewards w ON w.campaign_id = $2
-         WHERE (c.status = 'active' OR c.status = 'completed' AND $6) AND c.deleted_at IS NULL AND {in_standing} AND w.trigger_type = 'referral_count' AND w.status = 'active' AND ($3::uuid IS NULL OR w.id = $3)
-           AND coalesce(w.starts_at <= now(), true) AND coalesce(w.expires_at > now(), true)
-           AND (w.total_available IS NULL OR w.total_available > (
-                    SELECT count(*) FROM user_rewards o
-                    WHERE o.reward_id = w.id AND o.status NOT IN ('revoked', 'expired')))
-           AND least(credit.verified / w.trigger_threshold, w.user_limit) > (
-                    SELECT count(*) FROM user_rewards o
-                    WHERE o.reward_id = w.id AND o.user_id = credit.referrer_id
-                      AND NOT (o.status = 'revoked' AND o.cause = 'credit_lost'))
-         ORDER BY 1
-         LIMIT $5",
-    ))
-    .bind(i32::from(hold_at))
-    .bind(campaign)
-    .bind(reward)
-    .bind(after)
-    .bind(limit)
-    .bind(closing)
-    .fetch_all(connection)
-    .await
+    let text = "SELECT u.id
+         FROM waitlist_users u
+         JOIN campaigns c ON c.id = u.campaign_id
+         WHERE u.campaign_id = $2 AND u.id > $4
+           AND EXISTS (SELECT FROM rewards w
+                       WHERE w.campaign_id = $2 AND ($3::uuid IS NULL OR w.id = $3) AND {is_due})
+         ORDER BY u.id
+         LIMIT $5";
+    let text = text
+        .replace("{is_due}", facts::IS_DUE)
+        .replace("{closing}", "$6::boolean");
+    sqlx::query_scalar(credit::statement(&text))
+        .bind(i32::from(hold_at))
+        .bind(campaign)
+        .bind(reward)
+        .bind(after)
+        .bind(limit)
+        .bind(closing)
+        .fetch_all(connection)
+        .await
 }

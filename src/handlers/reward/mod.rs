@@ -9,19 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::clients::webhook::Caller;
 use crate::event::change::ChangeEvent;
+use crate::event::id::EventId;
 use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
 use crate::handlers::columns;
 use crate::handlers::credit;
+use crate::handlers::position;
 use crate::handlers::reward::deliver::{Delivering, Prepared};
 use crate::handlers::reward::grant::Granting;
 
 pub mod rules;
 
 pub mod grant;
+
+pub mod rounds;
+
+mod facts;
 
 mod deliver;
 
@@ -31,11 +38,8 @@ mod promise;
 
 pub mod sql;
 
-/// Users that one transaction reconciles when a whole campaign is concerned.
-const PAGE: i64 = 500;
-
-/// Pages that one attempt does before it lets others run.
-const PAGES_MAX: usize = 20;
+/// A page of a round, or the last ranking of a large campaign, takes longer than other work.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Settings of rewards.
 #[derive(Debug, Clone)]
@@ -91,37 +95,33 @@ impl Reward {
         }
     }
 
-    /// Gives everybody in these campaigns what they wait for, page by page, each page in a transaction of its own. A
-    /// repetition finds what is done already. Answers whether it got through.
-    async fn grant_to_all(&self, context: &Context, wide: &BTreeMap<Wide, bool>) -> Result<bool, HandlerError> {
-        let hold_at = self.granting.fraud.hold_at;
-        let mut pages = 0;
-        for (place, closing) in wide {
-            let mut last = Uuid::nil();
-            loop {
-                let mut transaction = context.pool().begin().await?;
-                let page = grant::waiting_for_grants(
-                    &mut transaction,
-                    place.campaign,
-                    place.reward,
-                    last,
-                    PAGE,
-                    *closing,
-                    hold_at,
-                )
-                .await?;
-                let Some(end) = page.last() else {
-                    break;
-                };
-                last = *end;
-                self.granting.reconcile(&mut transaction, &page, *closing).await?;
-                transaction.commit().await?;
-                pages += 1;
-                if pages == PAGES_MAX {
-                    return Ok(false);
-                }
+    /// Ranks campaigns that completed for the last time, if the position handler has not: what completion brings is given for
+    /// the last places. Answers which of them are complete.
+    async fn close(&self, connection: &mut PgConnection, tasks: &Tasks) -> Result<BTreeSet<Uuid>, HandlerError> {
+        let mut closed = BTreeSet::new();
+        for (wide, completed_by) in &tasks.wide {
+            if let Some(event) = completed_by
+                && self.close_one(connection, wide.campaign, *event).await?
+            {
+                closed.insert(wide.campaign);
             }
         }
+        Ok(closed)
+    }
+
+    /// Answers whether the campaign is complete, and not active again since.
+    async fn close_one(
+        &self,
+        connection: &mut PgConnection,
+        campaign: Uuid,
+        completed_by: EventId,
+    ) -> Result<bool, HandlerError> {
+        position::sql::lock(connection, campaign).await?;
+        if !sql::is_complete(connection, campaign).await? {
+            return Ok(false);
+        }
+        let hold_at = self.granting.fraud.hold_at;
+        position::sql::rank_for_the_last_time(connection, campaign, completed_by.0, hold_at).await?;
         Ok(true)
     }
 }
@@ -142,8 +142,12 @@ struct Tasks {
     users: BTreeSet<Uuid>,
     /// Users whose referrers are to be reconciled.
     friends: BTreeSet<Uuid>,
-    /// Campaigns or rewards to grant to all; whether the campaign completed with this change.
-    wide: BTreeMap<Wide, bool>,
+    /// Campaigns or rewards to grant to all; the change that completed the campaign, where it is one of these.
+    wide: BTreeMap<Wide, Option<EventId>>,
+    /// Campaigns that passed a milestone.
+    milestones: BTreeSet<Uuid>,
+    /// Rounds whose next page is due.
+    rounds: BTreeSet<i64>,
 }
 
 impl Tasks {
@@ -173,11 +177,15 @@ impl Tasks {
             }
             "referrals" => self.users.extend(columns::ids(event, "referrer_id")),
             "fraud_detections" => self.friends.extend(columns::ids(event, "user_id")),
+            "position_changes" => self.users.extend(columns::ids(event, "user_id")),
+            "campaign_milestones" => self.milestones.extend(columns::ids(event, "campaign_id")),
+            "reward_rounds" => self.rounds.extend(event.after().and_then(|row| row.int("id"))),
             "user_rewards" => self.deliver.extend(columns::ids(event, "id")),
             "campaigns" => {
-                let completed = columns::became(event, "status", "completed");
+                let completed_by = event.id().filter(|_| columns::completes(event));
                 for campaign in columns::ids(event, "id") {
-                    *self.wide.entry(Wide { campaign, reward: None }).or_default() |= completed;
+                    let known = self.wide.entry(Wide { campaign, reward: None }).or_default();
+                    *known = completed_by.or(*known);
                 }
             }
             "rewards" => {
@@ -205,7 +213,18 @@ fn concerns(event: &ChangeEvent) -> bool {
                 || columns::updated(event, &["campaign_id", "referrer_id", "referred_id"])
         }
         "fraud_detections" => {
-            columns::is_insert(event) || columns::is_delete(event) || columns::updated(event, &["status", "confidence"])
+            columns::is_insert(event)
+                || columns::is_delete(event)
+                || columns::updated(event, &["status", "confidence", "user_id", "referral_id", "evidence"])
+        }
+        "position_changes" => {
+            let cause = event.after().and_then(|row| row.text("cause"));
+            columns::is_insert(event) && cause == Some("threshold")
+        }
+        "campaign_milestones" => columns::is_insert(event),
+        "reward_rounds" => {
+            let goes_on = columns::is_insert(event) || columns::updated(event, &["pages"]);
+            goes_on && event.after().is_some_and(|row| row.text("ended_at").is_none())
         }
         "user_rewards" => columns::became(event, "status", "earned") || is_sent_again(event),
         "campaigns" => {
@@ -221,6 +240,7 @@ fn concerns(event: &ChangeEvent) -> bool {
                         "status",
                         "trigger_type",
                         "trigger_threshold",
+                        "evaluate",
                         "user_limit",
                         "total_available",
                         "starts_at",
@@ -244,7 +264,7 @@ impl Handler for Reward {
             name: "reward".to_owned(),
             routes: self.routes.clone(),
             coalesce_max: 50,
-            attempt_timeout: Some(Duration::from_secs(120)),
+            attempt_timeout: Some(ATTEMPT_TIMEOUT),
         }
     }
 
@@ -268,9 +288,6 @@ impl Handler for Reward {
                 other => drop(prepared.insert(*id, other)),
             }
         }
-        if !self.grant_to_all(context, &asked.wide).await? {
-            return Ok(Outcome::Snooze(Duration::from_millis(1)));
-        }
         let handler = context.handler().to_owned();
         let Some(Once { events, connection }) = context.once().await? else {
             return Ok(Outcome::Done);
@@ -280,10 +297,23 @@ impl Handler for Reward {
         for done in tasks.deliver.iter().filter_map(|id| prepared.get(id)) {
             skipped = delivering.write(connection, &handler, done).await?;
         }
-        let friends: Vec<Uuid> = tasks.friends.into_iter().collect();
-        let mut users: Vec<Uuid> = tasks.users.into_iter().collect();
+        let friends: Vec<Uuid> = tasks.friends.iter().copied().collect();
+        let mut users: Vec<Uuid> = tasks.users.iter().copied().collect();
         users.extend(credit::referrers_of(connection, &friends).await?);
+        users.sort_unstable();
+        users.dedup();
+        // The lock of places before those of users, as everywhere.
+        let closed = self.close(connection, &tasks).await?;
+        for round in &tasks.rounds {
+            rounds::page(connection, &self.granting, *round).await?;
+        }
         self.granting.reconcile(connection, &users, false).await?;
+        for wide in tasks.wide.keys() {
+            rounds::begin(connection, wide.campaign, wide.reward, closed.contains(&wide.campaign)).await?;
+        }
+        for campaign in &tasks.milestones {
+            rounds::begin_for_milestones(connection, *campaign).await?;
+        }
         Ok(skipped.map_or(Outcome::Done, Outcome::Skipped))
     }
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::handlers::reward::rules::Place;
 use crate::handlers::secret::Secret;
 
 /// Letters of a code: none that are taken for another.
@@ -54,6 +55,16 @@ impl Terms {
             "trigger_threshold": self.threshold,
             "referrals": referrals,
         })
+    }
+
+    /// As [`Terms::snapshot`], with the place it was promised for and how many referrals that was ranked by.
+    pub(super) fn snapshot_of_place(&self, referrals: &[Uuid], place: Option<Place>) -> Value {
+        let mut snapshot = self.snapshot(referrals);
+        if let Some(place) = place {
+            snapshot["position"] = place.position.into();
+            snapshot["place_referrals"] = place.referrals.into();
+        }
+        snapshot
     }
 
     /// When a reward that is earned now expires.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 /// What may be done in a campaign now.
@@ -9,10 +10,12 @@ use uuid::Uuid;
 pub struct Phase {
     /// New rewards are given.
     pub grants: bool,
-    /// Rewards taken back are given again.
+    /// Rewards taken back are given again, and those held back are given.
     pub restores: bool,
     /// Rewards are taken back.
     pub revokes: bool,
+    /// Places are the last ones, and what the completion brings is given.
+    pub closes: bool,
 }
 
 impl Phase {
@@ -29,14 +32,44 @@ impl Phase {
             grants,
             restores,
             revokes,
+            closes: status == "completed" && closing && !deleted,
         }
     }
 }
 
-/// A reward by number of referrals.
+/// What a reward is given for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// Each so many referrals.
+    Referrals,
+    /// A place, as soon as it is reached.
+    Crossing,
+    /// A place when the campaign completes.
+    Completion,
+    /// Having signed up before the campaign reached so many users; `None` while it has not.
+    Milestone {
+        /// When it did.
+        passed_at: Option<DateTime<Utc>>,
+    },
+}
+
+impl Trigger {
+    /// `user_rewards.cause` of what is given for it.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Referrals => "referral_count",
+            Self::Crossing | Self::Completion => "position",
+            Self::Milestone { .. } => "milestone",
+        }
+    }
+}
+
+/// A reward that is not given by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
-    /// Referrals for each time.
+    /// What it is given for.
+    pub trigger: Trigger,
+    /// Referrals for each time, or the last place that counts.
     pub threshold: i64,
     /// How many times a user may earn it.
     pub user_limit: i64,
@@ -57,6 +90,19 @@ pub struct Earner {
     pub blocked: bool,
     /// Referrals that count.
     pub credited: i64,
+    /// Where the user stands.
+    pub place: Option<Place>,
+    /// When the user signed up.
+    pub signed_up_at: DateTime<Utc>,
+}
+
+/// A place, and by how many referrals it was ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which.
+    pub position: i64,
+    /// Referrals that counted then.
+    pub referrals: i64,
 }
 
 /// A row the user has.
@@ -68,8 +114,10 @@ pub struct Owned {
     pub ordinal: i64,
     /// Its state.
     pub state: State,
-    /// Referrals it needed when it was promised, for each time.
+    /// The threshold when it was promised.
     pub promised_threshold: Option<i64>,
+    /// Referrals that the place was ranked by which it was promised for.
+    pub place_referrals: Option<i64>,
     /// Referrals it was counted by that are gone by deletion since.
     pub vanished: i64,
     /// Whether this handler took it back; a person's decision is not touched.
@@ -160,9 +208,9 @@ pub fn plan(phase: Phase, offer: &Offer, earner: &Earner, owned: &[Owned]) -> Ve
     if !(phase.grants && offer.open && earner.in_standing) {
         return steps;
     }
-    let due = (earner.credited / offer.threshold).min(offer.user_limit);
-    let state = if offer.delayed { State::Held } else { State::Earned };
-    for ordinal in (1..=due).filter(|ordinal| !by_ordinal.contains_key(ordinal)) {
+    let waits = offer.delayed || is_doubted(phase, offer, earner);
+    let state = if waits { State::Held } else { State::Earned };
+    for ordinal in (1..=times_due(phase, offer, earner)).filter(|ordinal| !by_ordinal.contains_key(ordinal)) {
         if left <= 0 {
             break;
         }
@@ -172,22 +220,59 @@ pub fn plan(phase: Phase, offer: &Offer, earner: &Earner, owned: &[Owned]) -> Ve
     steps
 }
 
+/// How many times somebody in good standing should have it.
+fn times_due(phase: Phase, offer: &Offer, earner: &Earner) -> i64 {
+    let within = |place: Place| place.position <= offer.threshold;
+    // A place that was ranked by other referrals than those of now waits for its ranking, which tells when it is done.
+    let is_current = |place: Place| place.referrals == earner.credited || phase.closes;
+    match offer.trigger {
+        Trigger::Referrals => (earner.credited / offer.threshold).min(offer.user_limit),
+        Trigger::Crossing => earner
+            .place
+            .is_some_and(|place| within(place) && is_current(place))
+            .into(),
+        Trigger::Completion => (phase.closes && earner.place.is_some_and(within)).into(),
+        Trigger::Milestone { passed_at } => passed_at
+            .is_some_and(|passed_at| earner.signed_up_at <= passed_at)
+            .into(),
+    }
+}
+
+/// Whether a last place counts referrals that are doubted now. The promise is kept back until that is decided: later there
+/// are no new ones.
+fn is_doubted(phase: Phase, offer: &Offer, earner: &Earner) -> bool {
+    let by_place = matches!(offer.trigger, Trigger::Crossing | Trigger::Completion);
+    by_place && phase.closes && earner.place.is_some_and(|place| earner.credited < place.referrals)
+}
+
 /// The state a row should change to, or `None` when it is right as it is.
 fn next_state(phase: Phase, offer: &Offer, earner: &Earner, row: &Owned, in_stock: bool) -> Option<State> {
-    // Who earned it under an easier rule keeps it under the harder one.
-    let threshold = row.promised_threshold.unwrap_or(offer.threshold).min(offer.threshold);
-    let needed = row.ordinal.saturating_mul(threshold);
-    let due = earner.in_standing && earner.credited >= needed;
+    let due = earner.in_standing && is_carried(offer, earner, row, earner.credited);
     match row.state {
-        State::Held if due && row.delay_over && phase.grants => Some(State::Earned),
+        State::Held if due && row.delay_over && phase.restores => Some(State::Earned),
         State::Held | State::Earned if !due && phase.revokes => Some(State::Revoked),
         State::Delivered if phase.revokes => {
             // What only vanished by deletion never takes back what was delivered; nor does the leaving of its owner.
-            let disproved = earner.in_standing && earner.credited + row.vanished < needed;
+            let disproved = earner.in_standing && !is_carried(offer, earner, row, earner.credited + row.vanished);
             (disproved || earner.blocked).then_some(State::Revoked)
         }
         State::Revoked if due && row.revoked_by_us && phase.restores && in_stock => Some(State::Earned),
         State::Held | State::Earned | State::Delivered | State::Revoked | State::Other => None,
+    }
+}
+
+/// Whether so many referrals carry what was promised. Who earned it under an easier rule keeps it under the harder one, and
+/// who reached a place keeps what that gave, unless referrals it was reached by do not count any more and the place is lost.
+fn is_carried(offer: &Offer, earner: &Earner, row: &Owned, referrals: i64) -> bool {
+    let promised = row.promised_threshold.unwrap_or(offer.threshold);
+    match offer.trigger {
+        Trigger::Referrals => referrals >= row.ordinal.saturating_mul(promised.min(offer.threshold)),
+        Trigger::Crossing | Trigger::Completion => {
+            let still_there =
+                |place: Place| place.referrals == earner.credited && place.position <= promised.max(offer.threshold);
+            row.place_referrals.is_none_or(|counted| referrals >= counted) || earner.place.is_some_and(still_there)
+        }
+        Trigger::Milestone { .. } => true,
     }
 }
 

@@ -298,3 +298,13 @@ pub(super) async fn report(
     .await?;
     Ok(())
 }
+
+/// Whether a campaign is complete now.
+pub(super) async fn is_complete(connection: &mut PgConnection, campaign: Uuid) -> Result<bool, sqlx::Error> {
+    let found: Option<bool> =
+        sqlx::query_scalar("SELECT status = 'completed' AND deleted_at IS NULL FROM campaigns WHERE id = $1")
+            .bind(campaign)
+            .fetch_optional(connection)
+            .await?;
+    Ok(found.unwrap_or(false))
+}
