@@ -144,9 +144,36 @@ pub struct HttpCaller {
     allowed: Arc<[Network]>,
 }
 
+/// Tells the addresses of a name.
+///
+/// # Contract
+/// Asked once for each connection. All addresses of the answer are checked, and the connection goes to one of them: what a later
+/// question would be answered does not matter to it.
+#[async_trait]
+pub trait Lookup: fmt::Debug + Send + Sync + 'static {
+    /// The addresses of a host, as the URL writes it.
+    ///
+    /// # Errors
+    /// When there are none, or nobody could be asked.
+    async fn addresses(&self, host: &str) -> std::io::Result<Vec<IpAddr>>;
+}
+
+/// Asks as the system asks: its files, then its name servers.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemLookup;
+
+#[async_trait]
+impl Lookup for SystemLookup {
+    async fn addresses(&self, host: &str) -> std::io::Result<Vec<IpAddr>> {
+        let found = tokio::net::lookup_host((host, 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
 /// Resolves a name and hands on all its addresses, or none when one of them is forbidden.
 #[derive(Debug, Clone)]
 struct CheckedResolver {
+    lookup: Arc<dyn Lookup>,
     allowed: Arc<[Network]>,
 }
 
@@ -156,6 +183,14 @@ impl HttpCaller {
     /// # Errors
     /// When the TLS library cannot be set up on this machine.
     pub fn new(settings: &WebhookSettings) -> Result<Self, reqwest::Error> {
+        Self::with_lookup(settings, Arc::new(SystemLookup))
+    }
+
+    /// A client that has names resolved in another way than the system's.
+    ///
+    /// # Errors
+    /// When the TLS library cannot be set up on this machine.
+    pub fn with_lookup(settings: &WebhookSettings, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
         let allowed: Arc<[Network]> = settings.allowed_networks.as_slice().into();
         let client = reqwest::Client::builder()
             .timeout(settings.timeout)
@@ -163,6 +198,7 @@ impl HttpCaller {
             .no_proxy()
             .user_agent(concat!("afterwrite/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(CheckedResolver {
+                lookup,
                 allowed: Arc::clone(&allowed),
             })
             .build()?;
@@ -263,19 +299,14 @@ fn failed(error: reqwest::Error) -> Called {
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = Arc::clone(&self.allowed);
+        let (lookup, allowed) = (Arc::clone(&self.lookup), Arc::clone(&self.allowed));
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0))
-                .await
-                .map_err(CallError::Resolve)?;
-            let addresses: Vec<SocketAddr> = found.collect();
-            if addresses
-                .iter()
-                .any(|address| !network::may_call(address.ip(), &allowed))
-            {
+            let found = lookup.addresses(name.as_str()).await.map_err(CallError::Resolve)?;
+            if !found.iter().all(|address| network::may_call(*address, &allowed)) {
                 return Err(CallError::Forbidden.into());
             }
-            let checked: Addrs = Box::new(addresses.into_iter());
+            // The port is the URL's.
+            let checked: Addrs = Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(checked)
         })
     }

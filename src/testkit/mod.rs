@@ -3,4 +3,6 @@
 
 pub mod event;
 
+pub mod receiver;
+
 pub mod source_suite;

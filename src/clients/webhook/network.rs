@@ -71,6 +71,9 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Answers inside every machine at Azure with what the platform knows of it, under an address that looks public.
+const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let reserved = a == 0
@@ -78,7 +81,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || a == 100 && (64..128).contains(&b)
         || a == 192 && b == 0 && c == 0
         || a == 192 && b == 88 && c == 99
-        || a == 198 && (b == 18 || b == 19);
+        || a == 198 && (b == 18 || b == 19)
+        || address == AZURE_PLATFORM;
     !(reserved
         || address.is_private()
         || address.is_loopback()
