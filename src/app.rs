@@ -6,6 +6,7 @@
 pub mod keyless;
 mod letters;
 pub mod options;
+pub mod own;
 mod replica_identity;
 pub mod schedule;
 mod source;

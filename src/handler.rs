@@ -4,6 +4,11 @@
 //! once-only effects) is the engine's. What a handler may answer is four verbs: done, skipped, later, or an error that
 //! says whether it may heal.
 
+mod building;
+
+#[cfg(feature = "testkit")]
+pub mod points;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -350,7 +355,12 @@ impl Context {
     pub async fn claim(&self, key: &str, rendered: &[u8]) -> Result<Claim, HandlerError> {
         let effects = &self.resources.effects;
         let claim = effects.claim(key, &self.handler, self.first_event(), rendered, self.replayed());
-        Ok(claim.await?)
+        let claim = claim.await?;
+        #[cfg(feature = "testkit")]
+        if matches!(claim, Claim::Call { .. }) {
+            points::reached(points::Point::claimed(key)).await?;
+        }
+        Ok(claim)
     }
 
     /// Notes that the other side accepted the call of this effect: it is never made again, also when this attempt's
@@ -358,6 +368,8 @@ impl Context {
     pub fn accepted(&mut self, key: &str, reply: &str) {
         self.resources.effects.accepted(key, reply);
         self.accepted.push(key.to_owned());
+        #[cfg(feature = "testkit")]
+        points::passed(points::Point::accepted(key));
     }
 
     /// The events of this attempt that this handler has neither done nor buried, or is to do again; those that a replay
@@ -406,6 +418,8 @@ impl Context {
                 .execute(&mut **connection)
                 .await?;
         }
+        #[cfg(feature = "testkit")]
+        points::reached(points::Point::Opened).await?;
         Ok(Some(Once {
             events: opened.pending,
             connection,

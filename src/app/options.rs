@@ -184,7 +184,7 @@ pub(super) fn on_undecodable(settings: &EngineSettings) -> driver::OnUndecodable
 }
 
 /// The limits of a group of one handler.
-pub(super) fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
+pub fn limits(config: &Config, group: &str, spec: &Spec) -> Limits {
     let settings = config.engine_of(group);
     let own = config.handlers.get(&spec.name);
     let coalesce_max = own.and_then(|own| own.coalesce_max).unwrap_or(spec.coalesce_max);
@@ -306,7 +306,7 @@ pub fn times(settings: &EngineSettings) -> Times {
 }
 
 /// The ordering keys of a handler in one line, for its registration.
-pub(super) fn ordering_text(spec: &Spec) -> String {
+pub fn ordering_text(spec: &Spec) -> String {
     let mut routes: Vec<String> = spec
         .routes
         .iter()

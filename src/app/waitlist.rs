@@ -93,7 +93,7 @@ fn mailer(smtp: &Smtp, spare: Duration) -> anyhow::Result<Arc<dyn Mailer>> {
 }
 
 /// A section that is called after nothing would be read by nobody.
-fn check_names(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result<()> {
+pub(super) fn check_names(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result<()> {
     let known: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
     let of_groups = config
         .groups
@@ -162,7 +162,7 @@ pub fn email(config: &Config) -> EmailSettings {
 }
 
 /// `spare` is what handing over leaves of an attempt.
-fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
+pub(super) fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
     SmtpSettings {
         host: smtp.effective_host().to_owned(),

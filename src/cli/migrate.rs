@@ -194,6 +194,16 @@ pub async fn run(args: &MigrateArgs, config: &Config, output: Output) -> Result<
     output.print(&report, in_words)
 }
 
+/// Makes and updates what coordinates work, and nothing of the application's: for a database that needs no more.
+///
+/// # Errors
+/// Whatever the database answered.
+pub async fn coordination(pool: &PgPool) -> Result<(), MigrateError> {
+    migrator().run(pool).await?;
+    days::make_ahead(pool).await?;
+    Ok(())
+}
+
 async fn migrate(choice: PublicationChoice, pool: &PgPool, names: &Names) -> Result<Report, MigrateFailure> {
     let before = applied_versions(pool).await.map_err(MigrateFailure::Applied)?;
     migrator().run(pool).await.map_err(MigrateFailure::Apply)?;

@@ -16,6 +16,7 @@ pub mod fraud;
 pub mod graduate;
 pub mod mail_catcher;
 pub mod migrate;
+pub mod program;
 pub mod reconcile;
 pub mod replay;
 pub mod run;
@@ -39,6 +40,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use self::output::Output;
+use self::program::Program;
 use crate::app;
 use crate::config::Config;
 use crate::config::load::{Inputs, load};
@@ -179,13 +181,13 @@ impl Cli {
 ///
 /// # Errors
 /// What went wrong, with the exit code that follows from it.
-pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
+pub async fn run(cli: Cli, config: Config, program: &Program) -> Result<(), Failure> {
     let output = cli.global.output;
     match cli.command {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
-        Command::Run(args) => Box::pin(run::run(&args, &config)).await,
+        Command::Run(args) => Box::pin(run::run(&args, &config, program)).await,
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Slot(args) => Box::pin(slot::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
@@ -193,7 +195,7 @@ pub async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Replay(args) => Box::pin(replay::run(&args, &config, output)).await,
         Command::Fraud(args) => Box::pin(fraud::run(&args, &config, output)).await,
         Command::Erase(args) => Box::pin(erase::run(&args, &config, output)).await,
-        Command::Schedule(args) => Box::pin(schedule::run(&args, &config, output)).await,
+        Command::Schedule(args) => Box::pin(schedule::run(&args, &config, program, output)).await,
         Command::Reconcile(args) => Box::pin(reconcile::run(&args, &config, output)).await,
         Command::Tail(args) => Box::pin(tail::run(&args, &config, output)).await,
         Command::Email(args) => Box::pin(email::run(&args, &config, output)).await,

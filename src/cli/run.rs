@@ -4,7 +4,8 @@ use clap::Args;
 use tokio::sync::watch;
 
 use crate::app;
-use crate::app::{keyless, schedule};
+use crate::app::{keyless, own, schedule};
+use crate::cli::program::Program;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::topic;
@@ -38,12 +39,13 @@ struct UnknownGroup {
     known: String,
 }
 
-/// Runs the waitlist worker until it is told to stop.
+/// Runs the program's handlers until they are told to stop.
 ///
 /// # Errors
 /// Exit code 2 when the configuration is not as it must be, 3 when Postgres cannot be reached, 1 when a group fails.
-pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
-    let mut handlers = app::waitlist::handlers(config).map_err(Failure::usage)?;
+pub async fn run(args: &RunArgs, config: &Config, program: &Program) -> Result<(), Failure> {
+    let handlers = program.handlers(config).map_err(Failure::usage)?;
+    let mut handlers = own::enabled(config, handlers).map_err(Failure::usage)?;
     let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
     let only: Vec<&str> = args.only.iter().map(|group| config.short_group_name(group)).collect();
     let is_known = |group: &str| group == SCHEDULE || names.iter().any(|name| name == group);
@@ -54,7 +56,7 @@ pub async fn run(args: &RunArgs, config: &Config) -> Result<(), Failure> {
             known: names.join(", "),
         }));
     }
-    let jobs = schedule::waitlist_jobs(config).map_err(Failure::usage)?;
+    let jobs = program.jobs(config).map_err(Failure::usage)?;
     schedule::plan(config, jobs.clone()).map_err(Failure::usage)?;
     // A worker waits for a database that goes away; one that never had it says so, and whoever restarts it sees why.
     database::connect(config).await?.close().await;
@@ -92,7 +94,9 @@ mod tests {
             ..Inputs::default()
         };
         let config = load(&inputs).unwrap();
-        let failure = Box::pin(run(&RunArgs { only: Vec::new() }, &config)).await.unwrap_err();
+        let failure = Box::pin(run(&RunArgs { only: Vec::new() }, &config, &Program::waitlist()))
+            .await
+            .unwrap_err();
         assert_eq!(failure.exit_code(), 3);
         let said = failure.chain();
         assert!(

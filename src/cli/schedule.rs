@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::app;
 use crate::cli::output::{self, Output};
+use crate::cli::program::Program;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::groups::moves::moment;
@@ -98,8 +99,8 @@ fn unread(error: sqlx::Error) -> Failure {
 ///
 /// # Errors
 /// Exit code 2 for a job that there is not, 3 when Postgres cannot be reached, 1 when the run failed.
-pub async fn run(args: &ScheduleArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let jobs = app::schedule::waitlist_jobs(config).map_err(Failure::usage)?;
+pub async fn run(args: &ScheduleArgs, config: &Config, program: &Program, output: Output) -> Result<(), Failure> {
+    let jobs = program.jobs(config).map_err(Failure::usage)?;
     let planned = app::schedule::plan(config, jobs).map_err(Failure::usage)?;
     match &args.command {
         ScheduleCommand::List(_) => list(&planned, config, output).await,

@@ -183,19 +183,25 @@ impl HttpCaller {
     /// # Errors
     /// When the TLS library cannot be set up on this machine.
     pub fn new(settings: &WebhookSettings) -> Result<Self, reqwest::Error> {
-        Self::with_lookup(settings, Arc::new(SystemLookup))
+        Self::with_lookup(settings, Arc::new(SystemLookup), None)
     }
 
-    /// A client that has names resolved in another way than the system's.
+    /// A client that has names resolved in another way than the system's, and whose connections leave from an address of this
+    /// machine where one is given.
     ///
     /// # Errors
     /// When the TLS library cannot be set up on this machine.
-    pub fn with_lookup(settings: &WebhookSettings, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
+    pub fn with_lookup(
+        settings: &WebhookSettings,
+        lookup: Arc<dyn Lookup>,
+        from: Option<IpAddr>,
+    ) -> Result<Self, reqwest::Error> {
         let allowed: Arc<[Network]> = settings.allowed_networks.as_slice().into();
         let client = reqwest::Client::builder()
             .timeout(settings.timeout)
             .redirect(Policy::none())
             .no_proxy()
+            .local_address(from)
             .user_agent(concat!("afterwrite/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(CheckedResolver {
                 lookup,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Config;
+use super::value::OwnSettings;
 
 /// What every group has unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -161,6 +162,8 @@ pub struct HandlerSettings {
     pub on_bury: OnBury,
     /// The name it had before: what it did under that name stays done.
     pub was: Option<String>,
+    /// What the handler itself is told: its own keys, which it reads and checks by itself.
+    pub settings: OwnSettings,
 }
 
 /// What becomes of later events of a key whose event is in the dead letters.
@@ -188,6 +191,7 @@ impl Default for HandlerSettings {
             starts_per_second_max: None,
             on_bury: OnBury::Continue,
             was: None,
+            settings: OwnSettings::default(),
         }
     }
 }

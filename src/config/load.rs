@@ -174,20 +174,26 @@ impl Setting {
             }
             Written::Bare(text) => {
                 let text = reference::resolve(text, environment).map_err(|reason| refused(&reason))?;
+                if self.is_a_handlers_own() {
+                    return Ok(as_toml(&text).unwrap_or(Value::String(text)));
+                }
                 let as_text = match self.accept(Value::String(text.clone())) {
                     Ok(value) => return Ok(value),
                     Err(message) => message,
                 };
                 // Numbers, booleans and lists are written as in TOML.
-                let parsed = format!("value = {text}").parse::<Table>().ok();
-                let typed = parsed.and_then(|mut table| table.remove("value"));
-                match typed.map(|value| self.accept(value)) {
+                match as_toml(&text).map(|value| self.accept(value)) {
                     Some(Ok(value)) => Ok(value),
                     Some(Err(message)) => Err(explain(&self.path, &message)),
                     None => Err(explain(&self.path, &as_text)),
                 }
             }
         }
+    }
+
+    /// Whether its type follows from nothing that is known here.
+    fn is_a_handlers_own(&self) -> bool {
+        matches!(self.path.as_slice(), [section, _, settings, _, ..] if section == "handlers" && settings == "settings")
     }
 
     fn accept(&self, value: Value) -> Result<Value, String> {
@@ -198,6 +204,12 @@ impl Setting {
             Err(error) => Err(error.message().to_owned()),
         }
     }
+}
+
+/// A bare text as a value of TOML, where it is one.
+fn as_toml(text: &str) -> Option<Value> {
+    let parsed = format!("value = {text}").parse::<Table>().ok();
+    parsed.and_then(|mut table| table.remove("value"))
 }
 
 fn resolved(value: Value, environment: &BTreeMap<String, String>) -> Result<Value, String> {

@@ -5,6 +5,8 @@ mod groups;
 
 mod example;
 
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

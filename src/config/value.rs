@@ -41,6 +41,24 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// The keys of a handler, as they were written. They may hold secrets, so they never print.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct OwnSettings(toml::Table);
+
+impl OwnSettings {
+    /// The keys: hand them to the handler they are for, never to a log or a message.
+    pub fn table(&self) -> &toml::Table {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OwnSettings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("***")
+    }
+}
+
 /// Only texts; the message for anything else must not quote it.
 struct SecretVisitor;
 

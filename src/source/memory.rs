@@ -49,6 +49,8 @@ struct Partition {
     epoch: u64,
     owner: Option<u64>,
     is_to_go: bool,
+    /// What the next owner is told, where its claim was taken elsewhere.
+    claim: Option<(u64, Inherited)>,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,15 @@ impl Log {
     /// When there is no such partition.
     pub fn hand_over(&self, partition: &SourcePartition) {
         self.change(partition, |log| log.is_to_go = log.owner.is_some());
+    }
+
+    /// The next owner of a partition has a claim that was taken elsewhere, as in Postgres: it gets this epoch instead of the log's
+    /// own count, and inherits this.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    pub fn claimed(&self, partition: &SourcePartition, epoch: u64, inherited: Inherited) {
+        self.change(partition, |log| log.claim = Some((epoch, inherited)));
     }
 
     /// Takes a partition away from its owner, who can commit nothing for it any more.
@@ -355,8 +366,9 @@ impl Member {
                 Some(owned) if log.is_to_go => to_go = Some((name.clone(), owned.epoch)),
                 None if log.owner.is_none() => {
                     log.owner = Some(self.seat.member);
-                    log.epoch += 1;
-                    assigned.push((name.clone(), log.epoch, log.committed));
+                    let (epoch, inherited) = log.claim.take().unwrap_or((log.epoch + 1, Inherited::default()));
+                    log.epoch = epoch;
+                    assigned.push((name.clone(), inherited, epoch, log.committed));
                 }
                 Some(_) | None => {}
             }
@@ -387,12 +399,12 @@ impl Member {
         });
     }
 
-    fn assigned(&mut self, assigned: Vec<(SourcePartition, u64, i64)>) {
+    fn assigned(&mut self, assigned: Vec<(SourcePartition, Inherited, u64, i64)>) {
         if assigned.is_empty() {
             return;
         }
         let mut partitions = Vec::with_capacity(assigned.len());
-        for (partition, epoch, next) in assigned {
+        for (partition, inherited, epoch, next) in assigned {
             let owned = Owned {
                 epoch,
                 next,
@@ -403,7 +415,7 @@ impl Member {
             partitions.push(Assigned {
                 partition,
                 epoch,
-                inherited: Inherited::default(),
+                inherited,
             });
         }
         self.untold.push_back(SourceEvent::Assigned { partitions });

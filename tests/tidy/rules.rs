@@ -35,6 +35,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),
+    // Composes a worker for tests, as app does for use.
     (
         "testkit",
         &[
@@ -46,8 +47,12 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
             "decode",
             "source",
             "dead_letter",
-            "handlers",
             "clients",
+            "handlers",
+            "config",
+            "app",
+            "cli",
+            "mail_catcher",
         ],
     ),
     (

@@ -1,0 +1,135 @@
+//! A worker of one's own: a binary with every command of `afterwrite`, and other handlers than the waitlist's.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::app::{schedule, waitlist};
+use crate::cli::{self, Cli, Command, Failure};
+use crate::config::Config;
+use crate::handler::Handler;
+use crate::schedule::Job;
+use crate::telemetry;
+
+type Handlers = Vec<Arc<dyn Handler>>;
+type Jobs = Vec<Arc<dyn Job>>;
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// What follows from the configuration.
+type Made<T> = Box<dyn Fn(&Config) -> Result<T, Cause> + Send + Sync>;
+
+/// What a binary is: its handlers and scheduled jobs, made when the configuration is known.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use std::sync::Arc;
+///
+/// use afterwrite::cli::program::Program;
+/// # use afterwrite::event::change::ChangeEvent;
+/// # use afterwrite::handler::{Context, Handler, HandlerError, Outcome, Route, Spec};
+/// # struct Invoices;
+/// # #[async_trait::async_trait]
+/// # impl Handler for Invoices {
+/// #     fn spec(&self) -> Spec { Spec::new("invoices", [Route::of("orders")]) }
+/// #     async fn handle(&self, _: &mut Context, _: &[Arc<ChangeEvent>]) -> Result<Outcome, HandlerError> { Ok(Outcome::Done) }
+/// # }
+///
+/// fn main() -> ExitCode {
+///     Program::of(|_config| Ok(vec![Arc::new(Invoices)])).main()
+/// }
+/// ```
+pub struct Program {
+    handlers: Made<Handlers>,
+    jobs: Made<Jobs>,
+    is_waitlist: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the demo shows the waitlist worker, and this program has other handlers: run `afterwrite demo`")]
+struct NoDemo;
+
+impl Program {
+    /// A program whose handlers follow from the configuration.
+    pub fn of(handlers: impl Fn(&Config) -> Result<Handlers, Cause> + Send + Sync + 'static) -> Self {
+        Self {
+            handlers: Box::new(handlers),
+            jobs: Box::new(|_| Ok(Vec::new())),
+            is_waitlist: false,
+        }
+    }
+
+    /// With scheduled jobs, which follow from the configuration too.
+    #[must_use]
+    pub fn with_jobs(self, jobs: impl Fn(&Config) -> Result<Jobs, Cause> + Send + Sync + 'static) -> Self {
+        Self {
+            jobs: Box::new(jobs),
+            ..self
+        }
+    }
+
+    /// `afterwrite` itself: the waitlist worker.
+    pub fn waitlist() -> Self {
+        Self {
+            handlers: Box::new(|config| Ok(waitlist::handlers(config)?)),
+            jobs: Box::new(|config| Ok(schedule::waitlist_jobs(config)?)),
+            is_waitlist: true,
+        }
+    }
+
+    /// The handlers under this configuration.
+    ///
+    /// # Errors
+    /// What the program says against the configuration.
+    pub(super) fn handlers(&self, config: &Config) -> Result<Handlers, Cause> {
+        (self.handlers)(config)
+    }
+
+    /// The scheduled jobs under this configuration.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn jobs(&self, config: &Config) -> Result<Jobs, Cause> {
+        (self.jobs)(config)
+    }
+
+    /// Does what the command line asks for, and answers the exit code: 0 ok, 1 failed, 2 wrong usage or configuration, 3 something
+    /// could not be reached. Call it from `main`, outside of any runtime.
+    pub fn main(self) -> ExitCode {
+        match self.start() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                // Also where nobody reads (`2>&1 | head`), the exit code is the failure's and no panic's.
+                drop(writeln!(io::stderr(), "{}: {}", self.name(), failure.chain()));
+                ExitCode::from(failure.exit_code())
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        let called = std::env::args_os().next().map(std::path::PathBuf::from);
+        let called = called.and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        match called {
+            Some(called) if !self.is_waitlist => called,
+            _ => "afterwrite".to_owned(),
+        }
+    }
+
+    /// Everything that can fail without the runtime fails before it exists.
+    fn start(&self) -> Result<(), Failure> {
+        let matches = Cli::command().get_matches();
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if matches!(cli.command, Command::Demo(_)) && !self.is_waitlist {
+            return Err(Failure::usage(NoDemo));
+        }
+        let config = cli.configuration()?;
+        telemetry::start(config.log.format);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::failed)?;
+        runtime.block_on(cli::run(cli, config, self))
+    }
+}
