@@ -5,6 +5,7 @@ mod groups;
 
 mod example;
 
+#[cfg(test)]
 mod own;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -24,8 +24,15 @@ use crate::handler::points::Point;
 /// What happens to one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mishap {
-    pub(super) at: Point,
+    at: At,
     pub(super) what: What,
+}
+
+/// Where it happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    Point(Point),
+    Step(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +56,7 @@ pub struct Wanted;
 impl Mishap {
     fn of(what: What) -> Self {
         Self {
-            at: Point::Called,
+            at: At::Point(Point::Called),
             what,
         }
     }
@@ -99,7 +106,7 @@ impl Mishap {
     /// handler's next statement fails, at [`Point::Returned`] the commit.
     pub fn lose_database() -> Self {
         Self {
-            at: Point::Opened,
+            at: At::Point(Point::Opened),
             what: What::LostDatabase,
         }
     }
@@ -107,8 +114,23 @@ impl Mishap {
     /// It happens at this point instead of at the beginning; not at all when the attempt does not reach it.
     #[must_use]
     pub fn at(mut self, point: Point) -> Self {
-        self.at = point;
+        self.at = At::Point(point);
         self
+    }
+
+    /// It happens at the point that the attempt reaches as its `step`th, from 0: for a test that tries all of them, whatever their
+    /// effects are called.
+    #[must_use]
+    pub fn at_step(mut self, step: usize) -> Self {
+        self.at = At::Step(step);
+        self
+    }
+
+    pub(super) fn is_due(&self, step: usize, point: &Point) -> bool {
+        match &self.at {
+            At::Point(at) => at == point,
+            At::Step(at) => *at == step,
+        }
     }
 
     /// The error that it is, where it is one.

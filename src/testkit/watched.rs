@@ -130,11 +130,15 @@ struct Attempt {
 impl Attempt {
     /// The mishap that happens at this point, if there is one; it happens once.
     fn due(&self, point: &Point) -> Option<Mishap> {
-        if let Some(call) = self.notes.state().calls.get_mut(self.call) {
-            call.points.push(point.clone());
-        }
+        let step = match self.notes.state().calls.get_mut(self.call) {
+            Some(call) => {
+                call.points.push(point.clone());
+                call.points.len() - 1
+            }
+            None => return None,
+        };
         let mut mishap = self.mishap.lock().unwrap_or_else(PoisonError::into_inner);
-        mishap.take_if(|mishap| mishap.at == *point)
+        mishap.take_if(|mishap| mishap.is_due(step, point))
     }
 }
 

@@ -1,13 +1,15 @@
 //! What every source file must keep to: who may import whom, how long a file may be, what must not be left behind.
 //!
 //! A rule that a test can check is not written down anywhere else. Each rule is a pure function of a file's path and
-//! text, stands in `rules.rs` beside its reason, and is shown to fail in `proofs.rs`. No services are needed.
+//! text, stands in `rules.rs` (that of the routing table in `routing.rs`) beside its reason, and is shown to fail in `proofs.rs`. No services are needed.
 
 mod rules;
 
 mod settings;
 
 mod documents;
+
+mod routing;
 
 mod reading;
 
@@ -20,6 +22,7 @@ use self::documents::{
     COMMANDS, OPERATIONS, absent_commands, absent_files, broken_links, commands, unexplained_errors,
 };
 use self::reading::{documents, root, rust_files};
+use self::routing::unrouted_handlers;
 use self::rules::{RULES, dead_files, rules_about_nothing};
 use self::settings::unread_settings;
 
@@ -34,6 +37,7 @@ fn every_source_file_is_tidy() {
     offences.extend(dead_files(&files));
     offences.extend(unread_settings(&files));
     offences.extend(rules_about_nothing(&files));
+    offences.extend(unrouted_handlers(&files));
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 

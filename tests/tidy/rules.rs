@@ -52,6 +52,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
             "config",
             "app",
             "cli",
+            "schedule",
             "mail_catcher",
         ],
     ),
