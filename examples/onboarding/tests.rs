@@ -187,9 +187,16 @@ async fn after_five_attempts_it_is_a_dead_letter_and_its_replay_goes_on_where_it
     assert_eq!(status(&kit).await.as_deref(), Some("requested"));
     assert_eq!(api.requests_to("/billing-accounts").len(), 5);
 
+    // Renamed since: what is tried again is what was tried before, byte for byte, because it may have arrived.
+    kit.database().run("UPDATE tenants SET name = 'Renamed'").await;
     let replayed = kit.replay().await;
     assert_eq!(replayed.ended(), &Ended::Done, "{replayed}");
     assert_eq!(status(&kit).await.as_deref(), Some("active"));
+    assert!(
+        api.requests_to("/billing-accounts")
+            .iter()
+            .all(|request| request.text().contains("Acme"))
+    );
     assert_eq!(paths(&api.requests())[..2], STEPS[..2]);
     assert_eq!(api.requests().len(), 2 + 5 + 1);
 }

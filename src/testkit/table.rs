@@ -18,7 +18,8 @@
 //!
 //! Values are written as Debezium prints them: decimals, times and uuids are texts (`"2026-07-01T12:00:00.5Z"`, dates
 //! `"2026-12-31Z"`), `bytea` is base64. An object stands for `json` and `jsonb`, whose text a connector sends; an array for an array.
-//! [`UNAVAILABLE`] stands for a value that was not sent.
+//! [`UNAVAILABLE`] stands for a value that was not sent; where the old row has it, it is taken from there, as the worker does.
+//! Columns come in the order of their names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

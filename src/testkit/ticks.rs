@@ -20,7 +20,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -78,9 +78,7 @@ impl<'a> Ticks<'a> {
     /// # Panics
     /// When Postgres refuses something, and for a mishap that there is none of.
     pub async fn run_with(&self, tick: DateTime<Utc>, mishaps: impl IntoIterator<Item = Mishap>) -> Run {
-        let mut script = self.job.script.lock().unwrap_or_else(PoisonError::into_inner);
-        script.extend(mishaps);
-        drop(script);
+        self.job.plan(mishaps);
         let (pool, name) = (self.database.pool(), self.job.name());
         rows::add(pool, name, &[tick], tick)
             .await
@@ -140,6 +138,16 @@ struct Watched {
     died: watch::Sender<bool>,
 }
 
+impl Watched {
+    fn script(&self) -> MutexGuard<'_, VecDeque<Mishap>> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plan(&self, mishaps: impl IntoIterator<Item = Mishap>) {
+        self.script().extend(mishaps);
+    }
+}
+
 #[async_trait]
 impl Job for Watched {
     fn name(&self) -> &str {
@@ -160,7 +168,7 @@ impl Job for Watched {
     }
 
     async fn run(&self, context: &mut Context) -> Result<Report, Error> {
-        let next = self.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let next = self.script().pop_front();
         let report = self.job.run(context).await?;
         match next.map(|mishap| mishap.what) {
             None | Some(What::Nothing) => Ok(report),
