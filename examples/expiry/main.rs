@@ -39,7 +39,7 @@ use crate::warnings::{NAME, Warnings};
 fn main() -> ExitCode {
     Program::of(|config| {
         let settings = own::settings(config, NAME)?;
-        Ok(vec![Arc::new(Warnings::new(settings, own::mailer(config)))])
+        Ok(vec![Arc::new(Warnings::new(settings, own::mailer(config, NAME)?))])
     })
     .with_jobs(|_config| Ok(vec![Arc::new(ExpiredAccounts)]))
     .main()

@@ -32,7 +32,7 @@ use crate::handler::{Invitations, NAME};
 fn main() -> ExitCode {
     Program::of(|config| {
         let settings = own::settings(config, NAME)?;
-        Ok(vec![Arc::new(Invitations::new(settings, own::mailer(config)))])
+        Ok(vec![Arc::new(Invitations::new(settings, own::mailer(config, NAME)?))])
     })
     .main()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::app::waitlist;
-use crate::clients::mailer::{Mailer, SmtpMailer};
+use crate::clients::mailer::Mailer;
 use crate::clients::webhook::Caller;
 use crate::config::Config;
 use crate::handler::Handler;
@@ -54,9 +54,13 @@ pub fn settings<T: DeserializeOwned>(config: &Config, handler: &str) -> Result<T
     })
 }
 
-/// The mail server of `[smtp]`, for handlers that send mails of their own.
-pub fn mailer(config: &Config) -> Arc<dyn Mailer> {
-    Arc::new(SmtpMailer::new(waitlist::smtp(&config.smtp)))
+/// What takes mails as `[smtp]` says, for a handler of this name that sends mails of its own.
+///
+/// # Errors
+/// When a setting cannot be used, or handing over a mail may take longer than an attempt of the handler.
+pub fn mailer(config: &Config, handler: &str) -> anyhow::Result<Arc<dyn Mailer>> {
+    let spare = waitlist::check_mail_time(config, handler)?;
+    waitlist::mailer(&config.smtp, spare)
 }
 
 /// What calls webhooks as `[webhook]` says, for handlers that call endpoints of customers.

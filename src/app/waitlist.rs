@@ -50,7 +50,7 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         },
         fraud: fraud(&config.fraud),
     };
-    let spare = check_mail_time(config)?;
+    let spare = check_mail_time(config, "email")?;
     let clients = Clients {
         mailer: mailer(&config.smtp, spare)?,
         caller: Arc::new(caller(config)?),
@@ -66,21 +66,21 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
 
 /// Handing over a mail takes at most one and a half steps before the content and one for it. In an attempt that is shorter, a
 /// mail server that hangs would end in failed attempts instead of an outage. Answers what is left of an attempt.
-fn check_mail_time(config: &Config) -> anyhow::Result<Duration> {
-    let attempt = config.attempt_timeout_of(&config.group_name("email"), "email");
+pub(super) fn check_mail_time(config: &Config, handler: &str) -> anyhow::Result<Duration> {
+    let attempt = config.attempt_timeout_of(&config.group_name(handler), handler);
     let attempt = attempt.unwrap_or(Duration::from_millis(config.engine.attempt_timeout_ms));
     let mail = Duration::from_millis(config.smtp.step_timeout_ms) * 5 / 2;
     anyhow::ensure!(
         mail < attempt,
-        "smtp.step_timeout_ms is too long for the attempts of email: two and a half of it are {} ms, an attempt may take {} \
-         ms; shorten it, or lengthen handlers.email.attempt_timeout_ms",
+        "smtp.step_timeout_ms is too long for the attempts of {handler}: two and a half of it are {} ms, an attempt may take {} \
+         ms; shorten it, or lengthen handlers.{handler}.attempt_timeout_ms",
         mail.as_millis(),
         attempt.as_millis()
     );
     Ok(attempt - mail)
 }
 
-fn mailer(smtp: &Smtp, spare: Duration) -> anyhow::Result<Arc<dyn Mailer>> {
+pub(super) fn mailer(smtp: &Smtp, spare: Duration) -> anyhow::Result<Arc<dyn Mailer>> {
     Ok(match (smtp.transport, &smtp.directory) {
         (MailTransport::File, Some(folder)) => {
             Arc::new(FolderMailer::new(Path::new(folder)).context("smtp.directory")?)
@@ -162,7 +162,7 @@ pub fn email(config: &Config) -> EmailSettings {
 }
 
 /// `spare` is what handing over leaves of an attempt.
-pub(super) fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
+fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
     SmtpSettings {
         host: smtp.effective_host().to_owned(),

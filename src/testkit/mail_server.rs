@@ -71,6 +71,8 @@ impl MailServer {
             step_timeout: Duration::from_secs(5),
             connections_max: 2,
             idle_max: Duration::from_secs(5),
+            authorities_pem: None,
+            rate: None,
         }
     }
 
