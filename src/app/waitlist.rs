@@ -42,7 +42,7 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     let attempts_of_reward = config.engine_of(&config.group_name("reward")).attempts_max;
     let settings = Settings {
         secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
-        email: email(config),
+        email: email(config)?,
         reward: RewardSettings {
             delay: config.waitlist.reward_hold.0,
             // The last attempt is left for handing the call over to the schedule.
@@ -154,11 +154,21 @@ fn links(config: &Config) -> Links {
 }
 
 /// What mails are made with.
-pub fn email(config: &Config) -> EmailSettings {
-    EmailSettings {
+///
+/// # Errors
+/// When the application's names cannot be used.
+pub fn email(config: &Config) -> Result<EmailSettings, NamesError> {
+    Ok(EmailSettings {
         sender: sender(&config.smtp),
         links: links(config),
-    }
+        users_table: users_table(&names(config)?),
+    })
+}
+
+/// The application's `schema.table` of users.
+pub fn users_table(names: &Names) -> String {
+    let place = names.place("waitlist_users").unwrap_or_default();
+    format!("{}.{}", place.0, place.1)
 }
 
 /// `spare` is what handing over leaves of an attempt.

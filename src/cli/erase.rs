@@ -57,12 +57,12 @@ struct Report {
 /// When Postgres fails, or something was left because it is being worked on.
 pub async fn run(args: &EraseArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let names = app::waitlist::names(config).map_err(Failure::usage)?;
-    let (schema, table) = names.place("waitlist_users").unwrap_or_default();
+    let table = app::waitlist::users_table(&names);
     let pool = database::connect(config).await?;
     let by = by(&pool).await?;
     let written = async {
         let mut transaction = pool.begin().await?;
-        let erased = erasure::erase(&mut transaction, args.user, &format!("{schema}.{table}"), &by).await?;
+        let erased = erasure::erase(&mut transaction, args.user, &table, &by).await?;
         let row_exists = sqlx::query_scalar("SELECT EXISTS (SELECT FROM waitlist_users WHERE id = $1)")
             .bind(args.user)
             .fetch_one(&mut *transaction)

@@ -134,6 +134,29 @@ async fn what_is_being_sent_is_left_and_said_and_what_waits_is_never_sent() {
 }
 
 #[tokio::test]
+async fn whom_the_application_deletes_the_worker_forgets() {
+    in_world(async |world: &mut World| {
+        let ann = world.member("ann").await;
+        world.pump().await;
+        letter(world, ann, "open").await;
+        let address = world.address("ann");
+        assert!(kept(world).await.contains(&address));
+        world
+            .exec(&format!("DELETE FROM waitlist_users WHERE id = '{ann}'"))
+            .await;
+        world.pump().await;
+        let kept = kept(world).await;
+        assert!(!kept.contains(&address) && !kept.contains("ann@somewhere"), "{kept}");
+        let letter = "SELECT state || ' ' || state_by FROM afterwrite.letters";
+        assert_eq!(
+            world.text(letter).await,
+            "discarded afterwrite, because the row was deleted"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_command_says_what_is_there_and_takes_it() {
     in_world(async |world: &mut World| {
         let ann = world.member("ann").await;

@@ -84,6 +84,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         secret: Secret::new("a secret for tests"),
         email: EmailSettings {
+            users_table: "public.waitlist_users".to_owned(),
             sender: Sender {
                 name: "Waitlist".into(),
                 address: "waitlist@sender.example".into(),

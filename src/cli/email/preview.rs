@@ -162,7 +162,7 @@ async fn preview(args: &PreviewArgs, config: &Config) -> Result<Preview, Failure
         false => Vec::new(),
     };
     let previewer = Previewer {
-        settings: app::waitlist::email(config),
+        settings: app::waitlist::email(config).map_err(Failure::usage)?,
         secret: Secret::new(secret),
         hold_at: app::waitlist::hold_at(config),
     };

@@ -108,7 +108,7 @@ impl Composer<'_> {
         match trigger {
             Trigger::Queued(id) => self.queued(connection, id).await,
             Trigger::Moved(id) => self.moved(connection, id).await,
-            Trigger::Milestone(_) => Ok(Composed::Nothing("not_concerned")),
+            Trigger::Milestone(_) | Trigger::Gone(_) => Ok(Composed::Nothing("not_concerned")),
             Trigger::First { user, .. } | Trigger::Verification(user) | Trigger::Welcome(user) => {
                 let Some(facts) = sql::facts(connection, user).await? else {
                     return Ok(Composed::Nothing("user_gone"));

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::clients::mailer::{Mailer, Sent};
 use crate::event::change::ChangeEvent;
@@ -17,6 +18,7 @@ use crate::handlers::email::compose::{Composed, Composer, Mail, Skip};
 use crate::handlers::email::message::{Finished, Sender};
 use crate::handlers::email::rules::{AfterRefusal, Trigger};
 use crate::handlers::email::sql::Account;
+use crate::handlers::erasure;
 use crate::handlers::reward;
 use crate::handlers::secret::Secret;
 use crate::ledger::effects::{self, Claim};
@@ -43,6 +45,12 @@ mod plain;
 
 mod sql;
 
+/// Who discards the letters of a person whom the application deleted.
+const FORGOTTEN_BY: &str = "afterwrite, because the row was deleted";
+
+/// How long a mail that is being sent is waited for, before the person is forgotten.
+const BEING_SENT: Duration = Duration::from_secs(5);
+
 /// What mails need beside the database.
 #[derive(Debug, Clone)]
 pub struct EmailSettings {
@@ -50,6 +58,8 @@ pub struct EmailSettings {
     pub sender: Sender,
     /// Where links lead.
     pub links: links::Links,
+    /// The application's `schema.table` of users, by which dead letters know it.
+    pub users_table: String,
 }
 
 /// This mail failed for good, and its dead letter was not written then.
@@ -272,6 +282,21 @@ fn time_of(event: &ChangeEvent) -> SystemTime {
     committed.map_or_else(SystemTime::now, |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
 }
 
+impl Email {
+    /// Forgets a person whom the application deleted. What is being sent at this moment is waited for.
+    async fn forget(&self, context: &mut Context, user: Uuid) -> Result<Outcome, HandlerError> {
+        let Some(once) = context.once().await? else {
+            return Ok(Outcome::Done);
+        };
+        let table = &self.settings.users_table;
+        let erased = erasure::erase(once.connection, user, table, FORGOTTEN_BY).await?;
+        Ok(match erased.is_whole() {
+            true => Outcome::Done,
+            false => Outcome::Snooze(BEING_SENT),
+        })
+    }
+}
+
 #[async_trait]
 impl Handler for Email {
     fn spec(&self) -> Spec {
@@ -297,6 +322,9 @@ impl Handler for Email {
             let Some(trigger) = rules::trigger(event) else {
                 continue;
             };
+            if let Trigger::Gone(user) = trigger {
+                return self.forget(context, user).await;
+            }
             if let Trigger::Milestone(milestone) = trigger {
                 outcome = milestones::queue_page(context, milestone, self.settings.links.public_url.is_some()).await?;
                 continue;

@@ -311,6 +311,7 @@ mod tests {
     fn every_built_in_mail_can_be_looked_at_without_a_database() {
         let previewer = Previewer {
             settings: EmailSettings {
+                users_table: String::new(),
                 sender: Sender {
                     name: String::new(),
                     address: "waitlist@localhost".to_owned(),

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::clients::mailer::{Refusal, Step};
 use crate::event::change::ChangeEvent;
+use crate::event::key::Key;
 use crate::event::row::Row;
 use crate::handlers::columns;
 use crate::handlers::secret::Secret;
@@ -29,6 +30,8 @@ pub enum Trigger {
     Moved(i64),
     /// A milestone was passed, or a page of its mails is queued and the next one is due.
     Milestone(Milestone),
+    /// The application deleted a user: what is kept of the person goes.
+    Gone(Uuid),
 }
 
 /// One milestone of a campaign.
@@ -91,11 +94,17 @@ impl Kind {
     }
 }
 
+const USERS: &str = "waitlist_users";
+
 /// What a change asks for, or `None`.
 pub fn trigger(event: &ChangeEvent) -> Option<Trigger> {
+    if &*event.origin().table == USERS && columns::is_delete(event) {
+        let old = event.key().map(Key::row).or_else(|| event.before())?;
+        return Some(Trigger::Gone(columns::id(old, "id")?));
+    }
     let row = event.after()?;
     match &*event.origin().table {
-        "waitlist_users" => of_user(event, row),
+        USERS => of_user(event, row),
         "email_log" if columns::became(event, "status", "queued") => Some(Trigger::Queued(columns::id(row, "id")?)),
         "position_changes" if columns::is_insert(event) && row.text("cause") == Some("improved") => {
             Some(Trigger::Moved(row.int("id")?))
@@ -168,7 +177,7 @@ pub fn kind(trigger: Trigger, facts: &Facts) -> Option<Kind> {
         }
         Trigger::Welcome(_) => Some(Kind::Welcome),
         Trigger::Verification(_) => Some(Kind::Verification),
-        Trigger::Queued(_) | Trigger::Moved(_) | Trigger::Milestone(_) => None,
+        Trigger::Queued(_) | Trigger::Moved(_) | Trigger::Milestone(_) | Trigger::Gone(_) => None,
     }
 }
 
