@@ -38,7 +38,8 @@ const EFFECTS_KEPT_MAX: TimeDelta = TimeDelta::days(36_500);
 pub async fn options(config: &Config) -> anyhow::Result<Options> {
     let address = config.postgres.url.expose().parse::<PgConnectOptions>();
     let connect = address.context("postgres.url is not an address of a database")?;
-    let connect = super::bounded(&connect.application_name("afterwrite"), patience::STATEMENT_MAX);
+    let connect = waitlist::seeing_names(config, connect.application_name("afterwrite"));
+    let connect = super::bounded(&connect, patience::STATEMENT_MAX);
     let pool = super::pool(&connect, CONNECTIONS, super::connect_timeout(config));
     let is_there = rows::is_there(&pool).await;
     let is_there = is_there.context("the table of scheduled runs could not be looked for: is postgres there?")?;
