@@ -48,3 +48,5 @@ mod sweeps;
 mod reconcile;
 
 mod campaigns;
+
+mod burst;

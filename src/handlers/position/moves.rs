@@ -21,6 +21,47 @@ const FEW: usize = 64;
 /// One user of so many costs as much as ranking everybody: where it is in docs/decisions/performance.md.
 const FULL_COSTS: usize = 25;
 
+/// Everything that changes, in one statement. A row is written by one part of it: a second change of a row in a statement is
+/// lost without a word.
+const WRITE: &str = "WITH stretch AS (
+     SELECT * FROM unnest($2::integer[], $3::integer[], $4::integer[]) AS stretch(first, last, by)
+ ), row AS (
+     SELECT * FROM unnest($5::uuid[], $6::integer[], $7::integer[], $8::integer[], $9::bigint[], $10::integer[],
+                          $11::timestamptz[], $12::boolean[], $13::boolean[])
+          AS row(user_id, entry_no, old_position, place, score, referrals, signed_up_at, in_standing, is_known)
+ ), shifted AS (
+     UPDATE waitlist_positions p
+     SET position = p.position + stretch.by, updated_at = now()
+     FROM stretch
+     WHERE p.campaign_id = $1 AND p.position BETWEEN stretch.first AND stretch.last
+     RETURNING p.user_id, p.position AS place, stretch.by
+ ), placed AS (
+     UPDATE waitlist_positions p
+     SET position = row.place, score = row.score, verified_referrals = row.referrals,
+         signed_up_at = row.signed_up_at, in_standing = row.in_standing,
+         told_position = coalesce(p.told_position, row.place), updated_at = now()
+     FROM row
+     WHERE p.campaign_id = $1 AND p.user_id = row.user_id AND row.is_known
+ ), entered AS (
+     INSERT INTO waitlist_positions (campaign_id, user_id, entry_no, position, score, verified_referrals,
+                                     signed_up_at, in_standing, told_position)
+     SELECT $1, user_id, entry_no, place, score, referrals, signed_up_at, in_standing, place
+     FROM row WHERE NOT is_known
+ ), dropped AS (
+     DELETE FROM waitlist_positions p WHERE p.campaign_id = $1 AND p.user_id = ANY($14::uuid[])
+ ), crossed AS (
+     INSERT INTO position_changes (campaign_id, user_id, old_position, new_position, cause)
+     SELECT DISTINCT ON (place) $1, user_id, old_position, place, 'threshold'
+     FROM unnest($15::integer[]) AS goal
+     JOIN (SELECT user_id, place - by AS old_position, place, false AS other_facts FROM shifted WHERE by < 0
+           UNION ALL
+           SELECT user_id, old_position, place, true FROM row) AS moved
+       ON place <= goal AND (old_position > goal OR other_facts)
+     ORDER BY place
+ )
+ SELECT (SELECT count(*) FROM shifted)
+        + (SELECT count(*) FROM row WHERE old_position IS DISTINCT FROM place) + $16::bigint";
+
 /// What a campaign is ranked by, and how it was left.
 #[derive(sqlx::FromRow)]
 struct Standing {
@@ -189,28 +230,27 @@ fn differing(found: Vec<Facts>, standing: &Standing) -> (Vec<Row>, Vec<Facts>) {
 
 impl Row {
     fn differs(&self) -> bool {
-        self.is_ordered_anew() || self.facts.was_in_standing != self.facts.in_standing
-    }
-
-    /// Whether the place may be another.
-    fn is_ordered_anew(&self) -> bool {
+        let facts = &self.facts;
         let known = (
-            self.facts.old_score,
-            self.facts.old_referrals,
-            self.facts.old_signed_up_at,
-            self.facts.old_position.is_some(),
+            facts.old_score,
+            facts.old_referrals,
+            facts.old_signed_up_at,
+            facts.old_position.is_some(),
+            facts.was_in_standing,
         );
-        let Key {
-            score,
-            referrals,
-            signed_up_at,
-            ..
-        } = self.key;
-        known != (Some(score), Some(referrals), Some(signed_up_at), self.facts.ranked)
+        let key = &self.key;
+        let now = (
+            Some(key.score),
+            Some(key.referrals),
+            Some(key.signed_up_at),
+            facts.ranked,
+            facts.in_standing,
+        );
+        known != now
     }
 }
 
-/// Where all these belong. `None`: the places there are have a hole.
+/// Where all these belong, also who may stay: a row is written either for itself or with its stretch. `None`: the places there are have a hole.
 async fn due_places(
     connection: &mut PgConnection,
     campaign: Uuid,
@@ -219,8 +259,7 @@ async fn due_places(
     rows: &[Row],
     gone: &[Facts],
 ) -> Result<Option<Vec<Changed>>, sqlx::Error> {
-    let anew: Vec<&Row> = rows.iter().filter(|row| row.is_ordered_anew()).collect();
-    let ranked: Vec<Key> = anew.iter().filter(|row| row.facts.ranked).map(|row| row.key).collect();
+    let ranked: Vec<Key> = rows.iter().filter(|row| row.facts.ranked).map(|row| row.key).collect();
     let before = halve(connection, campaign, ranking, standing.last_place, &ranked).await?;
     let Some(before) = before else {
         return Ok(None);
@@ -231,7 +270,7 @@ async fn due_places(
         old: facts.old_position,
         new: None,
     });
-    let placed = anew.iter().map(|row| Changed {
+    let placed = rows.iter().map(|row| Changed {
         user: row.facts.user_id,
         old: row.facts.old_position,
         new: if row.facts.ranked { due.next() } else { None },
@@ -293,82 +332,38 @@ async fn write(
 ) -> Result<u64, sqlx::Error> {
     let thresholds = sql::thresholds(connection, campaign).await?;
     let planned: HashMap<Uuid, Option<i32>> = plan.places.iter().copied().collect();
-    let place_of = |row: &Row| {
-        planned
-            .get(&row.facts.user_id)
-            .copied()
-            .unwrap_or(row.facts.old_position)
-    };
-    let moved: i64 = sqlx::query_scalar(
-        "WITH stretch AS (
-             SELECT * FROM unnest($2::integer[], $3::integer[], $4::integer[]) AS stretch(first, last, by)
-         ), row AS (
-             SELECT * FROM unnest($5::uuid[], $6::integer[], $7::integer[], $8::integer[], $9::bigint[], $10::integer[],
-                                  $11::timestamptz[], $12::boolean[], $13::boolean[])
-                  AS row(user_id, entry_no, old_position, place, score, referrals, signed_up_at, in_standing, is_known)
-         ), shifted AS (
-             UPDATE waitlist_positions p
-             SET position = p.position + stretch.by, updated_at = now()
-             FROM stretch
-             WHERE p.campaign_id = $1 AND p.position BETWEEN stretch.first AND stretch.last
-             RETURNING p.user_id, p.position AS place, stretch.by
-         ), placed AS (
-             UPDATE waitlist_positions p
-             SET position = row.place, score = row.score, verified_referrals = row.referrals,
-                 signed_up_at = row.signed_up_at, in_standing = row.in_standing,
-                 told_position = coalesce(p.told_position, row.place), updated_at = now()
-             FROM row
-             WHERE p.campaign_id = $1 AND p.user_id = row.user_id AND row.is_known
-         ), entered AS (
-             INSERT INTO waitlist_positions (campaign_id, user_id, entry_no, position, score, verified_referrals,
-                                             signed_up_at, in_standing, told_position)
-             SELECT $1, user_id, entry_no, place, score, referrals, signed_up_at, in_standing, place
-             FROM row WHERE NOT is_known
-         ), dropped AS (
-             DELETE FROM waitlist_positions p WHERE p.campaign_id = $1 AND p.user_id = ANY($14::uuid[])
-         ), crossed AS (
-             INSERT INTO position_changes (campaign_id, user_id, old_position, new_position, cause)
-             SELECT DISTINCT ON (place) $1, user_id, old_position, place, 'threshold'
-             FROM unnest($15::integer[]) AS goal
-             JOIN (SELECT user_id, place - by AS old_position, place, false AS other_facts FROM shifted WHERE by < 0
-                   UNION ALL
-                   SELECT user_id, old_position, place, true FROM row) AS moved
-               ON place <= goal AND (old_position > goal OR other_facts)
-             ORDER BY place
-         )
-         SELECT (SELECT count(*) FROM shifted)
-                + (SELECT count(*) FROM row WHERE old_position IS DISTINCT FROM place) + $16::bigint",
-    )
-    .bind(campaign)
-    .bind(plan.shifts.iter().map(|shift| shift.first).collect::<Vec<i32>>())
-    .bind(plan.shifts.iter().map(|shift| shift.last).collect::<Vec<i32>>())
-    .bind(plan.shifts.iter().map(|shift| shift.by).collect::<Vec<i32>>())
-    .bind(rows.iter().map(|row| row.facts.user_id).collect::<Vec<Uuid>>())
-    .bind(rows.iter().map(|row| row.entry_no).collect::<Vec<i32>>())
-    .bind(
-        rows.iter()
-            .map(|row| row.facts.old_position)
-            .collect::<Vec<Option<i32>>>(),
-    )
-    .bind(rows.iter().map(place_of).collect::<Vec<Option<i32>>>())
-    .bind(rows.iter().map(|row| row.key.score).collect::<Vec<i64>>())
-    .bind(rows.iter().map(|row| row.key.referrals).collect::<Vec<i32>>())
-    .bind(
-        rows.iter()
-            .map(|row| row.key.signed_up_at)
-            .collect::<Vec<DateTime<Utc>>>(),
-    )
-    .bind(rows.iter().map(|row| row.facts.in_standing).collect::<Vec<bool>>())
-    .bind(
-        rows.iter()
-            .map(|row| row.facts.entry_no.is_some())
-            .collect::<Vec<bool>>(),
-    )
-    .bind(gone.iter().map(|facts| facts.user_id).collect::<Vec<Uuid>>())
-    .bind(thresholds)
-    .bind(i64::try_from(gone.iter().filter(|facts| facts.old_position.is_some()).count()).unwrap_or(0))
-    .fetch_one(connection)
-    .await?;
+    let place_of = |row: &Row| planned.get(&row.facts.user_id).copied().flatten();
+    let moved: i64 = sqlx::query_scalar(WRITE)
+        .bind(campaign)
+        .bind(plan.shifts.iter().map(|shift| shift.first).collect::<Vec<i32>>())
+        .bind(plan.shifts.iter().map(|shift| shift.last).collect::<Vec<i32>>())
+        .bind(plan.shifts.iter().map(|shift| shift.by).collect::<Vec<i32>>())
+        .bind(rows.iter().map(|row| row.facts.user_id).collect::<Vec<Uuid>>())
+        .bind(rows.iter().map(|row| row.entry_no).collect::<Vec<i32>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.facts.old_position)
+                .collect::<Vec<Option<i32>>>(),
+        )
+        .bind(rows.iter().map(place_of).collect::<Vec<Option<i32>>>())
+        .bind(rows.iter().map(|row| row.key.score).collect::<Vec<i64>>())
+        .bind(rows.iter().map(|row| row.key.referrals).collect::<Vec<i32>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.key.signed_up_at)
+                .collect::<Vec<DateTime<Utc>>>(),
+        )
+        .bind(rows.iter().map(|row| row.facts.in_standing).collect::<Vec<bool>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.facts.entry_no.is_some())
+                .collect::<Vec<bool>>(),
+        )
+        .bind(gone.iter().map(|facts| facts.user_id).collect::<Vec<Uuid>>())
+        .bind(thresholds)
+        .bind(i64::try_from(gone.iter().filter(|facts| facts.old_position.is_some()).count()).unwrap_or(0))
+        .fetch_one(connection)
+        .await?;
     Ok(moved.unsigned_abs())
 }
 

@@ -349,6 +349,24 @@ mod tests {
             (updated_blindly("user_rewards", &given), false),
             (inserted("fraud_detections", &pending), true),
             (inserted("rewards", &pending), true),
+            (inserted("position_changes", &[("cause", "threshold")]), true),
+            (inserted("position_changes", &[("cause", "improved")]), false),
+            (inserted("campaign_milestones", &pending), true),
+            (deleted("campaign_milestones", &pending), false),
+            (inserted("reward_rounds", &[("pages", "0"), ("ended_at", "")]), true),
+            (
+                updated("reward_rounds", &[("pages", "0")], &[("pages", "1"), ("ended_at", "")]),
+                true,
+            ),
+            (
+                updated(
+                    "reward_rounds",
+                    &[("pages", "1")],
+                    &[("pages", "2"), ("ended_at", "now")],
+                ),
+                false,
+            ),
+            (deleted("reward_rounds", &[("pages", "2")]), false),
             (updated("rewards", &user, &renamed), false),
             (inserted("campaigns", &[("status", "active")]), true),
             (

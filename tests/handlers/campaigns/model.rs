@@ -160,6 +160,16 @@ pub(super) async fn places_are_dense(world: &World) {
         )
         .await;
     assert_eq!(wrong, "-", "places with ties or holes");
+    let miscounted = world
+        .text(
+            "SELECT string_agg(k.campaign_id || ' ' || k.in_standing || ' ' || counted.number, ', ')
+             FROM ranked_campaigns k
+             CROSS JOIN LATERAL (SELECT count(*) AS number FROM waitlist_positions p
+                                 WHERE p.campaign_id = k.campaign_id AND p.in_standing) AS counted
+             WHERE k.in_standing <> counted.number",
+        )
+        .await;
+    assert_eq!(miscounted, "-", "users in good standing");
 }
 
 /// Everything has come to rest: compares all there is with what the facts say.
