@@ -134,15 +134,6 @@ impl World {
         .await
     }
 
-    /// Whoever stands first leaves, so that everybody else moves.
-    pub(super) async fn block_first(&self) -> Result<(), sqlx::Error> {
-        self.exec(
-            "UPDATE waitlist_users SET status = 'blocked'
-             WHERE id = (SELECT user_id FROM waitlist_positions WHERE position = 1)",
-        )
-        .await
-    }
-
     pub(super) async fn sign_up(&self, number: i32) -> Result<Uuid, sqlx::Error> {
         self.one(&format!(
             "INSERT INTO waitlist_users (campaign_id, email, referral_code, status, email_verified)
