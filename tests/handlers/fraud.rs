@@ -290,6 +290,41 @@ async fn a_script_is_found_by_its_agent_and_blank_devices_are_nobodys() {
 }
 
 #[tokio::test]
+async fn every_type_of_the_checks_is_one_that_the_table_takes() {
+    in_world(async |world: &mut World| {
+        let ann = world.join("ann").await;
+        for kind in afterwrite::handlers::fraud::review::TYPES {
+            world
+                .exec(&format!(
+                    "INSERT INTO fraud_detections (campaign_id, user_id, type, evidence_key, confidence)
+                     VALUES ('{}', '{ann}', '{kind}', 'key', 0.5)",
+                    world.campaign
+                ))
+                .await;
+        }
+        // One user who is everything at once: each check writes what it finds.
+        world.exec("DELETE FROM fraud_detections").await;
+        for number in 0..12 {
+            world.friend(ann, &format!("friend{number}")).await;
+        }
+        world
+            .exec(
+                "UPDATE waitlist_users SET ip_address = '93.184.216.34', device_fingerprint = 'one', user_agent = 'curl/8',
+                     email = first_name || '@mailinator.com'",
+            )
+            .await;
+        world.pump().await;
+        let found = world
+            .text("SELECT string_agg(DISTINCT type, ' ' ORDER BY type) FROM fraud_detections")
+            .await;
+        let mut types = afterwrite::handlers::fraud::review::TYPES;
+        types.sort_unstable();
+        assert_eq!(found, types.join(" "));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_suspicion_in_sql_is_the_one_in_the_rules() {
     in_world(async |world: &mut World| {
         let ann = world.join("ann").await;

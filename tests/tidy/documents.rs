@@ -14,6 +14,33 @@ pub(crate) const COMMANDS: &str = "src/cli/mod.rs";
 /// Folders of which documents name files from the top of the repository.
 const NAMED: [&str; 3] = ["src/", "tests/", "infra/"];
 
+/// The page that says which test would notice which failure.
+pub(crate) const FAILURES: &str = "docs/FAILURES.md";
+
+/// Lines of a table that name tests, and those tests that are not where the line says: `NAME` … in [FILE](PATH).
+pub(crate) fn absent_tests(text: &str, read: impl Fn(&str) -> String) -> (usize, Vec<String>) {
+    let named = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains(" in ["));
+    let mut absent = Vec::new();
+    let mut rows = 0;
+    for line in named {
+        rows += 1;
+        let parts = line.split(';').filter(|part| part.contains(" in ["));
+        for part in parts {
+            let name = part.split('`').nth(1).unwrap_or_default();
+            let path = part
+                .split_once("](")
+                .and_then(|(_, rest)| rest.split(')').next())
+                .unwrap_or_default();
+            if name.is_empty() || !read(path).contains(&format!("fn {name}(")) {
+                absent.push(format!("{name} in {path}"));
+            }
+        }
+    }
+    (rows, absent)
+}
+
 /// Links of a document that lead nowhere.
 pub(crate) fn broken_links(path: &str, text: &str, exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let folder = Path::new(path).parent().unwrap_or(Path::new(""));

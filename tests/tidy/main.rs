@@ -19,7 +19,8 @@ use std::fs;
 use std::path::Path;
 
 use self::documents::{
-    COMMANDS, OPERATIONS, absent_commands, absent_files, broken_links, commands, unexplained_errors,
+    COMMANDS, FAILURES, OPERATIONS, absent_commands, absent_files, absent_tests, broken_links, commands,
+    unexplained_errors,
 };
 use self::reading::{documents, root, rust_files};
 use self::routing::unrouted_handlers;
@@ -39,6 +40,14 @@ fn every_source_file_is_tidy() {
     offences.extend(rules_about_nothing(&files));
     offences.extend(unrouted_handlers(&files));
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+}
+
+#[test]
+fn every_known_failure_has_its_test() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("a listed file can be read");
+    let (rows, absent) = absent_tests(&read(FAILURES), |path| read(&format!("docs/{path}")));
+    assert_eq!(rows, 22, "each known failure has a line with a test");
+    assert!(absent.is_empty(), "{absent:?}");
 }
 
 #[test]

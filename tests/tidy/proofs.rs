@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::documents::{absent_commands, absent_files, broken_links, commands, unexplained_errors};
+use crate::documents::{absent_commands, absent_files, absent_tests, broken_links, commands, unexplained_errors};
 use crate::reading::{File, code, code_of_tests, code_without_tests, declared, links};
 use crate::rules::{
     LINES_MAX, NAMED_TYPES, Rule, banned_words_are_absent, dead_files, files_are_short, files_say_what_they_are_for,
@@ -254,4 +254,11 @@ fn modules_for_tests_are_told_from_others() {
     assert_eq!(seen, [("src/x/b/a.rs", false), ("src/x/b_tests.rs", true)]);
     check(nothing_is_left_behind, "src/x/b.rs", text, 0);
     check(nothing_is_left_behind, "src/x/b.rs", "#[path = \"c.rs\"]\nmod d;", 1);
+}
+
+#[test]
+fn a_test_that_is_named_and_not_there_is_found() {
+    let text = "| 1 | lost | `a_b` in [x](../x.rs); `c` (twice) in [x](../x.rs) |\n| 2 | no test |\n";
+    let read = |_: &str| "async fn a_b() {}\nfn cd() {}".to_owned();
+    assert_eq!(absent_tests(text, read), (1, vec!["c in ../x.rs".to_owned()]));
 }
