@@ -28,7 +28,7 @@ async fn expiring() -> (MailServer, Kit) {
         from: "Accounts <accounts@sender.example>".to_owned(),
         extend_url: "https://app.example/extend".to_owned(),
     };
-    let mailer = Arc::new(SmtpMailer::new(server.settings()));
+    let mailer = Arc::new(SmtpMailer::new(server.settings()).unwrap());
     let mut kit = Kit::new(Arc::new(Warnings::new(settings, mailer)), TABLES).await;
     kit.record(&["account_warnings"]).await;
     let expires = (tick() + TimeDelta::days(2)).to_rfc3339();

@@ -22,7 +22,7 @@ async fn invited(address: &str) -> (MailServer, Kit, Arc<ChangeEvent>) {
         from: "Teams <teams@sender.example>".parse().unwrap(),
         accept_url: "https://app.example/invitations/{token}".to_owned(),
     };
-    let mailer = Arc::new(SmtpMailer::new(server.settings()));
+    let mailer = Arc::new(SmtpMailer::new(server.settings()).unwrap());
     let mut kit = Kit::new(Arc::new(Invitations::new(settings, mailer)), TABLES).await;
     kit.record(&["invitations"]).await;
     let sql = format!(

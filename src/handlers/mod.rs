@@ -27,6 +27,8 @@ pub mod credit;
 
 pub mod address;
 
+pub mod named;
+
 pub mod names;
 
 pub mod erasure;
@@ -70,12 +72,10 @@ const ROUTING: &[Wakes] = &[
     Wakes { table: "campaigns",        email: None,      position: Some(By("id")),          reward: Some(Row),               fraud: None },
     Wakes { table: "rewards",          email: None,      position: None,                    reward: Some(Row),               fraud: None },
     Wakes { table: "user_rewards",     email: None,      position: None,                    reward: Some(Row),               fraud: None },
-    Wakes { table: "position_changes", email: None,    position: None,                    reward: Some(By("user_id")),     fraud: None },
-    Wakes { table: "campaign_milestones", email: None, position: None,                    reward: Some(Row),               fraud: None },
+    Wakes { table: "position_changes", email: Some(Row), position: None,                    reward: Some(By("user_id")),     fraud: None },
+    Wakes { table: "campaign_milestones", email: Some(Row), position: None,                 reward: Some(Row),               fraud: None },
     Wakes { table: "reward_rounds",    email: None,      position: None,                    reward: Some(Row),               fraud: None },
     Wakes { table: "email_log",        email: Some(Row), position: None,                    reward: None,                    fraud: None },
-    Wakes { table: "position_changes", email: Some(Row), position: None,                    reward: None,                    fraud: None },
-    Wakes { table: "campaign_milestones", email: Some(Row), position: None,                 reward: None,                    fraud: None },
 ];
 
 /// The schema of the application's and the worker's tables.

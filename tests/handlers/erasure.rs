@@ -11,7 +11,7 @@ use crate::world::{World, in_world};
 const TABLE: &str = "public.waitlist_users";
 
 async fn erase(world: &World, user: Uuid) -> Erased {
-    let mut worker = world.worker_connection().await;
+    let mut worker = world.worker_pool().acquire().await.unwrap();
     erasure::erase(&mut worker, user, TABLE, "test").await.unwrap()
 }
 

@@ -113,7 +113,7 @@ async fn an_address_that_is_safe_from_now_on_resolves_what_rests_on_it() {
             .await;
         world.pump().await;
         assert_eq!(world.count("fraud_detections WHERE status = 'pending'").await, 2);
-        let mut worker = world.worker_connection().await;
+        let mut worker = world.worker_pool().acquire().await.unwrap();
         let resolve = afterwrite::handlers::fraud::review::resolve_safelisted;
         assert_eq!(resolve(&mut worker).await.unwrap(), 0);
         world

@@ -37,7 +37,9 @@ const READ: [&str; 6] = [
     "ip_safelist",
 ];
 
-const OWN: [&str; 7] = [
+const OWN: [&str; 9] = [
+    "ranked_campaigns",
+    "reward_rounds",
     "waitlist_positions",
     "position_changes",
     "email_log",

@@ -30,7 +30,7 @@ impl<'a> Page<'a> {
     async fn of(world: &'a World) -> Self {
         Self {
             world,
-            address: served(world.as_worker()).await,
+            address: served(world.worker_pool()).await,
             client: Client::new(),
         }
     }
@@ -178,7 +178,7 @@ async fn answers_are_safe_to_show_and_other_methods_are_refused() {
 #[tokio::test]
 async fn while_postgres_is_away_nobody_is_told_to_be_unsubscribed() {
     in_world(async |world: &mut World| {
-        let pool = world.as_worker();
+        let pool = world.worker_pool();
         let address = served(pool.clone()).await;
         let link = token(&settings().secret, world.campaign, "ann@example.org");
         pool.close().await;

@@ -13,7 +13,8 @@ use afterwrite::handlers::email::EmailSettings;
 use afterwrite::handlers::email::links::Links;
 use afterwrite::handlers::email::message::Sender;
 use afterwrite::handlers::fraud::rules::FraudSettings;
-use afterwrite::handlers::names::{Names, check, named, views};
+use afterwrite::handlers::named;
+use afterwrite::handlers::names::{Names, check, views};
 use afterwrite::handlers::reward::RewardSettings;
 use afterwrite::handlers::secret::Secret;
 use afterwrite::handlers::{self, Clients, Settings};
@@ -219,22 +220,9 @@ impl World {
         self.worker.clone()
     }
 
-    /// Connections that may do what the worker's role may do.
-    pub(crate) fn as_worker(&self) -> PgPool {
-        let options = self.worker.connect_options();
-        PgPoolOptions::new()
-            .max_connections(2)
-            .connect_lazy_with((*options).clone())
-    }
-
     pub(crate) fn handler(&self, name: &str) -> Arc<dyn Handler> {
         let found = self.handlers.iter().find(|handler| handler.spec().name == name);
         Arc::clone(found.unwrap())
-    }
-
-    /// A connection that may do what the worker may do.
-    pub(crate) async fn worker_connection(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
-        self.worker.acquire().await.unwrap()
     }
 
     pub(crate) async fn exec(&self, sql: &str) {

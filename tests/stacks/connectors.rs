@@ -64,9 +64,22 @@ fn every_table_that_wakes_a_handler_is_published_and_captured() {
     }
 }
 
+/// The SQL that makes tables of `public`.
+fn tables_sql() -> String {
+    let files = [
+        "waitlist.sql",
+        "migrations/0002_waitlist_worker.sql",
+        "migrations/0014_ranking.sql",
+    ];
+    files
+        .iter()
+        .map(|file| read(&format!("infra/postgres/{file}")))
+        .collect()
+}
+
 /// The definition of a table in the SQL of the application or of the worker.
 fn table_definition(table: &str) -> String {
-    let sql = read("infra/postgres/waitlist.sql") + &read("infra/postgres/migrations/0002_waitlist_worker.sql");
+    let sql = tables_sql();
     let short = table.strip_prefix("public.").unwrap_or(table);
     let start = [
         format!("CREATE TABLE {short} ("),
@@ -80,7 +93,7 @@ fn table_definition(table: &str) -> String {
 
 #[test]
 fn every_published_table_has_a_primary_key_and_full_identity() {
-    let sql = read("infra/postgres/waitlist.sql") + &read("infra/postgres/migrations/0002_waitlist_worker.sql");
+    let sql = tables_sql();
     for table in published_tables() {
         assert!(table_definition(&table).contains("PRIMARY KEY"), "{table}");
         let short = table.strip_prefix("public.").unwrap_or(&table);

@@ -98,7 +98,7 @@ fn changes_ask_for_the_mails_of_their_columns() {
         ),
         (updated("waitlist_users", &verified, &verified), None),
         (updated_blindly("waitlist_users", &verified), first(None)),
-        (deleted("waitlist_users", &user), None),
+        (deleted("waitlist_users", &user), Some(Trigger::Gone(id()))),
         (inserted("email_log", &queued), Some(Trigger::Queued(id()))),
         (updated("email_log", &queued, &sent), None),
         (inserted("email_log", &sent), None),

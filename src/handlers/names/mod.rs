@@ -2,7 +2,7 @@
 //!
 //! Handlers know the reference names only. Two things make them fit: views of those names over the application's tables,
 //! which the worker's sessions find first ([`views`]), and changes whose table and columns are renamed before a handler
-//! sees them ([`named`]). Everything between (routes, the ledger, dead letters, metrics) keeps the application's names.
+//! sees them ([`crate::handlers::named`]). Everything between (routes, the ledger, dead letters, metrics) keeps the application's names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,6 @@ use crate::handler::{Ordering, Route};
 use crate::handlers::SCHEMA;
 
 pub mod check;
-
-pub mod named;
 
 mod reference;
 

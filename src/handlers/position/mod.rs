@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn changes_name_users_or_everybody_and_are_never_asked_for_values() {
-        let [one, two] = [1, 2].map(|number| Uuid::from_u128(number));
+        let [one, two] = [1, 2].map(Uuid::from_u128);
         let (one_text, two_text) = (one.to_string(), two.to_string());
         let work = |event: ChangeEvent| {
             let mut work = Work::default();

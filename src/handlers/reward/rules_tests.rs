@@ -264,6 +264,7 @@ fn a_place_that_counts_at_completion_counts_then_alone() {
     assert_eq!(plan(closing, &completion, &placed(3, 2, 1), &[]), [held]);
     let waits = Owned {
         place_referrals: Some(2),
+        delay_over: true,
         ..owned(1, State::Held)
     };
     let decided = |credited| {

@@ -255,23 +255,7 @@ async fn places(world: &World, facts: &Facts, campaign: &Campaign, application: 
         signups.is_sorted(),
         "entry numbers do not follow the signups: {signups:?}"
     );
-    let mut expected: Vec<_> = placed
-        .iter()
-        .filter(|row| holds_a_place(&facts.users[&row.user_id]))
-        .map(|row| {
-            let user = &facts.users[&row.user_id];
-            let friends = i64::try_from(facts.credited(user.id, campaign).len()).unwrap();
-            let number = i64::from(user.original_position.unwrap_or(row.entry_no));
-            let (score, friends) = match campaign.ranking.as_str() {
-                "score" => (number - friends * i64::from(campaign.points), friends),
-                "referrals" => (0, friends),
-                _ => (0, 0),
-            };
-            (score, -friends, user.created_us, user.id)
-        })
-        .collect();
-    expected.sort_unstable();
-    let expected: Vec<Uuid> = expected.into_iter().map(|key| key.3).collect();
+    let expected = in_order(&placed, facts, campaign);
     let mut ranked: Vec<(i32, Uuid)> = placed
         .iter()
         .filter_map(|row| Some((row.position?, row.user_id)))
@@ -295,6 +279,27 @@ async fn places(world: &World, facts: &Facts, campaign: &Campaign, application: 
         0,
         "the full ranking differs"
     );
+}
+
+/// Who holds a place, best first, by the rules of the campaign.
+fn in_order(placed: &[Placed], facts: &Facts, campaign: &Campaign) -> Vec<Uuid> {
+    let mut expected: Vec<_> = placed
+        .iter()
+        .filter(|row| holds_a_place(&facts.users[&row.user_id]))
+        .map(|row| {
+            let user = &facts.users[&row.user_id];
+            let friends = i64::try_from(facts.credited(user.id, campaign).len()).unwrap();
+            let number = i64::from(user.original_position.unwrap_or(row.entry_no));
+            let (score, friends) = match campaign.ranking.as_str() {
+                "score" => (number - friends * i64::from(campaign.points), friends),
+                "referrals" => (0, friends),
+                _ => (0, 0),
+            };
+            (score, -friends, user.created_us, user.id)
+        })
+        .collect();
+    expected.sort_unstable();
+    expected.into_iter().map(|key| key.3).collect()
 }
 
 async fn milestones(world: &World, campaign: &Campaign, standing: i64) {
