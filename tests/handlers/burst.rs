@@ -39,7 +39,7 @@ async fn bring(world: &World, group: &str, events: &[Arc<ChangeEvent>]) -> usize
     calls
 }
 
-/// Signs users up and lets each refer two others, all at once.
+/// Signs users up who refer two others each, all at once: of every three users one has four friends, and one has none.
 async fn burst(world: &World, users: usize) {
     let campaign = world.campaign;
     world
@@ -49,9 +49,9 @@ async fn burst(world: &World, users: usize) {
                     '2026-02-01'::timestamptz + n * interval '1 second'
              FROM generate_series(0, {users} - 1) AS n;
              INSERT INTO referrals (campaign_id, referrer_id, referred_id, status)
-             SELECT '{campaign}', md5('burst ' || n * n % {users})::uuid, md5('burst ' || (n * n + step) % {users})::uuid, 'verified'
-             FROM generate_series(0, {users}::bigint - 1) AS n CROSS JOIN generate_series(1, 2) AS step
-             ON CONFLICT DO NOTHING;"
+             SELECT '{campaign}', md5('burst ' || CASE n % 3 WHEN 1 THEN n - 1 ELSE n END)::uuid,
+                    md5('burst ' || (n + 31 * step) % {users})::uuid, 'verified'
+             FROM generate_series(0, {users} - 1) AS n CROSS JOIN generate_series(1, 2) AS step;"
         ))
         .await;
 }

@@ -88,7 +88,8 @@ fn table_definition(table: &str) -> String {
     .into_iter()
     .find(|start| sql.contains(start.as_str()))
     .unwrap_or_else(|| panic!("no table {table}"));
-    between(&sql, &start, "\n);").to_owned()
+    // Where the columns end, storage parameters may follow.
+    between(&sql, &start, "\n)").to_owned()
 }
 
 #[test]
