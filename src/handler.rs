@@ -243,6 +243,7 @@ impl From<transaction::Error> for HandlerError {
     fn from(error: transaction::Error) -> Self {
         match error {
             transaction::Error::Postgres(error) => error.into(),
+            error @ transaction::Error::DayMissing(_) => Self::unreachable("the ledger's day", error),
             error @ transaction::Error::BehindParked { .. } => Self::unreachable("the partition's claim", error),
             transaction::Error::Expired { .. } => Self {
                 fault: Fault::Expired,

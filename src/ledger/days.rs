@@ -19,21 +19,31 @@ pub const DAYS_AHEAD: u64 = 7;
 pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
     let yesterday = Utc::now().date_naive() - Days::new(1);
     for day in 0..=DAYS_AHEAD + 1 {
-        make(pool, yesterday + Days::new(day)).await?;
+        make_in_advance(pool, yesterday + Days::new(day)).await?;
     }
     Ok(())
 }
 
+/// Nobody needs it at this moment, so whoever makes it, or drops another one, need not be waited for.
+async fn make_in_advance(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
+    let table = table(day);
+    let made = async |connection: &mut PgConnection| state(connection, &table).await;
+    match ask(pool, "looking for a day of the ledger", made).await? {
+        State::Attached => Ok(()),
+        _ => make(pool, day).await,
+    }
+}
+
 /// Makes the partition of one day; that it exists already, or that another process makes it now, is no error.
+///
+/// Whoever makes it is waited for, also when its row can be seen already: a session learns that a table has another
+/// partition a moment after that, but before the lock is free. Who asked because a row had no partition would otherwise
+/// be told that there is one, and find none again.
 ///
 /// # Errors
 /// Whatever Postgres answered, and that the day is being dropped: then it can be made a little later.
 pub async fn make(pool: &PgPool, day: NaiveDate) -> Result<(), sqlx::Error> {
     let table = table(day);
-    let made = async |connection: &mut PgConnection| state(connection, &table).await;
-    if ask(pool, "looking for a day of the ledger", made).await? == State::Attached {
-        return Ok(());
-    }
     transact(
         pool,
         "making a day of the ledger",

@@ -46,6 +46,9 @@ pub enum Error {
         /// The handler.
         handler: String,
     },
+    /// The ledger had no partition for the event's day, although it was made just now.
+    #[error("the ledger has no table for the day of the event yet")]
+    DayMissing(#[source] sqlx::Error),
     /// Postgres failed.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
@@ -199,8 +202,12 @@ async fn write_rows_making_days(
                 days::make(pool, key.commit_day).await?;
             }
             let mut again = pool.begin().await?;
-            let fresh = write_rows(&mut again, handler, keys, mode).await?;
-            Ok((again, fresh))
+            match write_rows(&mut again, handler, keys, mode).await {
+                Ok(fresh) => Ok((again, fresh)),
+                // It was dropped meanwhile, or the session does not know of it yet. Nothing is wrong with the event.
+                Err(Error::Postgres(error)) if is_missing_day(&error) => Err(Error::DayMissing(error)),
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(error),
     }

@@ -193,7 +193,7 @@ async fn migrate_makes_the_views_and_publishes_the_applications_tables() {
         assert_eq!(
             published.await,
             "public.campaign_milestones public.email_log public.fraud_detections public.invitations public.lists \
-             public.people public.position_changes public.prizes public.rewards"
+             public.people public.position_changes public.prizes public.reward_rounds public.rewards"
         );
         let seen = text(
             "SELECT string_agg(viewname, ' ' ORDER BY viewname) FROM pg_views WHERE schemaname = 'afterwrite_names'",

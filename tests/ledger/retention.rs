@@ -268,3 +268,22 @@ async fn a_day_that_was_detached_and_not_dropped_is_a_day_again_when_it_is_neede
     })
     .await;
 }
+
+#[tokio::test]
+async fn whoever_asks_for_a_day_waits_until_every_session_can_know_of_it() {
+    in_database(async |pool| {
+        days::make(pool, days_ago(20)).await.unwrap();
+        // As whoever attached it holds it: the day can be seen, and the lock is not free yet.
+        let mut making = pool.begin().await.unwrap();
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('afterwrite.ledger.days', 0))")
+            .execute(&mut *making)
+            .await
+            .unwrap();
+        let asking = pool.clone();
+        let asked = tokio::spawn(async move { days::make(&asking, days_ago(20)).await });
+        sessions_wait(pool, 1).await;
+        making.commit().await.unwrap();
+        end_of(asked).await.unwrap();
+    })
+    .await;
+}
