@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
+use crate::app::own;
 use crate::clients::mail_folder::FolderMailer;
 use crate::clients::mailer::{Mailer, Protection, Rate, SmtpMailer, SmtpSettings};
 use crate::clients::webhook::network::Network;
@@ -40,6 +41,14 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// # Errors
 /// When a setting cannot be true.
 pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
+    own::enabled(config, every_handler(config)?)
+}
+
+/// The handlers with their clients, those that are switched off among them.
+///
+/// # Errors
+/// When a setting cannot be true.
+pub fn every_handler(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     let attempts_of_reward = config.engine_of(&config.group_name("reward")).attempts_max;
     let settings = Settings {
         secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
@@ -56,13 +65,10 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         mailer: mailer(&config.smtp, spare)?,
         caller: Arc::new(caller(config)?),
     };
-    let mut handlers = named::woken_by(names(config)?, build(&settings, &clients));
-    check_names(config, &handlers)?;
-    handlers.retain(|handler| config.handlers.get(&handler.spec().name).is_none_or(|own| own.enabled));
-    if handlers.iter().any(|handler| handler.spec().name == "email") {
+    if config.handlers.get("email").is_none_or(|own| own.enabled) {
         warn_of_links(config);
     }
-    Ok(handlers)
+    Ok(named::woken_by(names(config)?, build(&settings, &clients)))
 }
 
 /// Handing over a mail takes at most one and a half steps before the content and one for it. In an attempt that is shorter, a

@@ -73,7 +73,7 @@ impl Program {
     /// `afterwrite` itself: the waitlist worker.
     pub fn waitlist() -> Self {
         Self {
-            handlers: Box::new(|config| Ok(waitlist::handlers(config)?)),
+            handlers: Box::new(|config| Ok(waitlist::every_handler(config)?)),
             jobs: Box::new(|config| Ok(schedule::waitlist_jobs(config)?)),
             is_waitlist: true,
         }

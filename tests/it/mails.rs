@@ -29,6 +29,8 @@ pub(crate) fn caught(world: &World) -> Vec<Mail> {
     mails
         .filter_map(|path| {
             let bytes = std::fs::read(path).unwrap();
+            // Parsing is what takes time, and most mails are of other tests.
+            String::from_utf8_lossy(&bytes).contains(&domain).then_some(())?;
             let mail = MessageParser::default().parse(&bytes)?;
             let to = mail.to()?.first()?.address()?.to_owned();
             let id = mail

@@ -53,6 +53,8 @@ pub(crate) async fn order(verb: &'static str, service: &'static str) {
 pub(crate) async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + within;
     let mut look = tokio::time::interval(Duration::from_millis(100));
+    // A look that takes longer than that must leave time to whatever is waited for beside it.
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         if let Some(answer) = ask().await {
