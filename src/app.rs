@@ -108,6 +108,7 @@ pub async fn serve_with_jobs(
     let halt = Arc::new(watch::Sender::new(false));
     let by_the_clock = scheduler.map(|scheduler| tokio::spawn(scheduler.run(halt.subscribe())));
     let mut groups = JoinSet::new();
+    let has_groups = !prepared.is_empty();
     for group in prepared {
         groups.spawn(group.run(halt.subscribe()));
     }
@@ -136,7 +137,11 @@ pub async fn serve_with_jobs(
         }
     }
     if let Some(by_the_clock) = by_the_clock {
-        // It ends like the groups: when the process is told to stop, or because one of them failed.
+        // Groups that leave their source end by themselves, and the process with them. Without groups it is there for the
+        // schedule.
+        if has_groups {
+            halt.send_replace(true);
+        }
         by_the_clock.await.context("the scheduler ended abnormally")?;
     }
     background
