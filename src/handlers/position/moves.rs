@@ -121,7 +121,8 @@ pub async fn rank_users(
         return full::rank(connection, campaign, hold_at).await;
     };
     let found = facts(connection, campaign, users, &standing, hold_at, single_max).await?;
-    if found.len() > single_max.saturating_mul(2) {
+    // All newcomers or none: a named one that is entered before others who signed up earlier would get their numbers.
+    if found.iter().filter(|facts| facts.entry_no.is_none()).count() > single_max {
         return full::rank(connection, campaign, hold_at).await;
     }
     let (rows, gone) = differing(found, &standing);
