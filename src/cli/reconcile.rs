@@ -46,7 +46,7 @@ pub struct ReconcileArgs {
 enum Subject {
     /// Places of active campaigns
     Positions,
-    /// Rewards by number of referrals
+    /// Rewards, best places first
     Rewards,
     /// Fraud checks
     Fraud,

@@ -47,7 +47,7 @@ impl Job for PositionNotices {
             let mut transaction = context.pool().begin().await?;
             // That of the position handler. Whoever ranks the campaign now tells as well.
             let is_alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))")
-                .bind(format!("position:{campaign}"))
+                .bind(position::sql::lock_key(campaign))
                 .fetch_one(&mut *transaction)
                 .await?;
             if is_alone {

@@ -24,7 +24,7 @@ const HOURS: TimeDelta = TimeDelta::days(31);
 pub enum What {
     /// Places.
     Positions,
-    /// Rewards by number of referrals.
+    /// Rewards.
     Rewards,
     /// Fraud checks.
     Fraud,
@@ -92,8 +92,8 @@ pub async fn campaigns(pool: &PgPool, one: Option<Uuid>) -> Result<Vec<Campaign>
 /// Where the next page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
-    /// After this user.
-    User(Uuid),
+    /// After this place, and of those without one after this user.
+    Place(i32, Uuid),
     /// After this user, in the order in which they came.
     Came(DateTime<Utc>, Uuid),
     /// At this hour.
@@ -132,11 +132,7 @@ impl Reconciling {
     }
 
     async fn positions(&self, connection: &mut PgConnection, campaign: Uuid) -> Result<Page, sqlx::Error> {
-        // The position handler's lock.
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(format!("position:{campaign}"))
-            .execute(&mut *connection)
-            .await?;
+        position::sql::lock(connection, campaign).await?;
         let differing = position::sql::rank(connection, campaign, self.granting.fraud.hold_at).await?;
         let checked: i64 = sqlx::query_scalar("SELECT count(*) FROM waitlist_positions WHERE campaign_id = $1")
             .bind(campaign)
@@ -149,36 +145,45 @@ impl Reconciling {
         })
     }
 
-    /// Whoever referred somebody or has a reward.
+    /// Whoever referred somebody, has a reward, or has a place where places or milestones are rewarded: best places first,
+    /// for whom there is enough of what is limited.
     async fn rewards(
         &self,
         connection: &mut PgConnection,
         campaign: Uuid,
         cursor: Option<Cursor>,
     ) -> Result<Page, sqlx::Error> {
-        let after = match cursor {
-            Some(Cursor::User(user)) => user,
-            _ => Uuid::nil(),
+        let (place, user) = match cursor {
+            Some(Cursor::Place(place, user)) => (place, user),
+            _ => (0, Uuid::nil()),
         };
-        let users: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT concerned.id
-             FROM (SELECT referrer_id AS id FROM referrals WHERE campaign_id = $1
-                   UNION SELECT user_id FROM user_rewards WHERE campaign_id = $1) AS concerned
-             JOIN waitlist_users u ON u.id = concerned.id
-             WHERE concerned.id > $2 AND u.created_at >= coalesce($3, '-infinity') AND u.created_at < coalesce($4, 'infinity')
-             ORDER BY 1 LIMIT $5",
+        let page: Vec<(Uuid, i32)> = sqlx::query_as(
+            "SELECT u.id, coalesce(p.position, $7) AS place
+             FROM waitlist_users u
+             LEFT JOIN waitlist_positions p ON p.campaign_id = $1 AND p.user_id = u.id
+             WHERE (coalesce(p.position, $7), u.id) > ($2, $3)
+               AND u.created_at >= coalesce($4, '-infinity') AND u.created_at < coalesce($5, 'infinity')
+               AND (u.campaign_id = $1 AND p.position IS NOT NULL
+                        AND EXISTS (SELECT FROM rewards w
+                                    WHERE w.campaign_id = $1 AND w.trigger_type IN ('position', 'milestone'))
+                    OR u.id IN (SELECT referrer_id FROM referrals WHERE campaign_id = $1
+                                UNION SELECT user_id FROM user_rewards WHERE campaign_id = $1))
+             ORDER BY 2, 1 LIMIT $6",
         )
         .bind(campaign)
-        .bind(after)
+        .bind(place)
+        .bind(user)
         .bind(self.from)
         .bind(self.until)
         .bind(PAGE)
+        .bind(i32::MAX)
         .fetch_all(&mut *connection)
         .await?;
+        let users: Vec<Uuid> = page.iter().map(|(user, _)| *user).collect();
         Ok(Page {
             checked: users.len() as u64,
             differing: self.granting.reconcile(connection, &users, false).await?,
-            next: users.last().copied().map(Cursor::User),
+            next: page.last().map(|(user, place)| Cursor::Place(*place, *user)),
         })
     }
 

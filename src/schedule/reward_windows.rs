@@ -4,20 +4,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::fraud_scan::Stopping;
 use super::timing::{self, Schedule};
 use super::{Context, Error, Job, Report};
-use crate::handlers::reward::grant::{self, Granting};
+use crate::handlers::reward::grant::Granting;
+use crate::handlers::reward::rounds;
 
 /// How often the clock is asked.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How far before the last run that was done one looks back. Whether a reward is open is decided by the clock of Postgres
-/// at the moment of a transaction, which may be a little behind.
-const OVERLAP: TimeDelta = TimeDelta::minutes(10);
+/// How far before the last run that was done one looks for what expired: its time is that of the beginning of a transaction,
+/// which may have ended after that run.
+const OVERLAP: TimeDelta = TimeDelta::minutes(2);
 
 /// Rows that one transaction changes, users that one transaction reconciles.
 const PAGE: i64 = 500;
@@ -36,30 +38,9 @@ struct Opened {
 }
 
 impl RewardWindows {
-    /// Gives by these rules.
+    /// Releases by these rules.
     pub fn new(granting: Granting) -> Self {
         Self { granting }
-    }
-
-    /// Gives a reward to all who wait for it, each page in a transaction of its own. A repetition finds what is done.
-    async fn give(&self, context: &Context, reward: &Opened) -> Result<u64, Error> {
-        let (mut last, mut given) = (Uuid::nil(), 0);
-        loop {
-            if context.is_stopping() {
-                return Err(Stopping.into());
-            }
-            let mut transaction = context.pool().begin().await?;
-            let hold_at = self.granting.fraud.hold_at;
-            let id = Some(reward.id);
-            let page =
-                grant::waiting_for_grants(&mut transaction, reward.campaign_id, id, last, PAGE, false, hold_at).await?;
-            let Some(end) = page.last() else {
-                return Ok(given);
-            };
-            last = *end;
-            given += self.granting.reconcile(&mut transaction, &page, false).await?;
-            transaction.commit().await?;
-        }
     }
 
     /// Reconciles the users whose rewards were held back for long enough.
@@ -93,15 +74,17 @@ impl Job for RewardWindows {
 
     async fn run(&self, context: &mut Context) -> Result<Report, Error> {
         let expired = expire(context.pool(), context.now()).await?;
-        let since = context.previous().map(|previous| previous - OVERLAP);
-        let mut given = 0;
-        for reward in opened(context.pool(), since, context.now()).await? {
-            given += self.give(context, &reward).await?;
-        }
         let released = self.release(context).await?;
+        // In the run's own transaction: each round is begun once, and what it gives is the reward handler's.
+        let (since, now) = (context.previous(), context.now());
+        let connection = context.transaction().await?;
+        let begun = opened(connection, since, now).await?;
+        for reward in &begun {
+            rounds::begin(connection, reward.campaign_id, Some(reward.id), false).await?;
+        }
         Ok(Report::from([
             ("expired", expired),
-            ("given", given),
+            ("rounds", begun.len() as u64),
             ("released", released),
         ]))
     }
@@ -132,31 +115,37 @@ async fn expire(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
 
 /// Rewards that began since then, and limited ones of which something came free again because it expired. Without `since`
 /// all that ever began.
-async fn opened(pool: &PgPool, since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<Vec<Opened>, sqlx::Error> {
+async fn opened(
+    connection: &mut PgConnection,
+    since: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Opened>, sqlx::Error> {
     sqlx::query_as(
         "SELECT w.id, w.campaign_id
          FROM rewards w JOIN campaigns c ON c.id = w.campaign_id
          WHERE w.status = 'active' AND c.status = 'active' AND c.deleted_at IS NULL
+           AND w.trigger_type <> 'manual'
            AND (w.starts_at > coalesce($1, '-infinity') AND w.starts_at <= $2
                 OR w.total_available IS NOT NULL
                    AND EXISTS (SELECT FROM user_rewards o WHERE o.reward_id = w.id AND o.status = 'expired'
-                               AND o.updated_at > coalesce($1, '-infinity')))
+                               AND o.updated_at > coalesce($3, '-infinity')))
          ORDER BY w.id",
     )
     .bind(since)
     .bind(now)
-    .fetch_all(pool)
+    .bind(since.map(|since| since - OVERLAP))
+    .fetch_all(connection)
     .await
 }
 
-/// Users with a reward that was held back for long enough, in campaigns that give.
+/// Users with a reward that was held back for long enough. What was promised before a campaign completed is given after it.
 async fn held(pool: &PgPool, delay: Duration, after: Uuid) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT DISTINCT o.user_id
          FROM campaigns c
          JOIN rewards w ON w.campaign_id = c.id
          JOIN user_rewards o ON o.reward_id = w.id AND o.status = 'held'
-         WHERE c.status = 'active' AND c.deleted_at IS NULL AND o.user_id > $1
+         WHERE c.status IN ('active', 'completed') AND c.deleted_at IS NULL AND o.user_id > $1
            AND o.created_at + $2::bigint * interval '1 millisecond' <= now()
          ORDER BY 1 LIMIT $3",
     )

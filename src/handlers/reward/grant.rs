@@ -6,7 +6,6 @@ use chrono::Utc;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::handlers::credit;
 use crate::handlers::fraud;
 use crate::handlers::fraud::rules::FraudSettings;
 use crate::handlers::reward::facts::{self, CAUSE_LOST, EarnerRow, OfferRow};
@@ -233,40 +232,4 @@ async fn change_state(
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
-}
-
-/// Users of a campaign who are due more than they have of a reward that is open and in stock: at most `limit`, after
-/// `after` in the order of their ids. `reward` narrows it to one. A completed campaign gives only while it is `closing`.
-///
-/// # Errors
-/// Whatever Postgres answered.
-pub async fn waiting_for_grants(
-    connection: &mut PgConnection,
-    campaign: Uuid,
-    reward: Option<Uuid>,
-    after: Uuid,
-    limit: i64,
-    closing: bool,
-    hold_at: u8,
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    let text = "SELECT u.id
-         FROM waitlist_users u
-         JOIN campaigns c ON c.id = u.campaign_id
-         WHERE u.campaign_id = $2 AND u.id > $4
-           AND EXISTS (SELECT FROM rewards w
-                       WHERE w.campaign_id = $2 AND ($3::uuid IS NULL OR w.id = $3) AND {is_due})
-         ORDER BY u.id
-         LIMIT $5";
-    let text = text
-        .replace("{is_due}", facts::IS_DUE)
-        .replace("{closing}", "$6::boolean");
-    sqlx::query_scalar(credit::statement(&text))
-        .bind(i32::from(hold_at))
-        .bind(campaign)
-        .bind(reward)
-        .bind(after)
-        .bind(limit)
-        .bind(closing)
-        .fetch_all(connection)
-        .await
 }
