@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app;
-use crate::cli::giver::by;
+use crate::cli::operator::by;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;

@@ -27,7 +27,7 @@ pub mod tail;
 
 mod following;
 
-mod giver;
+mod operator;
 
 pub mod output;
 

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use crate::app;
 use crate::cli::dlq::{LookFailed, unreadable};
-use crate::cli::giver::by;
+use crate::cli::operator::by;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;

@@ -13,7 +13,7 @@ use self::report::{Report, in_words};
 use crate::app;
 use crate::cli::dlq::chosen::{Chosen, Letters};
 use crate::cli::dlq::{LookFailed, counted, unreadable};
-use crate::cli::giver::by;
+use crate::cli::operator::by;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;

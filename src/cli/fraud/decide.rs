@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::cli::giver::by;
+use crate::cli::operator::by;
 use crate::cli::output::Output;
 use crate::cli::{Failure, database};
 use crate::config::Config;

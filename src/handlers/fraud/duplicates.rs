@@ -4,15 +4,13 @@
 //! repeated later finds the same. Counting ends as soon as there are too many, because an address of a large office has
 //! thousands of users.
 
-use std::net::IpAddr;
-
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use crate::handlers::fraud::rules::{self, Duplicate, FraudSettings, Shared, UserFacts};
 
-/// What is counted for one user, column by column, as Postgres takes it.
+/// What is counted, column by column, as Postgres takes it: for a user those who have something from `first` to `last`.
 #[derive(Default)]
 struct Asked {
     /// Index into the users.
@@ -20,14 +18,54 @@ struct Asked {
     campaign: Vec<Uuid>,
     created_at: Vec<DateTime<Utc>>,
     user: Vec<Uuid>,
+    first: Vec<String>,
+    last: Vec<String>,
 }
 
 impl Asked {
-    fn push(&mut self, number: usize, user: &UserFacts) {
+    fn push(&mut self, number: usize, user: &UserFacts, first: String, last: String) {
         self.number.push(i32::try_from(number).unwrap_or(i32::MAX));
         self.campaign.push(user.campaign_id);
         self.created_at.push(user.created_at);
         self.user.push(user.user_id);
+        self.first.push(first);
+        self.last.push(last);
+    }
+
+    /// Counts users `u` for which `shares` is true of `asked`: pairs of index and number, one more than pass at most.
+    async fn count(
+        self,
+        connection: &mut PgConnection,
+        shares: &str,
+        check: &Duplicate,
+    ) -> Result<Vec<(usize, u32)>, sqlx::Error> {
+        if self.number.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT asked.number, counted.users
+             FROM unnest($1::integer[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::text[], $6::text[])
+                  AS asked(number, campaign, created_at, id, first, last),
+             LATERAL (SELECT count(*) AS users
+                      FROM (SELECT FROM waitlist_users u
+                            WHERE u.campaign_id = asked.campaign AND {shares}
+                              AND (u.created_at, u.id) <= (asked.created_at, asked.id)
+                            LIMIT $7 + 1) AS few) AS counted"
+        );
+        let counts: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(self.number)
+            .bind(self.campaign)
+            .bind(self.created_at)
+            .bind(self.user)
+            .bind(self.first)
+            .bind(self.last)
+            .bind(i64::from(check.users_max))
+            .fetch_all(connection)
+            .await?;
+        let pairs = counts.into_iter();
+        Ok(pairs
+            .filter_map(|(number, users)| Some((usize::try_from(number).ok()?, u32::try_from(users).ok()?)))
+            .collect())
     }
 }
 
@@ -60,39 +98,19 @@ async fn of_address(
     check: &Duplicate,
 ) -> Result<Vec<(usize, u32)>, sqlx::Error> {
     let mut asked = Asked::default();
-    let (mut first, mut last): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (number, user) in users.iter().enumerate() {
         let ranges = rules::house_of(user).map(rules::addresses_of).unwrap_or_default();
-        for (low, high) in ranges {
-            asked.push(number, user);
-            first.push(IpAddr::to_string(&low));
-            last.push(IpAddr::to_string(&high));
+        for (first, last) in ranges {
+            asked.push(number, user, first.to_string(), last.to_string());
         }
     }
-    if first.is_empty() {
-        return Ok(Vec::new());
-    }
-    let counts: Vec<(i32, i64)> = sqlx::query_as(
-        "SELECT asked.number, counted.users
-         FROM unnest($1::integer[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::text[], $6::text[])
-              AS asked(number, campaign, created_at, id, first, last),
-         LATERAL (SELECT count(*) AS users
-                  FROM (SELECT FROM waitlist_users u
-                        WHERE u.campaign_id = asked.campaign
-                          AND u.ip_address BETWEEN asked.first::inet AND asked.last::inet
-                          AND (u.created_at, u.id) <= (asked.created_at, asked.id)
-                        LIMIT $7 + 1) AS few) AS counted",
-    )
-    .bind(asked.number)
-    .bind(asked.campaign)
-    .bind(asked.created_at)
-    .bind(asked.user)
-    .bind(first)
-    .bind(last)
-    .bind(i64::from(check.users_max))
-    .fetch_all(connection)
-    .await?;
-    Ok(numbered(counts))
+    asked
+        .count(
+            connection,
+            "u.ip_address BETWEEN asked.first::inet AND asked.last::inet",
+            check,
+        )
+        .await
 }
 
 async fn of_device(
@@ -101,42 +119,17 @@ async fn of_device(
     check: &Duplicate,
 ) -> Result<Vec<(usize, u32)>, sqlx::Error> {
     let mut asked = Asked::default();
-    let mut devices: Vec<&str> = Vec::new();
     for (number, user) in users.iter().enumerate() {
         // Compared as it is stored, so that the index answers; what is blank is nobody's device.
-        if let (Some(_), Some(stored)) = (rules::device_of(user), user.device.as_deref()) {
-            asked.push(number, user);
-            devices.push(stored);
+        if let (Some(_), Some(stored)) = (rules::device_of(user), &user.device) {
+            asked.push(number, user, stored.clone(), stored.clone());
         }
     }
-    if devices.is_empty() {
-        return Ok(Vec::new());
-    }
-    let counts: Vec<(i32, i64)> = sqlx::query_as(
-        "SELECT asked.number, counted.users
-         FROM unnest($1::integer[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::text[])
-              AS asked(number, campaign, created_at, id, device),
-         LATERAL (SELECT count(*) AS users
-                  FROM (SELECT FROM waitlist_users u
-                        WHERE u.campaign_id = asked.campaign AND u.device_fingerprint = asked.device
-                          AND u.device_fingerprint <> ''
-                          AND (u.created_at, u.id) <= (asked.created_at, asked.id)
-                        LIMIT $6 + 1) AS few) AS counted",
-    )
-    .bind(asked.number)
-    .bind(asked.campaign)
-    .bind(asked.created_at)
-    .bind(asked.user)
-    .bind(devices)
-    .bind(i64::from(check.users_max))
-    .fetch_all(connection)
-    .await?;
-    Ok(numbered(counts))
-}
-
-fn numbered(counts: Vec<(i32, i64)>) -> Vec<(usize, u32)> {
-    let pairs = counts.into_iter();
-    pairs
-        .filter_map(|(number, users)| Some((usize::try_from(number).ok()?, u32::try_from(users).ok()?)))
-        .collect()
+    asked
+        .count(
+            connection,
+            "u.device_fingerprint = asked.first AND u.device_fingerprint <> ''",
+            check,
+        )
+        .await
 }

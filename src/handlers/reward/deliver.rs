@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::clients::webhook::{Answer, Call, CallError, Called, Caller};
+use crate::clients::webhook::{Answer, CallError, Called, Caller};
 use crate::handler::{Context, HandlerError};
 use crate::handlers::email::rules as mail;
 use crate::handlers::reward::promise::Terms;
@@ -132,14 +132,7 @@ impl Delivering<'_> {
             Claim::Finished { .. } | Claim::Failed { .. } => return Ok(Prepared::Renumber(row)),
             Claim::Leased { remaining } => return Ok(Prepared::Busy(remaining.max(Duration::from_secs(1)))),
         };
-        let call = Call {
-            url: webhook.url.clone(),
-            secret: webhook.secret.clone(),
-            id: key.clone(),
-            at: Utc::now(),
-            body: rendered,
-        };
-        match self.caller.call(&call).await {
+        match self.caller.call(&webhook.call(&key, rendered)).await {
             Called::Delivered(answer) => {
                 let reply = answer.code.to_string();
                 context.accepted(&key, &reply);

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use crate::clients::webhook::{Answer, Call, CallError, Called, Caller};
+use crate::clients::webhook::{Answer, CallError, Called, Caller};
 use crate::handlers::reward::deliver::Delivering;
 use crate::handlers::reward::sql::{self, DeliveryRow, Report, Webhook};
 use crate::handlers::secret::Secret;
@@ -148,14 +148,7 @@ impl Retrying<'_> {
             // Whoever has it may be calling right now.
             Claim::Leased { remaining } => return self.put_off(due, "leased", remaining.max(LEASED_MIN)).await,
         };
-        let call = Call {
-            url: webhook.url.clone(),
-            secret: webhook.secret.clone(),
-            id: key.clone(),
-            at: Utc::now(),
-            body: rendered,
-        };
-        match self.caller.call(&call).await {
+        match self.caller.call(&webhook.call(key, rendered)).await {
             Called::Delivered(answer) => {
                 let reply = answer.code.to_string();
                 self.effects.accepted(key, &reply);

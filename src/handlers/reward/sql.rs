@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::clients::webhook::{Answer, CallError};
+use crate::clients::webhook::{Answer, Call, CallError};
 use crate::handlers::reward::promise::Terms;
 
 /// One row of `user_rewards` with what its delivery needs.
@@ -41,6 +41,19 @@ pub(super) struct Webhook {
     pub(super) url: String,
     pub(super) secret: String,
     pub(super) status: String,
+}
+
+impl Webhook {
+    /// The call that hands over these bytes under this id.
+    pub(super) fn call(&self, id: &str, body: Vec<u8>) -> Call {
+        Call {
+            url: self.url.clone(),
+            secret: self.secret.clone(),
+            id: id.to_owned(),
+            at: Utc::now(),
+            body,
+        }
+    }
 }
 
 impl std::fmt::Debug for DeliveryRow {

@@ -1,4 +1,4 @@
-//! Who gives a command that changes what people decide: it is kept beside the decision.
+//! Who gives a command that decides something: it is kept beside the decision.
 
 use std::os::unix::fs::MetadataExt;
 
