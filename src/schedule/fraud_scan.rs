@@ -1,4 +1,5 @@
-//! Checks everybody who came lately once more, for what was not there yet when they came.
+//! Checks everybody who came lately once more, for what was not there yet when they came, and resolves what rests on an
+//! address that has become safe.
 //!
 //! The same checks as in the fraud handler, and the same rows: a detection that is known is found again and nothing is
 //! written.
@@ -67,6 +68,9 @@ impl Job for FraudScan {
             from: context.steps_before(2),
             until: Some(until),
         };
+        let mut transaction = context.pool().begin().await?;
+        let resolved = fraud::review::resolve_safelisted(&mut transaction).await?;
+        transaction.commit().await?;
         let (mut users, mut found) = (0, 0);
         let mut after = None;
         // Pages of their own: a check that waits for a long scan's rows would hold up the handler.
@@ -76,7 +80,8 @@ impl Job for FraudScan {
             }
             let page = scanned.page(context.pool(), after).await?;
             let Some(last) = page.last() else {
-                return Ok(Report::from([("users", users), ("detections", found)]));
+                let counts = [("users", users), ("detections", found), ("resolved", resolved)];
+                return Ok(Report::from(counts));
             };
             after = Some((last.created_at, last.id));
             users += page.len() as u64;

@@ -1,12 +1,16 @@
 //! People decide about detections with the command; places and rewards follow from the row that changes.
 
 use std::process::Output;
+use std::time::Duration;
 
+use afterwrite::schedule::fraud_scan::FraudScan;
+use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
-use crate::world::{World, env, in_world};
+use crate::sweeps::Sweep;
+use crate::world::{World, env, in_world, settings};
 
 /// `afterwrite WORDS` in the world's database.
 pub(crate) async fn command(world: &World, words: &[&str]) -> Output {
@@ -113,17 +117,18 @@ async fn an_address_that_is_safe_from_now_on_resolves_what_rests_on_it() {
             .await;
         world.pump().await;
         assert_eq!(world.count("fraud_detections WHERE status = 'pending'").await, 2);
-        let mut worker = world.worker_pool().acquire().await.unwrap();
-        let resolve = afterwrite::handlers::fraud::review::resolve_safelisted;
-        assert_eq!(resolve(&mut worker).await.unwrap(), 0);
+        let interval = Duration::from_secs(900);
+        let scan = Sweep::of(world, FraudScan::new(interval, settings().fraud, settings().secret));
+        let scan_at = async |minutes| scan.at(Utc::now() + TimeDelta::minutes(minutes)).await["resolved"].clone();
+        assert_eq!(scan_at(0).await, 0);
         world
             .exec(&format!(
                 "INSERT INTO ip_safelist (campaign_id, range) VALUES ('{}', '93.184.0.0/16')",
                 world.campaign
             ))
             .await;
-        assert_eq!(resolve(&mut worker).await.unwrap(), 1);
-        assert_eq!(resolve(&mut worker).await.unwrap(), 0);
+        assert_eq!(scan_at(15).await, 1);
+        assert_eq!(scan_at(30).await, 0);
         let open = "SELECT string_agg(evidence ->> 'family', ' ') FROM fraud_detections WHERE status = 'pending'";
         assert_eq!(world.text(open).await, "device");
     })

@@ -22,13 +22,13 @@ use crate::ticks::options;
 use crate::world::{World, in_world, settings};
 
 /// One job of one process, run at times of the test's own.
-struct Sweep {
+pub(crate) struct Sweep {
     options: Options,
     planned: Planned,
 }
 
 impl Sweep {
-    fn of(world: &World, job: impl Job) -> Self {
+    pub(crate) fn of(world: &World, job: impl Job) -> Self {
         let schedule = job.schedule().unwrap();
         let job = Arc::new(job);
         Self {
@@ -38,7 +38,7 @@ impl Sweep {
     }
 
     /// Runs the newest tick, and answers what was counted.
-    async fn at(&self, now: DateTime<Utc>) -> Value {
+    pub(crate) async fn at(&self, now: DateTime<Utc>) -> Value {
         let name = self.planned.job.name();
         let tick = self.planned.schedule.at_or_before(now).unwrap();
         rows::add(&self.options.pool, name, &[tick], now).await.unwrap();
