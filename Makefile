@@ -121,6 +121,10 @@ bench-wal: setup ## Measure the source wal beside pg_recvlogical, which only rec
 bench-backlog: setup ## Measure that a backlog of 2 million changes takes no more memory than one of 200,000 (minutes, 5 GB)
 	$(call bench,backlog,kafka)
 
+.PHONY: bench-ranking
+bench-ranking: setup ## Measure rankings of a campaign of a million users beside a bare UPDATE of all places (minutes)
+	$(call bench,ranking,postgres)
+
 .PHONY: bench-decode
 bench-decode: ## Measure decoding alone beside serde_json and apache-avro (a release build: minutes)
 	cargo bench --locked --bench decode -- $(ARGS)
