@@ -12,8 +12,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged when `RUST_LOG` says nothing: our state changes, and of the libraries only what is unexpected. The
 /// replication session says each end of it as an ERROR, every second while Postgres is away; the source says it once, with
-/// what to do.
-const DEFAULT_FILTER: &str = "warn,afterwrite=info,pgwire_replication=off";
+/// what to do. A slow statement is Postgres' to log (`log_min_duration_statement`): here it would be forty lines of SQL.
+const DEFAULT_FILTER: &str = "warn,afterwrite=info,pgwire_replication=off,sqlx::query=error";
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

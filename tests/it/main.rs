@@ -54,6 +54,8 @@ mod ownership;
 
 mod protocols;
 
+mod lost_answers;
+
 mod beginnings;
 
 mod outage;

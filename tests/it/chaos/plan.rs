@@ -139,8 +139,11 @@ impl Protocol {
         match self {
             Self::CooperativeSticky => &[],
             Self::Eager => &[("AFTERWRITE__KAFKA__GROUP_PROTOCOL", "eager")],
-            // Sessions and heartbeats are the brokers'.
+            // Sessions and heartbeats are the brokers'. What librdkafka does with their answers goes to the members' logs: a
+            // partition that stays without an owner is explained by nothing else.
             Self::Consumer => &[
+                ("AFTERWRITE__KAFKA__PROPERTIES__DEBUG", "cgrp"),
+                ("RUST_LOG", "info,afterwrite::source::kafka::client=debug"),
                 ("AFTERWRITE__KAFKA__GROUP_PROTOCOL", "consumer"),
                 ("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", ""),
                 ("AFTERWRITE__KAFKA__HEARTBEAT_INTERVAL_MS", ""),
