@@ -1,11 +1,14 @@
-//! An answer of the group's coordinator that comes too late for the client, and an assignment that is lost with it.
+//! Answers of the group's coordinator that are lost, or that are errors, at the moments at which a client asks once only.
 //!
 //! In a group of the brokers (KIP-848) an assignment is told in the answer to a heartbeat, once. A broker that answers later
 //! than the next heartbeat is due is not heard, and believes that it was. librdkafka asks for everything again until a
 //! member has had its first partitions, so a newcomer, to which this happens on a busy broker, must not stay without any.
+//!
+//! A coordinator that has only just started refuses to tell committed offsets. librdkafka never asks again where an assigned
+//! partition begins, whatever the protocol; the worker has asked already, and must not leave it to the client.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,10 +29,15 @@ const PARTITIONS: i64 = 4;
 const ROWS: std::ops::Range<i64> = 0..16;
 const HELD: i64 = 100;
 
-/// Kinds of requests, as the protocol numbers them: those whose answers name brokers, and the heartbeat of KIP-848.
+/// Kinds of requests, as the protocol numbers them: those whose answers name brokers, the question for committed offsets, and
+/// the heartbeat of KIP-848.
 const METADATA: i16 = 3;
 const FIND_COORDINATOR: i16 = 10;
+const OFFSET_FETCH: i16 = 9;
 const HEARTBEAT: i16 = 68;
+
+/// An error of the protocol: the broker is not the group's coordinator, or does not know yet that it is.
+const NOT_COORDINATOR: i16 = 16;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_assignment_that_was_lost_with_its_answer_is_asked_for_again() {
@@ -57,7 +65,7 @@ async fn an_assignment_that_was_lost_with_its_answer_is_asked_for_again() {
     })
     .await;
 
-    let way = Way::open().await;
+    let way = Way::open(Fault::LostAssignment).await;
     settings.push(("KAFKA_BROKERS", &way.address));
     let second = world.worker("second", &settings);
     until("the answer with the assignment to be lost", WITHIN, async || {
@@ -77,7 +85,32 @@ async fn an_assignment_that_was_lost_with_its_answer_is_asked_for_again() {
     world.remove().await;
 }
 
-/// A way to the broker on which one answer is lost: the first that tells an assignment and nothing else that is new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_begins_although_the_client_was_refused_where() {
+    let _stack = stack::shared().await;
+    let world = World::bare("refused").await;
+    producer::make_topic_of(&world.topic(), i32::try_from(PARTITIONS).unwrap()).await;
+    producer::write_round(&world.topic(), PARTITIONS, ROWS, 1).await;
+    let way = Way::open(Fault::RefusedOffsets).await;
+    let worker = world.worker("w", &[("KAFKA_BROKERS", &way.address)]);
+    until("every change to have its effect", WITHIN, async || {
+        (world.count("SELECT count(*) FROM effects").await == ROWS.end).then_some(())
+    })
+    .await;
+    worker.stop().await;
+    world.remove().await;
+}
+
+/// What goes wrong on a way to the broker, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The first answer that tells an assignment and nothing else that is new does not arrive.
+    LostAssignment,
+    /// Whoever asks a second time for the committed offsets of everything is told that this is not the coordinator.
+    RefusedOffsets,
+}
+
+/// A way to the broker on which something goes wrong.
 struct Way {
     address: String,
     lost: Arc<AtomicBool>,
@@ -85,12 +118,14 @@ struct Way {
 }
 
 impl Way {
-    async fn open() -> Self {
+    async fn open(fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let broker = stack::address("KAFKA_BROKERS");
         let lost = Arc::new(AtomicBool::new(false));
         let loss = Arc::new(Loss {
+            fault,
+            offsets_told: AtomicUsize::new(0),
             ports: (broker.rsplit(':').next().unwrap().parse().unwrap(), port),
             told: AtomicI32::new(-1),
             lost: Arc::clone(&lost),
@@ -126,8 +161,11 @@ impl Drop for Way {
 /// What was asked on a connection and is not answered: the kind of each request, by its number.
 type Asked = Arc<Mutex<HashMap<[u8; 4], i16>>>;
 
-/// What is lost, and where everybody is sent instead of to the broker.
+/// What goes wrong, and where everybody is sent instead of to the broker.
 struct Loss {
+    fault: Fault,
+    /// Length of the first answer that told committed offsets.
+    offsets_told: AtomicUsize,
     /// The broker's port, and that of this way.
     ports: (u16, u16),
     /// The epoch that the member was told last.
@@ -139,9 +177,34 @@ impl Loss {
     /// Whether the answer to a heartbeat is lost. An answer with a new epoch is asked for again by the coordinator itself:
     /// it throws out whoever has an old one.
     fn takes(&self, answer: &[u8]) -> bool {
+        if self.fault != Fault::LostAssignment {
+            return false;
+        }
         let (epoch, has_assignment) = heartbeat(answer);
         let is_known = self.told.swap(epoch, Ordering::SeqCst) == epoch;
         is_known && has_assignment && !self.lost.swap(true, Ordering::SeqCst)
+    }
+
+    /// Makes an error of an answer that tells committed offsets (`OffsetFetchResponse`, version 8 and 9), when it is its turn.
+    fn refuse(&self, answer: &mut Vec<u8>) {
+        if self.fault != Fault::RefusedOffsets {
+            return;
+        }
+        let first = self.offsets_told.swap(answer.len(), Ordering::SeqCst);
+        let is_turn = first != 0 && first <= answer.len();
+        if !is_turn {
+            self.offsets_told.fetch_max(first, Ordering::SeqCst);
+            return;
+        }
+        if self.lost.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // Number of the request and no tags, throttle time, one group and its name; then: no topics, the error, no tags twice.
+        let group = 4 + 1 + 4 + 1;
+        answer.truncate(group + usize::from(answer[group]));
+        answer.push(1);
+        answer.extend_from_slice(&NOT_COORDINATOR.to_be_bytes());
+        answer.extend_from_slice(&[0, 0]);
     }
 
     /// Puts this way's address where an answer names the broker.
@@ -183,6 +246,7 @@ async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: Asked, los
         let kind = asked.lock().unwrap().remove(&answer[..4]);
         match kind {
             Some(HEARTBEAT) if loss.takes(&answer) => continue,
+            Some(OFFSET_FETCH) => loss.refuse(&mut answer),
             Some(METADATA | FIND_COORDINATOR) => loss.redirect(&mut answer),
             _ => {}
         }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
@@ -232,7 +233,12 @@ impl Callbacks {
         }
     }
 
-    fn assign(&self, client: &Client, partitions: &TopicPartitionList) {
+    /// Claims partitions, and says where each of them begins.
+    ///
+    /// The client would ask for the committed offsets once more. When that answer is an error (a coordinator that has only
+    /// just started), librdkafka (2.12.1) never asks again: it fetches nothing of these partitions, and cannot let others of
+    /// them go either, so that the whole group waits for it.
+    fn assign(&self, client: &Client, partitions: &mut TopicPartitionList) {
         let names = names(partitions);
         if names.is_empty() || self.is_retired() {
             return;
@@ -247,9 +253,16 @@ impl Callbacks {
         if claimed.len() < names.len() {
             self.unclaimed.store(true, Ordering::Relaxed);
         }
-        let standing = claimed
+        let standing: Vec<(SourcePartition, Position)> = claimed
             .iter()
-            .filter_map(|claimed| Some((claimed.partition.clone(), claimed.position?)));
+            .filter_map(|claimed| Some((claimed.partition.clone(), claimed.position?)))
+            .collect();
+        for (partition, position) in &standing {
+            let offset = Offset::Offset(position.0);
+            if let Err(error) = partitions.set_partition_offset(&partition.topic, partition.partition, offset) {
+                tracing::debug!(%partition, error = %error, "the client asks where the partition begins");
+            }
+        }
         self.frontiers.send_modify(|frontiers| frontiers.extend(standing));
         let owned = claimed.iter().map(|claimed| (claimed.partition.clone(), claimed.epoch));
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,13 +326,34 @@ impl ClientContext for Callbacks {
 }
 
 impl ConsumerContext for Callbacks {
-    fn pre_rebalance(&self, client: &Client, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(partitions) => self.assign(client, partitions),
-            Rebalance::Revoke(partitions) => self.revoke(client, partitions),
-            Rebalance::Error(error) => {
-                tracing::warn!(group = self.options.group, error = %error, "rebalance failed");
+    /// As the default does: everything at once, or by difference, as the protocol asks for.
+    fn rebalance(&self, client: &Client, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let by_difference = matches!(client.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let done = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assign(client, partitions);
+                if by_difference {
+                    client.incremental_assign(partitions)
+                } else {
+                    client.assign(partitions)
+                }
             }
+            event => {
+                if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
+                    self.revoke(client, partitions);
+                } else {
+                    let error = RDKafkaErrorCode::from(event);
+                    tracing::warn!(group = self.options.group, error = %error, "rebalance failed");
+                }
+                if by_difference {
+                    client.incremental_unassign(partitions)
+                } else {
+                    client.unassign()
+                }
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!(group = self.options.group, error = %error, "the client refused an assignment");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! How a member takes part in its group: each protocol with what it leaves to its members, and nothing else.
 //!
-//! Whatever the protocol, librdkafka's default handling of rebalances stays: it assigns and unassigns as the protocol asks
-//! for, all at once (`eager`) or by difference (the others), between our callbacks, which only claim and let go what they
-//! are told.
+//! Whatever the protocol, rebalances are handled alike: the client assigns and unassigns what it is told, all at once
+//! (`eager`) or by difference (the others), after it was claimed, or let go.
 
 use std::time::Duration;
 
