@@ -5,11 +5,16 @@
 //! get their changes, in order within a lane and in no order between lanes and groups: one, several at once, once more, or
 //! rolled back before the commit. At the end [`model`] computes from the facts what there should be.
 //!
-//! `CAMPAIGNS=n` runs n seeds instead of a few, from `CAMPAIGNS_FROM`; a failing seed is printed.
+//! Mails go to a server that loses replies, refuses for now, and knows some recipients not; [`mails`] looks at each one when it
+//! comes, and at the account at the end. [`analytics`] counts the hours.
 //!
-//! Mails and analytics are not judged here yet: add the group to [`GROUPS`] and its judgement to [`model::judge`].
+//! `CAMPAIGNS=n` runs n seeds instead of a few, from `CAMPAIGNS_FROM`; a failing seed is printed.
+
+mod analytics;
 
 mod application;
+
+mod mails;
 
 mod model;
 
@@ -17,15 +22,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use afterwrite::event::change::ChangeEvent;
-use afterwrite::handler::{Fault, Handler, HandlerError};
+use afterwrite::handler::{Fault, Handler, HandlerError, Outcome};
 use afterwrite::ledger::transaction::Mode;
 use afterwrite::router::Router;
 
 use self::application::Application;
-use crate::world::{World, in_world};
+use self::mails::Post;
+use crate::servers::MailServer;
+use crate::world::{World, in_world_with, settings, smtp, smtp_mailer};
 
-/// Groups that are played. `email` would send what `reward` queues; here a person hands rewards over.
-const GROUPS: [&str; 3] = ["fraud", "position", "reward"];
+/// Groups that are played.
+const GROUPS: [&str; 4] = ["email", "fraud", "position", "reward"];
+
+const EMAIL: usize = 0;
 
 /// Statements of the application in one campaign.
 const STEPS: u32 = 110;
@@ -66,6 +75,8 @@ struct Groups {
     lanes: BTreeMap<Lane, VecDeque<Arc<ChangeEvent>>>,
     done: Vec<(usize, Arc<ChangeEvent>)>,
     deliveries: u32,
+    /// How often the process died in the midst of a mail.
+    mail_deaths: usize,
 }
 
 impl Groups {
@@ -76,6 +87,7 @@ impl Groups {
             lanes: BTreeMap::new(),
             done: Vec::new(),
             deliveries: 0,
+            mail_deaths: 0,
         }
     }
 
@@ -121,7 +133,7 @@ impl Groups {
     async fn one(&mut self, world: &World, dice: &mut Dice, lane: Lane) {
         let events = self.head(&lane, dice);
         let ended = world.events_to(GROUPS[lane.0], &events, Mode::Deliver).await;
-        self.settle(lane, &events, ended.map(drop));
+        self.settle(world, lane, &events, ended).await;
     }
 
     async fn two_at_once(&mut self, world: &World, dice: &mut Dice, lane: Lane, other: Option<Lane>) {
@@ -133,14 +145,25 @@ impl Groups {
             world.events_to(GROUPS[lane.0], &mine, Mode::Deliver),
             world.events_to(GROUPS[other.0], &yours, Mode::Deliver),
         );
-        self.settle(lane, &mine, one.map(drop));
-        self.settle(other, &yours, two.map(drop));
+        self.settle(world, lane, &mine, one).await;
+        self.settle(world, other, &yours, two).await;
     }
 
-    /// A transient failure leaves the lane as it is; any other is a bug.
-    fn settle(&mut self, lane: Lane, events: &[Arc<ChangeEvent>], ended: Result<(), HandlerError>) {
+    /// A transient failure leaves the lane as it is, and so does a wait, for whose end nobody waits here; any other failure is a
+    /// bug.
+    async fn settle(
+        &mut self,
+        world: &World,
+        lane: Lane,
+        events: &[Arc<ChangeEvent>],
+        ended: Result<Outcome, HandlerError>,
+    ) {
         match ended {
-            Ok(()) => {
+            Ok(Outcome::Snooze(_)) => {
+                let leases = "UPDATE afterwrite.effects SET lease_until = now() - interval '1 second' WHERE state = 'sending'";
+                world.exec(leases).await;
+            }
+            Ok(Outcome::Done | Outcome::Skipped(_)) => {
                 let waiting = self.lanes.get_mut(&lane).unwrap();
                 waiting.drain(..events.len());
                 self.done.extend(events.iter().map(|event| (lane.0, Arc::clone(event))));
@@ -151,7 +174,8 @@ impl Groups {
     }
 
     /// The process dies before the commit.
-    async fn die(&self, world: &World, dice: &mut Dice, lane: &Lane) {
+    async fn die(&mut self, world: &World, dice: &mut Dice, lane: &Lane) {
+        self.mail_deaths += usize::from(lane.0 == EMAIL);
         let events = self.head(lane, dice);
         world.roll_back(GROUPS[lane.0], &events).await;
     }
@@ -167,29 +191,43 @@ impl Groups {
     }
 }
 
-async fn play(world: &World, seed: u64) {
+async fn play(world: &World, seed: u64, server: &MailServer) {
     let mut dice = Dice::new(seed);
     let mut application = Application::start(world, &mut dice).await;
     let mut groups = Groups::new(world);
-    for _ in 0..STEPS {
+    let mut post = Post::new(server);
+    for step in 0..STEPS {
         application.act(world, &mut dice).await;
+        post.note(world).await;
         groups.take_in(world).await;
-        for _ in 0..dice.roll(5) {
+        for _ in 0..dice.roll(6) {
             groups.deliver(world, &mut dice).await;
+            post.look(world).await;
             model::places_are_dense(world).await;
+        }
+        if step == STEPS / 2 {
+            analytics::run_in_between(world).await;
         }
     }
     application.end(world, &mut dice).await;
-    groups.take_in(world).await;
-    while groups.deliver(world, &mut dice).await {
-        model::places_are_dense(world).await;
-    }
+    post.note(world).await;
+    rest(world, &mut dice, &mut groups, &mut post).await;
     if application.completes {
         application.review_all(world, &mut dice).await;
-        groups.take_in(world).await;
-        while groups.deliver(world, &mut dice).await {}
+        rest(world, &mut dice, &mut groups, &mut post).await;
     }
     model::judge(world, &application).await;
+    post.judge(world, groups.mail_deaths).await;
+    analytics::judge(world, &mut dice).await;
+}
+
+/// Delivers until nothing waits any more.
+async fn rest(world: &World, dice: &mut Dice, groups: &mut Groups, post: &mut Post<'_>) {
+    groups.take_in(world).await;
+    while groups.deliver(world, dice).await {
+        post.look(world).await;
+        model::places_are_dense(world).await;
+    }
 }
 
 #[tokio::test]
@@ -198,6 +236,9 @@ async fn any_campaign_ends_where_its_facts_say() {
     let (from, seeds) = (number("CAMPAIGNS_FROM", 1), number("CAMPAIGNS", 4));
     for seed in from..from + seeds {
         println!("seed {seed}: CAMPAIGNS_FROM={seed} CAMPAIGNS=1 plays it alone");
-        in_world(async |world: &mut World| play(world, seed).await).await;
+        let server = MailServer::start(&mails::script(&mut Dice::new(seed))).await;
+        let mailer = smtp_mailer(smtp("127.0.0.1", server.address.port()));
+        let campaign = async |world: &mut World| play(world, seed, &server).await;
+        in_world_with(mailer, settings(), campaign).await;
     }
 }

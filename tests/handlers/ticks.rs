@@ -159,14 +159,14 @@ pub(crate) async fn until(world: &World, what: &str, condition: &str) {
 }
 
 /// Makes attempts at a run as one process does, at a time of the test's own.
-struct Attempts {
+pub(crate) struct Attempts {
     options: Options,
     planned: Planned,
     stop: watch::Sender<bool>,
 }
 
 impl Attempts {
-    fn of(world: &World, job: impl Job) -> Self {
+    pub(crate) fn of(world: &World, job: impl Job) -> Self {
         Self {
             options: options(world),
             planned: planned(job),
@@ -174,12 +174,12 @@ impl Attempts {
         }
     }
 
-    async fn add(&self, tick: DateTime<Utc>) {
+    pub(crate) async fn add(&self, tick: DateTime<Utc>) {
         let name = self.planned.job.name();
         rows::add(&self.options.pool, name, &[tick], tick).await.unwrap();
     }
 
-    async fn at(&self, tick: DateTime<Utc>, now: DateTime<Utc>) -> Ended {
+    pub(crate) async fn at(&self, tick: DateTime<Utc>, now: DateTime<Utc>) -> Ended {
         let stop = self.stop.subscribe();
         runner::attempt(&self.planned, &self.options, tick, now, stop)
             .await

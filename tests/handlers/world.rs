@@ -455,7 +455,10 @@ impl World {
     ) -> Result<Outcome, HandlerError> {
         let mut context = Context::new(resources.clone(), &**handler, events, no, mode);
         let outcome = handler.handle(&mut context, events).await?;
-        context.commit().await?;
+        // As the engine does: what is to be done later is not done.
+        if !matches!(outcome, Outcome::Snooze(_)) {
+            context.commit().await?;
+        }
         Ok(outcome)
     }
 

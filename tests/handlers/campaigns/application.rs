@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use afterwrite::handlers::address::suppression_key;
 use uuid::Uuid;
 
 use super::Dice;
-use crate::world::World;
+use crate::world::{World, settings};
 
 /// Where users come from: two of them from one house, `-` is unknown.
 const ADDRESSES: [&str; 4] = ["93.184.216.34", "93.184.216.35", "8.8.8.8", "-"];
@@ -30,9 +31,11 @@ impl Application {
         let other_campaign = Uuid::from_u128(1);
         let ranking = ["score", "referrals", "signup"][dice.roll(3)];
         let required = dice.chance(70);
+        let interval = ["0", "24 hours"][dice.roll(2)];
         world
             .exec(&format!(
-                "UPDATE campaigns SET milestones = '{{3,8}}', ranking = '{ranking}', verification_required = {required};
+                "UPDATE campaigns SET milestones = '{{3,8}}', ranking = '{ranking}', verification_required = {required},
+                     notify_interval = '{interval}';
                  INSERT INTO campaigns (id, account_id, name, slug, status)
                  VALUES ('{other_campaign}', gen_random_uuid(), 'Other', 'other', 'active');"
             ))
@@ -44,7 +47,8 @@ impl Application {
             ("position", 5, "evaluate = 'completion', total_available = 4"),
             ("milestone", 3, "user_limit = 1"),
         ] {
-            let id = world.reward(threshold, &[("delivery_method", "'manual'")]).await;
+            let method = ["'manual'", "'email'"][dice.roll(2)];
+            let id = world.reward(threshold, &[("delivery_method", method)]).await;
             world
                 .exec(&format!(
                     "UPDATE rewards SET trigger_type = '{trigger}', {more} WHERE id = '{id}'"
@@ -67,7 +71,7 @@ impl Application {
             return self.join(world, dice).await;
         };
         let set = |change: &str| format!("UPDATE waitlist_users SET {change} WHERE id = '{user}'");
-        match dice.roll(100) {
+        match dice.roll(108) {
             0..30 => self.join(world, dice).await,
             30..48 => verify(world, user).await,
             48..58 => self.refer(world, dice, user).await,
@@ -106,9 +110,35 @@ impl Application {
                     .await
             }
             94..97 => change_rules(world, dice).await,
-            _ => change_rewards(world, dice).await,
+            97..100 => change_rewards(world, dice).await,
+            _ => self.correspond(world, dice, user).await,
         }
     }
+
+    /// What mails depend on beside the standing: address, token, consent, and whether mail is wanted at all.
+    async fn correspond(&mut self, world: &World, dice: &mut Dice, user: Uuid) {
+        let set = |change: &str| format!("UPDATE waitlist_users SET {change} WHERE id = '{user}'");
+        self.joined += 1;
+        let change = match dice.roll(5) {
+            0 => set(&format!("verification_token = 'again{}'", self.joined)),
+            1 => set(&format!("email = 'x{}.' || email", self.joined)),
+            2 => set("marketing_consent = NOT marketing_consent"),
+            number => {
+                let sql = format!("SELECT email FROM waitlist_users WHERE id = '{user}'");
+                let key = suppression_key(&settings().secret, &world.text(&sql).await);
+                let (reason, where_to) = match number {
+                    3 => ("unsubscribed", format!("'{}'", world.campaign)),
+                    _ => ("complained", "NULL".to_owned()),
+                };
+                format!(
+                    "INSERT INTO suppressions (email, reason, campaign_id) VALUES ('{key}', '{reason}', {where_to})
+                     ON CONFLICT DO NOTHING"
+                )
+            }
+        };
+        world.exec(&change).await;
+    }
+
 
     /// Nothing is paused any more, or the campaign completes.
     pub(super) async fn end(&mut self, world: &World, _dice: &mut Dice) {
@@ -141,11 +171,14 @@ impl Application {
             };
             let address = or_null(ADDRESSES[dice.roll(ADDRESSES.len())]);
             let device = or_null(DEVICES[dice.roll(DEVICES.len())]);
+            let token = or_null(if dice.chance(95) { &name } else { "-" });
+            let consents = dice.chance(70);
             let id = Uuid::from_u128(0xA000_0000 + u128::from(self.joined) * 7919 % 1_000_003);
             world
                 .exec(&format!(
-                    "INSERT INTO waitlist_users (id, campaign_id, email, first_name, referral_code, ip_address, device_fingerprint)
-                     VALUES ('{id}', '{}', '{mail}', '{name}', '{mail}', {address}, {device})",
+                    "INSERT INTO waitlist_users (id, campaign_id, email, first_name, referral_code, ip_address, device_fingerprint,
+                                                 verification_token, marketing_consent)
+                     VALUES ('{id}', '{}', '{mail}', '{name}', '{mail}', {address}, {device}, {token}, {consents})",
                     world.campaign
                 ))
                 .await;
