@@ -67,10 +67,10 @@ pub async fn erase(connection: &mut PgConnection, user: Uuid, table: &str, by: &
     let mails = sqlx::query(
         "UPDATE email_log
          SET recipient = NULL, subject = NULL, variables = NULL, smtp_reply = NULL, updated_at = now(),
-             status = CASE WHEN status = 'queued' THEN 'skipped' ELSE status END,
-             reason = CASE WHEN status = 'queued' THEN $2 ELSE reason END
+             status = CASE WHEN status IN ('queued', 'sending') THEN 'skipped' ELSE status END,
+             reason = CASE WHEN status IN ('queued', 'sending') THEN $2 ELSE reason END
          WHERE user_id = $1
-           AND (num_nonnulls(recipient, subject, variables, smtp_reply) > 0 OR status = 'queued')",
+           AND (num_nonnulls(recipient, subject, variables, smtp_reply) > 0 OR status IN ('queued', 'sending'))",
     )
     .bind(user)
     .bind(ERASED)

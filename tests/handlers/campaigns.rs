@@ -160,7 +160,8 @@ impl Groups {
     ) {
         match ended {
             Ok(Outcome::Snooze(_)) => {
-                let leases = "UPDATE afterwrite.effects SET lease_until = now() - interval '1 second' WHERE state = 'sending'";
+                let leases =
+                    "UPDATE afterwrite.effects SET lease_until = now() - interval '1 second' WHERE state = 'sending'";
                 world.exec(leases).await;
             }
             Ok(Outcome::Done | Outcome::Skipped(_)) => {

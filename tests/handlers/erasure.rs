@@ -178,3 +178,29 @@ async fn the_command_says_what_is_there_and_takes_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_mail_over_which_the_process_died_is_not_kept_of_a_person_who_is_deleted() {
+    in_world(async |world: &mut World| {
+        let ann = world.join("ann").await;
+        let event = world.last_for("email").await;
+        world.die_before_commit("email", &event).await;
+        world
+            .exec(&format!("DELETE FROM waitlist_users WHERE id = '{ann}'"))
+            .await;
+        // The lease ends before another process comes.
+        world
+            .exec("UPDATE afterwrite.effects SET lease_until = now() - interval '1 second'")
+            .await;
+        world.second_time("email", &event).await.unwrap();
+        world.pump().await;
+        let kept = kept(world).await;
+        assert!(!kept.contains("ann@"), "{kept}");
+        assert_eq!(
+            world.text("SELECT status || ' ' || reason FROM email_log").await,
+            "skipped erased"
+        );
+        assert_eq!(world.text("SELECT state FROM afterwrite.effects").await, "skipped");
+    })
+    .await;
+}

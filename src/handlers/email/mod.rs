@@ -144,6 +144,8 @@ impl Email {
         if let Err(wait) = self.mailer.turn().await {
             return Ok(Outcome::Snooze(wait));
         }
+        // Before the bytes are kept: by this row a person who is to be forgotten is found in them, also when this process dies now.
+        sql::begin(context.pool(), &mail.account("sending", None, None)).await?;
         let offered = mail.finished.to_stored();
         let claim = context.claim(&mail.effect_key, &offered).await?;
         let rendered = match claim {

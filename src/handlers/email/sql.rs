@@ -1,6 +1,7 @@
 //! Facts for a mail, read when it is sent, and the account of it in `email_log`.
 
 use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use crate::handlers::credit;
@@ -296,6 +297,22 @@ pub(super) async fn figures(
     .fetch_optional(connection)
     .await?;
     Ok(figures.unwrap_or_default())
+}
+
+/// Writes down whose mail is about to be sent, and nothing of its content. A row that is there already says so itself.
+pub(super) async fn begin(pool: &PgPool, line: &Account<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO email_log (effect_key, campaign_id, user_id, type, status) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (effect_key) DO NOTHING",
+    )
+    .bind(line.effect_key)
+    .bind(line.campaign_id)
+    .bind(line.user_id)
+    .bind(line.kind)
+    .bind(line.status)
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Writes the account of a mail. What was sent stays sent. Answers whether the account changed.

@@ -139,7 +139,6 @@ impl Application {
         world.exec(&change).await;
     }
 
-
     /// Nothing is paused any more, or the campaign completes.
     pub(super) async fn end(&mut self, world: &World, _dice: &mut Dice) {
         let status = if self.completes { "completed" } else { "active" };

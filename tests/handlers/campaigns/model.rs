@@ -89,7 +89,10 @@ struct Facts {
     detections: Vec<Detection>,
 }
 
-pub(super) async fn all<T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin>(world: &World, sql: &str) -> Vec<T> {
+pub(super) async fn all<T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin>(
+    world: &World,
+    sql: &str,
+) -> Vec<T> {
     sqlx::query_as(sqlx::AssertSqlSafe(sql.to_owned()))
         .fetch_all(&world.pool)
         .await
