@@ -80,6 +80,8 @@ pub(super) struct Post<'a> {
     /// Mails by their Message-ID, as they came.
     arrived: BTreeMap<String, Vec<String>>,
     looked_at: usize,
+    /// Those of which a transaction says that they were sent.
+    ended: BTreeSet<String>,
     users: BTreeMap<Uuid, BTreeSet<State>>,
     campaigns: BTreeMap<Uuid, BTreeSet<Campaign>>,
 }
@@ -130,6 +132,7 @@ impl<'a> Post<'a> {
             server,
             arrived: BTreeMap::new(),
             looked_at: 0,
+            ended: BTreeSet::new(),
             users: BTreeMap::new(),
             campaigns: BTreeMap::new(),
         }
@@ -147,25 +150,30 @@ impl<'a> Post<'a> {
         }
     }
 
-    /// A delivery has ended: what arrived meanwhile was allowed.
+    /// A delivery has ended: what arrived meanwhile was allowed, came once, and was not known to be sent before.
     pub(super) async fn look(&mut self, world: &World) {
         let mails = self.server.received.lock().unwrap()[self.looked_at..].to_vec();
         if mails.is_empty() {
             return;
         }
         self.looked_at += mails.len();
-        let claimed: Vec<(String,)> = all(
+        let claimed: Vec<(String, String)> = all(
             world,
-            "SELECT effect_key FROM afterwrite.effects WHERE handler = 'email'",
+            "SELECT effect_key, state FROM afterwrite.effects WHERE handler = 'email'",
         )
         .await;
+        let mut came = BTreeSet::new();
         for mail in mails {
             let id = header(&mail, "Message-ID").to_owned();
-            let key = claimed.iter().find(|(key,)| id_of(key) == id);
-            let (key,) = key.unwrap_or_else(|| panic!("a mail that was not claimed: {mail}"));
+            let key = claimed.iter().find(|(key, _)| id_of(key) == id);
+            let (key, _) = key.unwrap_or_else(|| panic!("a mail that was not claimed: {mail}"));
             self.was_allowed(world, key, header(&mail, "To")).await;
+            let is_first = came.insert(id.clone()) && !self.ended.contains(&id);
+            assert!(is_first, "{key} came again: {mail}");
             self.arrived.entry(id).or_default().push(mail);
         }
+        let sent = claimed.iter().filter(|(_, state)| state == "sent");
+        self.ended.extend(sent.map(|(key, _)| id_of(key)));
     }
 
     async fn was_allowed(&self, world: &World, key: &str, to: &str) {
@@ -235,7 +243,8 @@ impl<'a> Post<'a> {
                     "never arrived: {row:?}"
                 ),
                 "skipped" => assert!(self.is_justified(world, row, &living).await, "{row:?}"),
-                // The process died over it, and whoever came next asks for another address or token, or for none.
+                // The process died over it, and whoever came next asks for another address or token,
+                // for none any more, or for one after all.
                 "sending" => assert!(self.is_superseded(row, &living), "{row:?}"),
                 _ => panic!("nobody works on it any more: {row:?}"),
             }
@@ -278,7 +287,11 @@ impl<'a> Post<'a> {
         let Some(now) = living.get(&row.user_id) else {
             return false;
         };
-        row.kind == "verification" && (row.effect_key != verification_key(now) || self.was_lax(row.user_id))
+        match row.kind.as_str() {
+            "verification" => row.effect_key != verification_key(now) || self.was_lax(row.user_id),
+            "welcome" => !now.email_verified && self.was_lax(row.user_id),
+            _ => false,
+        }
     }
 
     /// Whether a campaign of the user asked for no verification at some time.
