@@ -80,6 +80,8 @@ pub(super) struct Post<'a> {
     /// Mails by their Message-ID, as they came.
     arrived: BTreeMap<String, Vec<String>>,
     looked_at: usize,
+    /// When the delivery began that ends next, or before.
+    mark: String,
     /// Those of which a transaction says that they were sent.
     ended: BTreeSet<String>,
     users: BTreeMap<Uuid, BTreeSet<State>>,
@@ -116,12 +118,14 @@ fn is_marketing(kind: &str) -> bool {
     matches!(kind, "position_update" | "milestone")
 }
 
-/// Whether the address takes no such mail.
-async fn is_suppressed(world: &World, address: &str, reasons: &str, campaign: Uuid) -> bool {
+/// Whether the address takes no such mail. Of two mails at once one may bounce while the other is on its way: a bounce counts
+/// when it was known `before`.
+async fn is_suppressed(world: &World, address: &str, reasons: &str, campaign: Uuid, before: &str) -> bool {
     let key = suppression_key(&settings().secret, address);
     let rows = format!(
         "suppressions WHERE email = '{key}' AND reason IN ({reasons})
-           AND (campaign_id IS NULL OR campaign_id = '{campaign}')"
+           AND (campaign_id IS NULL OR campaign_id = '{campaign}')
+           AND (reason <> 'bounced' OR created_at < '{before}')"
     );
     world.count(&rows).await > 0
 }
@@ -132,6 +136,7 @@ impl<'a> Post<'a> {
             server,
             arrived: BTreeMap::new(),
             looked_at: 0,
+            mark: "-infinity".to_owned(),
             ended: BTreeSet::new(),
             users: BTreeMap::new(),
             campaigns: BTreeMap::new(),
@@ -152,6 +157,11 @@ impl<'a> Post<'a> {
 
     /// A delivery has ended: what arrived meanwhile was allowed, came once, and was not known to be sent before.
     pub(super) async fn look(&mut self, world: &World) {
+        self.look_at_new(world).await;
+        self.mark = world.text("SELECT now()").await;
+    }
+
+    async fn look_at_new(&mut self, world: &World) {
         let mails = self.server.received.lock().unwrap()[self.looked_at..].to_vec();
         if mails.is_empty() {
             return;
@@ -218,7 +228,7 @@ impl<'a> Post<'a> {
             false => "'bounced', 'complained'",
         };
         for address in [to, &now.email] {
-            let is_suppressed = is_suppressed(world, address, reasons, campaign.id).await;
+            let is_suppressed = is_suppressed(world, address, reasons, campaign.id, &self.mark).await;
             assert!(!is_suppressed, "unwanted by {address}: {context}");
         }
     }
@@ -336,7 +346,7 @@ impl<'a> Post<'a> {
 
     async fn was_suppressed(&self, world: &World, states: &BTreeSet<State>, reasons: &str) -> bool {
         for state in states {
-            if is_suppressed(world, &state.email, reasons, state.campaign_id).await {
+            if is_suppressed(world, &state.email, reasons, state.campaign_id, "infinity").await {
                 return true;
             }
         }
