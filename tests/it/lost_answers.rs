@@ -140,7 +140,7 @@ impl Way {
                 let (from_client, to_client) = client.into_split();
                 let (from_broker, to_broker) = broker.into_split();
                 let asked = Asked::default();
-                tokio::spawn(there(from_client, to_broker, asked.clone()));
+                tokio::spawn(there(from_client, to_broker, Arc::clone(&asked)));
                 tokio::spawn(back(from_broker, to_client, asked, Arc::clone(&loss)));
             }
         });
