@@ -100,6 +100,30 @@ async fn places_stay_dense_when_people_leave_and_come_back() {
 }
 
 #[tokio::test]
+async fn whoever_is_named_among_many_newcomers_is_entered_in_the_order_of_signups() {
+    in_world(async |world: &mut World| {
+        world.member("ann").await;
+        world.pump().await;
+        world
+            .exec(&format!(
+                "INSERT INTO waitlist_users (id, campaign_id, email, referral_code, status, email_verified, created_at)
+                 SELECT md5('newcomer ' || n)::uuid, '{}', n || '@example.org', 'newcomer' || n, 'verified', true,
+                        now() + n * interval '1 second'
+                 FROM generate_series(1, 70) AS n",
+                world.campaign
+            ))
+            .await;
+        let last = world.last_for("position").await;
+        world.first_time("position", &last).await.unwrap();
+        assert_eq!(world.count("waitlist_positions").await, 71);
+        let out_of_order = "(SELECT entry_no <> row_number() OVER (ORDER BY signed_up_at) AS differs
+                             FROM waitlist_positions) AS entries WHERE differs";
+        assert_eq!(world.count(out_of_order).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_user_who_moves_changes_both_campaigns() {
     in_world(async |world: &mut World| {
         let ann = world.member("ann").await;

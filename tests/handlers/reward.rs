@@ -124,6 +124,34 @@ async fn a_lost_referral_takes_back_and_its_return_restores_the_same_row_and_cod
 }
 
 #[tokio::test]
+async fn a_paused_campaign_takes_back_and_gives_nothing_until_it_goes_on() {
+    in_world(async |world: &mut World| {
+        world.reward(1, &[("delivery_method", "'manual'")]).await;
+        let ann = world.member("ann").await;
+        let (_, referral) = world.friend(ann, "friend").await;
+        world.pump().await;
+        let state = "SELECT status FROM user_rewards";
+        for (change, then) in [
+            ("UPDATE campaigns SET status = 'paused'".to_owned(), "earned"),
+            (
+                format!("UPDATE referrals SET status = 'invalid' WHERE id = '{referral}'"),
+                "revoked",
+            ),
+            (
+                format!("UPDATE referrals SET status = 'verified' WHERE id = '{referral}'"),
+                "revoked",
+            ),
+            ("UPDATE campaigns SET status = 'active'".to_owned(), "earned"),
+        ] {
+            world.exec(&change).await;
+            world.pump().await;
+            assert_eq!(world.text(state).await, then, "after {change}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_delivered_survives_deletion_but_not_proof() {
     in_world(async |world: &mut World| {
         world.reward(2, &[]).await;
