@@ -28,6 +28,7 @@ const PARTITIONS: i64 = 4;
 /// Rows that are done at once, and the first of those that the first worker never ends.
 const ROWS: std::ops::Range<i64> = 0..16;
 const HELD: i64 = 100;
+const DONE_AT_ONCE: &str = "SELECT count(*) FROM effects WHERE k < 100";
 
 /// Kinds of requests, as the protocol numbers them: those whose answers name brokers, the question for committed offsets, and
 /// the heartbeat of KIP-848.
@@ -74,8 +75,7 @@ async fn an_assignment_that_was_lost_with_its_answer_is_asked_for_again() {
     .await;
     producer::write_round(&world.topic(), PARTITIONS, ROWS, 1).await;
     until("every change to have its effect", WITHIN, async || {
-        let done = world.count("SELECT count(*) FROM effects WHERE k < 100").await;
-        (done == ROWS.end).then_some(())
+        (world.count(DONE_AT_ONCE).await == ROWS.end).then_some(())
     })
     .await;
     let shared = world.count("SELECT count(DISTINCT worker) FROM effects").await;

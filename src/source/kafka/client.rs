@@ -260,7 +260,7 @@ impl Callbacks {
         for (partition, position) in &standing {
             let offset = Offset::Offset(position.0);
             if let Err(error) = partitions.set_partition_offset(&partition.topic, partition.partition, offset) {
-                tracing::debug!(%partition, error = %error, "the client asks where the partition begins");
+                tracing::warn!(%partition, error = %error, "the client asks by itself where the partition begins");
             }
         }
         self.frontiers.send_modify(|frontiers| frontiers.extend(standing));
@@ -353,7 +353,13 @@ impl ConsumerContext for Callbacks {
             }
         };
         if let Err(error) = done {
-            tracing::warn!(group = self.options.group, error = %error, "the client refused an assignment");
+            let partitions = partitions.count();
+            tracing::warn!(
+                group = self.options.group,
+                partitions,
+                error = %error,
+                "the client did not take a rebalance; it is told of the next one"
+            );
         }
     }
 }
