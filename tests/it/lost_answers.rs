@@ -1,4 +1,5 @@
-//! Answers of the group's coordinator that are lost, or that are errors, at the moments at which a client asks once only.
+//! Answers of the group's coordinator that are lost, or that are errors, at the moments at which a client asks once only, and
+//! commits that arrive behind newer ones.
 //!
 //! In a group of the brokers (KIP-848) an assignment is told in the answer to a heartbeat, once. A broker that answers later
 //! than the next heartbeat is due is not heard, and believes that it was. librdkafka asks for everything again until a
@@ -30,10 +31,11 @@ const ROWS: std::ops::Range<i64> = 0..16;
 const HELD: i64 = 100;
 const DONE_AT_ONCE: &str = "SELECT count(*) FROM effects WHERE k < 100";
 
-/// Kinds of requests, as the protocol numbers them: those whose answers name brokers, the question for committed offsets, and
-/// the heartbeat of KIP-848.
+/// Kinds of requests, as the protocol numbers them: those whose answers name brokers, commits, the question for committed
+/// offsets, and the heartbeat of KIP-848.
 const METADATA: i16 = 3;
 const FIND_COORDINATOR: i16 = 10;
+const OFFSET_COMMIT: i16 = 8;
 const OFFSET_FETCH: i16 = 9;
 const HEARTBEAT: i16 = 68;
 
@@ -101,6 +103,41 @@ async fn a_partition_begins_although_the_client_was_refused_where() {
     world.remove().await;
 }
 
+/// librdkafka sends a commit again that the broker could not take, whatever it has sent since. Whoever then looks at the group
+/// must not see it behind for as long as nothing is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_late_does_not_take_the_group_back_for_good() {
+    let _stack = stack::shared().await;
+    let world = World::bare("late").await;
+    producer::make_topic_of(&world.topic(), 1).await;
+    producer::write_round(&world.topic(), 1, ROWS, 1).await;
+    let way = Way::open(Fault::LateCommit).await;
+    let worker = world.worker("w", &[("KAFKA_BROKERS", &way.address)]);
+    let group = world.group();
+    let committed = async || {
+        let reached = producer::reach(&group, &world.topic()).ok()?;
+        let [reach] = reached.as_slice() else {
+            panic!("one partition: {reached:?}")
+        };
+        reach.committed
+    };
+    until("everything to be committed", WITHIN, async || {
+        committed().await.filter(|committed| *committed == ROWS.end)
+    })
+    .await;
+    way.is_due.store(true, Ordering::SeqCst);
+    until("the first commit to come once more", WITHIN, async || {
+        way.lost.load(Ordering::SeqCst).then_some(())
+    })
+    .await;
+    until("the group to be where it was", WITHIN, async || {
+        committed().await.filter(|committed| *committed == ROWS.end)
+    })
+    .await;
+    worker.stop().await;
+    world.remove().await;
+}
+
 /// What goes wrong on a way to the broker, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -108,11 +145,14 @@ enum Fault {
     LostAssignment,
     /// Whoever asks a second time for the committed offsets of everything is told that this is not the coordinator.
     RefusedOffsets,
+    /// The first commit comes a second time, when it is due.
+    LateCommit,
 }
 
 /// A way to the broker on which something goes wrong.
 struct Way {
     address: String,
+    is_due: Arc<AtomicBool>,
     lost: Arc<AtomicBool>,
     going: JoinHandle<()>,
 }
@@ -122,9 +162,10 @@ impl Way {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let broker = stack::address("KAFKA_BROKERS");
-        let lost = Arc::new(AtomicBool::new(false));
+        let (is_due, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let loss = Arc::new(Loss {
             fault,
+            is_due: Arc::clone(&is_due),
             offsets_told: AtomicUsize::new(0),
             ports: (broker.rsplit(':').next().unwrap().parse().unwrap(), port),
             told: AtomicI32::new(-1),
@@ -140,12 +181,13 @@ impl Way {
                 let (from_client, to_client) = client.into_split();
                 let (from_broker, to_broker) = broker.into_split();
                 let asked = Asked::default();
-                tokio::spawn(there(from_client, to_broker, Arc::clone(&asked)));
+                tokio::spawn(there(from_client, to_broker, Arc::clone(&asked), Arc::clone(&loss)));
                 tokio::spawn(back(from_broker, to_client, asked, Arc::clone(&loss)));
             }
         });
         Self {
             address: format!("127.0.0.1:{port}"),
+            is_due,
             lost,
             going,
         }
@@ -164,6 +206,8 @@ type Asked = Arc<Mutex<HashMap<[u8; 4], i16>>>;
 /// What goes wrong, and where everybody is sent instead of to the broker.
 struct Loss {
     fault: Fault,
+    /// Whether it is time, where somebody decides that.
+    is_due: Arc<AtomicBool>,
     /// Length of the first answer that told committed offsets.
     offsets_told: AtomicUsize,
     /// The broker's port, and that of this way.
@@ -207,6 +251,15 @@ impl Loss {
         answer.extend_from_slice(&[0, 0]);
     }
 
+    /// Takes the answer to what nobody waits for: the commit that came late, which must have been accepted.
+    fn swallow(&self, answer: &[u8]) {
+        assert_eq!(self.fault, Fault::LateCommit, "an answer that nobody asked for");
+        // Three tag buffers behind the only partition's error.
+        let error = answer.len() - 3 - 2;
+        assert_eq!(answer[error..], [0; 5], "the late commit was refused: {answer:?}");
+        self.lost.store(true, Ordering::SeqCst);
+    }
+
     /// Puts this way's address where an answer names the broker.
     fn redirect(&self, answer: &mut [u8]) {
         let at = |port: u16| [b"127.0.0.1".as_slice(), &u32::from(port).to_be_bytes()].concat();
@@ -231,11 +284,21 @@ fn heartbeat(answer: &[u8]) -> (i32, bool) {
     (number, answer[assignment] == 1 && answer[assignment + 1] > 1)
 }
 
-async fn there(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: Asked) {
+async fn there(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: Asked, loss: Arc<Loss>) {
+    let mut first_commit = None;
     while let Some(request) = read(&mut from).await {
         let kind = i16::from_be_bytes([request[0], request[1]]);
         asked.lock().unwrap().insert(request[4..8].try_into().unwrap(), kind);
         if write(&mut to, &request).await.is_none() {
+            return;
+        }
+        if kind == OFFSET_COMMIT && loss.fault == Fault::LateCommit && first_commit.is_none() {
+            first_commit = Some(request);
+        }
+        if loss.is_due.load(Ordering::SeqCst)
+            && let Some(late) = first_commit.take()
+            && write(&mut to, &late).await.is_none()
+        {
             return;
         }
     }
@@ -248,7 +311,11 @@ async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: Asked, los
             Some(HEARTBEAT) if loss.takes(&answer) => continue,
             Some(OFFSET_FETCH) => loss.refuse(&mut answer),
             Some(METADATA | FIND_COORDINATOR) => loss.redirect(&mut answer),
-            _ => {}
+            Some(_) => {}
+            None => {
+                loss.swallow(&answer);
+                continue;
+            }
         }
         if write(&mut to, &answer).await.is_none() {
             return;

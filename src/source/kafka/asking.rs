@@ -13,8 +13,11 @@ use crate::event::delivery::{Position, SourcePartition};
 use crate::source::kafka::client::Client;
 use crate::source::kafka::commits;
 
-/// How often the brokers are asked while there is something to ask.
+/// How often the brokers are asked while there is something that they are not known to know.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often they are asked about everything: an older commit that arrives late takes the group back.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Longest wait for an answer, and the pause after none came. A client that is to be closed waits for the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -27,6 +30,7 @@ pub(super) struct Asking {
     /// The newest positions that had been sent when the question was asked that is not answered yet.
     asked: Option<Vec<(SourcePartition, Position)>>,
     ask_at: Instant,
+    look_again_at: Instant,
 }
 
 struct Answer {
@@ -44,11 +48,13 @@ impl Asking {
         let (answering, answers) = std::sync::mpsc::channel();
         let thread = Builder::new().name(format!("commits {}", client.context().options.group));
         thread.spawn_scoped(scope, move || answer_all(client, &asked, &answering))?;
+        let now = Instant::now();
         Ok(Self {
             questions,
             answers,
             asked: None,
-            ask_at: Instant::now(),
+            ask_at: now,
+            look_again_at: now + LOOK_AGAIN_EVERY,
         })
     }
 
@@ -87,15 +93,20 @@ impl Asking {
             return;
         }
         self.ask_at = now + ASK_EVERY;
-        let waiting = client.context().commits().waiting();
-        if waiting.is_empty() {
+        let positions = if now >= self.look_again_at {
+            self.look_again_at = now + LOOK_AGAIN_EVERY;
+            client.context().commits().newest()
+        } else {
+            client.context().commits().waiting()
+        };
+        if positions.is_empty() {
             return;
         }
-        let names = waiting.iter().map(|(partition, _)| partition.clone()).collect();
+        let names = positions.iter().map(|(partition, _)| partition.clone()).collect();
         if self.questions.try_send(names).is_err() {
             tracing::debug!("the thread that asks has ended");
         }
-        self.asked = Some(waiting);
+        self.asked = Some(positions);
     }
 }
 

@@ -5,6 +5,9 @@
 //! (REBALANCE_IN_PROGRESS, STALE_MEMBER_EPOCH), and does not say of which partitions it failed. So commits are sent without
 //! waiting, and the brokers are asked what they know. They answer requests of one client in order: what they do not know when
 //! they are asked later was refused.
+//!
+//! What they know they can lose again: librdkafka (2.12.1) sends a commit that a broker could not take for the moment once
+//! more, behind newer ones, and the group is back at the older position. So they are asked again about what they knew.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -55,7 +58,7 @@ impl Commits {
         }
     }
 
-    /// The brokers know this position of a partition.
+    /// The brokers know this position of a partition; when they knew a newer one before, that is waited for again.
     pub(super) fn known(&mut self, partition: &SourcePartition, known: Position, now: Instant) {
         let Some(commit) = self.newest.get_mut(partition) else {
             return;
@@ -63,7 +66,7 @@ impl Commits {
         if known >= commit.position {
             self.was_acknowledged = true;
             commit.waiting_since = None;
-        } else if commit.known.is_some_and(|before| known > before) {
+        } else if commit.waiting_since.is_none() || commit.known.is_some_and(|before| known > before) {
             commit.waiting_since = Some(now);
         }
         commit.known = Some(known);
@@ -74,6 +77,14 @@ impl Commits {
     pub(super) fn waiting(&self) -> Vec<(SourcePartition, Position)> {
         let waiting = self.newest.iter().filter(|(_, commit)| commit.waiting_since.is_some());
         waiting
+            .map(|(partition, commit)| (partition.clone(), commit.position))
+            .collect()
+    }
+
+    /// The newest positions, known or not.
+    pub(super) fn newest(&self) -> Vec<(SourcePartition, Position)> {
+        let newest = self.newest.iter();
+        newest
             .map(|(partition, commit)| (partition.clone(), commit.position))
             .collect()
     }
@@ -227,6 +238,20 @@ mod tests {
         assert!(commits.was_acknowledged());
         commits.known(&partition(7), Position(1), now);
         assert_eq!(commits.waiting(), [], "what is not ours is not waited for");
+    }
+
+    #[test]
+    fn what_was_known_and_is_not_any_more_is_waited_for_again() {
+        let mut commits = Commits::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        commits.sent(&[(partition(0), Position(5))], at(0));
+        commits.sent(&[(partition(0), Position(9))], at(1));
+        commits.known(&partition(0), Position(9), at(2));
+        assert_eq!(commits.newest(), [(partition(0), Position(9))]);
+        commits.known(&partition(0), Position(5), at(60));
+        assert_eq!(commits.waiting(), [(partition(0), Position(9))]);
+        assert_eq!(commits.waiting_since(), Some(at(60)), "not since it was sent first");
     }
 
     #[test]

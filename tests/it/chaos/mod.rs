@@ -21,12 +21,13 @@ mod storm;
 
 mod verdict;
 
+mod traces;
+
 #[cfg(test)]
 #[path = "../../simulation/random.rs"]
 mod random;
 
-use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -34,6 +35,7 @@ use tokio::task::JoinHandle;
 
 use crate::chaos::plan::{PARTITIONS, Plan, Source};
 use crate::chaos::storm::{Figures, Storm};
+use crate::chaos::traces::Traces;
 use crate::chaos::verdict::{Calls, Done, Effects, Letter};
 use crate::chaos::watch::Watch;
 use crate::producer;
@@ -77,57 +79,13 @@ async fn survives(source: Source) {
         plan.source.name()
     );
     let settled = run(&plan, &world, &traces.journals).await;
+    traces.behind.replace(settled.behind.clone());
     settled.print(&plan);
     settled.prove(&plan);
     traces.removed_with_the_world.set(true);
     match source {
         Source::Kafka(_) => world.remove().await,
         Source::Wal => crate::wal::remove(world).await,
-    }
-}
-
-/// What a run leaves behind for whoever looks into its failure; dropped by a panic, it says where.
-struct Traces {
-    seed: u64,
-    logs: String,
-    journals: PathBuf,
-    removed_with_the_world: Cell<bool>,
-}
-
-impl Traces {
-    fn new(plan: &Plan, world: &World) -> Self {
-        let place = std::env::temp_dir();
-        let journals = place.join(format!("{}-calls", world.name));
-        std::fs::create_dir(&journals).unwrap();
-        Self {
-            seed: plan.seed,
-            logs: place.join(&world.name).to_str().unwrap().to_owned(),
-            journals,
-            removed_with_the_world: Cell::new(false),
-        }
-    }
-}
-
-impl Drop for Traces {
-    fn drop(&mut self) {
-        if !self.removed_with_the_world.get() {
-            println!(
-                "chaos failed with CHAOS_SEED={}; logs of the members: {}-*.log, their calls: {}",
-                self.seed,
-                self.logs,
-                self.journals.display()
-            );
-            return;
-        }
-        std::fs::remove_dir_all(&self.journals).unwrap();
-        let place = Path::new(&self.logs);
-        let prefix = format!("{}-m", place.file_name().unwrap().to_str().unwrap());
-        for entry in std::fs::read_dir(place.parent().unwrap()).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_name().to_str().unwrap().starts_with(&prefix) {
-                std::fs::remove_file(entry.path()).unwrap();
-            }
-        }
     }
 }
 
@@ -246,7 +204,7 @@ fn reached(world: &World) -> Option<(usize, Vec<String>)> {
     let reached = producer::reach(&world.group_of(handler::NAME), &topic(world)).ok()?;
     let records: i64 = reached.iter().map(|reach| reach.end - reach.first).sum();
     let behind = reached.into_iter().filter(|reach| reach.committed != Some(reach.end));
-    let behind = behind.map(|reach| format!("{reach:?}")).collect();
+    let behind = behind.map(|reach| format!("[{}] {reach:?}", reach.partition)).collect();
     Some((usize::try_from(records).unwrap(), behind))
 }
 

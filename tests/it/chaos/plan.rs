@@ -29,7 +29,7 @@ pub(super) const WANTED_OF: u32 = 100;
 pub(super) const LANES_MAX: usize = 8;
 
 /// What workers run with, beside what every test's workers have.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 12] = [
     ("AFTERWRITE__ENGINE__LANES_MAX", "8"),
     ("AFTERWRITE__ENGINE__WAIT_FIRST_MS", "100"),
     ("AFTERWRITE__ENGINE__WAIT_MS_MAX", "1000"),
@@ -44,7 +44,13 @@ const SETTINGS: [(&str, &str); 11] = [
     // librdkafka pauses for ten seconds between two tries to connect, in which nothing can be seen.
     ("AFTERWRITE__KAFKA__PROPERTIES__RECONNECT_BACKOFF_MAX_MS", "1000"),
     ("RUST_BACKTRACE", "1"),
+    // What librdkafka does with assignments and commits: a partition that stays without an owner, or behind, is explained by
+    // nothing else.
+    ("RUST_LOG", "info,afterwrite::source::kafka=debug"),
 ];
+
+/// Where there are brokers.
+const LIBRDKAFKA_LOG: (&str, &str) = ("AFTERWRITE__KAFKA__PROPERTIES__DEBUG", "cgrp");
 
 /// Without a broker, and with a limit to the log that is kept which an outage reaches. Waits are a tenth of what they are otherwise,
 /// and slow calls that began before the mail server went away end well after it: a job must not be out of attempts before those are
@@ -137,13 +143,11 @@ impl Protocol {
     /// What members are started with because of it. The default goes without saying.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::CooperativeSticky => &[],
-            Self::Eager => &[("AFTERWRITE__KAFKA__GROUP_PROTOCOL", "eager")],
-            // Sessions and heartbeats are the brokers'. What librdkafka does with their answers goes to the members' logs: a
-            // partition that stays without an owner is explained by nothing else.
+            Self::CooperativeSticky => &[LIBRDKAFKA_LOG],
+            Self::Eager => &[LIBRDKAFKA_LOG, ("AFTERWRITE__KAFKA__GROUP_PROTOCOL", "eager")],
+            // Sessions and heartbeats are the brokers'.
             Self::Consumer => &[
-                ("AFTERWRITE__KAFKA__PROPERTIES__DEBUG", "cgrp"),
-                ("RUST_LOG", "info,afterwrite::source::kafka::client=debug"),
+                LIBRDKAFKA_LOG,
                 ("AFTERWRITE__KAFKA__GROUP_PROTOCOL", "consumer"),
                 ("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", ""),
                 ("AFTERWRITE__KAFKA__HEARTBEAT_INTERVAL_MS", ""),
