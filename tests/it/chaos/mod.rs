@@ -78,8 +78,7 @@ async fn survives(source: Source) {
         plan.seed,
         plan.source.name()
     );
-    let settled = run(&plan, &world, &traces.journals).await;
-    traces.behind.replace(settled.behind.clone());
+    let settled = run(&plan, &world, &traces).await;
     settled.print(&plan);
     settled.prove(&plan);
     traces.removed_with_the_world.set(true);
@@ -102,7 +101,8 @@ struct Settled {
     calls: Calls,
 }
 
-async fn run(plan: &Plan, world: &World, journals: &Path) -> Settled {
+async fn run(plan: &Plan, world: &World, traces: &Traces) -> Settled {
+    let journals = &*traces.journals;
     prepare(plan, world, journals).await;
     let rows = events::rows(plan);
     let changes = events::changes(plan, &rows);
@@ -128,6 +128,7 @@ async fn run(plan: &Plan, world: &World, journals: &Path) -> Settled {
     }
     let took = watch.elapsed();
     let (records, behind) = committed(plan, world, &storm).await;
+    traces.explain(&behind);
     storm.disperse().await;
     let (done, letters) = (done(world).await, letters(world).await);
     let kept = match plan.source {

@@ -12,15 +12,18 @@ use crate::world::World;
 const EXPLAINED_MAX: usize = 2;
 const LINES_MAX: usize = 12;
 const LAST_LINES: usize = 2;
-const LINE_CHARS_MAX: usize = 220;
+const LINE_CHARS_MAX: usize = 180;
+
+/// Lists of all partitions, which come many times a second; and what stands in every line.
+const LISTS: [&str; 2] = ["DUMP_", "setting default offset"];
+const NOISE: [&str; 2] = ["afterwrite::source::kafka::client: librdkafka: ", "[thrd:main]: "];
 
 /// Dropped by a panic, it says where to look.
 pub(super) struct Traces {
     seed: u64,
     logs: String,
     pub(super) journals: PathBuf,
-    /// What is not committed; each begins with the partition as librdkafka's log has it.
-    pub(super) behind: RefCell<Vec<String>>,
+    explanation: RefCell<Vec<String>>,
     pub(super) removed_with_the_world: Cell<bool>,
 }
 
@@ -33,7 +36,7 @@ impl Traces {
             seed: plan.seed,
             logs: place.join(&world.name).to_str().unwrap().to_owned(),
             journals,
-            behind: RefCell::default(),
+            explanation: RefCell::default(),
             removed_with_the_world: Cell::new(false),
         }
     }
@@ -49,32 +52,45 @@ impl Traces {
             .collect()
     }
 
-    /// What the members said last of partitions that are behind, and what each of them said at its very end.
-    fn explain(&self) {
+    /// Remembers what the members said last of partitions that are behind, and last of all: asked while they are there. Each text
+    /// begins with the partition as librdkafka's log has it.
+    pub(super) fn explain(&self, behind: &[String]) {
+        if behind.is_empty() {
+            return;
+        }
         let logs: Vec<(String, String)> = self
             .members()
             .into_iter()
             .map(|path| (name(&path), fs::read_to_string(&path).unwrap_or_default()))
             .collect();
-        for behind in self.behind.borrow().iter().take(EXPLAINED_MAX) {
+        for behind in behind.iter().take(EXPLAINED_MAX) {
             let partition = behind.split(' ').next().unwrap_or_default();
             let lines = logs.iter().flat_map(|(member, log)| {
-                let about = log.lines().filter(|line| line.contains(partition));
+                let about = log
+                    .lines()
+                    .filter(|line| line.contains(partition) && !LISTS.iter().any(|list| line.contains(list)));
                 about.map(move |line| (line, member.as_str()))
             });
-            let lines = lines.collect();
-            say(&format!("said last of {partition}"), lines);
+            self.remember(&format!("said last of {partition}"), lines.collect());
         }
-        if !self.behind.borrow().is_empty() {
-            say(
-                "said last",
-                logs.iter()
-                    .flat_map(|(member, log)| {
-                        let last = log.lines().rev().take(LAST_LINES);
-                        last.map(move |line| (line, member.as_str()))
-                    })
-                    .collect(),
-            );
+        let lines = logs.iter().flat_map(|(member, log)| {
+            let last = log.lines().rev().take(LAST_LINES);
+            last.map(move |line| (line, member.as_str()))
+        });
+        self.remember("said last", lines.collect());
+    }
+
+    /// The last of some lines, with the members who said them; each line begins with its time.
+    fn remember(&self, what: &str, mut lines: Vec<(&str, &str)>) {
+        lines.sort_unstable();
+        let mut explanation = self.explanation.borrow_mut();
+        explanation.push(format!("{what}:"));
+        for (line, member) in lines.iter().skip(lines.len().saturating_sub(LINES_MAX)) {
+            let line = NOISE
+                .iter()
+                .fold((*line).to_owned(), |line, noise| line.replace(noise, ""));
+            let line: String = line.chars().take(LINE_CHARS_MAX).collect();
+            explanation.push(format!("  {member}: {line}"));
         }
     }
 }
@@ -84,20 +100,10 @@ fn name(path: &Path) -> String {
     stem.rsplit('-').next().unwrap_or_default().to_owned()
 }
 
-/// The last of some lines, with the members who said them; each line begins with its time.
-fn say(what: &str, mut lines: Vec<(&str, &str)>) {
-    lines.sort_unstable();
-    println!("{what}:");
-    for (line, member) in lines.iter().skip(lines.len().saturating_sub(LINES_MAX)) {
-        let line: String = line.chars().take(LINE_CHARS_MAX).collect();
-        println!("  {member}: {line}");
-    }
-}
-
 impl Drop for Traces {
     fn drop(&mut self) {
         if !self.removed_with_the_world.get() {
-            self.explain();
+            println!("{}", self.explanation.borrow().join("\n"));
             println!(
                 "chaos failed with CHAOS_SEED={}; logs of the members: {}-*.log, their calls: {}",
                 self.seed,
