@@ -147,7 +147,7 @@ stack-status: ## Say which of them answer
 
 .PHONY: clean
 clean: ## Delete what builds and downloads left in this clone; a stack is deleted by stack-wipe
-	rm -rf target benches/peers/target infra/native/.cache
+	rm -rf target benches/peers/target infra/native/.cache infra/monitoring/.cache
 
 .PHONY: doc
 doc: ## Build the API documentation

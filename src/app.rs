@@ -285,6 +285,7 @@ impl Group {
             handlers: self.handlers.clone(),
             standing: self.standing.subscribe(),
             log_behind: self.source.log_behind(),
+            events_behind: self.source.events_behind(),
         }
     }
 

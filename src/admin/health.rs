@@ -94,6 +94,7 @@ mod tests {
             handlers: vec!["email".to_owned()],
             standing,
             log_behind: None,
+            events_behind: None,
         };
         (told, group)
     }

@@ -13,8 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::admin::Group;
+use crate::admin::histogram::Histogram;
 use crate::engine::standing::Standing;
 use crate::schedule::runner::Standings;
+use crate::source::kafka::BEHIND_UNKNOWN;
 
 /// What a scrape is answered as.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -22,6 +24,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 type Labels = Vec<(&'static str, String)>;
 type Count = Family<Labels, Counter>;
 type Level = Family<Labels, Gauge<f64, AtomicU64>>;
+type Spread = Family<Labels, Histogram>;
 
 /// The families, in the order in which they are printed.
 #[derive(Default)]
@@ -44,6 +47,9 @@ struct Families {
     buffered_bytes: Level,
     buffered_bytes_max: Level,
     slot_lag: Level,
+    events_behind: Level,
+    attempt_durations: Spread,
+    ages: Spread,
     scheduled_attempts: Count,
     scheduled_oldest_open: Level,
 }
@@ -81,9 +87,18 @@ impl Families {
         for (reason, count) in &counts.skipped {
             add(&self.skips, &with(&[("reason", reason)]), *count);
         }
-        add(&self.attempts, &with(&[("outcome", "done")]), counts.done);
-        add(&self.attempts, &with(&[("outcome", "failed")]), counts.failed);
-        add(&self.dead_letters, &own, counts.buried);
+        for (handler, counts) in group.handlers.iter().zip(&counts.handlers) {
+            for (outcome, count) in &counts.attempts {
+                let labels = with(&[("handler", handler), ("outcome", outcome)]);
+                add(&self.attempts, &labels, *count);
+            }
+            let labels = with(&[("handler", handler)]);
+            self.attempt_durations.get_or_create(&labels).set(&counts.durations);
+            self.ages.get_or_create(&labels).set(&counts.ages);
+        }
+        for (class, count) in &counts.letters {
+            add(&self.dead_letters, &with(&[("class", class)]), *count);
+        }
         add(&self.replays, &own, counts.replayed);
         add(&self.parked, &own, counts.parked);
         let states = [
@@ -117,6 +132,12 @@ impl Families {
         set(&self.buffered_events_max, &own, standing.buffered_events_max);
         set(&self.buffered_bytes, &own, standing.buffered_bytes);
         set(&self.buffered_bytes_max, &own, standing.buffered_bytes_max);
+        if let Some(behind) = &group.events_behind {
+            let behind = behind.load(Ordering::Relaxed);
+            if behind != BEHIND_UNKNOWN {
+                set(&self.events_behind, &own, usize::try_from(behind).unwrap_or(usize::MAX));
+            }
+        }
         if let Some(log_behind) = &group.log_behind {
             let bytes = usize::try_from(log_behind.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             set(&self.slot_lag, &own, bytes);
@@ -140,8 +161,24 @@ impl Families {
     fn register(self, to: &mut Registry) {
         to.register("records", "Records that arrived", self.records);
         to.register("skips", "Records that woke nobody", self.skips);
-        to.register("attempts", "Attempts that ended", self.attempts);
-        to.register("dead_letters", "Dead letters that became durable", self.dead_letters);
+        to.register("attempts", "Attempts that ended, by how", self.attempts);
+        to.register_with_unit(
+            "attempt_duration",
+            "How long attempts took",
+            Unit::Seconds,
+            self.attempt_durations,
+        );
+        to.register_with_unit(
+            "commit_to_done",
+            "From the commit of a change in the source's database to the end of the attempt that did it; the oldest of each attempt",
+            Unit::Seconds,
+            self.ages,
+        );
+        to.register(
+            "dead_letters",
+            "Dead letters that became durable, by class",
+            self.dead_letters,
+        );
         to.register("replays", "Dead letters that came back", self.replays);
         to.register("parked", "Jobs that were parked as letters because of lag", self.parked);
         to.register("jobs", "Jobs that are neither done nor buried", self.jobs);
@@ -190,6 +227,11 @@ impl Families {
             Unit::Bytes,
             self.buffered_bytes_max,
         );
+        to.register(
+            "events_behind",
+            "Records between the committed positions and the ends of the topics; absent while that is not known, and where the log is read",
+            self.events_behind,
+        );
         to.register_with_unit(
             "slot_lag",
             "Log that was sent and is not confirmed; absent where topics are read",
@@ -217,17 +259,26 @@ fn set(family: &Level, labels: &Labels, value: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use chrono::DateTime;
     use tokio::sync::watch;
 
     use super::*;
-    use crate::engine::counts::Counts;
+    use crate::engine::counts::{Counts, HandlerCounts};
+    use crate::engine::durations::Durations;
     use crate::engine::standing::{OpenJob, OwnedPartition, Suspended};
 
-    #[test]
-    fn a_scrape_says_where_each_group_stands() {
+    fn durations(ms: &[u64]) -> Durations {
+        let mut durations = Durations::default();
+        ms.iter().for_each(|ms| durations.observe(Duration::from_millis(*ms)));
+        durations
+    }
+
+    /// A group that reads the log and one that reads topics, of which there is something to say about everything.
+    fn groups() -> [Group; 2] {
         let since = DateTime::from_timestamp_millis(1_780_000_000_500).unwrap();
         let standing = Standing {
             running: 3,
@@ -259,6 +310,12 @@ mod tests {
                 buried: 2,
                 replayed: 0,
                 parked: 6,
+                letters: [("permanent", 2)].into(),
+                handlers: vec![HandlerCounts {
+                    attempts: [("done", 5), ("timed_out", 1)].into(),
+                    durations: durations(&[3, 700]),
+                    ages: durations(&[1_500]),
+                }],
             },
             ..Standing::default()
         };
@@ -268,22 +325,50 @@ mod tests {
             handlers: vec!["email".to_owned()],
             standing,
             log_behind: Some(Arc::new(AtomicU64::new(7_000))),
+            events_behind: Some(Arc::new(AtomicU64::new(BEHIND_UNKNOWN))),
         };
         let of_topics = Group {
             name: "afterwrite.reward".to_owned(),
             log_behind: None,
+            events_behind: Some(Arc::new(AtomicU64::new(42))),
             ..group.clone()
         };
-        let text = text(&[group, of_topics], &Standings::new());
+        [group, of_topics]
+    }
+
+    fn scheduled() -> Standings {
+        let digest = crate::schedule::runner::Standing {
+            done: 8,
+            failed: 2,
+            oldest_open: DateTime::from_timestamp_millis(1_780_000_000_500),
+        };
+        Standings::from([("digest".to_owned(), digest)])
+    }
+
+    #[test]
+    fn a_scrape_says_where_each_group_stands() {
+        let text = text(&groups(), &Standings::new());
         assert!(
             !text.contains(r#"afterwrite_slot_lag_bytes{group="afterwrite.reward"}"#),
+            "{text}"
+        );
+        assert!(
+            !text.contains(r#"afterwrite_events_behind{group="afterwrite.email"}"#),
             "{text}"
         );
         for line in [
             r#"afterwrite_records_total{group="afterwrite.email"} 9"#,
             r#"afterwrite_skips_total{group="afterwrite.email",reason="heartbeat"} 4"#,
-            r#"afterwrite_attempts_total{group="afterwrite.email",outcome="failed"} 1"#,
-            r#"afterwrite_dead_letters_total{group="afterwrite.email"} 2"#,
+            r#"afterwrite_attempts_total{group="afterwrite.email",handler="email",outcome="timed_out"} 1"#,
+            r#"afterwrite_attempt_duration_seconds_sum{group="afterwrite.email",handler="email"} 0.703"#,
+            r#"afterwrite_attempt_duration_seconds_count{group="afterwrite.email",handler="email"} 2"#,
+            r#"afterwrite_attempt_duration_seconds_bucket{le="0.005",group="afterwrite.email",handler="email"} 1"#,
+            r#"afterwrite_attempt_duration_seconds_bucket{le="0.5",group="afterwrite.email",handler="email"} 1"#,
+            r#"afterwrite_attempt_duration_seconds_bucket{le="1.0",group="afterwrite.email",handler="email"} 2"#,
+            r#"afterwrite_attempt_duration_seconds_bucket{le="+Inf",group="afterwrite.email",handler="email"} 2"#,
+            r#"afterwrite_commit_to_done_seconds_sum{group="afterwrite.email",handler="email"} 1.5"#,
+            r#"afterwrite_dead_letters_total{group="afterwrite.email",class="permanent"} 2"#,
+            r#"afterwrite_events_behind{group="afterwrite.reward"} 42.0"#,
             r#"afterwrite_parked_total{group="afterwrite.email"} 6"#,
             r#"afterwrite_lagging{group="afterwrite.email"} 0.0"#,
             r#"afterwrite_jobs{group="afterwrite.email",state="retrying"} 2.0"#,
@@ -298,14 +383,50 @@ mod tests {
         }
     }
 
+    /// Every word of a text that looks like a metric of ours.
+    fn metrics_named_in(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        words.filter(|word| word.starts_with("afterwrite_")).collect()
+    }
+
+    #[test]
+    fn what_alerts_and_dashboard_ask_for_exists_and_the_manual_has_all_of_it() {
+        let text = text(&groups(), &scheduled());
+        let mut printed = BTreeSet::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "histogram" => &["", "_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            printed.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+        }
+        let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for path in [
+            "infra/monitoring/alerts.yml",
+            "infra/monitoring/alerts.test.yml",
+            "infra/monitoring/grafana/dashboard.json",
+        ] {
+            let asked = read(path);
+            let asked = metrics_named_in(&asked);
+            assert!(asked.len() > 5, "{path} asks for {asked:?}");
+            let absent: Vec<&&str> = asked.iter().filter(|name| !printed.contains(**name)).collect();
+            assert_eq!(absent, Vec::<&&str>::new(), "{path}");
+        }
+        let manual = read("docs/OPERATIONS.md");
+        let explained = metrics_named_in(&manual);
+        let is_part = |name: &str| ["_bucket", "_sum", "_count"].iter().any(|part| name.ends_with(part));
+        let unexplained: Vec<&String> = printed
+            .iter()
+            .filter(|name| !is_part(name) && !explained.contains(name.as_str()))
+            .collect();
+        assert_eq!(unexplained, Vec::<&String>::new());
+    }
+
     #[test]
     fn a_scrape_says_how_scheduled_jobs_are() {
-        let digest = crate::schedule::runner::Standing {
-            done: 8,
-            failed: 2,
-            oldest_open: DateTime::from_timestamp_millis(1_780_000_000_500),
-        };
-        let text = text(&[], &Standings::from([("digest".to_owned(), digest)]));
+        let text = text(&[], &scheduled());
         for line in [
             r#"afterwrite_scheduled_attempts_total{job="digest",outcome="done"} 8"#,
             r#"afterwrite_scheduled_attempts_total{job="digest",outcome="failed"} 2"#,

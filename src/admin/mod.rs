@@ -5,6 +5,8 @@
 //! it nothing can be changed but a subscription, and that by nobody who has not got a mail.
 
 mod health;
+
+mod histogram;
 mod metrics;
 mod unsubscribe;
 
@@ -35,6 +37,9 @@ pub struct Group {
     pub standing: watch::Receiver<Standing>,
     /// Bytes of log that were sent to it and are not confirmed; `None` where it reads topics.
     pub log_behind: Option<Arc<AtomicU64>>,
+    /// How many records it is behind, [`BEHIND_UNKNOWN`](crate::source::kafka::BEHIND_UNKNOWN) while that is not known; `None` where
+    /// it reads the log.
+    pub events_behind: Option<Arc<AtomicU64>>,
 }
 
 /// What is measured.

@@ -132,6 +132,14 @@ impl Source {
         }
     }
 
+    /// How many records it is behind, where it reads topics.
+    pub(super) fn events_behind(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Kafka(options, ..) => Some(Arc::clone(&options.events_behind)),
+            Self::Wal(..) => None,
+        }
+    }
+
     pub(super) fn start(
         self,
         decoder: Arc<Decoder>,

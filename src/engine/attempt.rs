@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use crate::engine::retry::Finish;
 use crate::event::change::ChangeEvent;
@@ -18,6 +19,8 @@ use crate::ledger::transaction::Mode;
 pub(crate) struct AttemptEnd {
     pub(crate) finish: Finish,
     pub(crate) error: Option<String>,
+    /// How long it took; nothing where that was not seen.
+    pub(crate) took: Option<Duration>,
 }
 
 impl AttemptEnd {
@@ -28,6 +31,7 @@ impl AttemptEnd {
             error: Some(
                 "the stored record cannot be decoded any more: is its schema still in the registry?".to_owned(),
             ),
+            took: None,
         }
     }
 }
@@ -81,7 +85,17 @@ struct Deposed;
 
 impl Attempt {
     /// Runs the handler and commits its transaction, within the time-out. A panic passes through to the caller.
-    pub(crate) async fn run(mut self) -> AttemptEnd {
+    pub(crate) async fn run(self) -> AttemptEnd {
+        let began = Instant::now();
+        let (finish, error) = self.within_timeout().await;
+        AttemptEnd {
+            finish,
+            error,
+            took: Some(began.elapsed()),
+        }
+    }
+
+    async fn within_timeout(mut self) -> (Finish, Option<String>) {
         let timeout = self.timeout;
         let permission = match self.mark.take() {
             // Rare and large: the future of every attempt would have room for it.
@@ -90,12 +104,7 @@ impl Attempt {
         };
         let _alone = match permission {
             Ok(permission) => permission,
-            Err(error) => {
-                return AttemptEnd {
-                    finish: fault_finish(&error.fault),
-                    error: Some(format!("{error}: {}", error.chain())),
-                };
-            }
+            Err(error) => return failed(&error),
         };
         let mut work = pin!(self.handle_and_commit());
         // One that never waits needs no timer.
@@ -104,20 +113,11 @@ impl Attempt {
             Poll::Pending => tokio::time::timeout(timeout, work).await,
         };
         match ended {
-            Ok(Ok(outcome)) => AttemptEnd {
-                finish: outcome_finish(&outcome),
-                error: None,
-            },
-            Ok(Err(error)) => AttemptEnd {
-                finish: fault_finish(&error.fault),
-                error: Some(format!("{error}: {}", error.chain())),
-            },
+            Ok(Ok(outcome)) => (outcome_finish(&outcome), None),
+            Ok(Err(error)) => failed(&error),
             Err(_) => {
                 let error = format!("the attempt did not end within {} ms", timeout.as_millis());
-                AttemptEnd {
-                    finish: Finish::TimedOut,
-                    error: Some(error),
-                }
+                (Finish::TimedOut, Some(error))
             }
         }
     }
@@ -143,6 +143,10 @@ impl Attempt {
         }
         Ok(outcome)
     }
+}
+
+fn failed(error: &HandlerError) -> (Finish, Option<String>) {
+    (fault_finish(&error.fault), Some(format!("{error}: {}", error.chain())))
 }
 
 fn outcome_finish(outcome: &Outcome) -> Finish {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use crate::engine::durations::Durations;
+use crate::engine::retry::{Class, Finish};
 use crate::event::delivery::SkipReason;
 
 /// Counts since the process started.
@@ -22,9 +25,62 @@ pub struct Counts {
     pub replayed: u64,
     /// Jobs that were parked as letters because of lag.
     pub parked: u64,
+    /// Dead letters that became durable, by class.
+    pub letters: BTreeMap<&'static str, u64>,
+    /// What passed through each handler, in the router's order; those behind the last that was woken are left out.
+    pub handlers: Vec<HandlerCounts>,
+}
+
+/// What passed through one handler.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HandlerCounts {
+    /// Attempts that ended, by how.
+    pub attempts: BTreeMap<&'static str, u64>,
+    /// How long attempts took that ended by themselves or by their time-out.
+    pub durations: Durations,
+    /// From the commit of a change in the source's database to the end of the attempt that did it; the oldest of each attempt.
+    /// Replays are not in it.
+    pub ages: Durations,
 }
 
 impl Counts {
+    /// Counts an attempt that ended, and how long it took where that is known.
+    pub(crate) fn attempt(&mut self, handler: usize, finish: Finish, took: Option<Duration>) {
+        match finish {
+            Finish::Done | Finish::Skipped => self.done += 1,
+            Finish::Snooze(_) => {}
+            Finish::Transient(_)
+            | Finish::Permanent
+            | Finish::Expired
+            | Finish::Unreachable
+            | Finish::TimedOut
+            | Finish::Panicked => self.failed += 1,
+        }
+        let counts = self.handler(handler);
+        *counts.attempts.entry(finish.as_str()).or_default() += 1;
+        if let Some(took) = took {
+            counts.durations.observe(took);
+        }
+    }
+
+    /// Counts how old a change was when it was done.
+    pub(crate) fn age(&mut self, handler: usize, age: Duration) {
+        self.handler(handler).ages.observe(age);
+    }
+
+    /// Counts a letter that became durable.
+    pub(crate) fn letter(&mut self, class: Class) {
+        self.buried += 1;
+        *self.letters.entry(class.as_str()).or_default() += 1;
+    }
+
+    fn handler(&mut self, handler: usize) -> &mut HandlerCounts {
+        if self.handlers.len() <= handler {
+            self.handlers.resize_with(handler + 1, HandlerCounts::default);
+        }
+        &mut self.handlers[handler]
+    }
+
     /// Counts a record that woke nobody.
     pub fn skip(&mut self, reason: SkipReason) {
         *self.skipped.entry(reason.as_str()).or_default() += 1;

@@ -1,6 +1,7 @@
 //! What the driver keeps for an open job: the record, who works on it, and how its attempts failed so far.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -110,6 +111,17 @@ impl Held {
             Content::Change(event) => Some(event),
             Content::Skip(_) | Content::Undecodable(_) => None,
         }
+    }
+
+    /// How long ago its change was committed. Not told of replays, which are as old as somebody waited, and of records without
+    /// that time.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        if self.replay.is_some() {
+            return None;
+        }
+        let committed_at = DateTime::from_timestamp_millis(self.event()?.origin().commit_ts_ms?)?;
+        // Clocks that differ make no age that is less than nothing.
+        Some((Utc::now() - committed_at).to_std().unwrap_or_default())
     }
 
     pub(crate) fn partition(&self) -> &SourcePartition {

@@ -41,4 +41,6 @@ mod lag;
 
 pub mod counts;
 
+pub mod durations;
+
 pub mod standing;

@@ -59,6 +59,23 @@ pub enum Finish {
     Panicked,
 }
 
+impl Finish {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+            Self::Snooze(_) => "snoozed",
+            Self::Transient(_) => "transient",
+            Self::Permanent => "permanent",
+            Self::Expired => "expired",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
 /// Why a dead letter was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {

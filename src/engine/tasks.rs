@@ -101,7 +101,9 @@ impl Driver {
         match (task, ended) {
             (Task::Attempt(job), Ok((_, Ended::Attempt(end)))) => self.attempt_ended(job, end),
             (Task::Bury(job), Ok((_, Ended::Bury(Ok(()))))) => {
-                self.counts.buried += 1;
+                if let Some(class) = self.core.class_of(job) {
+                    self.counts.letter(class);
+                }
                 self.note_settled(job);
                 self.step(Input::Buried { job });
             }
@@ -126,6 +128,7 @@ impl Driver {
                         AttemptEnd {
                             finish: Finish::Panicked,
                             error: Some(format!("the handler {message}")),
+                            took: None,
                         },
                     ),
                     Task::Bury(job) => self.bury_failed(job, &format!("the writer {message}")),
@@ -171,22 +174,18 @@ impl Driver {
     }
 
     fn attempt_ended(&mut self, job: JobId, end: AttemptEnd) {
-        match end.finish {
-            Finish::Done | Finish::Skipped => self.counts.done += 1,
-            Finish::Snooze(_) => {}
-            Finish::Transient(_)
-            | Finish::Permanent
-            | Finish::Expired
-            | Finish::Unreachable
-            | Finish::TimedOut
-            | Finish::Panicked => {
-                self.counts.failed += 1;
-                let error = end.error.unwrap_or_default();
-                if let Some(held) = self.held.get_mut(&job) {
-                    let handler = self.setup.router.name(usize::from(held.handler.0));
-                    tracing::warn!(handler, partition = %held.partition(), offset = held.delivery.position.0, finish = ?end.finish, error, "attempt failed");
-                    held.failed(error);
-                }
+        if let Some(held) = self.held.get_mut(&job) {
+            let handler = usize::from(held.handler.0);
+            self.counts.attempt(handler, end.finish, end.took);
+            if end.finish == Finish::Done
+                && let Some(age) = held.age()
+            {
+                self.counts.age(handler, age);
+            }
+            if let Some(error) = end.error {
+                let name = self.setup.router.name(handler);
+                tracing::warn!(handler = name, partition = %held.partition(), offset = held.delivery.position.0, finish = ?end.finish, error, "attempt failed");
+                held.failed(error);
             }
         }
         match end.finish {

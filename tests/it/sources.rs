@@ -119,6 +119,7 @@ impl Subject for Kafka {
                 commit: Duration::from_secs(5),
                 claim: Duration::from_secs(10),
             },
+            events_behind: Arc::default(),
         };
         let kept = kafka::Kept {
             claims: self.place.claims(),

@@ -10,3 +10,5 @@ mod compose;
 mod connectors;
 
 mod binaries;
+
+mod monitoring;

@@ -9,7 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use crate::event::delivery::{Assigned, Position, RawRecord, SourcePartition};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
+use crate::source::kafka::behind::{TOLD_EVERY_MS, behind};
 use crate::source::kafka::commits::{self, Commits};
 use crate::source::kafka::retention::Frontiers;
-use crate::source::kafka::{Options, assignment};
+use crate::source::kafka::{BEHIND_UNKNOWN, Options, assignment};
 
 /// Records that are passed on together.
 pub(super) const BATCH_MAX: usize = 64;
@@ -215,6 +216,7 @@ impl Callbacks {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.commits().forget_all();
         self.frontiers.send_modify(Frontiers::clear);
+        self.options.events_behind.store(BEHIND_UNKNOWN, Ordering::Relaxed);
         *self.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -319,6 +321,11 @@ impl ClientContext for Callbacks {
         }
     }
 
+    fn stats(&self, statistics: Statistics) {
+        let behind = behind(&statistics, &self.frontiers.borrow());
+        self.options.events_behind.store(behind, Ordering::Relaxed);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         // The poll loop meets the same error and says it once.
         tracing::debug!(group = self.options.group, error = %error, "kafka client: {reason}");
@@ -382,6 +389,7 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("bootstrap.servers", &options.brokers)
         .set("group.id", &options.group)
         .set("topic.metadata.refresh.interval.ms", "5000")
+        .set("statistics.interval.ms", TOLD_EVERY_MS)
         .set("fetch.wait.max.ms", "100")
         // What waits in memory instead of at the broker is memory for nothing: a few fetches ahead are enough, and a fetch
         // that finds no room is tried again before what is there is worked on. A record that is larger comes by itself.

@@ -16,6 +16,8 @@ mod assignment;
 
 mod beginning;
 
+mod behind;
+
 pub use beginning::is_subscribed;
 
 mod client;
@@ -37,6 +39,7 @@ pub mod protocol;
 mod retention;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -75,7 +78,13 @@ pub struct Options {
     pub membership: Membership,
     /// How long a rebalance may keep the poll thread from polling.
     pub budgets: Budgets,
+    /// Where the number of records is told that the topics have and the group has not settled, over all partitions of the
+    /// process; [`BEHIND_UNKNOWN`] until all of them are known.
+    pub events_behind: Arc<AtomicU64>,
 }
+
+/// What is told while it is not known how many records a group is behind.
+pub const BEHIND_UNKNOWN: u64 = u64::MAX;
 
 /// How long a rebalance may keep the poll thread from polling. All three together must be shorter than
 /// `max.poll.interval.ms`, after which the group takes the member for dead.

@@ -106,6 +106,7 @@ impl Watch {
             ..options.clone()
         });
         consumer_config.set("enable.partition.eof", "true");
+        consumer_config.set("statistics.interval.ms", "0");
         let mut admin_config = ClientConfig::new();
         admin_config.set("bootstrap.servers", &options.brokers);
         for (name, value) in &options.properties {

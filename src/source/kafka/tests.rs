@@ -53,6 +53,7 @@ async fn a_commit_that_a_rebalance_swallows_is_sent_again() {
             commit: Duration::from_secs(1),
             claim: Duration::from_secs(10),
         },
+        events_behind: Arc::default(),
     };
     let kept = Kept {
         claims: Claims::in_memory(GROUP),
