@@ -30,6 +30,8 @@ mod crashing;
 
 mod suspending;
 
+mod metrics;
+
 mod retention;
 
 mod undecodable;
