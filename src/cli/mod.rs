@@ -14,6 +14,7 @@ pub mod email;
 pub mod erase;
 pub mod fraud;
 pub mod graduate;
+pub mod health;
 pub mod mail_catcher;
 pub mod migrate;
 pub mod program;
@@ -21,6 +22,7 @@ pub mod reconcile;
 pub mod replay;
 pub mod run;
 pub mod schedule;
+pub mod shell;
 pub mod slot;
 pub mod status;
 pub mod tail;
@@ -127,6 +129,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show how each group is: who runs it, how far behind it is, what waits, failed or is stopped
     Status(status::StatusArgs),
+    /// Ask the worker of this machine whether it lives
+    Health(health::HealthArgs),
     /// Follow, list, show, replay, discard and move dead letters
     Dlq(dlq::DlqArgs),
     /// List the replication slots of groups that read the write-ahead log, and drop those nobody needs
@@ -153,6 +157,10 @@ pub enum Command {
     Connector(connector::ConnectorArgs),
     /// Measure how fast changes are handled, and prove order, no loss and no repetition meanwhile
     Bench(bench::BenchArgs),
+    /// Print what makes a shell complete commands and options
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages, one for each command
+    Man(shell::ManArgs),
 }
 
 impl Cli {
@@ -162,7 +170,7 @@ impl Cli {
     /// Everything that is wrong with it.
     pub fn configuration(&self) -> Result<Config, Failure> {
         match self.command {
-            Command::MailCatcher(_) | Command::Demo(_) => {
+            Command::MailCatcher(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => {
                 let variable = std::env::var_os(CONFIG_VARIABLE);
                 match self.global.typed_in_vain(variable.as_deref()) {
                     Some(word) => Err(Failure::usage(InVain(word))),
@@ -189,6 +197,7 @@ pub async fn run(cli: Cli, config: Config, program: &Program) -> Result<(), Fail
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
         Command::Run(args) => Box::pin(run::run(&args, &config, program)).await,
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
+        Command::Health(args) => health::run(&args, &config, output).await,
         Command::Slot(args) => Box::pin(slot::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
         Command::Graduate(args) => Box::pin(graduate::run(&args, &config, output)).await,
@@ -205,6 +214,11 @@ pub async fn run(cli: Cli, config: Config, program: &Program) -> Result<(), Fail
         }
         Command::Connector(args) => connector::run(&args, &config, output).await,
         Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words(), output)).await,
+        Command::Completions(args) => {
+            shell::completions(&args, &program.name());
+            Ok(())
+        }
+        Command::Man(args) => shell::man(&args),
     }
 }
 

@@ -108,7 +108,8 @@ impl Program {
         }
     }
 
-    fn name(&self) -> String {
+    /// What the program is called.
+    pub(super) fn name(&self) -> String {
         let called = std::env::args_os().next().map(std::path::PathBuf::from);
         let called = called.and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
         match called {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::producer;
 use crate::stack::{self, until};
-use crate::suspending::asked;
+use crate::suspending::{address, asked};
+use crate::worker::Worker;
 use crate::world::World;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -48,6 +49,36 @@ async fn a_scrape_tells_how_far_behind_a_group_is_and_how_long_its_attempts_took
             .then_some(())
     })
     .await;
+    assert_eq!(health(&world, &worker, &[]).await.0, 0);
+    let (code, said) = health(&world, &worker, &["--ready", "--output", "json"]).await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["groups"][0]["group"]), (0, &group.as_str().into()));
+    let setting = listens(&worker);
     worker.kill();
+    assert_eq!(ran(&world, &["health", "--set", &setting]).await.0, 3);
+    let (code, said) = ran(&world, &["health"]).await;
+    assert!(code == 2 && said.contains("admin.listen is not set"), "{code}: {said}");
     world.remove().await;
+}
+
+/// What `afterwrite health` says of a worker.
+async fn health(world: &World, worker: &Worker, words: &[&str]) -> (i32, String) {
+    let setting = listens(worker);
+    ran(world, &[&["health", "--set", &setting], words].concat()).await
+}
+
+/// The exit code of a command, and what it printed: its result, or why it has none.
+async fn ran(world: &World, words: &[&str]) -> (i32, String) {
+    let output = world.command(env!("CARGO_BIN_EXE_afterwrite")).args(words).output();
+    let output = output.await.unwrap();
+    let said = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+fn listens(worker: &Worker) -> String {
+    format!("admin.listen={}", address(worker))
 }

@@ -31,14 +31,19 @@ async fn suspended(world: &World) -> String {
     report["groups"][0]["suspended"].to_string()
 }
 
-/// What the worker answers, with its status.
-pub(crate) async fn asked(worker: &Worker, path: &str) -> (u16, String) {
+/// Where the worker answers.
+pub(crate) fn address(worker: &Worker) -> String {
     let said = worker.said();
     let line = said.lines().find(|line| line.contains("told over HTTP"));
     let (_, address) = line
         .and_then(|line| line.split_once("address="))
         .expect("it says where");
-    let answer = reqwest::get(format!("http://{}{path}", address.trim())).await.unwrap();
+    address.trim().to_owned()
+}
+
+/// What the worker answers, with its status.
+pub(crate) async fn asked(worker: &Worker, path: &str) -> (u16, String) {
+    let answer = reqwest::get(format!("http://{}{path}", address(worker))).await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
