@@ -11,7 +11,10 @@ FROM debian:bookworm-slim
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates libssl3 zlib1g \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --no-create-home afterwrite
+ && useradd --system --no-create-home --uid 65532 afterwrite
 COPY --from=build /afterwrite /usr/local/bin/afterwrite
-USER afterwrite
+USER 65532
+# Asks admin.listen, which a worker in a container should have; where it is not set, nobody can be asked and nothing is said.
+HEALTHCHECK --interval=20s --timeout=10s --start-period=60s \
+  CMD afterwrite health || { [ $? -eq 2 ] && exit 0; exit 1; }
 ENTRYPOINT ["afterwrite"]

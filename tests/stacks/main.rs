@@ -12,3 +12,5 @@ mod connectors;
 mod binaries;
 
 mod monitoring;
+
+mod packages;
