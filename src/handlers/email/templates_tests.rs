@@ -106,8 +106,24 @@ fn built_in_templates_look_right_in_mail_programs() {
             "max-width:600px",
             "<!--[if mso]><table role=\"presentation\" width=\"600\"",
             "aria-roledescription=\"email\"",
+            // A long word, a code or an address makes no line wider than the screen.
+            "max-width:600px;table-layout:fixed",
+            "border-radius:8px;word-break:break-word;overflow-wrap:anywhere",
         ] {
             assert!(html.contains(needed), "{}: {needed}", kind.word());
+        }
+        // A rule for a class that nothing has is none.
+        let style = html.split("<style>").nth(1).unwrap().split("</style>").next().unwrap();
+        let selectors = style
+            .lines()
+            .filter_map(|line| line.split_once(" {"))
+            .map(|(selector, _)| selector);
+        for class in selectors
+            .flat_map(|selector| selector.split(", "))
+            .filter_map(|one| one.strip_prefix('.'))
+        {
+            let has_it = |kind: &Kind| built_in(*kind).unwrap().html.contains(&format!("class=\"{class}\""));
+            assert!(BUILT_IN.iter().any(has_it), "{class}");
         }
         // A table that is read out as one, an element whose style is elsewhere, something that is fetched: none.
         assert_eq!(
