@@ -354,13 +354,30 @@ impl Context {
     /// # Errors
     /// Whatever Postgres answered, classified.
     pub async fn claim(&self, key: &str, rendered: &[u8]) -> Result<Claim, HandlerError> {
-        let effects = &self.resources.effects;
-        let claim = effects.claim(key, &self.handler, self.first_event(), rendered, self.replayed());
+        let (effects, event) = (&self.resources.effects, self.first_event());
+        let claim = effects.claim(key, &self.handler, event, rendered, self.replayed());
         let claim = claim.await?;
         #[cfg(feature = "testkit")]
-        if matches!(claim, Claim::Call { .. }) {
-            points::reached(points::Point::claimed(key)).await?;
-        }
+        points::claimed(key, &claim).await?;
+        Ok(claim)
+    }
+
+    /// Claims as [`Context::claim`] does, as the last statement of this transaction, and commits it: what has to be there
+    /// before the call is there with the claim. Where there is no call to make, the transaction is rolled back.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered, classified.
+    pub async fn claim_in(
+        &self,
+        transaction: Transaction<'_, Postgres>,
+        key: &str,
+        rendered: &[u8],
+    ) -> Result<Claim, HandlerError> {
+        let (effects, event) = (&self.resources.effects, self.first_event());
+        let claim = effects.claim_in(transaction, key, &self.handler, event, rendered, self.replayed());
+        let claim = claim.await?;
+        #[cfg(feature = "testkit")]
+        points::claimed(key, &claim).await?;
         Ok(claim)
     }
 

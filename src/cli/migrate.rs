@@ -20,7 +20,7 @@ use crate::handlers::names::{Names, check, views};
 use crate::ledger::days;
 
 /// Every file of `infra/postgres/migrations`, in order. A file that was released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 14] = [
+const MIGRATIONS: [(i64, &str, &str); 15] = [
     (
         1,
         "coordination",
@@ -90,6 +90,11 @@ const MIGRATIONS: [(i64, &str, &str); 14] = [
         15,
         "erasure",
         include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
+    ),
+    (
+        16,
+        "acceptances",
+        include_str!("../../infra/postgres/migrations/0016_acceptances.sql"),
     ),
 ];
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::handler::HandlerError;
+use crate::ledger::effects::Claim;
 
 /// A point of an attempt, in the order in which attempts reach them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +19,7 @@ pub enum Point {
     /// [`Context::claim`](crate::handler::Context::claim) has committed the claim of this effect: nothing was called.
     Claimed(String),
     /// [`Context::accepted`](crate::handler::Context::accepted) was told that the other side took the call of this effect: nothing
-    /// of it is in the database.
+    /// of that is in the database.
     Accepted(String),
     /// [`Context::once`](crate::handler::Context::once) has opened its transaction: ledger rows are written, locks are held.
     Opened,
@@ -76,6 +77,13 @@ pub(super) async fn reached(point: Point) -> Result<(), HandlerError> {
     match WATCH.try_with(Arc::clone) {
         Ok(watch) => watch.reached(point).await,
         Err(_) => Ok(()),
+    }
+}
+
+pub(super) async fn claimed(key: &str, claim: &Claim) -> Result<(), HandlerError> {
+    match claim {
+        Claim::Call { .. } => reached(Point::claimed(key)).await,
+        _ => Ok(()),
     }
 }
 

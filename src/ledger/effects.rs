@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::event::id::EventId;
@@ -32,7 +33,8 @@ pub enum Claim {
         /// The bytes committed when the effect was first claimed.
         rendered: Vec<u8>,
     },
-    /// This process made the call and the other side accepted it; only the last transaction is missing.
+    /// The other side accepted the call, as this process knows or another has written down; only the last transaction is
+    /// missing.
     Accepted {
         /// What the other side answered.
         reply: String,
@@ -52,6 +54,41 @@ pub enum Claim {
         /// When the lease ends, from now.
         remaining: Duration,
     },
+}
+
+/// How an effect stands, for who does not want it made any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody makes it: it was never claimed, has ended, or whoever claimed it is gone. In the last case it may have been made.
+    Idle,
+    /// Another process may be making it at this moment.
+    Leased {
+        /// When the lease ends, from now.
+        remaining: Duration,
+    },
+    /// It was made; only its last transaction is missing.
+    Accepted(Accepted),
+}
+
+/// An effect that has no end, as it is in the database.
+#[derive(sqlx::FromRow)]
+struct Open {
+    reply: Option<String>,
+    rendered: Vec<u8>,
+    at: DateTime<Utc>,
+    is_ours: bool,
+    lease_ms: i64,
+}
+
+/// A call that the other side accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// What the other side answered.
+    pub reply: String,
+    /// The bytes it was made with.
+    pub rendered: Vec<u8>,
+    /// When that was written down; where it was not, when it was claimed.
+    pub at: DateTime<Utc>,
 }
 
 impl Effects {
@@ -80,17 +117,67 @@ impl Effects {
         rendered: &[u8],
         reopen: bool,
     ) -> Result<Claim, sqlx::Error> {
-        if let Some(reply) = self.accepted.lock().expect("no panic while held").get(key) {
-            return Ok(Claim::Accepted { reply: reply.clone() });
+        if let Some(reply) = self.remembered(key) {
+            return Ok(Claim::Accepted { reply });
         }
-        let taken: Option<(Vec<u8>,)> = sqlx::query_as(
+        let mut connection = self.pool.acquire().await?;
+        match self
+            .take(&mut connection, key, handler, event, rendered, reopen)
+            .await?
+        {
+            Some(rendered) => Ok(Claim::Call { rendered }),
+            None => known(&mut connection, key).await,
+        }
+    }
+
+    /// Claims as [`Effects::claim`] does, as the last statement of this transaction, and commits it: what has to be there
+    /// before the call is there with the claim. Where there is no call to make, the transaction is rolled back.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn claim_in(
+        &self,
+        mut transaction: Transaction<'_, Postgres>,
+        key: &str,
+        handler: &str,
+        event: Option<EventId>,
+        rendered: &[u8],
+        reopen: bool,
+    ) -> Result<Claim, sqlx::Error> {
+        if let Some(reply) = self.remembered(key) {
+            return Ok(Claim::Accepted { reply });
+        }
+        let taken = self
+            .take(&mut transaction, key, handler, event, rendered, reopen)
+            .await?;
+        if let Some(rendered) = taken {
+            transaction.commit().await?;
+            return Ok(Claim::Call { rendered });
+        }
+        let found = known(&mut transaction, key).await?;
+        transaction.rollback().await?;
+        Ok(found)
+    }
+
+    /// Takes the effect for this process, where it may be made. Answers the bytes to make it with.
+    async fn take(
+        &self,
+        connection: &mut PgConnection,
+        key: &str,
+        handler: &str,
+        event: Option<EventId>,
+        rendered: &[u8],
+        reopen: bool,
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        sqlx::query_scalar(
             "INSERT INTO afterwrite.effects AS known (effect_key, handler, state, rendered, owner, lease_until, event_id)
              VALUES ($1, $2, 'sending', $3, $4, now() + $5 * interval '1 millisecond', $7)
              ON CONFLICT (effect_key) DO UPDATE
                  SET state = 'sending', owner = excluded.owner, lease_until = excluded.lease_until,
-                     calls = known.calls + 1, updated_at = now(),
+                     calls = known.calls + 1, updated_at = now(), accepted_at = NULL,
                      rendered = CASE known.state WHEN 'reopened' THEN excluded.rendered ELSE known.rendered END
-                 WHERE known.state = 'sending' AND (known.lease_until < now() OR known.owner = excluded.owner)
+                 WHERE known.state = 'sending' AND known.accepted_at IS NULL
+                       AND (known.lease_until < now() OR known.owner = excluded.owner)
                     OR known.state = 'failed' AND $6
                     OR known.state = 'reopened'
              RETURNING rendered",
@@ -102,28 +189,42 @@ impl Effects {
         .bind(i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX))
         .bind(reopen)
         .bind(event.map(|event| event.0.to_vec()))
-        .fetch_optional(&self.pool)
-        .await?;
-        if let Some((rendered,)) = taken {
-            return Ok(Claim::Call { rendered });
-        }
-        let (state, remaining_ms, failed_by): (String, i64, Option<Vec<u8>>) = sqlx::query_as(
-            "SELECT state, greatest(0, extract(epoch FROM lease_until - now()) * 1000)::bigint, failed_by
-             FROM afterwrite.effects WHERE effect_key = $1",
+        .fetch_optional(connection)
+        .await
+    }
+
+    fn remembered(&self, key: &str) -> Option<String> {
+        self.accepted.lock().expect("no panic while held").get(key).cloned()
+    }
+
+    /// How an effect stands, for who found that it is not to be made, or not any more.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered.
+    pub async fn standing(&self, key: &str) -> Result<Standing, sqlx::Error> {
+        let open: Option<Open> = sqlx::query_as(
+            "SELECT CASE WHEN accepted_at IS NOT NULL THEN coalesce(reply, '') END AS reply, rendered,
+                    coalesce(accepted_at, updated_at) AS at, owner = $2 AS is_ours,
+                    (extract(epoch FROM lease_until - now()) * 1000)::bigint AS lease_ms
+             FROM afterwrite.effects WHERE effect_key = $1 AND state = 'sending'",
         )
         .bind(key)
-        .fetch_one(&self.pool)
+        .bind(self.owner)
+        .fetch_optional(&self.pool)
         .await?;
-        if state == "sending" {
-            return Ok(Claim::Leased {
-                remaining: Duration::from_millis(remaining_ms.unsigned_abs()),
-            });
+        let Some(open) = open else {
+            return Ok(Standing::Idle);
+        };
+        let Open { rendered, at, .. } = open;
+        if let Some(reply) = self.remembered(key).or(open.reply) {
+            return Ok(Standing::Accepted(Accepted { reply, rendered, at }));
         }
-        if state == "failed" {
-            let by = failed_by.and_then(|id| id.try_into().ok()).map(EventId);
-            return Ok(Claim::Failed { by });
+        match u64::try_from(open.lease_ms) {
+            Ok(ms) if ms > 0 && !open.is_ours => Ok(Standing::Leased {
+                remaining: Duration::from_millis(ms),
+            }),
+            _ => Ok(Standing::Idle),
         }
-        Ok(Claim::Finished { state })
     }
 
     /// Remembers that the other side accepted the call, so that a failing last transaction never repeats it.
@@ -134,10 +235,50 @@ impl Effects {
             .insert(key.to_owned(), reply.to_owned());
     }
 
+    /// Writes down that the other side accepted the call, before its last transaction says so: should this process die in
+    /// between, the next one only does what is missing. That leaves
+    /// one statement in which a death repeats the call.
+    ///
+    /// # Errors
+    /// Whatever Postgres answered. The process remembers the acceptance all the same.
+    pub async fn note_accepted(&self, key: &str, reply: &str) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE afterwrite.effects SET reply = $2, accepted_at = now(), updated_at = now()
+             WHERE effect_key = $1 AND state = 'sending'",
+        )
+        .bind(key)
+        .bind(reply)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Forgets an accepted call: its last transaction has committed.
     pub fn settled(&self, key: &str) {
         self.accepted.lock().expect("no panic while held").remove(key);
     }
+}
+
+/// What is known about an effect that could not be claimed.
+async fn known(connection: &mut PgConnection, key: &str) -> Result<Claim, sqlx::Error> {
+    let (state, reply, remaining_ms, failed_by): (String, Option<String>, i64, Option<Vec<u8>>) = sqlx::query_as(
+        "SELECT state, CASE WHEN accepted_at IS NOT NULL THEN coalesce(reply, '') END,
+                greatest(0, extract(epoch FROM lease_until - now()) * 1000)::bigint, failed_by
+         FROM afterwrite.effects WHERE effect_key = $1",
+    )
+    .bind(key)
+    .fetch_one(connection)
+    .await?;
+    Ok(match (state.as_str(), reply) {
+        ("sending", Some(reply)) => Claim::Accepted { reply },
+        ("sending", None) => Claim::Leased {
+            remaining: Duration::from_millis(remaining_ms.unsigned_abs()),
+        },
+        ("failed", _) => Claim::Failed {
+            by: failed_by.and_then(|id| id.try_into().ok()).map(EventId),
+        },
+        _ => Claim::Finished { state },
+    })
 }
 
 /// Records that an effect failed for good while this event was worked on. Its dead letter is still to be written: until the

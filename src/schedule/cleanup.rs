@@ -82,6 +82,7 @@ fn go_on(context: &Context) -> Result<(), Stopping> {
 
 /// Walks over all effects in the order of their keys, because nothing else finds old ones. Forgets those that ended before
 /// `forget` and that no letter may ask for, and empties the bytes of what was sent before `empty`: nobody sends them again.
+/// Forgets also what was begun before `empty` and has no end, where its account says that it is not tried any more.
 async fn effects(context: &Context, forget: DateTime<Utc>, empty: DateTime<Utc>) -> Result<(u64, u64), Error> {
     let (mut after, mut forgotten, mut emptied) = (String::new(), 0, 0);
     loop {
@@ -91,8 +92,12 @@ async fn effects(context: &Context, forget: DateTime<Utc>, empty: DateTime<Utc>)
                  SELECT effect_key FROM afterwrite.effects WHERE effect_key > $1 ORDER BY effect_key LIMIT $2
              ), old AS (
                  DELETE FROM afterwrite.effects gone USING page
-                 WHERE gone.effect_key = page.effect_key AND gone.state IN ('sent', 'skipped', 'failed')
-                   AND gone.updated_at < $3
+                 WHERE gone.effect_key = page.effect_key
+                   AND (gone.state IN ('sent', 'skipped', 'failed') AND gone.updated_at < $3
+                        OR gone.state = 'sending' AND gone.lease_until < $4
+                           AND EXISTS (SELECT FROM email_log l WHERE l.effect_key = gone.effect_key AND l.status = 'skipped'
+                                       UNION ALL SELECT FROM webhook_deliveries w
+                                                 WHERE w.effect_key = gone.effect_key AND w.status = 'skipped'))
                    AND NOT EXISTS (SELECT FROM afterwrite.letters
                                    WHERE letters.event_id IN (gone.event_id, gone.failed_by)
                                      AND letters.state IN ('open', 'parked', 'replaying'))

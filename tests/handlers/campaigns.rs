@@ -28,13 +28,12 @@ use afterwrite::router::Router;
 
 use self::application::Application;
 use self::mails::Post;
+use crate::deaths::end_leases;
 use crate::servers::MailServer;
 use crate::world::{World, in_world_with, settings, smtp, smtp_mailer};
 
 /// Groups that are played.
 const GROUPS: [&str; 4] = ["email", "fraud", "position", "reward"];
-
-const EMAIL: usize = 0;
 
 /// Statements of the application in one campaign.
 const STEPS: u32 = 110;
@@ -75,8 +74,6 @@ struct Groups {
     lanes: BTreeMap<Lane, VecDeque<Arc<ChangeEvent>>>,
     done: Vec<(usize, Arc<ChangeEvent>)>,
     deliveries: u32,
-    /// How often the process died in the midst of a mail.
-    mail_deaths: usize,
 }
 
 impl Groups {
@@ -87,7 +84,6 @@ impl Groups {
             lanes: BTreeMap::new(),
             done: Vec::new(),
             deliveries: 0,
-            mail_deaths: 0,
         }
     }
 
@@ -159,11 +155,7 @@ impl Groups {
         ended: Result<Outcome, HandlerError>,
     ) {
         match ended {
-            Ok(Outcome::Snooze(_)) => {
-                let leases =
-                    "UPDATE afterwrite.effects SET lease_until = now() - interval '1 second' WHERE state = 'sending'";
-                world.exec(leases).await;
-            }
+            Ok(Outcome::Snooze(_)) => end_leases(world).await,
             Ok(Outcome::Done | Outcome::Skipped(_)) => {
                 let waiting = self.lanes.get_mut(&lane).unwrap();
                 waiting.drain(..events.len());
@@ -175,8 +167,7 @@ impl Groups {
     }
 
     /// The process dies before the commit.
-    async fn die(&mut self, world: &World, dice: &mut Dice, lane: &Lane) {
-        self.mail_deaths += usize::from(lane.0 == EMAIL);
+    async fn die(&self, world: &World, dice: &mut Dice, lane: &Lane) {
         let events = self.head(lane, dice);
         world.roll_back(GROUPS[lane.0], &events).await;
     }
@@ -218,7 +209,7 @@ async fn play(world: &World, seed: u64, server: &MailServer) {
         rest(world, &mut dice, &mut groups, &mut post).await;
     }
     model::judge(world, &application).await;
-    post.judge(world, groups.mail_deaths).await;
+    post.judge(world).await;
     analytics::judge(world, &mut dice).await;
 }
 

@@ -35,6 +35,8 @@ mod names;
 
 mod erasure;
 
+mod deaths;
+
 mod roles;
 
 mod migrations;

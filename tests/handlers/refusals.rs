@@ -51,7 +51,7 @@ async fn in_a_folder_a_repeated_mail_takes_the_place_of_the_first() {
         // The process dies when the mail is written and nothing is recorded yet; the lease is another worker's then.
         world.die_before_commit("email", &event).await;
         world
-            .exec("UPDATE afterwrite.effects SET lease_until = now() - interval '1 s'")
+            .exec("UPDATE afterwrite.effects SET lease_until = now() - interval '1 s', accepted_at = NULL")
             .await;
         assert_eq!(world.second_time("email", &event).await.unwrap(), Outcome::Done);
         assert_eq!(

@@ -4,8 +4,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use afterwrite::clients::mailer::{Envelope, Mailer, Sent};
+use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// What the mail server does with one mail.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +29,7 @@ pub(crate) struct MailServer {
     pub(crate) address: SocketAddr,
     /// Contents that came, accepted or not.
     pub(crate) received: Arc<Mutex<Vec<String>>>,
+    lost: Arc<AtomicUsize>,
 }
 
 impl MailServer {
@@ -32,13 +39,24 @@ impl MailServer {
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
         let steps = Arc::new(Mutex::new(VecDeque::from(script.to_vec())));
-        let kept = Arc::clone(&received);
+        let lost = Arc::new(AtomicUsize::new(0));
+        let (kept, losing) = (Arc::clone(&received), Arc::clone(&lost));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, Arc::clone(&steps), Arc::clone(&kept)));
+                let (steps, kept, losing) = (Arc::clone(&steps), Arc::clone(&kept), Arc::clone(&losing));
+                tokio::spawn(converse(stream, steps, kept, losing));
             }
         });
-        Self { address, received }
+        Self {
+            address,
+            received,
+            lost,
+        }
+    }
+
+    /// Contents that were taken without a reply.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost.load(Ordering::SeqCst)
     }
 
     pub(crate) fn mails(&self) -> Vec<String> {
@@ -46,7 +64,53 @@ impl MailServer {
     }
 }
 
-async fn converse(stream: TcpStream, steps: Arc<Mutex<VecDeque<Smtp>>>, kept: Arc<Mutex<Vec<String>>>) -> Option<()> {
+/// A way to the mail server at which the next mail has to wait until the test lets it go on: it is rendered, and nobody knows of
+/// it yet.
+pub(crate) struct Gate {
+    mailer: Arc<dyn Mailer>,
+    closed: AtomicBool,
+    /// A mail has come to the gate.
+    pub(crate) came: Notify,
+    pub(crate) opened: Notify,
+}
+
+impl Gate {
+    pub(crate) fn before(mailer: Arc<dyn Mailer>) -> Arc<Self> {
+        Arc::new(Self {
+            mailer,
+            closed: AtomicBool::new(false),
+            came: Notify::new(),
+            opened: Notify::new(),
+        })
+    }
+
+    /// For the next mail.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Mailer for Gate {
+    async fn turn(&self) -> Result<(), Duration> {
+        if self.closed.swap(false, Ordering::SeqCst) {
+            self.came.notify_one();
+            self.opened.notified().await;
+        }
+        self.mailer.turn().await
+    }
+
+    async fn send_raw(&self, envelope: &Envelope, message: &[u8]) -> Sent {
+        self.mailer.send_raw(envelope, message).await
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    steps: Arc<Mutex<VecDeque<Smtp>>>,
+    kept: Arc<Mutex<Vec<String>>>,
+    lost: Arc<AtomicUsize>,
+) -> Option<()> {
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 test\r\n").await.ok()?;
     let mut step = Smtp::Accept;
@@ -75,7 +139,10 @@ async fn converse(stream: TcpStream, steps: Arc<Mutex<VecDeque<Smtp>>>, kept: Ar
                 }
                 kept.lock().unwrap().push(content);
                 match step {
-                    Smtp::LoseReply => return None,
+                    Smtp::LoseReply => {
+                        lost.fetch_add(1, Ordering::SeqCst);
+                        return None;
+                    }
                     Smtp::RefuseContent(reply) => reply,
                     Smtp::Accept | Smtp::RefuseRecipient(_) => "250 2.0.0 queued as 1",
                 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterwrite::clients::webhook::{HttpCaller, WebhookSettings};
+use afterwrite::handlers::erasure;
 use afterwrite::schedule::cleanup::Cleanup;
 use afterwrite::schedule::position_notices::PositionNotices;
 use afterwrite::schedule::reward_windows::RewardWindows;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::deaths::sessions_wait;
 use crate::reward::granting;
 use crate::servers::Receiver;
 use crate::ticks::options;
@@ -145,6 +147,55 @@ async fn an_endpoint_that_was_paused_gets_its_first_call_when_it_goes_on() {
         let report = sweep.at(now + TimeDelta::minutes(12)).await;
         assert_eq!(report["delivered"], 1);
         assert!(receiver.requests()[0].body.contains("reward.earned"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_schedule_makes_no_call_from_facts_of_before_an_erasure() {
+    in_world(async |world: &mut World| {
+        let receiver = Receiver::start(&[]).await;
+        left_to_the_schedule(world, "http://127.0.0.1:1/").await;
+        world
+            .exec(&format!(
+                "UPDATE webhooks SET url = '{}'; DELETE FROM afterwrite.effects WHERE handler = 'reward'",
+                receiver.url
+            ))
+            .await;
+        let ann = world.text("SELECT user_id FROM user_rewards").await.parse().unwrap();
+        let mut erasing = world.worker_pool().begin().await.unwrap();
+        erasure::erase(&mut erasing, ann, "public.waitlist_users", "test")
+            .await
+            .unwrap();
+        let sweep = Sweep::of(world, webhook_retries());
+        let committing = async {
+            sessions_wait(world, 1).await;
+            erasing.commit().await.unwrap();
+        };
+        let both = async { tokio::join!(sweep.at(Utc::now() + TimeDelta::minutes(6)), committing) };
+        let waited = tokio::time::timeout(Duration::from_secs(20), both).await;
+        let (report, ()) = waited.expect("the call waits for the erasure");
+        assert_eq!((&report["not_called"], receiver.requests().len()), (&Value::from(1), 0));
+        assert_eq!(world.text(DELIVERY).await, "skipped 0");
+        assert_eq!(world.count("afterwrite.effects WHERE handler = 'reward'").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_of_the_schedule_that_was_accepted_was_made_whatever_the_facts_say_since() {
+    in_world(async |world: &mut World| {
+        let receiver = Receiver::start(&["500 Oops"]).await;
+        left_to_the_schedule(world, &receiver.url).await;
+        // What a process leaves that dies before the last transaction of a call that was accepted.
+        world
+            .exec("UPDATE afterwrite.effects SET reply = '204', accepted_at = now(); UPDATE user_rewards SET status = 'revoked'")
+            .await;
+        let report = Sweep::of(world, webhook_retries()).at(Utc::now() + TimeDelta::minutes(6)).await;
+        assert_eq!((&report["delivered"], receiver.requests().len()), (&Value::from(1), 1));
+        assert_eq!(world.text(DELIVERY).await, "delivered 0 500");
+        let reward = "SELECT status || ' ' || (delivered_at IS NOT NULL) FROM user_rewards";
+        assert_eq!(world.text(reward).await, "revoked true");
     })
     .await;
 }
@@ -364,6 +415,12 @@ async fn the_clean_up_empties_and_forgets_what_is_old_and_nothing_else() {
                  SELECT 'e' || days || state, 'email', state, 'bytes', gen_random_uuid(), now(), now() - days * interval '1 day',
                         decode(lpad(days::text || CASE state WHEN 'failed' THEN '1' ELSE '0' END, 32, '0'), 'hex')
                  FROM unnest('{29,31,399,401}'::int[]) AS days, unnest('{sent,failed,sending}'::text[]) AS state;
+                 INSERT INTO email_log (effect_key, campaign_id, type, status)
+                 SELECT 'g' || days || status, gen_random_uuid(), 'custom', status
+                 FROM unnest('{29,31}'::int[]) AS days, unnest('{skipped,sending}'::text[]) AS status;
+                 INSERT INTO afterwrite.effects (effect_key, handler, state, rendered, owner, lease_until)
+                 SELECT 'g' || days || status, 'email', 'sending', 'bytes', gen_random_uuid(), now() - days * interval '1 day'
+                 FROM unnest('{29,31}'::int[]) AS days, unnest('{skipped,sending}'::text[]) AS status;
                  INSERT INTO afterwrite.letters (letter_id, group_name, handler, event_id, class, error, attempts, first_failed_at,
                      failed_at, source_topic, source_partition, source_offset, dlq_topic, dlq_partition, dlq_offset, state)
                  VALUES ('l', 'g', 'email', decode(lpad('4011', 32, '0'), 'hex'), 'permanent', 'x', 1, now(), now(), 't', 0, 0, 't', 0, 0, 'open');
@@ -384,18 +441,20 @@ async fn the_clean_up_empties_and_forgets_what_is_old_and_nothing_else() {
                 counted("excerpts_emptied"),
                 counted("runs_forgotten"),
             ],
-            [1, 2, 2, 1, 4],
+            [2, 2, 2, 1, 4],
             "{report}"
         );
         let left = |table: &str, what: &str, whose: &str| {
             format!("SELECT string_agg({what}, ' ' ORDER BY {what}) FROM {table} WHERE {whose}")
         };
         for (table, whose, expected) in [
-            ("email_log", "recipient IS NULL AND subject IS NULL AND variables IS NULL", "m31failed m31sent"),
+            ("email_log", "effect_key LIKE 'm%' AND recipient IS NULL AND subject IS NULL AND variables IS NULL", "m31failed m31sent"),
             ("webhook_deliveries", "response_excerpt IS NULL", "w31delivered"),
             ("afterwrite.effects", "rendered = ''", "e31sent e399sent"),
             // A letter may still ask for the one, and the other's end is not known.
             ("afterwrite.effects", "updated_at < now() - interval '400 days'", "e401failed e401sending"),
+            // What was given up is not tried any more after so long a time.
+            ("afterwrite.effects", "effect_key LIKE 'g%'", "g29sending g29skipped g31sending"),
         ] {
             assert_eq!(world.text(&left(table, "effect_key", whose)).await, expected, "{table}");
         }

@@ -18,7 +18,7 @@ use crate::world::{World, in_world};
 const SECRET: &str = "whsec_QUJDREVGR0hJSktMTU5PUA==";
 
 /// A reward that is delivered to this URL, earned by ann; answers the event that asks for its delivery.
-async fn earned(world: &World, url: &str) -> Arc<ChangeEvent> {
+pub(crate) async fn earned(world: &World, url: &str) -> Arc<ChangeEvent> {
     let hook = Uuid::new_v4();
     world
         .exec(&format!(

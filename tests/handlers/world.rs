@@ -166,6 +166,7 @@ impl World {
             include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
             include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
             include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
+            include_str!("../../infra/postgres/migrations/0016_acceptances.sql"),
             include_str!("../../infra/postgres/publication.sql"),
         ] {
             run(&pool, script).await;

@@ -44,6 +44,7 @@ pub(crate) async fn in_database(test: impl AsyncFnOnce(&PgPool)) {
         include_str!("../../infra/postgres/migrations/0013_milestone_mails.sql"),
         include_str!("../../infra/postgres/migrations/0014_ranking.sql"),
         include_str!("../../infra/postgres/migrations/0015_erasure.sql"),
+        include_str!("../../infra/postgres/migrations/0016_acceptances.sql"),
         include_str!("../../infra/postgres/publication.sql"),
     ] {
         exec(&owner, script).await;

@@ -27,6 +27,17 @@ pub(super) enum Composed {
     Mail(Box<Mail>),
 }
 
+impl Composed {
+    /// The key of what there is to write down.
+    pub(super) fn effect_key(&self) -> Option<&str> {
+        match self {
+            Self::Nothing(_) => None,
+            Self::Skip(skip) => Some(&skip.effect_key),
+            Self::Mail(mail) => Some(&mail.effect_key),
+        }
+    }
+}
+
 /// A mail that is not sent, and why.
 pub(super) struct Skip {
     pub(super) effect_key: String,
@@ -40,8 +51,10 @@ pub(super) struct Skip {
 pub(super) struct Mail {
     pub(super) effect_key: String,
     pub(super) kind: Kind,
-    pub(super) campaign_id: Uuid,
-    pub(super) user_id: Uuid,
+    /// What was known of the user when it was rendered.
+    pub(super) facts: Facts,
+    /// The status of the row that queued it, where one did.
+    pub(super) waits_as: Option<String>,
     pub(super) recipient: String,
     pub(super) subject: String,
     pub(super) variables: Value,
@@ -76,6 +89,8 @@ pub(super) struct Subject<'a> {
     pub(super) kind: Kind,
     pub(super) effect_key: &'a str,
     pub(super) matter: Matter,
+    /// The status of the row that queued it, where one did.
+    pub(super) waits_as: Option<&'a str>,
 }
 
 impl Subject<'_> {
@@ -120,6 +135,7 @@ impl Composer<'_> {
                     kind,
                     effect_key: &rules::user_key(kind, &facts, self.secret),
                     matter: Matter::User,
+                    waits_as: None,
                 };
                 self.one(connection, &facts, subject).await
             }
@@ -155,6 +171,7 @@ impl Composer<'_> {
                 old: moved.old_position,
                 new: place,
             },
+            waits_as: None,
         };
         self.one(connection, &facts, subject).await
     }
@@ -207,6 +224,7 @@ impl Composer<'_> {
                     kind,
                     effect_key: &row.effect_key,
                     matter,
+                    waits_as: Some(&row.status),
                 };
                 self.one(connection, &facts, subject).await
             }
@@ -250,8 +268,8 @@ impl Composer<'_> {
                 message_id: message::message_id(effect_key, finished.envelope.from.domain()),
                 effect_key: effect_key.to_owned(),
                 kind,
-                campaign_id: facts.campaign_id,
-                user_id: facts.user_id,
+                facts: facts.clone(),
+                waits_as: subject.waits_as.map(str::to_owned),
                 recipient: facts.email.clone(),
                 subject: title,
                 variables: variables.to_json(),

@@ -15,13 +15,14 @@ use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Handler, HandlerError, Outcome, Route, Spec};
 use crate::handlers::address;
 use crate::handlers::email::compose::{Composed, Composer, Mail, Skip};
+use crate::handlers::email::left::{LEASE_MIN, Left};
 use crate::handlers::email::message::{Finished, Sender};
 use crate::handlers::email::rules::{AfterRefusal, Trigger};
 use crate::handlers::email::sql::Account;
 use crate::handlers::erasure;
 use crate::handlers::reward;
 use crate::handlers::secret::Secret;
-use crate::ledger::effects::{self, Claim};
+use crate::ledger::effects::{self, Claim, Standing};
 
 pub mod rules;
 
@@ -40,6 +41,8 @@ pub mod built_in;
 pub mod preview;
 
 mod compose;
+
+mod left;
 
 mod plain;
 
@@ -61,6 +64,9 @@ pub struct EmailSettings {
     /// The application's `schema.table` of users, by which dead letters know it.
     pub users_table: String,
 }
+
+/// When a mail is made anew whose facts changed while it was made.
+const MOVED_ON: Duration = Duration::from_millis(100);
 
 /// This mail failed for good, and its dead letter was not written then.
 #[derive(Debug, thiserror::Error)]
@@ -139,28 +145,38 @@ impl Email {
         composer.compose(&mut connection, trigger).await
     }
 
-    async fn send(&self, context: &mut Context, mail: &Mail) -> Result<Outcome, HandlerError> {
+    async fn send(&self, context: &mut Context, mut mail: Mail) -> Result<Outcome, HandlerError> {
         // Before the claim, whose lease would run out meanwhile.
         if let Err(wait) = self.mailer.turn().await {
             return Ok(Outcome::Snooze(wait));
         }
-        // Before the bytes are kept: by this row a person who is to be forgotten is found in them, also when this process dies now.
-        sql::begin(context.pool(), &mail.account("sending", None, None)).await?;
+        let Some(transaction) = sql::begin(context.pool(), &mail).await? else {
+            return Ok(Outcome::Snooze(MOVED_ON));
+        };
         let offered = mail.finished.to_stored();
-        let claim = context.claim(&mail.effect_key, &offered).await?;
+        let claim = context.claim_in(transaction, &mail.effect_key, &offered).await?;
         let rendered = match claim {
             Claim::Call { rendered } => rendered,
-            Claim::Accepted { reply } => return self.end(context, mail, End::Sent { reply }).await,
+            Claim::Accepted { reply } => return self.end(context, &mail, End::Sent { reply }).await,
             Claim::Finished { state } if state == "sent" => return Ok(Outcome::Skipped("already_sent")),
             Claim::Finished { .. } => return Ok(Outcome::Skipped("ended_before")),
             // Its dead letter is not written yet, or the event would be in the ledger.
             Claim::Failed { by } if by == context.first_event() => return Err(HandlerError::permanent(FailedBefore)),
             Claim::Failed { .. } => return Ok(Outcome::Skipped("ended_before")),
-            Claim::Leased { remaining } => return Ok(Outcome::Snooze(remaining.max(Duration::from_secs(1)))),
+            Claim::Leased { remaining } => return Ok(Outcome::Snooze(remaining.max(LEASE_MIN))),
         };
         let stored = Finished::from_stored(&rendered).map_err(HandlerError::permanent)?;
+        if stored.envelope.to != mail.finished.envelope.to {
+            // Not the address of today: these are the bytes of the first claim.
+            mail.recipient = stored.envelope.to.to_string();
+        }
+        let mail = &mail;
         let refusal = match self.mailer.send_raw(&stored.envelope, &stored.message).await {
-            Sent::Accepted { reply } => return self.end(context, mail, End::Sent { reply }).await,
+            Sent::Accepted { reply } => {
+                context.accepted(&mail.effect_key, &reply);
+                context.effects().note_accepted(&mail.effect_key, &reply).await?;
+                return self.end(context, mail, End::Sent { reply }).await;
+            }
             Sent::Unreachable(error) => return Err(HandlerError::unreachable("smtp", error)),
             Sent::Unknown(error) => return Err(HandlerError::transient(SendError::Unknown(error))),
             Sent::Refused(refusal) => refusal,
@@ -170,7 +186,6 @@ impl Email {
             AfterRefusal::Outage => Err(HandlerError::unreachable("smtp", SendError::Outage(refusal))),
             AfterRefusal::Bounced => {
                 let reply = refusal.to_string();
-                // Not the address of today: these are the bytes of the first claim.
                 let recipient = stored.envelope.to;
                 self.end(context, mail, End::Bounced { reply, recipient }).await
             }
@@ -192,11 +207,8 @@ impl Email {
         };
         match end {
             End::Sent { reply } => {
-                effects::finish(once.connection, &mail.effect_key, &handler, "sent", &reply).await?;
-                sql::account(once.connection, &mail.account("sent", None, Some(&reply))).await?;
-                if let Some((id, _)) = rules::reward_of_key(&mail.effect_key) {
-                    reward::sql::mark_delivered(once.connection, id).await?;
-                }
+                let line = mail.account("sent", None, Some(&reply));
+                record_sent(once.connection, &handler, &line, &reply).await?;
                 Ok(Outcome::Done)
             }
             End::Bounced { reply, recipient } => {
@@ -210,7 +222,22 @@ impl Email {
         }
     }
 
+    /// A mail that the facts do not ask for, or not any more.
     async fn skip(&self, context: &mut Context, skip: &Skip) -> Result<Outcome, HandlerError> {
+        match context.effects().standing(&skip.effect_key).await? {
+            Standing::Idle => {}
+            // It may be on its way, and then the account has to say so.
+            Standing::Leased { remaining } => return Ok(Outcome::Snooze(remaining.max(LEASE_MIN))),
+            Standing::Accepted(accepted) => {
+                context.accepted(&skip.effect_key, &accepted.reply);
+                let handler = context.handler().to_owned();
+                let Some(once) = context.once().await? else {
+                    return Ok(Outcome::Done);
+                };
+                skip.left().sent(once.connection, &handler, &accepted).await?;
+                return Ok(Outcome::Done);
+            }
+        }
         let Some(once) = context.once().await? else {
             return Ok(Outcome::Done);
         };
@@ -226,6 +253,7 @@ impl Email {
             variables: None,
             message_id: None,
             smtp_reply: None,
+            sent_at: None,
         };
         if sql::account(once.connection, &line).await? {
             fail_reward(once.connection, &skip.effect_key, skip.reason).await?;
@@ -234,12 +262,23 @@ impl Email {
     }
 }
 
+impl Skip {
+    fn left(&self) -> Left<'_> {
+        Left {
+            effect_key: &self.effect_key,
+            campaign_id: self.campaign_id,
+            user_id: self.user_id,
+            kind: self.kind,
+        }
+    }
+}
+
 impl Mail {
     fn account<'a>(&'a self, status: &'a str, reason: Option<&'a str>, reply: Option<&'a str>) -> Account<'a> {
         Account {
             effect_key: &self.effect_key,
-            campaign_id: self.campaign_id,
-            user_id: Some(self.user_id),
+            campaign_id: self.facts.campaign_id,
+            user_id: Some(self.facts.user_id),
             kind: self.kind.word(),
             status,
             reason,
@@ -248,7 +287,23 @@ impl Mail {
             variables: Some(&self.variables),
             message_id: Some(&self.message_id),
             smtp_reply: reply,
+            sent_at: None,
         }
+    }
+}
+
+/// A mail that the mail server accepted: its effect, its account, and the reward that it hands over.
+async fn record_sent(
+    connection: &mut PgConnection,
+    handler: &str,
+    line: &Account<'_>,
+    reply: &str,
+) -> Result<(), sqlx::Error> {
+    effects::finish(connection, line.effect_key, handler, "sent", reply).await?;
+    sql::account(connection, line).await?;
+    match rules::reward_of_key(line.effect_key) {
+        Some((id, _)) => reward::sql::mark_delivered(connection, id).await,
+        None => Ok(()),
     }
 }
 
@@ -331,10 +386,16 @@ impl Handler for Email {
                 outcome = milestones::queue_page(context, milestone, self.settings.links.public_url.is_some()).await?;
                 continue;
             }
-            outcome = match self.compose(context, event, trigger).await? {
+            let composed = self.compose(context, event, trigger).await?;
+            if let (Some(user), Some(key)) = (trigger.first_mail_of(), composed.effect_key())
+                && let Some(wait) = left::end_others(context, user, key).await?
+            {
+                return Ok(Outcome::Snooze(wait));
+            }
+            outcome = match composed {
                 Composed::Nothing(reason) => Outcome::Skipped(reason),
                 Composed::Skip(skip) => self.skip(context, &skip).await?,
-                Composed::Mail(mail) => self.send(context, &mail).await?,
+                Composed::Mail(mail) => self.send(context, *mail).await?,
             };
         }
         Ok(outcome)

@@ -231,6 +231,7 @@ fn subject(kind: Kind, matter: Matter) -> Subject<'static> {
         kind,
         effect_key: "preview",
         matter,
+        waits_as: None,
     }
 }
 

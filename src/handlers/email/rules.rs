@@ -144,8 +144,18 @@ fn of_user(event: &ChangeEvent, row: &Row) -> Option<Trigger> {
     may_need_another.then_some(Trigger::Verification(id))
 }
 
+impl Trigger {
+    /// The user whose first mail, or greeting, it asks for; which one that is, and under which key, the facts say.
+    pub fn first_mail_of(self) -> Option<Uuid> {
+        match self {
+            Self::First { user, .. } | Self::Verification(user) | Self::Welcome(user) => Some(user),
+            Self::Queued(_) | Self::Moved(_) | Self::Milestone(_) | Self::Gone(_) => None,
+        }
+    }
+}
+
 /// What is known about the user when the mail is to be sent.
-#[derive(Clone, sqlx::FromRow)]
+#[derive(Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Facts {
     pub(super) user_id: Uuid,
     pub(super) campaign_id: Uuid,

@@ -1,13 +1,16 @@
 //! Facts for a mail, read when it is sent, and the account of it in `email_log`.
 
-use sqlx::PgConnection;
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::handlers::credit;
+use crate::handlers::email::compose::Mail;
 use crate::handlers::email::milestones::PAGE_USERS_MAX;
 use crate::handlers::email::rules::{Facts, Milestone, Progress};
 use crate::handlers::email::templates::Source;
+use crate::handlers::erasure;
 
 /// A row that another handler queued.
 #[derive(Debug, sqlx::FromRow)]
@@ -60,6 +63,8 @@ pub(super) struct Account<'a> {
     pub(super) variables: Option<&'a serde_json::Value>,
     pub(super) message_id: Option<&'a str>,
     pub(super) smtp_reply: Option<&'a str>,
+    /// When the mail server accepted it, where that was not just now.
+    pub(super) sent_at: Option<DateTime<Utc>>,
 }
 
 pub(super) async fn facts(connection: &mut PgConnection, user: Uuid) -> Result<Option<Facts>, sqlx::Error> {
@@ -299,17 +304,67 @@ pub(super) async fn figures(
     Ok(figures.unwrap_or_default())
 }
 
-/// Writes down whose mail is about to be sent, and nothing of its content. A row that is there already says so itself.
-pub(super) async fn begin(pool: &PgPool, line: &Account<'_>) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO email_log (effect_key, campaign_id, user_id, type, status) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (effect_key) DO NOTHING",
+/// Opens the transaction in which a mail is claimed, with the account by which a person who is to be forgotten is found in
+/// the mail, and nothing of its content. `None`: the facts are others than those that were rendered, or the mail does not wait
+/// any more.
+pub(super) async fn begin(pool: &PgPool, mail: &Mail) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let user = mail.facts.user_id;
+    erasure::hold_off(&mut transaction, user).await?;
+    if facts(&mut transaction, user).await?.as_ref() != Some(&mail.facts) {
+        return Ok(None);
+    }
+    let Some(waits_as) = &mail.waits_as else {
+        sqlx::query(
+            "INSERT INTO email_log (effect_key, campaign_id, user_id, type, status) VALUES ($1, $2, $3, $4, 'sending')
+             ON CONFLICT (effect_key) DO NOTHING",
+        )
+        .bind(&mail.effect_key)
+        .bind(mail.facts.campaign_id)
+        .bind(user)
+        .bind(mail.kind.word())
+        .execute(&mut *transaction)
+        .await?;
+        return Ok(Some(transaction));
+    };
+    let waits: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM email_log WHERE effect_key = $1 AND status = $2)")
+        .bind(&mail.effect_key)
+        .bind(waits_as)
+        .fetch_one(&mut *transaction)
+        .await?;
+    Ok(waits.then_some(transaction))
+}
+
+/// A mail whose account says that it is being sent.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Begun {
+    pub(super) effect_key: String,
+    pub(super) campaign_id: Uuid,
+    #[sqlx(rename = "type")]
+    pub(super) kind: String,
+}
+
+/// First mails and greetings of a user that were begun and not ended, but for the one of this key.
+pub(super) async fn begun(pool: &PgPool, user: Uuid, but_for: &str) -> Result<Vec<Begun>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT effect_key, campaign_id, type FROM email_log
+         WHERE user_id = $1 AND status = 'sending' AND type IN ('verification', 'welcome') AND effect_key <> $2
+         ORDER BY effect_key",
     )
-    .bind(line.effect_key)
-    .bind(line.campaign_id)
-    .bind(line.user_id)
-    .bind(line.kind)
-    .bind(line.status)
+    .bind(user)
+    .bind(but_for)
+    .fetch_all(pool)
+    .await
+}
+
+/// Ends the account of a mail that was begun, and of which nobody knows whether it was sent.
+pub(super) async fn supersede(pool: &PgPool, effect_key: &str, reason: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE email_log SET status = 'skipped', reason = $2, updated_at = now()
+         WHERE effect_key = $1 AND status = 'sending'",
+    )
+    .bind(effect_key)
+    .bind(reason)
     .execute(pool)
     .await?;
     Ok(())
@@ -321,7 +376,8 @@ pub(super) async fn account(connection: &mut PgConnection, line: &Account<'_>) -
         "INSERT INTO email_log AS known
              (effect_key, campaign_id, user_id, type, status, reason, recipient, subject, variables, message_id,
               smtp_reply, sent_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $5 = 'sent' THEN now() END)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+                 CASE WHEN $5 = 'sent' THEN coalesce($12, now()) END)
          ON CONFLICT (effect_key) DO UPDATE
              SET status = excluded.status, reason = excluded.reason, recipient = excluded.recipient,
                  subject = excluded.subject, variables = excluded.variables, message_id = excluded.message_id,
@@ -339,6 +395,7 @@ pub(super) async fn account(connection: &mut PgConnection, line: &Account<'_>) -
     .bind(line.variables)
     .bind(line.message_id)
     .bind(line.smtp_reply)
+    .bind(line.sent_at)
     .execute(connection)
     .await?;
     Ok(done.rows_affected() > 0)

@@ -14,10 +14,16 @@ use crate::handlers::email::rules as mail;
 use crate::handlers::reward::promise::Terms;
 use crate::handlers::reward::sql::{self, DeliveryRow, Report};
 use crate::handlers::secret::Secret;
-use crate::ledger::effects::{self, Claim};
+use crate::ledger::effects::{self, Claim, Standing};
 
 /// After so long the schedule makes its first attempt.
 const FIRST_RETRY: Duration = Duration::from_secs(300);
+
+/// A lease that is almost over is waited for as long as this.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+
+/// When a call is prepared anew whose facts changed while it was prepared.
+const MOVED_ON: Duration = Duration::from_millis(100);
 
 /// A receiver that asks for a longer wait than this is called again by the schedule.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -93,11 +99,16 @@ impl Delivering<'_> {
             }));
         }
         let again = row.status == "failed" && context.replayed();
+        if row.resend_no > 0
+            && let Some(wait) = end_earlier(context, &row).await?
+        {
+            return Ok(Prepared::Busy(wait));
+        }
         if row.status != "earned" && !again {
-            return Ok(Prepared::Nothing("not_earned"));
+            return not_called(context, row, "not_earned").await;
         }
         if row.campaign_deleted || row.campaign_status == "draft" {
-            return Ok(Prepared::Nothing("campaign_not_active"));
+            return not_called(context, row, "campaign_not_active").await;
         }
         let row = Box::new(row);
         if row.delivered_at.is_some() || row.delivery_method() != "webhook" {
@@ -117,7 +128,10 @@ impl Delivering<'_> {
         }
         let key = effect_key(&row);
         let body = self.body(&row).to_string().into_bytes();
-        let claim = context.claim(&key, &body).await?;
+        let Some(transaction) = sql::begin(context.pool(), &key, &row, None).await? else {
+            return Ok(Prepared::Busy(MOVED_ON));
+        };
+        let claim = context.claim_in(transaction, &key, &body).await?;
         let rendered = match claim {
             Claim::Call { rendered } => rendered,
             Claim::Accepted { reply } => {
@@ -130,12 +144,13 @@ impl Delivering<'_> {
                 return Ok(Prepared::Called { row, reply, answer });
             }
             Claim::Finished { .. } | Claim::Failed { .. } => return Ok(Prepared::Renumber(row)),
-            Claim::Leased { remaining } => return Ok(Prepared::Busy(remaining.max(Duration::from_secs(1)))),
+            Claim::Leased { remaining } => return Ok(Prepared::Busy(remaining.max(LEASE_MIN))),
         };
         match self.caller.call(&webhook.call(&key, rendered)).await {
             Called::Delivered(answer) => {
                 let reply = answer.code.to_string();
                 context.accepted(&key, &reply);
+                context.effects().note_accepted(&key, &reply).await?;
                 let answer = Some(answer);
                 Ok(Prepared::Called { row, reply, answer })
             }
@@ -295,6 +310,59 @@ fn effect_key(row: &DeliveryRow) -> String {
     format!("reward_webhook:{}:{}", row.id, row.resend_no)
 }
 
+/// The facts do not ask for the call of this row. One that was begun before ends as what it was.
+async fn not_called(context: &mut Context, row: DeliveryRow, reason: &'static str) -> Result<Prepared, HandlerError> {
+    if row.delivery_method() != "webhook" {
+        return Ok(Prepared::Nothing(reason));
+    }
+    let key = effect_key(&row);
+    match context.effects().standing(&key).await? {
+        // It may be on its way, and then the account has to say so.
+        Standing::Leased { remaining } => Ok(Prepared::Busy(remaining.max(LEASE_MIN))),
+        Standing::Accepted(accepted) => {
+            context.accepted(&key, &accepted.reply);
+            Ok(Prepared::Called {
+                row: Box::new(row),
+                reply: accepted.reply,
+                answer: None,
+            })
+        }
+        Standing::Idle => {
+            sql::end_begun(
+                &mut *context.pool().acquire().await?,
+                &key,
+                "skipped",
+                Some(reason),
+                None,
+            )
+            .await?;
+            Ok(Prepared::Nothing(reason))
+        }
+    }
+}
+
+/// A person asked for the delivery to be repeated while an earlier sending had no end: it ends as what it was. Answers how long
+/// to wait for one that may be on its way.
+async fn end_earlier(context: &Context, row: &DeliveryRow) -> Result<Option<Duration>, HandlerError> {
+    for key in sql::begun_before(context.pool(), row).await? {
+        match context.effects().standing(&key).await? {
+            Standing::Leased { remaining } => return Ok(Some(remaining.max(LEASE_MIN))),
+            Standing::Idle => {
+                let mut connection = context.pool().acquire().await?;
+                sql::end_begun(&mut connection, &key, "skipped", Some("superseded"), None).await?;
+            }
+            Standing::Accepted(accepted) => {
+                let mut transaction = context.pool().begin().await?;
+                effects::finish(&mut transaction, &key, context.handler(), "sent", &accepted.reply).await?;
+                sql::end_begun(&mut transaction, &key, "delivered", None, Some(accepted.at)).await?;
+                transaction.commit().await?;
+                context.effects().settled(&key);
+            }
+        }
+    }
+    Ok(None)
+}
+
 fn later(row: Box<DeliveryRow>, report: Report, wait: Duration) -> Prepared {
     let report = Report {
         again_after: Some(wait),
@@ -331,8 +399,9 @@ async fn record_failure(
     let key = effect_key(row);
     let mut transaction = context.pool().begin().await?;
     effects::fail(&mut transaction, &key, context.handler(), context.first_event(), reason).await?;
-    if row.terms_webhook.is_some() {
-        sql::report(&mut transaction, &key, row, "failed", report, None).await?;
+    match row.terms_webhook {
+        Some(_) => sql::report(&mut transaction, &key, row, "failed", report, None).await?,
+        None => sql::end_begun(&mut transaction, &key, "failed", Some(reason), None).await?,
     }
     sql::mark_failed(&mut transaction, row.id, Some(row.resend_no), reason).await?;
     transaction.commit().await

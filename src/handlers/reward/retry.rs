@@ -13,7 +13,7 @@ use crate::clients::webhook::{Answer, CallError, Called, Caller};
 use crate::handlers::reward::deliver::Delivering;
 use crate::handlers::reward::sql::{self, DeliveryRow, Report, Webhook};
 use crate::handlers::secret::Secret;
-use crate::ledger::effects::{self, Claim, Effects};
+use crate::ledger::effects::{self, Claim, Effects, Standing};
 
 /// The handler by whose name the effects are kept.
 const HANDLER: &str = "reward";
@@ -37,6 +37,9 @@ pub(crate) const PUT_OFF: Duration = Duration::from_secs(300);
 
 /// A delivery that somebody else has is looked at again after this, or when the lease is over.
 const LEASED_MIN: Duration = Duration::from_secs(1);
+
+/// When a call is prepared anew whose facts changed while it was prepared.
+const MOVED_ON: Duration = Duration::from_secs(1);
 
 /// A delivery that is due.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -105,16 +108,16 @@ impl Retrying<'_> {
         };
         drop(connection);
         let Some(row) = found else {
-            return self.skip(due, "reward_gone").await;
+            return self.not_wanted(due, "reward_gone").await;
         };
         if named.is_none_or(|(_, resend_no)| resend_no != row.resend_no) {
-            return self.skip(due, "sent_under_another_number").await;
+            return self.not_wanted(due, "sent_under_another_number").await;
         }
         if row.status != "earned" {
-            return self.skip(due, "not_earned").await;
+            return self.not_wanted(due, "not_earned").await;
         }
         if row.campaign_deleted || row.campaign_status == "draft" {
-            return self.skip(due, "campaign_not_active").await;
+            return self.not_wanted(due, "campaign_not_active").await;
         }
         let Some(webhook) = row.webhook() else {
             return self
@@ -140,10 +143,14 @@ impl Retrying<'_> {
             attempts_max: 1,
         };
         let body = delivering.body(row).to_string().into_bytes();
-        let rendered = match self.effects.claim(key, HANDLER, None, &body, false).await? {
+        let Some(transaction) = sql::begin(self.pool, key, row, Some("retrying")).await? else {
+            return self.put_off(due, "changed", MOVED_ON).await;
+        };
+        let claim = self.effects.claim_in(transaction, key, HANDLER, None, &body, false);
+        let rendered = match claim.await? {
             Claim::Call { rendered } => rendered,
-            Claim::Accepted { reply } => return self.delivered(due, row, &reply, None).await,
-            Claim::Finished { state } if state == "sent" => return self.delivered(due, row, &state, None).await,
+            Claim::Accepted { reply } => return self.delivered(due, &reply, None).await,
+            Claim::Finished { state } if state == "sent" => return self.delivered(due, &state, None).await,
             Claim::Finished { .. } | Claim::Failed { .. } => return self.skip(due, "ended_before").await,
             // Whoever has it may be calling right now.
             Claim::Leased { remaining } => return self.put_off(due, "leased", remaining.max(LEASED_MIN)).await,
@@ -152,7 +159,8 @@ impl Retrying<'_> {
             Called::Delivered(answer) => {
                 let reply = answer.code.to_string();
                 self.effects.accepted(key, &reply);
-                self.delivered(due, row, &reply, Some(answer)).await
+                self.effects.note_accepted(key, &reply).await?;
+                self.delivered(due, &reply, Some(answer)).await
             }
             Called::Refused { answer, .. } if answer.code == 410 => {
                 let mut connection = self.pool.acquire().await?;
@@ -181,13 +189,7 @@ impl Retrying<'_> {
         self.fail(due, row, "webhook_impossible", report).await
     }
 
-    async fn delivered(
-        &self,
-        due: &Due,
-        row: &DeliveryRow,
-        reply: &str,
-        answer: Option<Answer>,
-    ) -> Result<Retried, sqlx::Error> {
+    async fn delivered(&self, due: &Due, reply: &str, answer: Option<Answer>) -> Result<Retried, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         effects::finish(&mut transaction, &due.effect_key, HANDLER, "sent", reply).await?;
         let account = Account {
@@ -197,7 +199,9 @@ impl Retrying<'_> {
             next: None,
         };
         write(&mut transaction, due, &account).await?;
-        sql::mark_delivered(&mut transaction, row.id).await?;
+        if let Some((reward, _)) = named_by(&due.effect_key) {
+            sql::mark_delivered(&mut transaction, reward).await?;
+        }
         transaction.commit().await?;
         self.effects.settled(&due.effect_key);
         Ok(Retried::Delivered)
@@ -238,6 +242,15 @@ impl Retrying<'_> {
         sql::mark_failed(&mut transaction, row.id, Some(row.resend_no), reason).await?;
         transaction.commit().await?;
         Ok(Retried::NotCalled)
+    }
+
+    /// The facts do not ask for the call any more. One that was accepted has been made all the same.
+    async fn not_wanted(&self, due: &Due, reason: &str) -> Result<Retried, sqlx::Error> {
+        match self.effects.standing(&due.effect_key).await? {
+            Standing::Accepted(accepted) => self.delivered(due, &accepted.reply, None).await,
+            Standing::Leased { remaining } => self.put_off(due, "leased", remaining.max(LEASED_MIN)).await,
+            Standing::Idle => self.skip(due, reason).await,
+        }
     }
 
     async fn skip(&self, due: &Due, reason: &str) -> Result<Retried, sqlx::Error> {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::clients::webhook::{Answer, Call, CallError};
+use crate::handlers::erasure;
 use crate::handlers::reward::promise::Terms;
 
 /// One row of `user_rewards` with what its delivery needs.
@@ -272,6 +274,81 @@ pub(super) async fn disable_webhook(connection: &mut PgConnection, id: Uuid, rea
         .bind(reason)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Opens the transaction in which a call is claimed, with the account by which a person who is to be forgotten is found in its
+/// bytes. `None`: the reward is another than the one that they were made from, or the delivery does not wait any more.
+pub(super) async fn begin(
+    pool: &PgPool,
+    key: &str,
+    row: &DeliveryRow,
+    waits_as: Option<&str>,
+) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    erasure::hold_off(&mut transaction, row.user_id).await?;
+    let is_as_read: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM user_rewards WHERE id = $1 AND status = $2 AND resend_no = $3 AND user_id = $4)
+            AND ($5::text IS NULL OR EXISTS (SELECT FROM webhook_deliveries WHERE effect_key = $6 AND status = $5))",
+    )
+    .bind(row.id)
+    .bind(&row.status)
+    .bind(row.resend_no)
+    .bind(row.user_id)
+    .bind(waits_as)
+    .bind(key)
+    .fetch_one(&mut *transaction)
+    .await?;
+    if !is_as_read {
+        return Ok(None);
+    }
+    sqlx::query(
+        "INSERT INTO webhook_deliveries (effect_key, campaign_id, webhook_id, event_type, status, user_id)
+         VALUES ($1, $2, $3, 'reward.earned', 'sending', $4)
+         ON CONFLICT (effect_key) DO NOTHING",
+    )
+    .bind(key)
+    .bind(row.campaign_id)
+    .bind(row.terms_webhook)
+    .bind(row.user_id)
+    .execute(&mut *transaction)
+    .await?;
+    Ok(Some(transaction))
+}
+
+/// Earlier sendings of this reward that were begun and have no end, by their keys.
+pub(super) async fn begun_before(pool: &PgPool, row: &DeliveryRow) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT w.effect_key FROM generate_series(0, $2 - 1) AS earlier
+         JOIN webhook_deliveries w ON w.effect_key = format('reward_webhook:%s:%s', $1, earlier)
+         WHERE w.status = 'sending' ORDER BY w.effect_key",
+    )
+    .bind(row.id)
+    .bind(row.resend_no)
+    .fetch_all(pool)
+    .await
+}
+
+/// Ends the account of a call that was begun, and that nobody makes any more. `delivered_at` is when it was accepted, if so.
+pub(super) async fn end_begun(
+    connection: &mut PgConnection,
+    key: &str,
+    status: &str,
+    reason: Option<&str>,
+    delivered_at: Option<DateTime<Utc>>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE webhook_deliveries
+         SET status = $2, error = $3, delivered_at = $4, attempts = attempts + CASE WHEN $4 IS NULL THEN 0 ELSE 1 END,
+             updated_at = now()
+         WHERE effect_key = $1 AND status = 'sending'",
+    )
+    .bind(key)
+    .bind(status)
+    .bind(reason)
+    .bind(delivered_at)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
