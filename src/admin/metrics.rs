@@ -16,7 +16,6 @@ use crate::admin::Group;
 use crate::admin::histogram::Histogram;
 use crate::engine::standing::Standing;
 use crate::schedule::runner::Standings;
-use crate::source::kafka::BEHIND_UNKNOWN;
 
 /// What a scrape is answered as.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -132,11 +131,8 @@ impl Families {
         set(&self.buffered_events_max, &own, standing.buffered_events_max);
         set(&self.buffered_bytes, &own, standing.buffered_bytes);
         set(&self.buffered_bytes_max, &own, standing.buffered_bytes_max);
-        if let Some(behind) = &group.events_behind {
-            let behind = behind.load(Ordering::Relaxed);
-            if behind != BEHIND_UNKNOWN {
-                set(&self.events_behind, &own, usize::try_from(behind).unwrap_or(usize::MAX));
-            }
+        if let Some(behind) = group.events_behind.as_ref().and_then(|distance| distance.told()) {
+            set(&self.events_behind, &own, usize::try_from(behind).unwrap_or(usize::MAX));
         }
         if let Some(log_behind) = &group.log_behind {
             let bytes = usize::try_from(log_behind.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
@@ -159,28 +155,45 @@ impl Families {
     }
 
     fn register(self, to: &mut Registry) {
-        to.register("records", "Records that arrived", self.records);
-        to.register("skips", "Records that woke nobody", self.skips);
-        to.register("attempts", "Attempts that ended, by how", self.attempts);
+        self.register_counts(to);
+        self.register_levels(to);
+    }
+
+    fn register_counts(&self, to: &mut Registry) {
+        to.register("records", "Records that arrived", self.records.clone());
+        to.register("skips", "Records that woke nobody", self.skips.clone());
+        to.register("attempts", "Attempts that ended, by how", self.attempts.clone());
         to.register_with_unit(
             "attempt_duration",
             "How long attempts took",
             Unit::Seconds,
-            self.attempt_durations,
+            self.attempt_durations.clone(),
         );
         to.register_with_unit(
             "commit_to_done",
             "From the commit of a change in the source's database to the end of the attempt that did it; the oldest of each attempt",
             Unit::Seconds,
-            self.ages,
+            self.ages.clone(),
         );
         to.register(
             "dead_letters",
             "Dead letters that became durable, by class",
-            self.dead_letters,
+            self.dead_letters.clone(),
         );
-        to.register("replays", "Dead letters that came back", self.replays);
-        to.register("parked", "Jobs that were parked as letters because of lag", self.parked);
+        to.register("replays", "Dead letters that came back", self.replays.clone());
+        to.register(
+            "parked",
+            "Jobs that were parked as letters because of lag",
+            self.parked.clone(),
+        );
+        to.register(
+            "scheduled_attempts",
+            "Attempts at scheduled runs that ended in this process",
+            self.scheduled_attempts.clone(),
+        );
+    }
+
+    fn register_levels(self, to: &mut Registry) {
         to.register("jobs", "Jobs that are neither done nor buried", self.jobs);
         to.register(
             "suspended",
@@ -238,11 +251,6 @@ impl Families {
             Unit::Bytes,
             self.slot_lag,
         );
-        to.register(
-            "scheduled_attempts",
-            "Attempts at scheduled runs that ended in this process",
-            self.scheduled_attempts,
-        );
         to.register_with_unit(
             "scheduled_oldest_open_timestamp",
             "The oldest tick of the job that is neither done nor given up, in any process; absent when there is none",
@@ -270,6 +278,7 @@ mod tests {
     use crate::engine::counts::{Counts, HandlerCounts};
     use crate::engine::durations::Durations;
     use crate::engine::standing::{OpenJob, OwnedPartition, Suspended};
+    use crate::event::distance::Distance;
 
     fn durations(ms: &[u64]) -> Durations {
         let mut durations = Durations::default();
@@ -325,12 +334,14 @@ mod tests {
             handlers: vec!["email".to_owned()],
             standing,
             log_behind: Some(Arc::new(AtomicU64::new(7_000))),
-            events_behind: Some(Arc::new(AtomicU64::new(BEHIND_UNKNOWN))),
+            events_behind: Some(Arc::default()),
         };
+        let behind = Distance::default();
+        behind.tell(Some(42));
         let of_topics = Group {
             name: "afterwrite.reward".to_owned(),
             log_behind: None,
-            events_behind: Some(Arc::new(AtomicU64::new(42))),
+            events_behind: Some(Arc::new(behind)),
             ..group.clone()
         };
         [group, of_topics]

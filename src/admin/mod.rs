@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::standing::Standing;
+use crate::event::distance::Distance;
 use crate::handlers::email::unsubscribe::Unsubscriber;
 use crate::schedule::runner::Standings;
 
@@ -37,9 +38,8 @@ pub struct Group {
     pub standing: watch::Receiver<Standing>,
     /// Bytes of log that were sent to it and are not confirmed; `None` where it reads topics.
     pub log_behind: Option<Arc<AtomicU64>>,
-    /// How many records it is behind, [`BEHIND_UNKNOWN`](crate::source::kafka::BEHIND_UNKNOWN) while that is not known; `None` where
-    /// it reads the log.
-    pub events_behind: Option<Arc<AtomicU64>>,
+    /// How many records it is behind; `None` where it reads the log.
+    pub events_behind: Option<Arc<Distance>>,
 }
 
 /// What is measured.

@@ -1,7 +1,6 @@
 //! What each part is told, from the configuration.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::config::engine::{Engine as EngineSettings, OnBury, OnUndecodable};
@@ -111,13 +110,8 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
         properties: all,
         membership: membership(&config.kafka),
         budgets: budgets(settings),
-        events_behind: behind_unknown(),
+        events_behind: Arc::default(),
     }
-}
-
-/// Where a group's distance from the end of its topics is told.
-pub fn behind_unknown() -> Arc<AtomicU64> {
-    Arc::new(AtomicU64::new(kafka::BEHIND_UNKNOWN))
 }
 
 /// How the process takes part in its groups. What the protocol does not have was refused with the configuration.
@@ -167,7 +161,7 @@ pub fn reading_options(config: &Config) -> kafka::Options {
         properties: properties(config),
         membership: Membership::default(),
         budgets: Budgets::NONE,
-        events_behind: behind_unknown(),
+        events_behind: Arc::default(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::{Config, SourceKind};
 use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::event::distance::Distance;
 use crate::groups::slots::keep_bytes_max;
 use crate::handler::Spec;
 use crate::ledger::beginnings::Beginnings;
@@ -133,7 +134,7 @@ impl Source {
     }
 
     /// How many records it is behind, where it reads topics.
-    pub(super) fn events_behind(&self) -> Option<Arc<AtomicU64>> {
+    pub(super) fn events_behind(&self) -> Option<Arc<Distance>> {
         match self {
             Self::Kafka(options, ..) => Some(Arc::clone(&options.events_behind)),
             Self::Wal(..) => None,

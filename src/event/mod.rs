@@ -16,3 +16,5 @@ pub mod id;
 mod identity;
 
 pub mod delivery;
+
+pub mod distance;

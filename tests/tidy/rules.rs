@@ -31,7 +31,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
     ("schedule", &["ledger", "handlers", "clients"]),
     ("telemetry", &[]),
     // What a process tells of itself, as its engines and its scheduler told it; and the links of mails that lead to it.
-    ("admin", &["engine", "schedule", "handlers"]),
+    ("admin", &["event", "engine", "schedule", "handlers"]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),

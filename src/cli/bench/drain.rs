@@ -424,7 +424,7 @@ fn source_options(args: &DrainArgs, config: &Config, cluster: &Cluster, group: &
         properties: cluster.properties.clone(),
         membership: app::options::membership(&config.kafka),
         budgets: app::options::budgets(&config.engine),
-        events_behind: app::options::behind_unknown(),
+        events_behind: Arc::default(),
     }
 }
 

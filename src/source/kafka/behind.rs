@@ -2,15 +2,13 @@
 
 use rdkafka::Statistics;
 
-use crate::source::kafka::BEHIND_UNKNOWN;
 use crate::source::kafka::retention::Frontiers;
 
 /// How often librdkafka tells its statistics.
 pub(super) const TOLD_EVERY_MS: &str = "5000";
 
-/// Records that can be read between the positions and the ends of partitions; [`BEHIND_UNKNOWN`] as long as one of these is
-/// not known. A marker of a transaction counts as a record: it has an offset.
-pub(super) fn behind(statistics: &Statistics, frontiers: &Frontiers) -> u64 {
+/// Records that can be read between the positions and the ends of partitions; `None` as long as one of these is not known. A marker of a transaction counts as a record: it has an offset.
+pub(super) fn behind(statistics: &Statistics, frontiers: &Frontiers) -> Option<u64> {
     let of_each = frontiers.iter().map(|(partition, position)| {
         let end = statistics
             .topics
@@ -21,7 +19,7 @@ pub(super) fn behind(statistics: &Statistics, frontiers: &Frontiers) -> u64 {
         // What is not known is told as a negative number; the position may be ahead of an end that was told a while ago.
         (end >= 0).then(|| u64::try_from(end - position.0).unwrap_or_default())
     });
-    of_each.sum::<Option<u64>>().unwrap_or(BEHIND_UNKNOWN)
+    of_each.sum()
 }
 
 #[cfg(test)]
@@ -66,22 +64,22 @@ mod tests {
     fn only_what_is_owned_counts() {
         assert_eq!(
             behind(&told(&[(0, 10), (1, 20), (2, 7)]), &standing(&[(0, 4), (2, 7)])),
-            6
+            Some(6)
         );
-        assert_eq!(behind(&told(&[(0, 10)]), &standing(&[])), 0);
+        assert_eq!(behind(&told(&[(0, 10)]), &standing(&[])), Some(0));
     }
 
     #[test]
     fn an_end_that_is_older_than_the_position_is_no_distance() {
-        assert_eq!(behind(&told(&[(0, 10)]), &standing(&[(0, 12)])), 0);
+        assert_eq!(behind(&told(&[(0, 10)]), &standing(&[(0, 12)])), Some(0));
     }
 
     #[test]
     fn an_end_that_is_not_known_makes_the_whole_unknown() {
         assert_eq!(
             behind(&told(&[(0, 10), (1, -1001)]), &standing(&[(0, 4), (1, 0)])),
-            BEHIND_UNKNOWN
+            None
         );
-        assert_eq!(behind(&told(&[(0, 10)]), &standing(&[(0, 4), (1, 0)])), BEHIND_UNKNOWN);
+        assert_eq!(behind(&told(&[(0, 10)]), &standing(&[(0, 4), (1, 0)])), None);
     }
 }

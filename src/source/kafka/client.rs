@@ -21,7 +21,7 @@ use crate::ledger::claims::Claims;
 use crate::source::kafka::behind::{TOLD_EVERY_MS, behind};
 use crate::source::kafka::commits::{self, Commits};
 use crate::source::kafka::retention::Frontiers;
-use crate::source::kafka::{BEHIND_UNKNOWN, Options, assignment};
+use crate::source::kafka::{Options, assignment};
 
 /// Records that are passed on together.
 pub(super) const BATCH_MAX: usize = 64;
@@ -216,7 +216,7 @@ impl Callbacks {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.commits().forget_all();
         self.frontiers.send_modify(Frontiers::clear);
-        self.options.events_behind.store(BEHIND_UNKNOWN, Ordering::Relaxed);
+        self.options.events_behind.tell(None);
         *self.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -323,7 +323,7 @@ impl ClientContext for Callbacks {
 
     fn stats(&self, statistics: Statistics) {
         let behind = behind(&statistics, &self.frontiers.borrow());
-        self.options.events_behind.store(behind, Ordering::Relaxed);
+        self.options.events_behind.tell(behind);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -39,7 +39,6 @@ pub mod protocol;
 mod retention;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -47,6 +46,7 @@ use crate::decode::Decoder;
 use crate::decode::registry::Registry;
 use crate::decode::tables::Tables;
 use crate::event::delivery::{SourceCommand, SourceEvent};
+use crate::event::distance::Distance;
 use crate::ledger::beginnings::Beginnings;
 use crate::ledger::claims::Claims;
 use crate::source::kafka::protocol::Membership;
@@ -79,12 +79,9 @@ pub struct Options {
     /// How long a rebalance may keep the poll thread from polling.
     pub budgets: Budgets,
     /// Where the number of records is told that the topics have and the group has not settled, over all partitions of the
-    /// process; [`BEHIND_UNKNOWN`] until all of them are known.
-    pub events_behind: Arc<AtomicU64>,
+    /// process.
+    pub events_behind: Arc<Distance>,
 }
-
-/// What is told while it is not known how many records a group is behind.
-pub const BEHIND_UNKNOWN: u64 = u64::MAX;
 
 /// How long a rebalance may keep the poll thread from polling. All three together must be shorter than
 /// `max.poll.interval.ms`, after which the group takes the member for dead.

@@ -166,7 +166,7 @@ impl Running {
             properties: connected.cluster.properties.clone(),
             membership: app::options::membership(&config.kafka),
             budgets: app::options::budgets(&config.engine),
-            events_behind: app::options::behind_unknown(),
+            events_behind: Arc::default(),
         };
         let kept = kafka::Kept {
             claims: claims.clone(),
