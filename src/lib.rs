@@ -39,6 +39,8 @@ pub mod schedule;
 
 pub mod mail_catcher;
 
+pub mod doctor;
+
 pub mod config;
 
 pub mod telemetry;

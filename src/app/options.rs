@@ -81,7 +81,8 @@ fn wanted(spec: &Spec) -> Tables {
     Tables::named(spec.routes.iter().map(|route| (&*route.schema, &*route.table)))
 }
 
-pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
+/// The topics that a group reads: names, and patterns from `^` to `$`.
+pub fn topics(config: &Config, group: &str, spec: &Spec) -> Vec<String> {
     let name = &config.source.name;
     // Heartbeat topics are not subscribed: an assignor that balances by number would give one process their partitions,
     // and another all those with work.
@@ -92,6 +93,10 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
     };
     topics.sort_unstable();
     topics.dedup();
+    topics
+}
+
+pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
     let refresh = (
         "topic.metadata.refresh.interval.ms".to_owned(),
         config.kafka.metadata_refresh_ms.to_string(),
@@ -102,7 +107,7 @@ pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings
         brokers: config.kafka.brokers.clone(),
         group: group.to_owned(),
         wanted: wanted(spec),
-        topics,
+        topics: topics(config, group, spec),
         start: match config.kafka.start {
             crate::config::kafka::Start::Earliest => kafka::Start::Earliest,
             crate::config::kafka::Start::Latest => kafka::Start::Latest,

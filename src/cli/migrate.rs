@@ -105,7 +105,7 @@ const PUBLICATION: &str = include_str!("../../infra/postgres/publication.sql");
 const GRANTS: &str = "\n-- Grants.";
 
 /// The roles that the publication's grants name.
-const ROLES: [&str; 2] = [WORKER, "debezium"];
+pub(super) const ROLES: [&str; 2] = [WORKER, "debezium"];
 
 /// The role of a running worker.
 const WORKER: &str = "afterwrite_worker";
@@ -244,6 +244,17 @@ fn all_there(publication: Publication) -> Result<Publication, MigrateFailure> {
         Publication::Waiting { missing } => Err(MigrateFailure::Missing { missing }),
         done => Ok(done),
     }
+}
+
+/// The migrations of this version, by number and name.
+pub(super) fn versions() -> impl Iterator<Item = (i64, &'static str)> {
+    MIGRATIONS.iter().map(|(version, name, _)| (*version, *name))
+}
+
+/// What grants each role what it needs, under the application's names.
+pub(super) fn grants(names: &Names) -> String {
+    let grants = PUBLICATION.find(GRANTS).map_or("", |at| &PUBLICATION[at..]);
+    views::rename_tables(names, &format!("{grants}\n{}", views::grants(names, WORKER)))
 }
 
 /// The publication alone.

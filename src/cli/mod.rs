@@ -10,6 +10,7 @@ pub mod decode;
 mod decoded;
 pub mod demo;
 pub mod dlq;
+pub mod doctor;
 pub mod email;
 pub mod erase;
 pub mod fraud;
@@ -53,7 +54,7 @@ use crate::config::load::{Inputs, load};
     name = "afterwrite",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 something could not be reached."
+    after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 something could not be reached, 4 warnings only (doctor)."
 )]
 pub struct Cli {
     /// What every command takes.
@@ -131,6 +132,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Ask the worker of this machine whether it lives
     Health(health::HealthArgs),
+    /// Look for what is wrong on the whole way from a row to its work, and say what mends it
+    Doctor(doctor::DoctorArgs),
     /// Follow, list, show, replay, discard and move dead letters
     Dlq(dlq::DlqArgs),
     /// List the replication slots of groups that read the write-ahead log, and drop those nobody needs
@@ -198,6 +201,7 @@ pub async fn run(cli: Cli, config: Config, program: &Program) -> Result<(), Fail
         Command::Run(args) => Box::pin(run::run(&args, &config, program)).await,
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Health(args) => health::run(&args, &config, output).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&args, &config, program, output)).await,
         Command::Slot(args) => Box::pin(slot::run(&args, &config, output)).await,
         Command::Dlq(args) => Box::pin(dlq::run(&args, &config, output)).await,
         Command::Graduate(args) => Box::pin(graduate::run(&args, &config, output)).await,
@@ -233,6 +237,8 @@ pub enum Failure {
     Usage(Cause),
     /// Something the command needs could not be reached: exit code 3.
     Unreachable(Cause),
+    /// The command found something to look at that is no failure yet: exit code 4.
+    Warned(Cause),
 }
 
 impl Failure {
@@ -251,18 +257,24 @@ impl Failure {
         Self::Unreachable(cause.into())
     }
 
+    /// There is something to look at that is no failure yet.
+    pub fn warned(cause: impl Into<Cause>) -> Self {
+        Self::Warned(cause.into())
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
+            Self::Warned(_) => 4,
         }
     }
 
     /// The error and all its causes in one line, each said once: some libraries repeat the cause in their own text.
     pub fn chain(&self) -> String {
-        let (Self::Failed(cause) | Self::Usage(cause) | Self::Unreachable(cause)) = self;
+        let (Self::Failed(cause) | Self::Usage(cause) | Self::Unreachable(cause) | Self::Warned(cause)) = self;
         let mut text = cause.to_string();
         let mut next = cause.source();
         while let Some(error) = next {

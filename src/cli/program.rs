@@ -79,6 +79,11 @@ impl Program {
         }
     }
 
+    /// Whether its handlers are the waitlist's.
+    pub(super) fn is_waitlist(&self) -> bool {
+        self.is_waitlist
+    }
+
     /// The handlers under this configuration.
     ///
     /// # Errors

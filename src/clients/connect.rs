@@ -64,6 +64,25 @@ pub enum ConnectError {
     },
 }
 
+/// A connector with what runs of it.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    /// Its configuration, with references where it has them. It may hold secrets where it has none.
+    pub config: ConnectorConfig,
+    /// What runs of it; none right after it was made.
+    pub status: Option<ConnectorStatus>,
+}
+
+/// A class that connectors can be made of.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Plugin {
+    /// Its full name.
+    pub class: String,
+    /// Its version, where it tells one.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
 /// What runs of a connector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectorStatus {
@@ -146,6 +165,35 @@ impl ConnectClient {
     pub async fn names(&self) -> Result<Vec<String>, ConnectError> {
         let request = self.request(Method::GET, &["connectors"]);
         self.json("list the connectors", request).await
+    }
+
+    /// All connectors, with their configurations and what runs of them.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connectors(&self) -> Result<BTreeMap<String, Connector>, ConnectError> {
+        let mut url = self.address(&["connectors"]);
+        url.set_query(Some("expand=info&expand=status"));
+        let answer: BTreeMap<String, Expanded> = self
+            .json("list the connectors with their states", self.http.get(url))
+            .await?;
+        let connector = |expanded: Expanded| Connector {
+            config: expanded.info.map(|info| info.config).unwrap_or_default(),
+            status: expanded.status,
+        };
+        Ok(answer
+            .into_iter()
+            .map(|(name, expanded)| (name, connector(expanded)))
+            .collect())
+    }
+
+    /// The classes that connectors can be made of.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn plugins(&self) -> Result<Vec<Plugin>, ConnectError> {
+        self.json("list the plug-ins", self.request(Method::GET, &["connector-plugins"]))
+            .await
     }
 
     /// The configuration of a connector; `None` when there is no such connector.
@@ -264,7 +312,7 @@ impl ConnectClient {
     }
 
     /// The address as it may be printed.
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or_default();
         format!("{}://{host}:{port}", self.url.scheme())
@@ -343,6 +391,17 @@ fn message_of(body: &[u8]) -> String {
         _ => "the answer was not JSON".to_owned(),
     };
     text.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+#[derive(Deserialize)]
+struct Expanded {
+    info: Option<Info>,
+    status: Option<ConnectorStatus>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    config: ConnectorConfig,
 }
 
 #[derive(Deserialize)]

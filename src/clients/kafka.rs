@@ -105,6 +105,13 @@ pub(crate) fn is_away(error: &KafkaError) -> bool {
     )
 }
 
+/// The command that gives a topic a setting, for people.
+pub(crate) fn alter_topic(topic: &str, setting: &str) -> String {
+    format!(
+        "kafka-configs.sh --bootstrap-server \"$KAFKA_BROKERS\" --alter --entity-type topics --entity-name {topic} --add-config {setting}"
+    )
+}
+
 /// The error without the value of the property that was refused: it may be a password under a mistyped name.
 pub(crate) fn hide_value(error: KafkaError) -> KafkaError {
     match error {

@@ -8,7 +8,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::clients::kafka::hide_value;
+use crate::clients::kafka::{alter_topic, hide_value};
 
 /// How long the broker may take for one operation.
 const OPERATION_MAX: Duration = Duration::from_secs(10);
@@ -78,11 +78,39 @@ impl Error {
 
 /// What an existing topic does with its records, in the broker's words.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    cleanup_policy: Option<String>,
-    message_bytes_max: Option<u64>,
-    /// `-1` is for ever.
-    retention_ms: Option<i64>,
+pub struct Found {
+    /// `cleanup.policy`.
+    pub cleanup_policy: Option<String>,
+    /// `max.message.bytes`.
+    pub message_bytes_max: Option<u64>,
+    /// `retention.ms`; `-1` is for ever.
+    pub retention_ms: Option<i64>,
+}
+
+impl Found {
+    /// Out of a topic's settings.
+    pub fn of(setting: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            cleanup_policy: setting("cleanup.policy"),
+            message_bytes_max: setting("max.message.bytes").and_then(|text| text.parse().ok()),
+            retention_ms: setting("retention.ms").and_then(|text| text.parse().ok()),
+        }
+    }
+}
+
+/// What makes a topic lose or refuse letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The setting with its value, and what it does to letters.
+    pub what: String,
+    /// The command that mends it.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}: {}", self.what, self.remedy)
+    }
 }
 
 /// The dead-letter topic of a group.
@@ -158,7 +186,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, options: &Options, top
             "the dead-letter topic keeps letters for less than dead_letters.retention_ms: older ones cannot be replayed"
         );
     }
-    let faults = faults(options, topic, &found);
+    let faults: Vec<String> = faults(options, topic, &found).iter().map(Fault::to_string).collect();
     match faults.is_empty() {
         true => Ok(()),
         false => Err(Error::Unfit {
@@ -169,37 +197,27 @@ async fn check(admin: &AdminClient<DefaultClientContext>, options: &Options, top
 }
 
 fn found(described: &ConfigResource) -> Found {
-    let value = |name: &str| described.get(name).and_then(|entry| entry.value.clone());
-    Found {
-        cleanup_policy: value("cleanup.policy"),
-        message_bytes_max: value("max.message.bytes").and_then(|text| text.parse().ok()),
-        retention_ms: value("retention.ms").and_then(|text| text.parse().ok()),
-    }
+    Found::of(|name| described.get(name).and_then(|entry| entry.value.clone()))
 }
 
 /// What makes letters vanish or be refused: each setting with its value, its effect and the remedy. Pure.
-fn faults(options: &Options, topic: &str, found: &Found) -> Vec<String> {
-    let alter = |setting: &str| {
-        format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {setting}")
-    };
+pub fn faults(options: &Options, topic: &str, found: &Found) -> Vec<Fault> {
     let compacted = found
         .cleanup_policy
         .as_deref()
         .filter(|policy| policy.contains("compact"));
-    let compacted = compacted.map(|policy| {
-        format!(
-            "cleanup.policy is {policy}, and of the letters with one key all but the last would vanish: {}",
-            alter("cleanup.policy=delete")
-        )
+    let compacted = compacted.map(|policy| Fault {
+        what: format!("cleanup.policy is {policy}, and of the letters with one key all but the last would vanish"),
+        remedy: alter_topic(topic, "cleanup.policy=delete"),
     });
     let wanted = options.message_bytes_max;
     let small = found.message_bytes_max.filter(|bytes| *bytes < wanted as u64);
-    let small = small.map(|bytes| {
-        format!(
-            "max.message.bytes is {bytes}, and letters of up to {wanted} bytes (dead_letters.message_bytes_max) would be \
-             refused: {}, or lower the setting to what the source's topics take and 64 KiB",
-            alter(&format!("max.message.bytes={wanted}"))
-        )
+    let small = small.map(|bytes| Fault {
+        what: format!(
+            "max.message.bytes is {bytes}, and letters of up to {wanted} bytes (dead_letters.message_bytes_max) would be refused; raise \
+             it, or lower the setting to what the source's topics take and 64 KiB"
+        ),
+        remedy: alter_topic(topic, &format!("max.message.bytes={wanted}")),
     });
     compacted.into_iter().chain(small).collect()
 }
@@ -238,11 +256,11 @@ mod tests {
             assert_eq!(faults.len(), settings.len(), "{faults:?}");
             for (fault, setting) in faults.iter().zip(settings) {
                 assert!(
-                    fault.starts_with(setting) && fault.contains("--entity-name g.dlq"),
+                    fault.what.starts_with(setting) && fault.remedy.contains("--entity-name g.dlq"),
                     "{fault}"
                 );
             }
         }
-        assert_eq!(faults(&options, "g.dlq", &Found::default()), Vec::<String>::new());
+        assert_eq!(faults(&options, "g.dlq", &Found::default()), []);
     }
 }

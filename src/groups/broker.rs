@@ -119,6 +119,9 @@ pub struct Broker {
     options: Options,
     reader: BaseConsumer,
     partitions: BTreeMap<String, Vec<i32>>,
+    /// Of each topic, how many replicas the partition has that has fewest.
+    replicas: BTreeMap<String, i32>,
+    brokers: i32,
 }
 
 impl std::fmt::Debug for Broker {
@@ -146,11 +149,35 @@ impl Broker {
             |topic: &rdkafka::metadata::MetadataTopic| topic.partitions().iter().map(|known| known.id()).collect();
         let topics = metadata.topics().iter();
         let partitions = topics.map(|topic| (topic.name().to_owned(), numbers(topic))).collect();
+        let fewest = |topic: &rdkafka::metadata::MetadataTopic| {
+            let replicas = topic.partitions().iter().map(|known| known.replicas().len()).min();
+            (topic.name().to_owned(), count(replicas.unwrap_or_default()))
+        };
+        let replicas = metadata.topics().iter().map(fewest).collect();
+        let brokers = count(metadata.brokers().len());
         Ok(Self {
+            replicas,
+            brokers,
             options,
             reader,
             partitions,
         })
+    }
+
+    /// Every topic, with its number of partitions and of replicas.
+    pub fn layout(&self) -> impl Iterator<Item = (&str, i32, i32)> {
+        self.partitions.iter().map(|(name, numbers)| {
+            (
+                name.as_str(),
+                count(numbers.len()),
+                self.replicas.get(name).copied().unwrap_or_default(),
+            )
+        })
+    }
+
+    /// How many brokers there are.
+    pub fn brokers(&self) -> i32 {
+        self.brokers
     }
 
     /// The topics whose names begin so.
@@ -368,6 +395,10 @@ fn client(options: &Options, group: &str) -> Result<BaseConsumer, Error> {
         .set("fetch.wait.max.ms", "50")
         .create()
         .map_err(|error| Error::Client(hide_value(error)))
+}
+
+fn count(many: usize) -> i32 {
+    i32::try_from(many).unwrap_or(i32::MAX)
 }
 
 fn offset_of(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i64> {

@@ -7,6 +7,12 @@
 use serde::Serialize;
 use sqlx::postgres::PgPool;
 
+/// A slot that nobody reads may keep so much log before somebody is asked whether it is needed.
+pub const FORGOTTEN_BYTES: i64 = 1 << 30;
+
+/// A slot is in danger when of the log that the server may keep for it only one part of so many is left.
+pub const PARTS_LEFT: i64 = 5;
+
 /// SQLSTATE of a slot that somebody reads.
 const IN_USE: &str = "55006";
 

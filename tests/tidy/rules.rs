@@ -11,7 +11,7 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 20] = [
     ("event", &[]),
     ("ledger", &["event"]),
     ("handler", &["event", "ledger"]),
@@ -29,6 +29,19 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
     ("handlers", &["event", "ledger", "handler", "clients"]),
     // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
     ("schedule", &["ledger", "handlers", "clients"]),
+    // An installation as whoever is woken by it sees it: judged from facts that every other part is asked for.
+    (
+        "doctor",
+        &[
+            "event",
+            "decode",
+            "source",
+            "dead_letter",
+            "groups",
+            "clients",
+            "handlers",
+        ],
+    ),
     ("telemetry", &[]),
     // What a process tells of itself, as its engines and its scheduler told it; and the links of mails that lead to it.
     ("admin", &["event", "engine", "schedule", "handlers"]),
@@ -91,6 +104,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 19] = [
             "clients",
             "handlers",
             "schedule",
+            "doctor",
             "telemetry",
             "config",
             "app",

@@ -10,6 +10,7 @@ use crate::cli::{Failure, database};
 use crate::clients::connect::ConnectorConfig;
 use crate::config::Config;
 use crate::config::wal::SLOT_BYTES_MAX;
+use crate::doctor::lints::{captures, patterns};
 use crate::groups::graduation::rows::connector_slot;
 use crate::groups::graduation::{ConnectorSlot, Graduation, Member};
 
@@ -193,16 +194,9 @@ fn objections(connector: &ConnectorConfig, config: &Config, published: &[String]
 
 /// Tables that the groups read, and the connector would not.
 fn of_tables(connector: &ConnectorConfig, published: &[String]) -> Option<String> {
-    let included = connector.get("table.include.list").map(|list| patterns(list));
-    let excluded = connector.get("table.exclude.list").map(|list| patterns(list));
-    let is_captured = |table: &&String| match (&included, &excluded) {
-        (Some(included), _) => included.iter().any(|pattern| pattern.is_match(table)),
-        (None, Some(excluded)) => !excluded.iter().any(|pattern| pattern.is_match(table)),
-        (None, None) => true,
-    };
     let missed: Vec<&str> = published
         .iter()
-        .filter(|table| !is_captured(table))
+        .filter(|table| !captures(connector, table))
         .map(String::as_str)
         .collect();
     (!missed.is_empty()).then(|| {
@@ -227,12 +221,6 @@ fn of_columns(connector: &ConnectorConfig, excluded: &[String]) -> Option<String
             written.join(", ")
         )
     })
-}
-
-/// The patterns of a list, each for a whole name, as Debezium reads them. One that only Java can read matches nothing here.
-fn patterns(list: &str) -> Vec<regex_lite::Regex> {
-    let whole = |pattern: &str| regex_lite::Regex::new(&format!("^(?i:{})$", pattern.trim())).ok();
-    list.split(',').filter_map(whole).collect()
 }
 
 #[cfg(test)]

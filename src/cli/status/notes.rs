@@ -2,12 +2,7 @@
 
 use crate::cli::output::{since, size, span};
 use crate::cli::status::report::{Group, Report, State};
-
-/// The slot of a group that is stopped may keep so much log before somebody is asked whether that group ever runs again.
-const FORGOTTEN_BYTES: i64 = 1 << 30;
-
-/// A slot is in danger when of the log that the server may keep for it only one part of so many is left.
-const PARTS_LEFT: i64 = 5;
+use crate::groups::slots::{FORGOTTEN_BYTES, PARTS_LEFT};
 
 /// What somebody has to look at.
 pub(super) fn of_group(group: &Group, name: &str, report: &Report) -> Vec<String> {

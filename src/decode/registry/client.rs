@@ -240,6 +240,86 @@ impl Client {
     }
 }
 
+/// What a registry answers to whoever asks whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// It lists its subjects.
+    Answered {
+        /// Its address, without user and password.
+        url: String,
+        /// Its global compatibility level, where it has one.
+        compatibility: Option<String>,
+    },
+    /// It answers otherwise.
+    Refused {
+        /// Its address.
+        url: String,
+        /// The status of the answer.
+        status: u16,
+    },
+    /// It does not answer, or is not trusted.
+    Silent {
+        /// Its address.
+        url: String,
+        /// What the client said, down to the last cause.
+        cause: String,
+    },
+    /// The settings make no client.
+    Misset {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Asks a registry whether it is there, once.
+pub async fn look(settings: &RegistrySettings) -> Look {
+    let client = match Client::new(settings) {
+        Ok(client) => client,
+        Err(error) => {
+            return Look::Misset {
+                cause: error.to_string(),
+            };
+        }
+    };
+    let url = client.url().to_owned();
+    let ask = async |path: &str| {
+        let mut address = client.base.clone();
+        if let Ok(mut segments) = address.path_segments_mut() {
+            segments.pop_if_empty().push(path);
+        }
+        let mut request = client.http.get(address);
+        if let Some((user, password)) = &client.basic_auth {
+            request = request.basic_auth(user, Some(password));
+        }
+        request.send().await
+    };
+    match ask("subjects").await {
+        Ok(answer) if answer.status().is_success() => {}
+        Ok(answer) => {
+            return Look::Refused {
+                url,
+                status: answer.status().as_u16(),
+            };
+        }
+        Err(error) => {
+            let cause = Cause(SRCError::retryable_with_cause(error.without_url(), "no answer")).chain();
+            return Look::Silent { url, cause };
+        }
+    }
+    #[derive(serde::Deserialize)]
+    struct Level {
+        #[serde(alias = "compatibilityLevel")]
+        compatibility: String,
+    }
+    let compatibility = match ask("config").await {
+        Ok(answer) if answer.status().is_success() => {
+            answer.json::<Level>().await.ok().map(|level| level.compatibility)
+        }
+        _ => None,
+    };
+    Look::Answered { url, compatibility }
+}
+
 /// TLS as the settings say. The same twice, because a builder cannot be copied.
 fn http(settings: &RegistrySettings) -> Result<reqwest::ClientBuilder, SettingsError> {
     let mut http = reqwest::Client::builder().timeout(settings.timeout);

@@ -15,8 +15,26 @@ pub struct Finding {
     pub table: String,
     /// Column of the reference schema, where it is about one.
     pub column: Option<String>,
+    /// What kind of thing it is.
+    pub about: About,
     /// What is wrong.
     pub problem: String,
+}
+
+/// What a table may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// The table itself.
+    Table,
+    /// A column.
+    Column,
+    /// The type of a column.
+    Type,
+    /// The primary key.
+    Key,
+    /// Whole old rows in the log.
+    Identity,
 }
 
 impl fmt::Display for Finding {
@@ -70,10 +88,11 @@ async fn check_table(
     (schema, name): (&str, &str),
     findings: &mut Vec<Finding>,
 ) -> Result<(), sqlx::Error> {
-    let mut find = |column: Option<&str>, problem: String| {
+    let mut find = |about: About, column: Option<&str>, problem: String| {
         findings.push(Finding {
             table: table.name.to_owned(),
             column: column.map(str::to_owned),
+            about,
             problem,
         });
     };
@@ -92,6 +111,7 @@ async fn check_table(
     .await?;
     let Some((oid, is_full, primary_key)) = relation else {
         find(
+            About::Table,
             None,
             format!("there is no table {place}; set waitlist.tables.{}.name", table.name),
         );
@@ -106,6 +126,7 @@ async fn check_table(
         let Some(own) = own else { continue };
         match columns.iter().find(|found| found.name == own) {
             None => find(
+                About::Column,
                 Some(column.name),
                 format!(
                     "{place} has no column {own}; set waitlist.tables.{}.columns.{}",
@@ -113,6 +134,7 @@ async fn check_table(
                 ),
             ),
             Some(found) if !fits(found, column.sql_type, table.is_written) => find(
+                About::Type,
                 Some(column.name),
                 format!("{place}.{own} is {}, and should be {}", found.sql_type, column.sql_type),
             ),
@@ -122,10 +144,15 @@ async fn check_table(
     if table.is_captured {
         let id = mapped.map_or("id".to_owned(), |mapped| mapped.application_column("id"));
         if primary_key.as_deref() != Some(id.as_str()) {
-            find(None, format!("the primary key of {place} should be {id} alone"));
+            find(
+                About::Key,
+                None,
+                format!("the primary key of {place} should be {id} alone"),
+            );
         }
         if !is_full {
             find(
+                About::Identity,
                 None,
                 format!("old rows of {place} are not logged whole; ALTER TABLE {place} REPLICA IDENTITY FULL"),
             );

@@ -1,0 +1,474 @@
+//! Every kind of finding: its name, where it is found, how bad it is, and why it matters.
+//!
+//! docs/DOCTOR.md lists the same, which a test sees to. A name that was released never changes.
+
+use super::finding::Code;
+use super::finding::Leg::{
+    Connect, Connector, Groups, Handlers, Letters, Postgres, Probe, Publication, Registry, Roles, Schema, Slot, Tables,
+    Topics,
+};
+use super::lint_codes;
+
+pub(super) const POSTGRES_UNREACHABLE: &Code = &Code::error(
+    Postgres,
+    "postgres-unreachable",
+    "Everything is kept in Postgres: without it nothing is captured and nothing is handled.",
+);
+pub(super) const STANDBY: &Code = &Code::error(
+    Postgres,
+    "standby",
+    "A standby takes no writes: handlers cannot commit, and nothing is settled.",
+);
+pub(super) const WAL_LEVEL: &Code = &Code::error(
+    Postgres,
+    "wal-level",
+    "The log holds too little to be decoded: nothing at all is captured.",
+);
+pub(super) const ENCODING: &Code = &Code::error(
+    Postgres,
+    "encoding",
+    "Debezium reads databases in UTF8 only; texts of others arrive damaged or stop the connector.",
+);
+pub(super) const SLOTS_FULL: &Code = &Code::warning(
+    Postgres,
+    "slots-full",
+    "No further replication slot can be made: a connector or group that begins anew cannot start.",
+);
+pub(super) const SENDERS_FULL: &Code = &Code::warning(
+    Postgres,
+    "senders-full",
+    "No further session may read the log: whoever reconnects is refused.",
+);
+pub(super) const KEEP_UNLIMITED: &Code = &Code::warning(
+    Postgres,
+    "keep-unlimited",
+    "A connector or group that is stopped fills the disk of Postgres; then Postgres stops.",
+);
+pub(super) const CLOCK_SKEW: &Code = &Code::warning(
+    Postgres,
+    "clock-skew",
+    "Ages, limits and retention are judged by clocks that do not agree.",
+);
+pub(super) const TRANSACTION_OPEN: &Code = &Code::warning(
+    Postgres,
+    "transaction-open",
+    "Log is kept from its beginning on, rows it could see are not cleaned up, and a new slot waits for it.",
+);
+pub(super) const TABLE_MISSING: &Code = &Code::error(Tables, "table-missing", "Its handler is never woken.");
+pub(super) const NO_KEY: &Code = &Code::error(
+    Tables,
+    "no-key",
+    "Rows that cannot be told apart have events that cannot be told apart: the worker refuses to start, for nothing could be done once.",
+);
+pub(super) const IDENTITY_NONE: &Code = &Code::error(
+    Tables,
+    "identity-none",
+    "Postgres refuses every UPDATE and DELETE of the table while it is published: the application fails.",
+);
+pub(super) const IDENTITY_PART: &Code = &Code::error(
+    Tables,
+    "identity-part",
+    "Old rows are not logged: handlers do not see what changed, and deletes may reach the wrong partition.",
+);
+pub(super) const NAMES: &Code = &Code::error(
+    Tables,
+    "names",
+    "The waitlist's handlers read tables and columns that are not as they expect: their SQL fails.",
+);
+pub(super) const MIGRATIONS: &Code = &Code::error(
+    Schema,
+    "migrations",
+    "The worker's tables are older than this binary: it does not start, or fails at what it does not find.",
+);
+pub(super) const MIGRATIONS_NEWER: &Code = &Code::warning(
+    Schema,
+    "migrations-newer",
+    "A binary that is older than its tables may write what newer processes do not expect.",
+);
+pub(super) const HEARTBEAT_MISSING: &Code = &Code::error(
+    Schema,
+    "heartbeat-missing",
+    "The connector writes it with every heartbeat: without it the task fails, and the slot of an idle database stands still.",
+);
+pub(super) const LEDGER_TODAY: &Code = &Code::error(
+    Schema,
+    "ledger-today",
+    "What is committed today has no place in the ledger: jobs wait until a worker has made one.",
+);
+pub(super) const LEDGER_TOMORROW: &Code = &Code::warning(
+    Schema,
+    "ledger-tomorrow",
+    "From midnight (UTC) on jobs wait until a worker has made the day; workers make them ahead, so none has for days.",
+);
+pub(super) const SOURCE_DIFFERS: &Code = &Code::error(
+    Schema,
+    "source-differs",
+    "A group reads one source at a time: with this setting its processes refuse to start.",
+);
+pub(super) const PUBLICATION_MISSING: &Code = &Code::error(
+    Publication,
+    "publication-missing",
+    "No change of any table is sent. What is written meanwhile cannot be decoded later either, and stops the connector.",
+);
+pub(super) const PUBLICATION_TABLES: &Code = &Code::error(
+    Publication,
+    "publication-tables",
+    "Their changes are not sent: handlers that wait for them are never woken, and nothing says so.",
+);
+pub(super) const PUBLICATION_OPERATIONS: &Code = &Code::error(
+    Publication,
+    "publication-operations",
+    "Changes of these kinds are not sent, and nothing says so.",
+);
+pub(super) const PUBLICATION_FILTER: &Code = &Code::error(
+    Publication,
+    "publication-filter",
+    "An update that crosses the filter arrives as a create or a delete; with whole old rows Postgres refuses the application's updates.",
+);
+pub(super) const PUBLICATION_ROOT: &Code = &Code::error(
+    Publication,
+    "publication-root",
+    "Handlers are routed by the name of the table and are not woken by those of its partitions.",
+);
+pub(super) const READER_MISSING: &Code = &Code::error(
+    Roles,
+    "reader-missing",
+    "Nobody can read the log under that name: nothing is captured.",
+);
+pub(super) const READER_ATTRIBUTES: &Code = &Code::error(
+    Roles,
+    "reader-attributes",
+    "Postgres refuses its next replication session: nothing is captured from then on.",
+);
+pub(super) const CONNECTOR_GRANTS: &Code = &Code::error(
+    Roles,
+    "connector-grants",
+    "The connector cannot read or write what it needs: its task fails, or its slot stands still.",
+);
+pub(super) const WORKER_GRANTS: &Code = &Code::error(
+    Roles,
+    "worker-grants",
+    "Handlers fail at what they may not do, and their jobs become dead letters.",
+);
+pub(super) const LEDGER_OWNER: &Code = &Code::error(
+    Roles,
+    "ledger-owner",
+    "Only the owner adds days to the ledger: jobs of a new day wait.",
+);
+pub(super) const SLOT_MISSING: &Code = &Code::error(
+    Slot,
+    "slot-missing",
+    "Nothing holds the connector's place: what was written since it went is captured by nobody.",
+);
+pub(super) const SLOT_FOREIGN: &Code = &Code::error(Slot, "slot-foreign", "The connector cannot read it.");
+pub(super) const SLOT_INACTIVE: &Code = &Code::error(
+    Slot,
+    "slot-inactive",
+    "Nothing is captured, and the log is kept until the disk is full or the slot is lost.",
+);
+pub(super) const SLOT_LOST: &Code = &Code::error(
+    Slot,
+    "slot-lost",
+    "Changes that were not read are gone from the log: no handler will ever see them.",
+);
+pub(super) const SLOT_DANGER: &Code = &Code::error(
+    Slot,
+    "slot-danger",
+    "When the slot is lost, changes that were not read are gone.",
+);
+pub(super) const SLOT_LAG: &Code = &Code::warning(
+    Slot,
+    "slot-lag",
+    "The disk of Postgres fills, and a restart of the connector takes long.",
+);
+pub(super) const SLOT_HOARDS: &Code = &Code::warning(
+    Slot,
+    "slot-hoards",
+    "The disk of Postgres fills for somebody who may never come back.",
+);
+pub(super) const GROUP_SLOT_GONE: &Code = &Code::error(
+    Slot,
+    "group-slot-gone",
+    "The group does not start, because it would pass over what was written since.",
+);
+pub(super) const CONNECT_UNREACHABLE: &Code = &Code::error(
+    Connect,
+    "connect-unreachable",
+    "Where Kafka Connect is down nothing is captured, and Postgres keeps the log.",
+);
+pub(super) const PLUGIN_MISSING: &Code = &Code::error(
+    Connect,
+    "plugin-missing",
+    "Without Debezium no connector for Postgres can run.",
+);
+pub(super) const PLUGIN_OLD: &Code = &Code::warning(
+    Connect,
+    "plugin-old",
+    "Before 3.7 a restart loses rows of a COPY, and with Postgres 17 the first row of a transaction (dbz#1554, dbz#76).",
+);
+pub(super) const CONNECTOR_MISSING: &Code =
+    &Code::error(Connector, "connector-missing", "Nothing captures this source.");
+pub(super) const PREFIX_DIFFERS: &Code = &Code::error(
+    Connector,
+    "prefix-differs",
+    "The groups read topics that nobody writes.",
+);
+pub(super) const CONNECTOR_FAILED: &Code = &Code::error(
+    Connector,
+    "connector-failed",
+    "Nothing is captured until it is restarted; Postgres keeps the log.",
+);
+pub(super) const CONNECTOR_PAUSED: &Code = &Code::error(
+    Connector,
+    "connector-paused",
+    "Nothing is captured; Postgres keeps the log.",
+);
+pub(super) const CONNECTOR_STOPPED: &Code = &Code::error(
+    Connector,
+    "connector-stopped",
+    "Nothing is captured; Postgres keeps the log.",
+);
+pub(super) const CONNECTOR_IDLE: &Code = &Code::error(
+    Connector,
+    "connector-idle",
+    "No task of it runs: nothing is captured, and Postgres keeps the log.",
+);
+pub(super) const CONNECTOR_TWICE: &Code = &Code::error(
+    Connector,
+    "connector-twice",
+    "Two that share a slot take changes from each other; two that share a prefix write each change twice.",
+);
+pub(super) const CONNECTOR_DATABASE: &Code = &Code::error(
+    Connector,
+    "connector-database",
+    "Changes of another database than the worker's are captured.",
+);
+pub(super) const NULLABLE_DEFAULTS: &Code = &Code::warning(
+    Connector,
+    "nullable-defaults",
+    "Apicurio's converter writes the default where the row has null, and no setting stops it.",
+);
+pub(super) const KAFKA_UNREACHABLE: &Code = &Code::error(
+    Topics,
+    "kafka-unreachable",
+    "Nothing is delivered to any group, and the connector cannot write.",
+);
+pub(super) const TOPICS_HIDDEN: &Code = &Code::warning(
+    Topics,
+    "topics-hidden",
+    "Whether they lose records cannot be checked, neither here nor by the worker.",
+);
+pub(super) const TOPIC_COMPACTED: &Code = &Code::error(
+    Topics,
+    "topic-compacted",
+    "Changes are removed before a group that is behind has read them.",
+);
+pub(super) const TOPIC_RETENTION: &Code = &Code::warning(
+    Topics,
+    "topic-retention",
+    "A group that is stopped or behind for longer loses what it has not read.",
+);
+pub(super) const TOPIC_INSYNC: &Code = &Code::error(
+    Topics,
+    "topic-insync",
+    "No record is accepted with acks=all: the connector stands still.",
+);
+pub(super) const TOPIC_ALONE: &Code =
+    &Code::warning(Topics, "topic-alone", "A broker that fails takes the topic with it.");
+pub(super) const TOPIC_SMALL: &Code = &Code::error(Topics, "topic-small", "A larger change stops the connector.");
+pub(super) const TOPIC_PARTITIONS: &Code = &Code::error(
+    Topics,
+    "topic-partitions",
+    "The first change for a partition that is not there stops the connector.",
+);
+pub(super) const TOPIC_GONE: &Code = &Code::error(
+    Topics,
+    "topic-gone",
+    "What it held and the group had not read is lost, and its positions mean nothing in a new one.",
+);
+pub(super) const REGISTRY_UNREACHABLE: &Code = &Code::error(
+    Registry,
+    "registry-unreachable",
+    "Partitions with schemas that are not known yet wait; the connector stops at a new schema.",
+);
+pub(super) const REGISTRY_REFUSED: &Code = &Code::error(
+    Registry,
+    "registry-refused",
+    "Schemas cannot be read: partitions with records that need them wait.",
+);
+pub(super) const REGISTRY_COMPATIBILITY: &Code = &Code::warning(
+    Registry,
+    "registry-compatibility",
+    "An ALTER TABLE that it takes for incompatible stops the connector; the worker reads each record by its own schema and needs no such rule.",
+);
+pub(super) const GROUP_IDLE: &Code = &Code::error(
+    Groups,
+    "group-idle",
+    "Its changes wait, and are lost when retention or the slot's limit overtakes it.",
+);
+pub(super) const GROUP_POSITION: &Code = &Code::error(
+    Groups,
+    "group-position",
+    "The partition is stopped, and only you know whether what is missing matters.",
+);
+pub(super) const GROUP_NEAR_RETENTION: &Code = &Code::error(
+    Groups,
+    "group-near-retention",
+    "When the topic removes the record first, nobody will ever handle it.",
+);
+pub(super) const PARTITION_SILENT: &Code = &Code::warning(
+    Groups,
+    "partition-silent",
+    "Records of these partitions are neither written nor delivered.",
+);
+pub(super) const PROCESS_GONE: &Code = &Code::warning(
+    Groups,
+    "process-gone",
+    "It died or is cut off; when others do not take its partitions over, these stand still.",
+);
+pub(super) const HANDLER_SUSPENDED: &Code = &Code::warning(
+    Handlers,
+    "handler-suspended",
+    "Its jobs wait for what it calls; only probes are let through.",
+);
+pub(super) const MAIL_UNREACHABLE: &Code = &Code::warning(
+    Handlers,
+    "mail-server-unreachable",
+    "Mails wait until it answers; nothing is lost meanwhile.",
+);
+pub(super) const LETTERS_OPEN: &Code = &Code::warning(
+    Letters,
+    "letters-open",
+    "What they were about was not done, and will not be until somebody decides.",
+);
+pub(super) const LETTERS_TOPIC_MISSING: &Code = &Code::error(
+    Letters,
+    "letters-topic-missing",
+    "The next dead letter cannot be written: its lane waits, and commits stop behind it.",
+);
+pub(super) const LETTERS_TOPIC_UNFIT: &Code = &Code::error(
+    Letters,
+    "letters-topic-unfit",
+    "Letters are lost or refused, and the group does not start.",
+);
+pub(super) const LETTERS_RETENTION: &Code = &Code::warning(
+    Letters,
+    "letters-retention",
+    "Letters that are older cannot be replayed any more.",
+);
+pub(super) const PROBE_UNWRITABLE: &Code = &Code::error(Probe, "probe-unwritable", "Handlers cannot write either.");
+pub(super) const PROBE_LOST: &Code = &Code::error(
+    Probe,
+    "probe-lost",
+    "A row that was committed did not come out at the other end: neither do those of the application.",
+);
+pub(super) const PROBE_UNDECODABLE: &Code = &Code::error(
+    Probe,
+    "probe-undecodable",
+    "What the connector writes cannot be read: records become dead letters.",
+);
+
+/// All of them, in the order of the way of a change.
+pub const ALL: [&Code; 101] = [
+    POSTGRES_UNREACHABLE,
+    STANDBY,
+    WAL_LEVEL,
+    ENCODING,
+    SLOTS_FULL,
+    SENDERS_FULL,
+    KEEP_UNLIMITED,
+    CLOCK_SKEW,
+    TRANSACTION_OPEN,
+    TABLE_MISSING,
+    NO_KEY,
+    IDENTITY_NONE,
+    IDENTITY_PART,
+    NAMES,
+    MIGRATIONS,
+    MIGRATIONS_NEWER,
+    HEARTBEAT_MISSING,
+    LEDGER_TODAY,
+    LEDGER_TOMORROW,
+    SOURCE_DIFFERS,
+    PUBLICATION_MISSING,
+    PUBLICATION_TABLES,
+    PUBLICATION_OPERATIONS,
+    PUBLICATION_FILTER,
+    PUBLICATION_ROOT,
+    READER_MISSING,
+    READER_ATTRIBUTES,
+    CONNECTOR_GRANTS,
+    WORKER_GRANTS,
+    LEDGER_OWNER,
+    SLOT_MISSING,
+    SLOT_FOREIGN,
+    SLOT_INACTIVE,
+    SLOT_LOST,
+    SLOT_DANGER,
+    SLOT_LAG,
+    SLOT_HOARDS,
+    GROUP_SLOT_GONE,
+    CONNECT_UNREACHABLE,
+    PLUGIN_MISSING,
+    PLUGIN_OLD,
+    CONNECTOR_MISSING,
+    PREFIX_DIFFERS,
+    CONNECTOR_FAILED,
+    CONNECTOR_PAUSED,
+    CONNECTOR_STOPPED,
+    CONNECTOR_IDLE,
+    CONNECTOR_TWICE,
+    CONNECTOR_DATABASE,
+    lint_codes::LINT_PLUGIN,
+    lint_codes::LINT_AUTOCREATE,
+    lint_codes::LINT_SLOT_DROP,
+    lint_codes::LINT_SNAPSHOT,
+    lint_codes::LINT_SKIPPED,
+    lint_codes::LINT_TRUNCATES,
+    lint_codes::LINT_CONVERTING,
+    lint_codes::LINT_PROCESSING,
+    lint_codes::LINT_TOLERANCE,
+    lint_codes::LINT_HEARTBEAT,
+    lint_codes::LINT_HEARTBEAT_QUERY,
+    lint_codes::LINT_MISMATCH,
+    lint_codes::LINT_KEYS,
+    lint_codes::LINT_COMPACT,
+    lint_codes::LINT_ACKS,
+    lint_codes::LINT_NULLS,
+    lint_codes::LINT_LATEST,
+    lint_codes::LINT_REFERENCES,
+    lint_codes::LINT_WIRE,
+    lint_codes::LINT_NAMES,
+    lint_codes::LINT_TABLES,
+    lint_codes::LINT_COLUMNS,
+    lint_codes::LINT_MODES,
+    lint_codes::LINT_UNWRAPPED,
+    lint_codes::LINT_TOMBSTONES,
+    NULLABLE_DEFAULTS,
+    KAFKA_UNREACHABLE,
+    TOPICS_HIDDEN,
+    TOPIC_COMPACTED,
+    TOPIC_RETENTION,
+    TOPIC_INSYNC,
+    TOPIC_ALONE,
+    TOPIC_SMALL,
+    TOPIC_PARTITIONS,
+    TOPIC_GONE,
+    REGISTRY_UNREACHABLE,
+    REGISTRY_REFUSED,
+    REGISTRY_COMPATIBILITY,
+    GROUP_IDLE,
+    GROUP_POSITION,
+    GROUP_NEAR_RETENTION,
+    PARTITION_SILENT,
+    PROCESS_GONE,
+    HANDLER_SUSPENDED,
+    MAIL_UNREACHABLE,
+    LETTERS_OPEN,
+    LETTERS_TOPIC_MISSING,
+    LETTERS_TOPIC_UNFIT,
+    LETTERS_RETENTION,
+    PROBE_UNWRITABLE,
+    PROBE_LOST,
+    PROBE_UNDECODABLE,
+];

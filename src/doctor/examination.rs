@@ -1,0 +1,474 @@
+//! One examination: what can be asked at once is asked at once, and what hangs on an answer waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::postgres::PgPool;
+use tokio::time::timeout;
+
+use super::connector::{Chosen, Deployed};
+use super::expected::Expected;
+use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked};
+use super::probe::{self, Trip};
+use super::{
+    codes, connector, groups, handlers, letters, lints, publication, registry, roles, schema, server, slot, tables,
+    topics,
+};
+use crate::clients::connect::{ConnectClient, ConnectError};
+use crate::groups::broker::Broker;
+use crate::groups::known::{self, Known};
+use crate::source::kafka;
+
+/// Longest wait for all answers of one part, which are several questions.
+const PART_MAX: Duration = Duration::from_secs(8);
+
+/// What can be asked, or why it cannot.
+pub struct Reach {
+    /// Postgres, as the worker.
+    pub pool: Result<PgPool, String>,
+    /// Postgres, as the role that reads the log; only where it is read without Kafka.
+    pub replicating: Option<Result<PgPool, String>>,
+    /// Kafka Connect; none where the log is read without it.
+    pub connect: Option<ConnectClient>,
+    /// How the probe reads topics; none where there is none, or it is not wanted.
+    pub reading: Option<kafka::Options>,
+    /// Whether a row is sent all the way.
+    pub probes: bool,
+}
+
+impl std::fmt::Debug for Reach {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Reach")
+            .field("probes", &self.probes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// In the order of the way.
+    pub findings: Vec<Finding>,
+    /// What could not be looked at.
+    pub unchecked: Vec<Unchecked>,
+    /// How the probe fared, where one was sent and arrived.
+    pub probe: Option<Trip>,
+    /// The connector, where there is one.
+    pub connector: Option<String>,
+    /// Parts that are away.
+    #[serde(skip)]
+    pub is_away: bool,
+}
+
+impl Report {
+    /// The worst finding there is.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.code.severity).max()
+    }
+}
+
+/// What Kafka and its surroundings answered.
+struct Surroundings {
+    connect: Option<Result<connector::Facts, String>>,
+    broker: Option<Result<(Arc<Broker>, topics::Facts), String>>,
+}
+
+/// What Postgres answered.
+struct Database {
+    server: server::Facts,
+    tables: tables::Tables,
+    schema: schema::Facts,
+    publication: publication::Facts,
+    roles: roles::Facts,
+    slots: slot::Slots,
+    /// `None` where its tables are not there.
+    known: Option<BTreeMap<String, Known>>,
+    name: String,
+}
+
+/// Looks at everything.
+pub async fn examine(expected: &Expected, reach: Reach) -> Report {
+    let (surroundings, refusal) = futures::future::join(ask_around(expected, &reach), mail(expected)).await;
+    let connect = surroundings.connect.as_ref().and_then(|connect| connect.as_ref().ok());
+    let chosen = connect.map(|facts| (facts, connector::choose(facts, expected)));
+    let deployed = match &chosen {
+        Some((_, Chosen::One(deployed))) => Some(*deployed),
+        _ => None,
+    };
+    let (database, looked) =
+        futures::future::join(ask_postgres(expected, &reach, deployed), look_up(expected, deployed)).await;
+    let mut outcome = Outcome::default();
+    outcome.add(of_database(&database, deployed, expected));
+    outcome.add(of_connectors(
+        &surroundings,
+        chosen.as_ref(),
+        database.as_ref().ok(),
+        expected,
+    ));
+    outcome.add(of_brokers(&surroundings, database.as_ref().ok(), deployed, expected).await);
+    outcome.findings.extend(looked.iter().flat_map(registry::findings));
+    if let (Some((host, port)), Some(refusal)) = (&expected.mail_server, &refusal) {
+        outcome.findings.push(handlers::of_mail_server(host, *port, refusal));
+    }
+    let trip = send(&reach, expected, &database, &surroundings, deployed, &mut outcome).await;
+    outcome.findings.sort_by_key(|finding| finding.code.leg);
+    let is_away = |code: &str| ["postgres-unreachable", "connect-unreachable", "kafka-unreachable"].contains(&code);
+    Report {
+        at: Utc::now(),
+        is_away: outcome.findings.iter().any(|finding| is_away(finding.code.name)),
+        findings: outcome.findings,
+        unchecked: outcome.unchecked,
+        probe: trip,
+        connector: deployed.map(|deployed| deployed.name.to_owned()),
+    }
+}
+
+async fn mail(expected: &Expected) -> Option<String> {
+    let (host, port) = expected.mail_server.as_ref()?;
+    handlers::mail_server(host, *port, expected.patience).await
+}
+
+/// Kafka Connect and the brokers, at once.
+async fn ask_around(expected: &Expected, reach: &Reach) -> Surroundings {
+    let connect = async {
+        let client = reach.connect.as_ref()?;
+        let both = futures::future::try_join(client.plugins(), client.connectors());
+        let facts = timeout(PART_MAX, both).await;
+        Some(match facts {
+            Ok(Ok((plugins, connectors))) => Ok(connector::Facts {
+                plugins,
+                connectors,
+                endpoint: client.endpoint(),
+            }),
+            Ok(Err(error)) => Err(said(&error)),
+            Err(_) => Err(format!(
+                "kafka connect at {} did not answer within {} s",
+                client.endpoint(),
+                PART_MAX.as_secs()
+            )),
+        })
+    };
+    let broker = async {
+        let options = expected.brokers.clone()?;
+        let place = options.brokers.clone();
+        let asked = timeout(PART_MAX, tokio::task::spawn_blocking(move || Broker::connect(options))).await;
+        let broker = match asked {
+            Ok(Ok(Ok(broker))) => Arc::new(broker),
+            Ok(Ok(Err(error))) => return Some(Err(chain(&error))),
+            Ok(Err(_)) | Err(_) => {
+                return Some(Err(format!(
+                    "kafka at {place} did not answer within {} s",
+                    PART_MAX.as_secs()
+                )));
+            }
+        };
+        let topics = timeout(PART_MAX, topics::collect(&broker, expected)).await;
+        Some(match topics {
+            Ok(topics) => topics.map(|topics| (broker, topics)),
+            Err(_) => Err(format!("kafka at {place} did not tell the settings of its topics")),
+        })
+    };
+    let (connect, broker) = futures::future::join(connect, broker).await;
+    Surroundings { connect, broker }
+}
+
+/// The registry, where the connector or the configuration needs one.
+async fn look_up(expected: &Expected, deployed: Option<Deployed<'_>>) -> Option<crate::decode::registry::client::Look> {
+    let is_avro = deployed.is_some_and(|deployed| lints::is_avro(&deployed.connector.config))
+        || expected.decoding.format == crate::decode::options::Format::Avro;
+    if !is_avro || expected.brokers.is_none() {
+        return None;
+    }
+    Some(registry::collect(expected).await)
+}
+
+async fn ask_postgres(expected: &Expected, reach: &Reach, deployed: Option<Deployed<'_>>) -> Result<Database, String> {
+    let pool = reach.pool.as_ref().map_err(Clone::clone)?;
+    let asked = timeout(PART_MAX, read(pool, expected, reach, deployed)).await;
+    match asked {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(error)) => Err(format!("postgres could not be asked: {error}")),
+        Err(_) => Err(format!("postgres did not answer within {} s", PART_MAX.as_secs())),
+    }
+}
+
+async fn read(
+    pool: &PgPool,
+    expected: &Expected,
+    reach: &Reach,
+    deployed: Option<Deployed<'_>>,
+) -> Result<Database, sqlx::Error> {
+    let schema = schema::collect(pool).await?;
+    let is_current = schema.is_current(expected);
+    let slots = slot::collect(pool, expected, is_current).await?;
+    let of_connector = deployed.and_then(|deployed| slots.named(deployed.slot()?)?.reader.clone());
+    let reader = match (&reach.replicating, deployed) {
+        (Some(Ok(replicating)), _) => Some(
+            sqlx::query_scalar("SELECT current_user::text")
+                .fetch_one(replicating)
+                .await?,
+        ),
+        (_, Some(deployed)) => deployed.get("database.user").map(str::to_owned).or(of_connector),
+        _ => None,
+    };
+    let publication = deployed
+        .and_then(|deployed| deployed.get("publication.name"))
+        .unwrap_or(&expected.publication);
+    Ok(Database {
+        server: server::collect(pool).await?,
+        tables: tables::collect(pool, expected).await?,
+        publication: publication::collect(pool, publication).await?,
+        roles: roles::collect(pool, expected, reader.as_deref()).await?,
+        known: match is_current {
+            true => Some(known::read(pool).await?),
+            false => None,
+        },
+        name: sqlx::query_scalar("SELECT current_database()::text")
+            .fetch_one(pool)
+            .await?,
+        schema,
+        slots,
+    })
+}
+
+fn of_database(database: &Result<Database, String>, deployed: Option<Deployed<'_>>, expected: &Expected) -> Outcome {
+    let facts = match database {
+        Ok(facts) => facts,
+        Err(why) => {
+            let mut outcome = Outcome::unchecked(
+                &[
+                    Leg::Tables,
+                    Leg::Schema,
+                    Leg::Publication,
+                    Leg::Roles,
+                    Leg::Slot,
+                    Leg::Letters,
+                ],
+                "postgres does not answer",
+            );
+            outcome.findings.push(codes::POSTGRES_UNREACHABLE.found(
+                why.clone(),
+                Remedy::words(
+                    "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it",
+                ),
+            ));
+            return outcome;
+        }
+    };
+    let mut found = server::findings(&facts.server);
+    found.extend(tables::findings(&facts.tables, expected));
+    found.extend(schema::findings(&facts.schema, expected));
+    let signals = deployed.and_then(|deployed| deployed.signals());
+    found.extend(publication::findings(
+        &facts.publication,
+        &facts.tables,
+        expected,
+        signals,
+    ));
+    found.extend(roles::findings(&facts.roles, expected));
+    let mut ours: Vec<&str> = expected.groups.iter().map(|group| group.slot.as_str()).collect();
+    if let Some((deployed, name)) = deployed.and_then(|deployed| Some((deployed, deployed.slot()?))) {
+        found.extend(slot::of_connector(
+            &facts.slots,
+            name,
+            deployed.runs(),
+            &deployed.begin_anew(),
+        ));
+        ours.push(name);
+    }
+    found.extend(slot::of_others(&facts.slots, &ours));
+    if expected.brokers.is_none() {
+        found.extend(slot::of_groups(&facts.slots, expected));
+    }
+    Outcome::of(found)
+}
+
+fn of_connectors(
+    surroundings: &Surroundings,
+    chosen: Option<&(&connector::Facts, Chosen<'_>)>,
+    database: Option<&Database>,
+    expected: &Expected,
+) -> Outcome {
+    let Some(connect) = &surroundings.connect else {
+        return Outcome::default();
+    };
+    let facts = match connect {
+        Ok(facts) => facts,
+        Err(why) => {
+            let mut outcome = Outcome::unchecked(&[Leg::Connector], "kafka connect does not answer");
+            outcome.findings.push(codes::CONNECT_UNREACHABLE.found(
+                why.clone(),
+                Remedy::words("start Kafka Connect, or correct connect.url (CONNECT_URL)"),
+            ));
+            return outcome;
+        }
+    };
+    let mut found = connector::of_connect(facts);
+    match chosen {
+        Some((_, Chosen::One(deployed))) => {
+            found.extend(connector::of_state(facts, deployed));
+            found.extend(lints::findings(
+                deployed,
+                database.map(|database| &database.tables),
+                expected,
+            ));
+            found.extend(of_place(deployed, database));
+        }
+        // Another plug-in is missed first.
+        Some((_, Chosen::None(finding))) if found.is_empty() => found.push(finding.clone()),
+        _ => {}
+    }
+    Outcome::of(found)
+}
+
+fn of_place(deployed: &Deployed<'_>, database: Option<&Database>) -> Option<Finding> {
+    let (theirs, ours) = (deployed.get("database.dbname")?, &database?.name);
+    (theirs != ours).then(|| {
+        codes::CONNECTOR_DATABASE.found(
+            format!(
+                "connector {} captures database {theirs}, and postgres.url names {ours}",
+                deployed.name
+            ),
+            Remedy::words(
+                "let database.dbname of the connector and postgres.url (DATABASE_URL) name the same database",
+            ),
+        )
+    })
+}
+
+async fn of_brokers(
+    surroundings: &Surroundings,
+    database: Option<&Database>,
+    deployed: Option<Deployed<'_>>,
+    expected: &Expected,
+) -> Outcome {
+    let known = database.and_then(|database| database.known.as_ref());
+    let unknown = BTreeMap::new();
+    let nothing = topics::Facts::default();
+    let (broker, topics) = match &surroundings.broker {
+        Some(Ok((broker, topics))) => (broker, topics),
+        Some(Err(why)) => {
+            let mut outcome = Outcome::unchecked(&[Leg::Groups], "kafka does not answer");
+            outcome.findings.push(codes::KAFKA_UNREACHABLE.found(
+                why.clone(),
+                Remedy::words("start the brokers, or correct kafka.brokers (KAFKA_BROKERS) and kafka.properties"),
+            ));
+            outcome
+                .findings
+                .extend(known.iter().flat_map(|known| letters::findings(None, known, expected)));
+            return outcome;
+        }
+        None => {
+            let Some(known) = known else { return Outcome::default() };
+            let mut found = groups::findings(&unknown_groups(), known, &nothing, expected, Utc::now());
+            found.extend(letters::findings(None, known, expected));
+            return Outcome::of(found);
+        }
+    };
+    let mut outcome = Outcome::of(topics::findings(topics, deployed.as_ref(), expected));
+    let (broker, wanted, there) = (Arc::clone(broker), expected.groups.clone(), topics.clone());
+    let asked = timeout(
+        PART_MAX,
+        tokio::task::spawn_blocking(move || groups::ask(&broker, &wanted, &there)),
+    )
+    .await;
+    match (asked, known) {
+        (Ok(Ok(Ok(asked))), Some(known)) => {
+            outcome
+                .findings
+                .extend(groups::findings(&asked, known, topics, expected, Utc::now()));
+        }
+        (Ok(Ok(Ok(asked))), None) => {
+            // Where it began is not known, so nothing is said of positions that are not there.
+            outcome
+                .findings
+                .extend(groups::findings(&asked, &unknown, topics, expected, Utc::now()));
+        }
+        (Ok(Ok(Err(error))), _) => outcome.add(Outcome::unchecked(&[Leg::Groups], chain(&error))),
+        (Ok(Err(_)) | Err(_), _) => outcome.add(Outcome::unchecked(
+            &[Leg::Groups],
+            "their coordinator did not answer in time",
+        )),
+    }
+    if let Some(known) = known {
+        outcome
+            .findings
+            .extend(letters::findings(Some(topics), known, expected));
+    }
+    outcome
+}
+
+fn unknown_groups() -> BTreeMap<String, groups::Facts> {
+    BTreeMap::new()
+}
+
+/// Sends the row, where the parts that it needs are there.
+async fn send(
+    reach: &Reach,
+    expected: &Expected,
+    database: &Result<Database, String>,
+    surroundings: &Surroundings,
+    deployed: Option<Deployed<'_>>,
+    outcome: &mut Outcome,
+) -> Option<Trip> {
+    if !reach.probes {
+        return None;
+    }
+    let refused = |why: &str| Outcome::unchecked(&[Leg::Probe], why);
+    let (Ok(pool), Ok(facts)) = (&reach.pool, database) else {
+        outcome.add(refused("postgres does not answer"));
+        return None;
+    };
+    if !facts.schema.has_heartbeat {
+        outcome.add(refused("the table of its row is not there"));
+        return None;
+    }
+    let sent = match (&reach.reading, &reach.replicating) {
+        (Some(options), _) => {
+            let runs = deployed.is_some_and(|deployed| deployed.runs());
+            if !runs || !matches!(surroundings.broker, Some(Ok(_))) {
+                outcome.add(refused("no connector runs, or kafka does not answer"));
+                return None;
+            }
+            probe::by_kafka(pool, options.clone(), expected).await
+        }
+        (None, Some(Ok(replicating))) if facts.publication.found.is_some() => {
+            probe::by_log(pool, replicating, &expected.publication).await
+        }
+        _ => {
+            outcome.add(refused("the log cannot be read"));
+            return None;
+        }
+    };
+    match sent {
+        probe::Outcome::Arrived(trip) => Some(trip),
+        probe::Outcome::Found(finding) => {
+            outcome.findings.push(finding);
+            None
+        }
+    }
+}
+
+fn said(error: &ConnectError) -> String {
+    chain(error)
+}
+
+/// The error and its causes in one line, each said once.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}

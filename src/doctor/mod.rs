@@ -1,0 +1,48 @@
+//! Whether an installation works, on the whole way from a committed row to the end of its work, and what mends what does not.
+//!
+//! Each part of the way has a file: `collect` asks, `findings` is a pure function of what was answered and of what should be
+//! ([`expected`]). A part that cannot be asked, because an earlier one is away, is named once as not checked. Every question has
+//! a time limit, and nothing is changed but the one row of the probe.
+
+pub mod finding;
+
+pub mod codes;
+
+mod lint_codes;
+
+pub mod expected;
+
+mod server;
+
+mod tables;
+
+mod schema;
+
+mod publication;
+
+mod roles;
+
+mod slot;
+
+mod connector;
+
+pub(crate) mod lints;
+
+mod topics;
+
+mod registry;
+
+mod groups;
+
+mod handlers;
+
+mod letters;
+
+pub mod probe;
+
+mod examination;
+
+pub use examination::{Reach, Report, examine};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The schema registry, where records need one.
+
+use super::codes;
+use super::expected::Expected;
+use super::finding::{Finding, Remedy};
+use crate::decode::registry::client::{Look, look};
+
+pub(super) async fn collect(expected: &Expected) -> Look {
+    look(&expected.registry).await
+}
+
+pub(super) fn findings(facts: &Look) -> Vec<Finding> {
+    match facts {
+        Look::Answered { url, compatibility } => {
+            let level = compatibility.as_deref().unwrap_or("NONE");
+            let blocks = level != "NONE";
+            let finding = codes::REGISTRY_COMPATIBILITY.found(
+                format!("the registry's compatibility level is {level}"),
+                Remedy::shell(format!(
+                    "curl --fail-with-body -sS -X PUT -H 'content-type: application/vnd.schemaregistry.v1+json' --data \
+                     '{{\"compatibility\":\"NONE\"}}' '{url}/config'"
+                )),
+            );
+            blocks.then_some(finding).into_iter().collect()
+        }
+        Look::Refused { url, status } => vec![codes::REGISTRY_REFUSED.found(
+            format!("the registry at {url} answered with status {status}"),
+            Remedy::words(match status {
+                401 | 403 => "correct registry.user and registry.password, and what they may read",
+                404 => "add the path of Confluent's API to registry.url, such as /apis/ccompat/v7",
+                _ => "see the log of the registry",
+            }),
+        )],
+        Look::Silent { url, cause } => vec![codes::REGISTRY_UNREACHABLE.found(
+            format!("the registry at {url} did not answer: {cause}"),
+            Remedy::words("start the registry, or correct registry.url (SCHEMA_REGISTRY_URL) and its certificates"),
+        )],
+        Look::Misset { cause } => {
+            vec![codes::REGISTRY_REFUSED.found(cause.clone(), Remedy::words("correct the settings of [registry]"))]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_is_away_is_told_from_one_that_refuses() {
+        let url = "http://registry".to_owned();
+        let answered = |level: Option<&str>| Look::Answered {
+            url: url.clone(),
+            compatibility: level.map(str::to_owned),
+        };
+        for (look, codes) in [
+            (answered(None), &[][..]),
+            (answered(Some("NONE")), &[]),
+            (answered(Some("FULL")), &["registry-compatibility"]),
+            (
+                Look::Refused {
+                    url: url.clone(),
+                    status: 404,
+                },
+                &["registry-refused"],
+            ),
+            (
+                Look::Silent {
+                    url: url.clone(),
+                    cause: "no".to_owned(),
+                },
+                &["registry-unreachable"],
+            ),
+        ] {
+            assert_eq!(
+                findings(&look)
+                    .iter()
+                    .map(|finding| finding.code.name)
+                    .collect::<Vec<_>>(),
+                codes
+            );
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One thing that is broken, and how it is mended.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::brokers;
+use crate::installation::{Installation, Said, address, execute, until};
+
+/// A line of a list: the code that has to be named, what breaks it, and what mends it.
+pub(crate) type Line = (&'static str, Do, Mend);
+
+/// Something that is really done to the installation. `{}` stands for its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Do {
+    /// As the owner of the database.
+    Sql(&'static str),
+    /// Changes settings of the connector.
+    Patch(&'static str),
+    /// A request about the connector: method, path below it.
+    Request(&'static str, &'static str),
+    /// Makes a second connector, which does not run, of these settings.
+    Twin(&'static str),
+    /// Gives a topic a setting.
+    Topic(&'static str, &'static str, &'static str),
+    /// Makes a topic of one partition, with the settings that it should have.
+    MakeTopic(&'static str),
+    DeleteTopic(&'static str),
+    /// Forgets a group while nobody runs it.
+    ForgetGroup(&'static str),
+    /// Stops, or starts, the process that runs the groups.
+    Stop,
+    Start,
+    /// `afterwrite connector apply`.
+    Apply,
+    /// Drops the slot of the connector, which is stopped for it.
+    DropSlot,
+    /// Drops the slots of groups, which are stopped for it.
+    DropSlots,
+    /// The doctor is asked with other settings.
+    Ask(&'static [(&'static str, &'static str)]),
+}
+
+/// What mends it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mend {
+    /// The remedies of this code, as they are printed.
+    AsPrinted,
+    /// The same, and then something that they leave to somebody.
+    AsPrintedThen(Do),
+    /// What no command does.
+    By(Do),
+    /// It was never broken: the doctor was asked otherwise.
+    AskedAgain,
+}
+
+/// Breaks one thing, expects its code, mends it, and expects silence.
+pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what, mend): Line) {
+    let asked: &[(&str, &str)] = match what {
+        Do::Ask(settings) => settings,
+        other => {
+            act(installation, other).await;
+            &[]
+        }
+    };
+    let named = until(
+        &format!("{code} to be named after {what:?}"),
+        Duration::from_secs(40),
+        async || {
+            let said = installation.doctor(&["--no-probe"], asked).await;
+            said.codes().contains(&code).then_some(said)
+        },
+    )
+    .await;
+    assert_ne!(named.code, 0, "{code}: {:?}", named.codes());
+    for finding in named.findings() {
+        let text = finding["remedy"]["text"].as_str().unwrap();
+        assert!(
+            !finding["why"].as_str().unwrap().is_empty() && text.len() > 10,
+            "{finding}"
+        );
+    }
+    match mend {
+        Mend::AsPrinted => as_printed(installation, code, &named).await,
+        Mend::AsPrintedThen(more) => {
+            as_printed(installation, code, &named).await;
+            act(installation, more).await;
+        }
+        Mend::By(other) => act(installation, other).await,
+        Mend::AskedAgain => {}
+    }
+    silence(installation, &format!("{code} to be mended"), &["--no-probe"]).await;
+}
+
+/// Waits until the doctor has nothing to say.
+pub(crate) async fn silence(installation: &Installation, what: &str, words: &[&str]) -> Said {
+    let mut last = String::new();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    until(what, Duration::from_secs(90), async || {
+        let said = installation.doctor(words, &[]).await;
+        let is_late = tokio::time::Instant::now() > deadline;
+        last = said.report.to_string();
+        assert!(!is_late, "{what}: {last}");
+        said.is_silent().then_some(said)
+    })
+    .await
+}
+
+/// Runs every remedy of a code, once each.
+async fn as_printed(installation: &Installation, code: &str, said: &Said) {
+    let mut done: Vec<&Value> = Vec::new();
+    for finding in said.findings().filter(|finding| finding["code"] == code) {
+        let (kind, text) = (&finding["remedy"]["kind"], &finding["remedy"]["text"]);
+        if done.contains(&text) {
+            continue;
+        }
+        done.push(text);
+        let text = text.as_str().unwrap();
+        match kind.as_str().unwrap() {
+            "sql" => execute(&installation.owner, text).await,
+            "shell" if text.starts_with("kafka-") => brokers::obey(text).await,
+            "shell" => installation.shell(text).await,
+            other => panic!("a remedy of kind {other} cannot be run: {text}"),
+        }
+    }
+}
+
+async fn act(installation: &mut Installation, what: Do) {
+    let named = |text: &str| text.replace("{}", &installation.name);
+    match what {
+        Do::Sql(sql) => execute(&installation.owner, &named(sql)).await,
+        Do::Patch(body) => {
+            request(
+                reqwest::Method::PATCH,
+                &installation.connector_url("/config"),
+                &named(body),
+            )
+            .await
+        }
+        Do::Request(method, path) => {
+            request(method.parse().unwrap(), &installation.connector_url(path), "").await;
+        }
+        Do::Twin(body) => {
+            request(
+                reqwest::Method::POST,
+                &format!("{}/connectors", address("CONNECT_URL")),
+                &named(body),
+            )
+            .await;
+        }
+        Do::Topic(topic, setting, value) => brokers::configure(&named(topic), setting, value).await,
+        Do::MakeTopic(topic) => {
+            let settings = [("max.message.bytes", "10485760"), ("cleanup.policy", "delete")];
+            let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            brokers::make(&named(topic), 1, &settings).await;
+        }
+        Do::DeleteTopic(topic) => brokers::delete(&named(topic)).await,
+        Do::ForgetGroup(group) => {
+            let group = named(group);
+            installation.stop().await;
+            brokers::forget_group(&group).await;
+        }
+        Do::Stop => installation.stop().await,
+        Do::Start => installation.start(),
+        Do::Apply => installation.apply().await,
+        Do::DropSlot => {
+            request(reqwest::Method::PUT, &installation.connector_url("/stop"), "").await;
+            installation.drop_slots().await;
+        }
+        Do::DropSlots => {
+            installation.stop().await;
+            installation.drop_slots().await;
+        }
+        Do::Ask(_) => panic!("asking breaks nothing"),
+    }
+}
+
+async fn request(method: reqwest::Method, url: &str, body: &str) {
+    let client = reqwest::Client::new();
+    until(&format!("{method} {url}"), Duration::from_secs(30), async || {
+        let request = client
+            .request(method.clone(), url)
+            .header("content-type", "application/json")
+            .body(body.to_owned());
+        let answer = request.send().await.unwrap();
+        // A rebalance of Connect is under way.
+        (answer.status() != reqwest::StatusCode::CONFLICT).then(|| answer.error_for_status().unwrap())
+    })
+    .await;
+}

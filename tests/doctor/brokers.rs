@@ -1,0 +1,112 @@
+//! Topics, as Kafka's own tools change them: what the remedies call, and what breaks them.
+
+use std::collections::BTreeMap;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+
+use crate::installation::address;
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", address("KAFKA_BROKERS"))
+        .create()
+        .unwrap()
+}
+
+/// Gives a topic one more setting of its own, as `kafka-configs.sh --alter --add-config` does.
+pub(crate) async fn configure(topic: &str, setting: &str, value: &str) {
+    let admin = admin();
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let described = admin
+        .describe_configs(&asked, &AdminOptions::new())
+        .await
+        .unwrap()
+        .pop()
+        .unwrap()
+        .unwrap();
+    let own = described
+        .entries
+        .into_iter()
+        .filter(|entry| entry.source == ConfigSource::DynamicTopic);
+    let mut settings: BTreeMap<String, String> = own.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+    settings.insert(setting.to_owned(), value.to_owned());
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let change = settings
+        .iter()
+        .fold(change, |change, (name, value)| change.set(name, value));
+    for altered in admin.alter_configs([&change], &AdminOptions::new()).await.unwrap() {
+        altered.unwrap();
+    }
+}
+
+/// Makes a topic.
+pub(crate) async fn make(topic: &str, partitions: i32, settings: &[(String, String)]) {
+    let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let wanted = settings
+        .iter()
+        .fold(wanted, |wanted, (name, value)| wanted.set(name, value));
+    for made in admin().create_topics([&wanted], &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+}
+
+/// Deletes a topic with what it holds.
+pub(crate) async fn delete(topic: &str) {
+    for deleted in admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
+}
+
+/// Deletes a group with its positions.
+pub(crate) async fn forget_group(group: &str) {
+    for deleted in admin().delete_groups(&[group], &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
+}
+
+/// Does what a command of Kafka's tools says. They are scripts of its distribution, which the stack does without.
+pub(crate) async fn obey(command: &str) {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let after = |option: &str| {
+        words
+            .iter()
+            .position(|word| *word == option)
+            .map(|place| words[place + 1])
+    };
+    let (tool, topic) = (words[0], after("--topic").or(after("--entity-name")).unwrap());
+    assert_eq!(after("--bootstrap-server"), Some("\"$KAFKA_BROKERS\""), "{command}");
+    let partitions = || after("--partitions").unwrap().parse::<i32>().unwrap();
+    match (tool, words.contains(&"--create")) {
+        ("kafka-configs.sh", _) => {
+            let (setting, value) = after("--add-config").unwrap().split_once('=').unwrap();
+            configure(topic, setting, value).await;
+        }
+        ("kafka-topics.sh", true) => {
+            let settings = words.windows(2).filter(|pair| pair[0] == "--config");
+            let settings: Vec<(String, String)> = settings
+                .map(|pair| {
+                    pair[1]
+                        .split_once('=')
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .unwrap()
+                })
+                .collect();
+            make(topic, partitions(), &settings).await;
+        }
+        ("kafka-topics.sh", false) => {
+            let wanted = NewPartitions::new(topic, partitions().unsigned_abs() as usize);
+            for grown in admin()
+                .create_partitions([&wanted], &AdminOptions::new())
+                .await
+                .unwrap()
+            {
+                grown.unwrap();
+            }
+        }
+        other => panic!("{other:?} is no tool of Kafka"),
+    }
+}

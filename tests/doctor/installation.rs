@@ -1,0 +1,304 @@
+//! One installation of the waitlist: a database, its roles, the connector, a worker; and the doctor that looks at it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+/// An address from `infra/native/stack env`.
+pub(crate) fn address(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: start the stack and export what `infra/native/stack env` prints")
+    })
+}
+
+/// What the doctor said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) report: Value,
+}
+
+impl Said {
+    /// The codes of what was found.
+    pub(crate) fn codes(&self) -> Vec<&str> {
+        self.findings()
+            .map(|finding| finding["code"].as_str().unwrap())
+            .collect()
+    }
+
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &Value> {
+        self.report["findings"].as_array().unwrap().iter()
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.code == 0 && self.codes().is_empty() && self.report["unchecked"] == json!([])
+    }
+}
+
+/// An installation, and the process that runs its groups.
+pub(crate) struct Installation {
+    /// Its name: that of the database, the connector, the source and the groups.
+    pub(crate) name: String,
+    /// The database, as its owner.
+    pub(crate) owner: PgPool,
+    owner_url: String,
+    worker_url: String,
+    file: PathBuf,
+    settings: Vec<(&'static str, String)>,
+    worker: Option<Child>,
+}
+
+impl Installation {
+    /// Tables, roles, publication; a connector unless the log is read without one; a worker; and some work that was done.
+    pub(crate) async fn new(kind: &str) -> Self {
+        let name = format!("doctor_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let admin = connect(&address("DATABASE_URL")).await;
+        execute(&admin, &format!("CREATE DATABASE {name}")).await;
+        let owner_url = with_database(&address("DATABASE_URL"), &name);
+        let mut this = Self {
+            owner: connect(&owner_url).await,
+            worker_url: as_role(&owner_url, "afterwrite_worker"),
+            file: std::env::temp_dir().join(format!("{name}.json")),
+            settings: vec![
+                ("AFTERWRITE__SOURCE__KIND", kind.to_owned()),
+                ("AFTERWRITE__WAL__URL", as_role(&owner_url, "debezium")),
+            ],
+            worker: None,
+            owner_url,
+            name,
+        };
+        for file in ["infra/postgres/roles.sql", "infra/postgres/waitlist.sql"] {
+            let sql = std::fs::read_to_string(in_repository(file)).unwrap();
+            execute(&this.owner, &sql).await;
+        }
+        this.shell("afterwrite migrate --publication require").await;
+        this
+    }
+
+    /// Deploys the connector of this repository under the name of the installation.
+    pub(crate) async fn deploy(&self) {
+        let file = std::fs::read_to_string(in_repository("connectors/waitlist.json")).unwrap();
+        let mut config: Map<String, Value> = serde_json::from_str(&file).unwrap();
+        let pattern = config["predicates.ofACampaign.pattern"]
+            .as_str()
+            .unwrap()
+            .replacen("waitlist", &self.name, 1);
+        for (key, value) in [
+            ("name", self.name.as_str()),
+            ("topic.prefix", &self.name),
+            ("slot.name", &self.name),
+            ("database.dbname", &self.name),
+            ("database.user", "debezium"),
+            // Nothing but what is written here is to be read meanwhile.
+            ("heartbeat.interval.ms", "300000"),
+            ("predicates.ofACampaign.pattern", &pattern),
+        ] {
+            config.insert(key.to_owned(), json!(value));
+        }
+        std::fs::write(&self.file, serde_json::to_vec(&config).unwrap()).unwrap();
+        self.apply().await;
+    }
+
+    /// `afterwrite connector apply`, with the file of this installation.
+    pub(crate) async fn apply(&self) {
+        self.shell(&format!(
+            "afterwrite connector apply {} --wait-s 60",
+            self.file.display()
+        ))
+        .await;
+    }
+
+    /// Signs somebody up, so that every topic of the way is there.
+    pub(crate) async fn sign_up(&self) {
+        execute(
+            &self.owner,
+            "WITH campaign AS (
+                 INSERT INTO campaigns (account_id, name, slug, status, verification_required)
+                 VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', false) RETURNING id)
+             INSERT INTO waitlist_users (campaign_id, email, referral_code)
+             SELECT id, 'ann@example.com', 'ANN1' FROM campaign",
+        )
+        .await;
+        until("the mail", Duration::from_secs(60), async || {
+            let sent = "SELECT count(*) FROM email_log WHERE status = 'sent'";
+            let sent: i64 = sqlx::query_scalar(sent).fetch_one(&self.owner).await.unwrap();
+            (sent == 1).then_some(())
+        })
+        .await;
+    }
+
+    /// Starts the worker, when it does not run.
+    pub(crate) fn start(&mut self) {
+        if self.worker.is_some() {
+            return;
+        }
+        let log = std::fs::File::create(std::env::temp_dir().join(format!("{}.log", self.name))).unwrap();
+        let mut command = self.command(&self.worker_url);
+        command
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.worker = Some(command.spawn().unwrap());
+    }
+
+    /// Stops the worker in an orderly way.
+    pub(crate) async fn stop(&mut self) {
+        let mut worker = self.worker.take().unwrap();
+        let pid = worker.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        until("the worker to stop", Duration::from_secs(40), async || {
+            worker.try_wait().unwrap()
+        })
+        .await;
+    }
+
+    /// Asks the doctor, with these words and these variables on top.
+    pub(crate) async fn doctor(&self, words: &[&str], settings: &[(&str, &str)]) -> Said {
+        let mut command = self.command(&self.worker_url);
+        command
+            .args(["doctor", "--output", "json"])
+            .args(words)
+            .envs(settings.iter().copied());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+        Said {
+            code: output.status.code().unwrap(),
+            report,
+        }
+    }
+
+    /// Runs a command of a remedy, as the owner of the database.
+    pub(crate) async fn shell(&self, text: &str) {
+        let binary = Path::new(env!("CARGO_BIN_EXE_afterwrite")).parent().unwrap();
+        let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("sh");
+        self.settle(&mut command, &self.owner_url);
+        command.args(["-c", text]).env("PATH", path);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{text}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn command(&self, url: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_afterwrite"));
+        self.settle(&mut command, url);
+        command
+    }
+
+    fn settle(&self, command: &mut Command, url: &str) {
+        command
+            .env("DATABASE_URL", url)
+            .env("KAFKA_BROKERS", address("KAFKA_BROKERS"))
+            .env("CONNECT_URL", address("CONNECT_URL"))
+            .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &self.name)
+            .env("AFTERWRITE__SOURCE__NAME", &self.name)
+            .env("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", "6000")
+            .env("AFTERWRITE__DEAD_LETTERS__REPLICATION_FACTOR", "1")
+            .envs(self.settings.iter().cloned());
+    }
+
+    /// Where a request about the connector goes.
+    pub(crate) fn connector_url(&self, path: &str) -> String {
+        format!("{}/connectors/{}{path}", address("CONNECT_URL"), self.name)
+    }
+
+    /// Removes everything; an installation whose test failed stays for whoever looks into it.
+    pub(crate) async fn remove(mut self) {
+        if self.worker.is_some() {
+            self.stop().await;
+        }
+        if self.file.exists() {
+            self.shell(&format!("afterwrite connector delete {}", self.name)).await;
+            std::fs::remove_file(&self.file).unwrap();
+        }
+        self.drop_slots().await;
+        self.owner.close().await;
+        let admin = connect(&address("DATABASE_URL")).await;
+        execute(&admin, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+    }
+}
+
+impl Installation {
+    /// Drops the slots of this database, as soon as nobody reads them.
+    pub(crate) async fn drop_slots(&self) {
+        let drop =
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()";
+        until("the slots to be free", Duration::from_secs(60), async || {
+            sqlx::raw_sql(drop).execute(&self.owner).await.ok().map(|_| ())
+        })
+        .await;
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Some(mut worker) = self.worker.take() {
+            worker.kill().unwrap();
+            worker.wait().unwrap();
+        }
+    }
+}
+
+/// Asks again and again until the answer is there; the only kind of waiting in these tests.
+pub(crate) async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + within;
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited {within:?} in vain for {what}"
+        );
+    }
+}
+
+/// Runs statements as psql does where they are typed into it: those that want no transaction one by one.
+pub(crate) async fn execute(pool: &PgPool, sql: &str) {
+    let statements: Vec<&str> = match sql.starts_with("ALTER SYSTEM") {
+        true => sql.split_inclusive(';').collect(),
+        false => vec![sql],
+    };
+    for statement in statements {
+        let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(pool).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+}
+
+async fn connect(url: &str) -> PgPool {
+    PgPoolOptions::new().max_connections(2).connect(url).await.unwrap()
+}
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn with_database(url: &str, database: &str) -> String {
+    let mut url: url::Url = url.parse().unwrap();
+    url.set_path(database);
+    url.into()
+}
+
+fn as_role(url: &str, role: &str) -> String {
+    let mut url: url::Url = url.parse().unwrap();
+    url.set_username(role).unwrap();
+    url.set_password(None).unwrap();
+    url.into()
+}

@@ -1,0 +1,213 @@
+//! What is broken.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::breaking::Do::{
+    Apply, Ask, DeleteTopic, DropSlot, DropSlots, ForgetGroup, MakeTopic, Patch, Request, Sql, Start, Stop, Topic, Twin,
+};
+use crate::breaking::Mend::{AsPrinted, AsPrintedThen, AskedAgain, By};
+use crate::breaking::{Line, break_and_mend, silence};
+use crate::installation::{Installation, execute};
+
+/// Nobody listens there.
+const NOWHERE: &str = "127.0.0.1:1";
+
+const USERS: &str = "{}.public.waitlist_users";
+
+#[rustfmt::skip]
+const IN_POSTGRES: &[Line] = &[
+    ("publication-tables", Sql("ALTER PUBLICATION afterwrite_waitlist DROP TABLE public.referrals"), AsPrinted),
+    ("publication-operations", Sql("ALTER PUBLICATION afterwrite_waitlist SET (publish = 'insert, update')"), AsPrinted),
+    ("publication-filter", Sql("ALTER PUBLICATION afterwrite_waitlist DROP TABLE public.rewards;
+        ALTER PUBLICATION afterwrite_waitlist ADD TABLE public.rewards WHERE (status = 'active')"), AsPrinted),
+    ("publication-missing", Sql("DROP PUBLICATION afterwrite_waitlist"), AsPrinted),
+    ("identity-part", Sql("ALTER TABLE public.referrals REPLICA IDENTITY DEFAULT"), AsPrinted),
+    ("identity-none", Sql("ALTER TABLE public.rewards REPLICA IDENTITY NOTHING"), AsPrinted),
+    ("names", Sql("ALTER TABLE public.email_templates RENAME COLUMN enabled TO is_on"),
+        By(Sql("ALTER TABLE public.email_templates RENAME COLUMN is_on TO enabled"))),
+    ("names", Sql("ALTER TABLE public.ip_safelist RENAME TO office_networks"),
+        By(Sql("ALTER TABLE public.office_networks RENAME TO ip_safelist"))),
+    ("connector-grants", Sql("REVOKE SELECT ON public.waitlist_users FROM debezium"), AsPrinted),
+    ("connector-grants", Sql("REVOKE INSERT, UPDATE ON afterwrite.heartbeat FROM debezium"), AsPrinted),
+    ("connector-grants", Sql("REVOKE USAGE ON SCHEMA afterwrite FROM debezium"), AsPrinted),
+    ("worker-grants", Sql("REVOKE INSERT ON public.user_rewards FROM afterwrite_worker"), AsPrinted),
+    ("worker-grants", Sql("REVOKE UPDATE (status) ON public.webhooks FROM afterwrite_worker"), AsPrinted),
+    ("worker-grants", Sql("REVOKE SELECT ON public.campaigns FROM afterwrite_worker"), AsPrinted),
+    ("reader-attributes", Sql("ALTER ROLE debezium NOREPLICATION"), AsPrinted),
+    ("ledger-owner", Sql("ALTER TABLE afterwrite.ledger OWNER TO CURRENT_USER"), AsPrinted),
+    ("heartbeat-missing", Sql("DROP TABLE afterwrite.heartbeat"), AsPrinted),
+    ("migrations", Sql("UPDATE afterwrite.migrations SET success = false WHERE version = 15"),
+        By(Sql("UPDATE afterwrite.migrations SET success = true WHERE version = 15"))),
+    ("migrations-newer", Sql("INSERT INTO afterwrite.migrations SELECT 9999, description, installed_on, success, checksum, execution_time
+        FROM afterwrite.migrations WHERE version = 1"), By(Sql("DELETE FROM afterwrite.migrations WHERE version = 9999"))),
+    ("ledger-tomorrow", Sql("DO $$ BEGIN EXECUTE 'DROP TABLE afterwrite.ledger_'
+        || to_char((now() AT TIME ZONE 'UTC')::date + 1, 'YYYYMMDD'); END $$"), AsPrinted),
+    ("keep-unlimited", Sql("ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()"), AsPrinted),
+    ("source-differs", Sql("UPDATE afterwrite.sources SET source = 'wal' WHERE group_name = '{}.fraud'"),
+        By(Sql("UPDATE afterwrite.sources SET source = 'kafka' WHERE group_name = '{}.fraud'"))),
+    ("letters-open", Sql("INSERT INTO afterwrite.letters (letter_id, group_name, handler, class, error, attempts, first_failed_at, failed_at,
+        source_topic, source_partition, source_offset) VALUES ('l', '{}.email', 'email', 'permanent', 'no', 1, now(), now(), 't', 0, 0)"),
+        By(Sql("DELETE FROM afterwrite.letters"))),
+];
+
+#[rustfmt::skip]
+const IN_CONNECT: &[Line] = &[
+    ("connector-paused", Request("PUT", "/pause"), AsPrinted),
+    ("connector-stopped", Request("PUT", "/stop"), AsPrinted),
+    ("connector-failed", Patch(r#"{"topic.creation.default.replication.factor": "${env:DEBEZIUM_NOBODY_SETS_THIS}"}"#),
+        By(Patch(r#"{"topic.creation.default.replication.factor": "1"}"#))),
+    ("connector-twice", Twin(r#"{"name": "{}_twin", "initial_state": "STOPPED", "config": {"name": "{}_twin", "topic.prefix": "other",
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector", "database.hostname": "${env:DEBEZIUM_DATABASE_HOST}",
+        "database.dbname": "{}", "slot.name": "{}"}}"#), AsPrinted),
+    ("lint-snapshot", Patch(r#"{"snapshot.mode": "when_needed"}"#), AsPrinted),
+    ("lint-skipped", Patch(r#"{"skipped.operations": "d"}"#), AsPrinted),
+    ("lint-converting", Patch(r#"{"event.converting.failure.handling.mode": "warn"}"#), AsPrinted),
+    ("lint-nulls", Patch(r#"{"value.converter.replace.null.with.default": "true"}"#), AsPrinted),
+    ("lint-heartbeat", Patch(r#"{"heartbeat.interval.ms": "0"}"#), AsPrintedThen(Patch(r#"{"heartbeat.interval.ms": "300000"}"#))),
+    ("lint-columns", Patch(r#"{"column.exclude.list": "public\\.email_log\\.recipient"}"#), AsPrinted),
+    ("lint-tables", Patch(r#"{"table.include.list": "public\\.waitlist_users,afterwrite\\.heartbeat"}"#), AsPrinted),
+    ("lint-tombstones", Patch(r#"{"tombstones.on.delete": "true"}"#), AsPrinted),
+    ("lint-slot-drop", Patch(r#"{"slot.drop.on.stop": "true"}"#), By(Patch(r#"{"slot.drop.on.stop": null}"#))),
+    ("connector-missing", Request("DELETE", ""), By(Apply)),
+    ("slot-missing", DropSlot, AsPrinted),
+];
+
+#[rustfmt::skip]
+const IN_KAFKA: &[Line] = &[
+    ("topic-compacted", Topic(USERS, "cleanup.policy", "compact"), AsPrinted),
+    ("topic-retention", Topic(USERS, "retention.ms", "3600000"), AsPrinted),
+    ("topic-small", Topic(USERS, "max.message.bytes", "1000000"), AsPrinted),
+    ("topic-insync", Topic(USERS, "min.insync.replicas", "2"), AsPrinted),
+    ("topic-partitions", MakeTopic("{}.public.reward_rounds"), AsPrinted),
+    ("letters-topic-missing", DeleteTopic("{}.fraud.dlq"), AsPrinted),
+    ("letters-topic-unfit", Topic("{}.email.dlq", "cleanup.policy", "compact"), AsPrinted),
+    ("letters-topic-unfit", Topic("{}.email.dlq", "max.message.bytes", "1000000"), AsPrinted),
+    ("letters-retention", Topic("{}.email.dlq", "retention.ms", "86400000"), AsPrinted),
+    ("group-idle", Stop, By(Start)),
+    ("group-position", ForgetGroup("{}.fraud"), AsPrintedThen(Start)),
+];
+
+/// What is away, or otherwise than the doctor is told.
+#[rustfmt::skip]
+const AWAY: &[Line] = &[
+    ("postgres-unreachable", Ask(&[("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")]), AskedAgain),
+    ("connect-unreachable", Ask(&[("CONNECT_URL", "http://127.0.0.1:1")]), AskedAgain),
+    ("kafka-unreachable", Ask(&[("KAFKA_BROKERS", NOWHERE)]), AskedAgain),
+    ("mail-server-unreachable", Ask(&[("AFTERWRITE__SMTP__PORT", "1"), ("SMTP_PORT", "1")]), AskedAgain),
+    ("registry-unreachable", Ask(&[("AFTERWRITE__SOURCE__FORMAT", "avro"), ("AFTERWRITE__REGISTRY__URL", "http://127.0.0.1:1")]), AskedAgain),
+    ("prefix-differs", Ask(&[("AFTERWRITE__SOURCE__NAME", "another")]), AskedAgain),
+    ("lint-modes", Ask(&[("AFTERWRITE__SOURCE__DECIMAL", "double")]), AskedAgain),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_cause_is_named_and_its_remedy_mends_it() {
+    let mut installation = Installation::new("kafka").await;
+    installation.deploy().await;
+    installation.start();
+    installation.sign_up().await;
+    let healthy = silence(&installation, "a healthy installation", &[]).await;
+    let trip = &healthy.report["probe"];
+    assert!(
+        trip["total_ms"].as_u64().unwrap() > 0 && trip["legs"].as_array().unwrap().len() == 3,
+        "{trip}"
+    );
+    println!(
+        "{}: a healthy installation is silent; the probe: {trip}",
+        installation.name
+    );
+
+    let began = Instant::now();
+    let mut count = 0;
+    for list in [IN_POSTGRES, IN_CONNECT, IN_KAFKA, AWAY] {
+        for line in list {
+            let began = Instant::now();
+            break_and_mend(&mut installation, *line).await;
+            println!(
+                "{}: {} named and mended in {} ms",
+                installation.name,
+                line.0,
+                began.elapsed().as_millis()
+            );
+            count += 1;
+        }
+    }
+    println!(
+        "{}: {count} things broken, named and mended in {} s",
+        installation.name,
+        began.elapsed().as_secs()
+    );
+    assert!(count >= 30);
+    // After all of that the way is whole.
+    let mended = silence(&installation, "the end", &[]).await;
+    assert!(mended.report["probe"].is_object(), "{}", mended.report);
+    restore(&installation).await;
+    installation.remove().await;
+}
+
+/// What belongs to the stack, and not to the installation.
+async fn restore(installation: &Installation) {
+    let reset = "ALTER SYSTEM RESET max_slot_wal_keep_size; SELECT pg_reload_conf()";
+    execute(&installation.owner, reset).await;
+}
+
+#[rustfmt::skip]
+const WITHOUT_KAFKA: &[Line] = &[
+    ("publication-tables", Sql("ALTER PUBLICATION afterwrite_waitlist DROP TABLE public.referrals"), AsPrinted),
+    ("reader-attributes", Sql("ALTER ROLE debezium NOREPLICATION"), AsPrinted),
+    ("worker-grants", Sql("REVOKE SELECT ON public.campaigns FROM afterwrite_worker"), AsPrinted),
+    ("group-idle", Stop, By(Start)),
+    ("group-slot-gone", DropSlots, AsPrintedThen(Start)),
+    ("source-differs", Ask(&[("AFTERWRITE__SOURCE__KIND", "kafka")]), AskedAgain),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_log_is_read_without_kafka_only_its_legs_are_looked_at() {
+    let mut installation = Installation::new("wal").await;
+    installation.start();
+    silence(&installation, "the groups to run", &["--no-probe"]).await;
+    installation.sign_up().await;
+    let healthy = silence(&installation, "a healthy installation", &[]).await;
+    let trip = &healthy.report["probe"];
+    assert_eq!(trip["legs"].as_array().unwrap().len(), 2, "{}", healthy.report);
+    println!("{}: the probe: {trip}", installation.name);
+    for line in WITHOUT_KAFKA {
+        break_and_mend(&mut installation, *line).await;
+    }
+    installation.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_answers_the_doctor_says_so_within_half_a_minute() {
+    let installation = Installation::new("kafka").await;
+    let began = Instant::now();
+    // Packets to this address are answered by nobody (RFC 5737).
+    let silent = [
+        ("DATABASE_URL", "postgres://nobody@192.0.2.1:5432/none"),
+        ("CONNECT_URL", "http://192.0.2.1:8083"),
+        ("KAFKA_BROKERS", "192.0.2.1:9092"),
+        ("AFTERWRITE__SMTP__HOST", "192.0.2.1"),
+        ("SMTP_HOST", "192.0.2.1"),
+    ];
+    let said = installation.doctor(&[], &silent).await;
+    let took = began.elapsed();
+    println!("nothing answers: {took:?}");
+    assert_eq!(said.code, 3);
+    assert_eq!(
+        said.codes(),
+        [
+            "postgres-unreachable",
+            "connect-unreachable",
+            "kafka-unreachable",
+            "mail-server-unreachable"
+        ]
+    );
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(
+        said.report["unchecked"].as_array().unwrap().len() >= 3,
+        "{}",
+        said.report
+    );
+    installation.remove().await;
+}
