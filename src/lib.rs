@@ -11,7 +11,7 @@
 //! 5. the [`ledger`] makes what a handler writes to the database happen once;
 //! 6. [`dead_letter`] keeps what failed for good, byte for byte, until it is replayed.
 //!
-//! [`schedule`] is work that the clock wakes instead of a change. [`groups`] sees all of that from outside: who runs a group, how far it is, what stopped it.
+//! [`schedule`] is work that the clock wakes instead of a change. [`groups`] sees all of that from outside: who runs a group, how far it is, what stopped it; [`doctor`] looks for what is wrong on the whole way.
 
 pub mod event;
 

@@ -13,9 +13,9 @@ use crate::clients::connect::ConnectClient;
 use crate::config::smtp::MailTransport;
 use crate::config::wal::slot_of;
 use crate::config::{Config, SourceKind};
+use crate::doctor::examination::{Reach, Report, examine};
 use crate::doctor::expected::{Expected, Group, Table};
 use crate::doctor::finding::{Finding, Severity};
-use crate::doctor::{Reach, Report, examine};
 use crate::handler::{Keyless, Spec};
 
 /// How long one question may take, whatever the settings allow a worker: all of it is to end within half a minute.
@@ -208,6 +208,7 @@ fn in_words(report: &Report) -> String {
 
 fn finding_in_words(finding: &Finding) -> String {
     let (place, text) = finding.remedy.parts();
+    let text = text.replace('\n', "\n    ");
     format!(
         "{} {} ({})\n  {}\n  why: {}\n  {place}:\n    {text}\n",
         finding.code.severity.name().to_uppercase(),

@@ -11,19 +11,22 @@ use tokio::time::timeout;
 
 use super::connector::{Chosen, Deployed};
 use super::expected::Expected;
-use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked};
+use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked, merged};
 use super::probe::{self, Trip};
 use super::{
     codes, connector, groups, handlers, letters, lints, publication, registry, roles, schema, server, slot, tables,
     topics,
 };
-use crate::clients::connect::{ConnectClient, ConnectError};
+use crate::clients::connect::ConnectClient;
 use crate::groups::broker::Broker;
 use crate::groups::known::{self, Known};
 use crate::source::kafka;
 
 /// Longest wait for all answers of one part, which are several questions.
 const PART_MAX: Duration = Duration::from_secs(8);
+
+/// SQLSTATE of what a role may not do.
+const DENIED: &str = "42501";
 
 /// What can be asked, or why it cannot.
 pub struct Reach {
@@ -116,6 +119,7 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
         outcome.findings.push(handlers::of_mail_server(host, *port, refusal));
     }
     let trip = send(&reach, expected, &database, &surroundings, deployed, &mut outcome).await;
+    outcome.findings = merged(outcome.findings);
     outcome.findings.sort_by_key(|finding| finding.code.leg);
     let is_away = |code: &str| ["postgres-unreachable", "connect-unreachable", "kafka-unreachable"].contains(&code);
     Report {
@@ -145,7 +149,7 @@ async fn ask_around(expected: &Expected, reach: &Reach) -> Surroundings {
                 connectors,
                 endpoint: client.endpoint(),
             }),
-            Ok(Err(error)) => Err(said(&error)),
+            Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!(
                 "kafka connect at {} did not answer within {} s",
                 client.endpoint(),
@@ -187,13 +191,30 @@ async fn look_up(expected: &Expected, deployed: Option<Deployed<'_>>) -> Option<
     Some(registry::collect(expected).await)
 }
 
-async fn ask_postgres(expected: &Expected, reach: &Reach, deployed: Option<Deployed<'_>>) -> Result<Database, String> {
-    let pool = reach.pool.as_ref().map_err(Clone::clone)?;
+/// Why Postgres answered nothing of use.
+enum Unasked {
+    /// It is away.
+    Away(String),
+    /// The role may not even look.
+    Denied(String),
+}
+
+async fn ask_postgres(expected: &Expected, reach: &Reach, deployed: Option<Deployed<'_>>) -> Result<Database, Unasked> {
+    let pool = reach.pool.as_ref().map_err(|why| Unasked::Away(why.clone()))?;
     let asked = timeout(PART_MAX, read(pool, expected, reach, deployed)).await;
     match asked {
         Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => Err(format!("postgres could not be asked: {error}")),
-        Err(_) => Err(format!("postgres did not answer within {} s", PART_MAX.as_secs())),
+        Ok(Err(error)) => {
+            let code = error.as_database_error().and_then(|database| database.code());
+            match code.as_deref() {
+                Some(DENIED) => Err(Unasked::Denied(error.to_string())),
+                _ => Err(Unasked::Away(format!("postgres could not be asked: {error}"))),
+            }
+        }
+        Err(_) => Err(Unasked::Away(format!(
+            "postgres did not answer within {} s",
+            PART_MAX.as_secs()
+        ))),
     }
 }
 
@@ -236,28 +257,32 @@ async fn read(
     })
 }
 
-fn of_database(database: &Result<Database, String>, deployed: Option<Deployed<'_>>, expected: &Expected) -> Outcome {
+fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'_>>, expected: &Expected) -> Outcome {
+    let without = |because: &str, finding: Finding| {
+        let legs = [
+            Leg::Tables,
+            Leg::Schema,
+            Leg::Publication,
+            Leg::Roles,
+            Leg::Slot,
+            Leg::Letters,
+        ];
+        let mut outcome = Outcome::unchecked(&legs, because);
+        outcome.findings.push(finding);
+        outcome
+    };
     let facts = match database {
         Ok(facts) => facts,
-        Err(why) => {
-            let mut outcome = Outcome::unchecked(
-                &[
-                    Leg::Tables,
-                    Leg::Schema,
-                    Leg::Publication,
-                    Leg::Roles,
-                    Leg::Slot,
-                    Leg::Letters,
-                ],
-                "postgres does not answer",
-            );
-            outcome.findings.push(codes::POSTGRES_UNREACHABLE.found(
-                why.clone(),
-                Remedy::words(
-                    "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it",
-                ),
-            ));
-            return outcome;
+        Err(Unasked::Away(why)) => {
+            let remedy =
+                "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it";
+            let finding = codes::POSTGRES_UNREACHABLE.found(why.clone(), Remedy::words(remedy));
+            return without("postgres does not answer", finding);
+        }
+        Err(Unasked::Denied(why)) => {
+            let remedy = Remedy::shell("afterwrite migrate # as the owner of the tables: it grants what is missing");
+            let finding = codes::WORKER_GRANTS.found(format!("the role of postgres.url may not look: {why}"), remedy);
+            return without("the role of postgres.url may not look", finding);
         }
     };
     let mut found = server::findings(&facts.server);
@@ -365,7 +390,7 @@ async fn of_brokers(
         }
         None => {
             let Some(known) = known else { return Outcome::default() };
-            let mut found = groups::findings(&unknown_groups(), known, &nothing, expected, Utc::now());
+            let mut found = groups::findings(&BTreeMap::new(), known, &nothing, expected, Utc::now());
             found.extend(letters::findings(None, known, expected));
             return Outcome::of(found);
         }
@@ -403,15 +428,11 @@ async fn of_brokers(
     outcome
 }
 
-fn unknown_groups() -> BTreeMap<String, groups::Facts> {
-    BTreeMap::new()
-}
-
 /// Sends the row, where the parts that it needs are there.
 async fn send(
     reach: &Reach,
     expected: &Expected,
-    database: &Result<Database, String>,
+    database: &Result<Database, Unasked>,
     surroundings: &Surroundings,
     deployed: Option<Deployed<'_>>,
     outcome: &mut Outcome,
@@ -452,10 +473,6 @@ async fn send(
             None
         }
     }
-}
-
-fn said(error: &ConnectError) -> String {
-    chain(error)
 }
 
 /// The error and its causes in one line, each said once.

@@ -217,6 +217,26 @@ impl Outcome {
     }
 }
 
+/// Findings of one kind as one: ten tables that lack the same are one thing to read, with a statement a line.
+pub(super) fn merged(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut merged: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let (place, text) = finding.remedy.parts();
+        let same = |other: &&mut Finding| other.code == finding.code && other.remedy.parts().0 == place;
+        match merged.iter_mut().find(same) {
+            None => merged.push(finding),
+            Some(first) => {
+                first.what = format!("{}; {}", first.what, finding.what);
+                let (Remedy::Sql(all) | Remedy::Shell(all) | Remedy::Words(all)) = &mut first.remedy;
+                if !all.lines().any(|line| line == text) {
+                    *all = format!("{all}\n{text}");
+                }
+            }
+        }
+    }
+    merged
+}
+
 /// A name as SQL wants it.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -247,6 +267,14 @@ pub(super) fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_alike_is_one_finding_with_a_statement_a_line() {
+        static CODE: Code = Code::error(Leg::Tables, "alike", "so");
+        let found = |what: &str, sql: &str| CODE.found(what, Remedy::sql(sql));
+        let merged = merged(vec![found("a", "A;"), found("b", "B;"), found("c", "A;")]);
+        assert_eq!(merged, [found("a; b; c", "A;\nB;")]);
+    }
 
     #[test]
     fn names_are_quoted_where_they_need_it() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::codes;
 use super::expected::{Expected, Group};
@@ -11,10 +11,14 @@ use super::topics;
 use crate::groups::broker::{self, Broker};
 use crate::groups::known::Known;
 use crate::groups::partition::Position;
+use crate::groups::workers::Worker;
 use crate::source::kafka::is_subscribed;
 
 /// Share of a topic's retention, in percent, that the oldest record which is not settled may have used up.
 const NEAR_PERCENT: i64 = 50;
+
+/// So long it is told that a process is gone.
+const NEWS_FOR: TimeDelta = TimeDelta::minutes(10);
 
 /// What is known of one group.
 #[derive(Debug, Clone, Default)]
@@ -26,29 +30,35 @@ pub(super) struct Facts {
     pub(super) silent: Vec<String>,
 }
 
-/// Asks the brokers about every group. Blocks, for a bounded time.
+/// Asks the brokers about every group, about all at once. Blocks, for a bounded time.
 pub(super) fn ask(
     broker: &Broker,
     groups: &[Group],
     topics: &topics::Facts,
 ) -> Result<BTreeMap<String, Facts>, broker::Error> {
-    let mut all = BTreeMap::new();
-    for group in groups {
-        let read: BTreeSet<String> = topics.read_by(&group.topics).map(|(name, _)| name.clone()).collect();
-        let mut positions = broker.positions(&group.name, &read)?;
-        broker.read_waiting(&mut positions.known)?;
-        let silent = positions
-            .silent
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = groups
             .iter()
-            .map(|(topic, partition, why)| format!("{topic}[{partition}]: {why}"));
-        let facts = Facts {
-            members: Some(broker.membership(&group.name)?.members.len()),
-            silent: silent.collect(),
-            positions: positions.known,
-        };
-        all.insert(group.name.clone(), facts);
-    }
-    Ok(all)
+            .map(|group| scope.spawn(|| Ok((group.name.clone(), ask_about(broker, group, topics)?))))
+            .collect();
+        let ended = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("asking does not panic"));
+        ended.collect()
+    })
+}
+
+fn ask_about(broker: &Broker, group: &Group, topics: &topics::Facts) -> Result<Facts, broker::Error> {
+    let read: BTreeSet<String> = topics.read_by(&group.topics).map(|(name, _)| name.clone()).collect();
+    let mut positions = broker.positions(&group.name, &read)?;
+    broker.read_waiting(&mut positions.known)?;
+    let silent = positions.silent.iter();
+    let silent = silent.map(|(topic, partition, why)| format!("{topic}[{partition}]: {why}"));
+    Ok(Facts {
+        members: Some(broker.membership(&group.name)?.members.len()),
+        silent: silent.collect(),
+        positions: positions.known,
+    })
 }
 
 /// What is wrong with the groups. `asked` is empty where there are no brokers, or they are away.
@@ -73,7 +83,7 @@ pub(super) fn findings(
         if !runs {
             idle.push((group, is_new));
         }
-        found.extend(of_processes(group, of_postgres));
+        found.extend(of_processes(group, of_postgres, now));
         let Some(facts) = asked.get(&group.name) else { continue };
         found.extend(of_positions(group, facts, of_postgres, topics, now));
         found.extend(of_deleted(group, of_postgres, topics));
@@ -105,16 +115,18 @@ fn of_idle(idle: &[(&Group, bool)]) -> Option<Finding> {
     })
 }
 
-fn of_processes(group: &Group, known: &Known) -> Vec<Finding> {
+fn of_processes(group: &Group, known: &Known, now: DateTime<Utc>) -> Vec<Finding> {
+    // Whoever died long ago was missed by somebody, or was replaced under another name.
+    let is_news = |worker: &Worker| worker.gone && now - worker.seen_at < NEWS_FOR;
     let gone: Vec<String> = known
         .workers
         .iter()
-        .filter(|worker| {
-            worker.gone
-                && !known
-                    .workers
-                    .iter()
-                    .any(|other| other.runs() && other.host == worker.host)
+        .filter(|worker| is_news(worker))
+        .filter(|gone| {
+            !known
+                .workers
+                .iter()
+                .any(|other| other.runs() && other.host == gone.host)
         })
         .map(|worker| format!("{}:{}", worker.host, worker.pid))
         .collect();

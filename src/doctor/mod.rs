@@ -40,9 +40,7 @@ mod letters;
 
 pub mod probe;
 
-mod examination;
-
-pub use examination::{Reach, Report, examine};
+pub mod examination;
 
 #[cfg(test)]
 mod tests;

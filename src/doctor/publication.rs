@@ -81,6 +81,11 @@ pub(super) fn findings(
     // What is not there yet is told as that, and cannot be published.
     let wanted: Vec<(String, String)> = expected.published().into_iter().chain(signals).filter(exists).collect();
     let Some(published) = facts.found else {
+        if wanted.is_empty() {
+            // Nothing is there yet that could be published.
+            let migrate = Remedy::shell("afterwrite migrate");
+            return vec![codes::PUBLICATION_MISSING.found(format!("there is no publication {name}"), migrate)];
+        }
         return vec![codes::PUBLICATION_MISSING.found(
             format!("there is no publication {name}"),
             Remedy::sql(format!(

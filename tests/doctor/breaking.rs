@@ -19,8 +19,8 @@ pub(crate) enum Do {
     Patch(&'static str),
     /// A request about the connector: method, path below it.
     Request(&'static str, &'static str),
-    /// Makes a second connector, which does not run, of these settings.
-    Twin(&'static str),
+    /// Makes a second connector of the same settings but for its prefix, which does not run.
+    Twin,
     /// Gives a topic a setting.
     Topic(&'static str, &'static str, &'static str),
     /// Makes a topic of one partition, with the settings that it should have.
@@ -118,7 +118,11 @@ async fn as_printed(installation: &Installation, code: &str, said: &Said) {
         let text = text.as_str().unwrap();
         match kind.as_str().unwrap() {
             "sql" => execute(&installation.owner, text).await,
-            "shell" if text.starts_with("kafka-") => brokers::obey(text).await,
+            "shell" if text.starts_with("kafka-") => {
+                for command in text.lines() {
+                    brokers::obey(command).await;
+                }
+            }
             "shell" => installation.shell(text).await,
             other => panic!("a remedy of kind {other} cannot be run: {text}"),
         }
@@ -140,13 +144,15 @@ async fn act(installation: &mut Installation, what: Do) {
         Do::Request(method, path) => {
             request(method.parse().unwrap(), &installation.connector_url(path), "").await;
         }
-        Do::Twin(body) => {
-            request(
-                reqwest::Method::POST,
-                &format!("{}/connectors", address("CONNECT_URL")),
-                &named(body),
-            )
-            .await;
+        Do::Twin => {
+            let config = reqwest::get(installation.connector_url("/config")).await.unwrap();
+            let mut config: Value = config.json().await.unwrap();
+            let name = named("{}_twin");
+            config["name"] = name.clone().into();
+            config["topic.prefix"] = "another".into();
+            let body = serde_json::json!({"name": name, "initial_state": "STOPPED", "config": config});
+            let url = format!("{}/connectors", address("CONNECT_URL"));
+            request(reqwest::Method::POST, &url, &body.to_string()).await;
         }
         Do::Topic(topic, setting, value) => brokers::configure(&named(topic), setting, value).await,
         Do::MakeTopic(topic) => {
@@ -184,7 +190,13 @@ async fn request(method: reqwest::Method, url: &str, body: &str) {
             .body(body.to_owned());
         let answer = request.send().await.unwrap();
         // A rebalance of Connect is under way.
-        (answer.status() != reqwest::StatusCode::CONFLICT).then(|| answer.error_for_status().unwrap())
+        let status = answer.status();
+        let said = answer.text().await.unwrap();
+        assert!(
+            status.is_success() || status == reqwest::StatusCode::CONFLICT,
+            "{method} {url}: {status} {said}"
+        );
+        status.is_success().then_some(())
     })
     .await;
 }

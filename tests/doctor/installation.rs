@@ -207,6 +207,7 @@ impl Installation {
             .env("AFTERWRITE__KAFKA__GROUP_PREFIX", &self.name)
             .env("AFTERWRITE__SOURCE__NAME", &self.name)
             .env("AFTERWRITE__KAFKA__SESSION_TIMEOUT_MS", "6000")
+            .env("AFTERWRITE__KAFKA__HEARTBEAT_INTERVAL_MS", "1000")
             .env("AFTERWRITE__DEAD_LETTERS__REPLICATION_FACTOR", "1")
             .envs(self.settings.iter().cloned());
     }
