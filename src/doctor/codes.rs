@@ -110,6 +110,11 @@ pub(super) const PUBLICATION_MISSING: &Code = &Code::error(
     "publication-missing",
     "No change of any table is sent. What is written meanwhile cannot be decoded later either, and stops the connector.",
 );
+pub(super) const PUBLICATION_YOUNG: &Code = &Code::error(
+    Publication,
+    "publication-young",
+    "Postgres cannot decode log by a publication that was made after it, and the connector will never get past it: nothing is captured.",
+);
 pub(super) const PUBLICATION_TABLES: &Code = &Code::error(
     Publication,
     "publication-tables",
@@ -369,7 +374,7 @@ pub(super) const PROBE_UNDECODABLE: &Code = &Code::error(
 );
 
 /// All of them, in the order of the way of a change.
-pub const ALL: [&Code; 101] = [
+pub const ALL: [&Code; 102] = [
     POSTGRES_UNREACHABLE,
     STANDBY,
     WAL_LEVEL,
@@ -391,6 +396,7 @@ pub const ALL: [&Code; 101] = [
     LEDGER_TOMORROW,
     SOURCE_DIFFERS,
     PUBLICATION_MISSING,
+    PUBLICATION_YOUNG,
     PUBLICATION_TABLES,
     PUBLICATION_OPERATIONS,
     PUBLICATION_FILTER,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::codes;
 use super::expected::Expected;
-use super::finding::{Finding, Remedy, shell_word};
+use super::finding::{Finding, Remedy, literal, shell_word};
 use crate::clients::connect::{Connector, ConnectorConfig, Plugin};
 
 /// Debezium's connector for Postgres.
@@ -74,9 +74,22 @@ impl<'a> Deployed<'a> {
 
     /// The requests that let it forget where it stood and begin with what is written from then on.
     pub(super) fn begin_anew(&self) -> String {
+        self.begin_after("")
+    }
+
+    /// The same without the slot that it has.
+    pub(super) fn begin_without(&self, slot: &str) -> String {
+        let drop = format!("SELECT pg_drop_replication_slot({})", literal(slot));
+        self.begin_after(&format!(
+            "until psql -q \"$DATABASE_URL\" -c {} >/dev/null; do sleep 1; done && ",
+            shell_word(&drop)
+        ))
+    }
+
+    fn begin_after(&self, step: &str) -> String {
         let status = self.request("GET", "/status");
         format!(
-            "{} && until {status} | grep -q '\"tasks\":\\[\\]'; do sleep 1; done && {} && {} # what was written meanwhile is captured by nobody",
+            "{} && until {status} | grep -q '\"tasks\":\\[\\]'; do sleep 1; done && {step}{} && {} # what was written meanwhile is captured by nobody",
             self.request("PUT", "/stop"),
             self.request("DELETE", "/offsets"),
             self.request("PUT", "/resume")

@@ -226,7 +226,10 @@ async fn read(
 ) -> Result<Database, sqlx::Error> {
     let schema = schema::collect(pool).await?;
     let is_current = schema.is_current(expected);
-    let slots = slot::collect(pool, expected, is_current).await?;
+    let mut slots = slot::collect(pool, expected, is_current).await?;
+    if let Some(name) = deployed.filter(Deployed::runs).and_then(|deployed| deployed.slot()) {
+        slot::look_again(pool, &mut slots, name).await?;
+    }
     let of_connector = deployed.and_then(|deployed| slots.named(deployed.slot()?)?.reader.clone());
     let reader = match (&reach.replicating, deployed) {
         (Some(Ok(replicating)), _) => Some(
@@ -243,7 +246,7 @@ async fn read(
     Ok(Database {
         server: server::collect(pool).await?,
         tables: tables::collect(pool, expected).await?,
-        publication: publication::collect(pool, publication).await?,
+        publication: publication::collect(pool, publication, deployed.and_then(|deployed| deployed.slot())).await?,
         roles: roles::collect(pool, expected, reader.as_deref()).await?,
         known: match is_current {
             true => Some(known::read(pool).await?),
@@ -298,11 +301,17 @@ fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'
     found.extend(roles::findings(&facts.roles, expected));
     let mut ours: Vec<&str> = expected.groups.iter().map(|group| group.slot.as_str()).collect();
     if let Some((deployed, name)) = deployed.and_then(|deployed| Some((deployed, deployed.slot()?))) {
+        let ways = slot::Ways {
+            anew: deployed.begin_anew(),
+            without: deployed.begin_without(name),
+        };
+        let is_younger = facts.publication.is_younger;
         found.extend(slot::of_connector(
             &facts.slots,
             name,
             deployed.runs(),
-            &deployed.begin_anew(),
+            is_younger,
+            &ways,
         ));
         ours.push(name);
     }
@@ -458,7 +467,7 @@ async fn send(
             }
             probe::by_kafka(pool, options.clone(), expected).await
         }
-        (None, Some(Ok(replicating))) if facts.publication.found.is_some() => {
+        (None, Some(Ok(replicating))) if facts.publication.found.is_some() && facts.roles.may_replicate() => {
             probe::by_log(pool, replicating, &expected.publication).await
         }
         _ => {

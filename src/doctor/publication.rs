@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub(super) tables: Vec<(String, String)>,
     /// Tables of which a filter or a list leaves rows or columns out.
     pub(super) filtered: Vec<(String, String)>,
+    /// Whether it was made after log that the connector's slot still holds.
+    pub(super) is_younger: bool,
 }
 
 /// How it publishes.
@@ -32,7 +34,7 @@ pub(super) struct Published {
     pub(super) via_root: bool,
 }
 
-pub(super) async fn collect(pool: &PgPool, name: &str) -> Result<Facts, sqlx::Error> {
+pub(super) async fn collect(pool: &PgPool, name: &str, slot: Option<&str>) -> Result<Facts, sqlx::Error> {
     let found = sqlx::query_as(
         "SELECT pubinsert AS inserts, pubupdate AS updates, pubdelete AS deletes, pubtruncate AS truncates, pubviaroot AS via_root
          FROM pg_publication WHERE pubname = $1::name",
@@ -55,7 +57,16 @@ pub(super) async fn collect(pool: &PgPool, name: &str) -> Result<Facts, sqlx::Er
     .bind(name)
     .fetch_all(pool)
     .await?;
+    let is_younger: Option<bool> = sqlx::query_scalar(
+        "SELECT age(p.xmin) <= age(s.catalog_xmin) FROM pg_publication p, pg_replication_slots s
+         WHERE p.pubname = $1::name AND s.slot_name = $2::name AND s.catalog_xmin IS NOT NULL",
+    )
+    .bind(name)
+    .bind(slot.unwrap_or_default())
+    .fetch_optional(pool)
+    .await?;
     Ok(Facts {
+        is_younger: is_younger.unwrap_or_default(),
         name: name.to_owned(),
         found,
         tables,
@@ -94,50 +105,8 @@ pub(super) fn findings(
             )),
         )];
     };
-    let mut found = Vec::new();
-    let lacking: Vec<(String, String)> = wanted
-        .iter()
-        .filter(|place| !facts.tables.contains(place))
-        .cloned()
-        .collect();
-    if !lacking.is_empty() {
-        let lacking = listed(&lacking);
-        found.push(codes::PUBLICATION_TABLES.found(
-            format!("publication {name} lacks {lacking}"),
-            Remedy::sql(format!("ALTER PUBLICATION {name} ADD TABLE {lacking};")),
-        ));
-    }
-    let kinds = [
-        ("insert", published.inserts),
-        ("update", published.updates),
-        ("delete", published.deletes),
-        ("truncate", published.truncates),
-    ];
-    let left_out: Vec<&str> = kinds
-        .iter()
-        .filter(|(_, is_sent)| !is_sent)
-        .map(|(kind, _)| *kind)
-        .collect();
-    if !left_out.is_empty() {
-        found.push(codes::PUBLICATION_OPERATIONS.found(
-            format!("publication {name} leaves out {}", left_out.join(", ")),
-            Remedy::sql(format!("ALTER PUBLICATION {name} SET (publish = '{OPERATIONS}');")),
-        ));
-    }
-    let filtered: Vec<(String, String)> = wanted
-        .iter()
-        .filter(|place| facts.filtered.contains(place))
-        .cloned()
-        .collect();
-    if !filtered.is_empty() {
-        let filtered = listed(&filtered);
-        found.push(codes::PUBLICATION_FILTER.found(
-            format!("publication {name} has a row filter or a column list on {filtered}"),
-            Remedy::sql(format!(
-                "BEGIN; ALTER PUBLICATION {name} DROP TABLE {filtered}; ALTER PUBLICATION {name} ADD TABLE {filtered}; COMMIT;"
-            )),
-        ));
-    }
+    let mut found: Vec<Finding> = of_tables(facts, &name, &wanted);
+    found.extend(of_operations(published, &name));
     let partitioned: Vec<&str> = tables
         .tables
         .iter()
@@ -156,6 +125,59 @@ pub(super) fn findings(
         ));
     }
     found
+}
+
+/// Tables that are left out, and those of which something is.
+fn of_tables(facts: &Facts, name: &str, wanted: &[(String, String)]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let lacking: Vec<(String, String)> = wanted
+        .iter()
+        .filter(|place| !facts.tables.contains(place))
+        .cloned()
+        .collect();
+    if !lacking.is_empty() {
+        let lacking = listed(&lacking);
+        found.push(codes::PUBLICATION_TABLES.found(
+            format!("publication {name} lacks {lacking}"),
+            Remedy::sql(format!("ALTER PUBLICATION {name} ADD TABLE {lacking};")),
+        ));
+    }
+    let filtered: Vec<(String, String)> = wanted
+        .iter()
+        .filter(|place| facts.filtered.contains(place))
+        .cloned()
+        .collect();
+    if !filtered.is_empty() {
+        let filtered = listed(&filtered);
+        found.push(codes::PUBLICATION_FILTER.found(
+            format!("publication {name} has a row filter or a column list on {filtered}"),
+            Remedy::sql(format!(
+                "BEGIN; ALTER PUBLICATION {name} DROP TABLE {filtered}; ALTER PUBLICATION {name} ADD TABLE {filtered}; COMMIT;"
+            )),
+        ));
+    }
+    found
+}
+
+/// Kinds of changes that are left out.
+fn of_operations(published: Published, name: &str) -> Option<Finding> {
+    let kinds = [
+        ("insert", published.inserts),
+        ("update", published.updates),
+        ("delete", published.deletes),
+        ("truncate", published.truncates),
+    ];
+    let left_out: Vec<&str> = kinds
+        .iter()
+        .filter(|(_, is_sent)| !is_sent)
+        .map(|(kind, _)| *kind)
+        .collect();
+    (!left_out.is_empty()).then(|| {
+        codes::PUBLICATION_OPERATIONS.found(
+            format!("publication {name} leaves out {}", left_out.join(", ")),
+            Remedy::sql(format!("ALTER PUBLICATION {name} SET (publish = '{OPERATIONS}');")),
+        )
+    })
 }
 
 fn listed(tables: &[(String, String)]) -> String {
@@ -187,6 +209,7 @@ mod tests {
             found: Some(ALL),
             tables: vec![place("afterwrite", "heartbeat"), place("public", "orders")],
             filtered: Vec::new(),
+            is_younger: false,
         }
     }
 

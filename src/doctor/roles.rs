@@ -43,6 +43,13 @@ pub(super) struct Facts {
     pub(super) owns_ledger: Option<bool>,
 }
 
+impl Facts {
+    /// Whether the role that reads the log may do so, as far as it is known.
+    pub(super) fn may_replicate(&self) -> bool {
+        self.reader.as_ref().is_none_or(|reader| reader.may_replicate)
+    }
+}
+
 /// Whoever reads the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reader {

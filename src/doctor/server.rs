@@ -204,71 +204,27 @@ mod tests {
             owner: None,
             age_s: 7_200,
         };
-        for (facts, code) in [
+        type Change<'c> = &'c dyn Fn(&mut Facts);
+        let changes: [(Change<'_>, &str); 9] = [
+            (&|facts| facts.wal_level = "replica".to_owned(), "wal-level"),
+            (&|facts| facts.encoding = "LATIN1".to_owned(), "encoding"),
+            (&|facts| facts.is_standby = true, "standby"),
+            (&|facts| facts.slots_used = 10, "slots-full"),
+            (&|facts| facts.senders_used = 11, "senders-full"),
+            (&|facts| facts.keep_bytes_max = None, "keep-unlimited"),
+            (&|facts| facts.skew_ms = -6_000, "clock-skew"),
             (
-                Facts {
-                    wal_level: "replica".to_owned(),
-                    ..healthy()
-                },
-                "wal-level",
-            ),
-            (
-                Facts {
-                    encoding: "LATIN1".to_owned(),
-                    ..healthy()
-                },
-                "encoding",
-            ),
-            (
-                Facts {
-                    is_standby: true,
-                    ..healthy()
-                },
-                "standby",
-            ),
-            (
-                Facts {
-                    slots_used: 10,
-                    ..healthy()
-                },
-                "slots-full",
-            ),
-            (
-                Facts {
-                    senders_used: 11,
-                    ..healthy()
-                },
-                "senders-full",
-            ),
-            (
-                Facts {
-                    keep_bytes_max: None,
-                    ..healthy()
-                },
-                "keep-unlimited",
-            ),
-            (
-                Facts {
-                    skew_ms: -6_000,
-                    ..healthy()
-                },
-                "clock-skew",
-            ),
-            (
-                Facts {
-                    transactions: vec![open(Some(7), None)],
-                    ..healthy()
-                },
+                &|facts| facts.transactions.push(open(Some(7), None)),
                 "transaction-open",
             ),
             (
-                Facts {
-                    transactions: vec![open(None, Some("a'b"))],
-                    ..healthy()
-                },
+                &|facts| facts.transactions.push(open(None, Some("a'b"))),
                 "transaction-open",
             ),
-        ] {
+        ];
+        for (change, code) in changes {
+            let mut facts = healthy();
+            change(&mut facts);
             let found: Vec<&str> = findings(&facts).iter().map(|finding| finding.code.name).collect();
             assert_eq!(found, [code]);
         }

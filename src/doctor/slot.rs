@@ -1,11 +1,17 @@
 //! The place in the log: that of the connector, or those of groups that read the log themselves.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgPool;
 
 use super::codes;
 use super::expected::Expected;
 use super::finding::{Code, Finding, Remedy, literal};
 use crate::groups::slots::{self, FORGOTTEN_BYTES, PARTS_LEFT};
+
+/// How often, and how far apart, a slot that nobody seems to read is looked at again.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(400);
 
 /// A slot on the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -61,12 +67,48 @@ pub(super) async fn collect(pool: &PgPool, expected: &Expected, has_schema: bool
     })
 }
 
-/// What is wrong with the connector's slot. `runs` says that its task does, `curls` makes the requests that begin anew.
-pub(super) fn of_connector(slots: &Slots, name: &str, runs: bool, begin_anew: &str) -> Vec<Finding> {
+/// Commands that let a connector begin with what is written from then on.
+#[derive(Debug)]
+pub(super) struct Ways {
+    /// With the slot that there is, or is not.
+    pub(super) anew: String,
+    /// Without the slot that there is.
+    pub(super) without: String,
+}
+
+/// Looks again at a slot that nobody reads though its connector runs: one that was started a moment ago reads it soon, and one that
+/// fails again and again reads it for moments only.
+pub(super) async fn look_again(pool: &PgPool, slots: &mut Slots, name: &str) -> Result<(), sqlx::Error> {
+    let Some(slot) = slots.all.iter_mut().find(|slot| slot.name == name && !slot.is_active) else {
+        return Ok(());
+    };
+    let mut active = 0;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let is_active: Option<bool> =
+            sqlx::query_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1::name")
+                .bind(name)
+                .fetch_optional(pool)
+                .await?;
+        active += u32::from(is_active == Some(true));
+    }
+    slot.is_active = active * 2 > LOOKS;
+    Ok(())
+}
+
+/// What is wrong with the connector's slot. `runs` says that its task does; `is_before_publication`, that the slot still holds log
+/// which was written before the publication was made.
+pub(super) fn of_connector(
+    slots: &Slots,
+    name: &str,
+    runs: bool,
+    is_before_publication: bool,
+    ways: &Ways,
+) -> Vec<Finding> {
     let Some(slot) = slots.named(name) else {
         return vec![codes::SLOT_MISSING.found(
             format!("there is no replication slot {name}, which the connector reads"),
-            Remedy::shell(begin_anew),
+            Remedy::shell(&*ways.anew),
         )];
     };
     let mut found = Vec::new();
@@ -80,12 +122,9 @@ pub(super) fn of_connector(slots: &Slots, name: &str, runs: bool, begin_anew: &s
         return found;
     }
     if !slot.is_active && runs {
-        found.push(codes::SLOT_INACTIVE.found(
-            format!("the connector's task runs, and nobody reads its slot {name}"),
-            Remedy::words("see the log of Kafka Connect: the task cannot reach Postgres, or reads another server than postgres.url names"),
-        ));
+        found.push(of_idle(name, is_before_publication, ways));
     }
-    found.extend(danger(slot, slots.keep_bytes_max, begin_anew));
+    found.extend(danger(slot, slots.keep_bytes_max, &ways.anew));
     if slot.lag_bytes.is_some_and(|lag| lag > FORGOTTEN_BYTES) && found.is_empty() {
         found.push(codes::SLOT_LAG.found(
             format!("{} of log are written that the connector has not confirmed in slot {name}", megabytes(slot.lag_bytes)),
@@ -96,6 +135,25 @@ pub(super) fn of_connector(slots: &Slots, name: &str, runs: bool, begin_anew: &s
         ));
     }
     found
+}
+
+fn of_idle(name: &str, is_before_publication: bool, ways: &Ways) -> Finding {
+    if is_before_publication {
+        return codes::PUBLICATION_YOUNG.found(
+            format!("the connector tries again and again to read slot {name}, which holds log from before the publication was made"),
+            Remedy::shell(format!(
+                "{}: only when the log of Kafka Connect says that the publication does not exist; $DATABASE_URL names a role that may replicate",
+                ways.without
+            )),
+        );
+    }
+    codes::SLOT_INACTIVE.found(
+        format!("the connector's task runs, and nobody reads its slot {name}"),
+        Remedy::words(
+            "wait a minute if the connector was just started; else see the log of Kafka Connect: the task cannot reach Postgres, or reads \
+             another server than postgres.url names",
+        ),
+    )
 }
 
 fn danger(slot: &Facts, keep_bytes_max: Option<i64>, begin_anew: &str) -> Option<Finding> {
@@ -202,80 +260,64 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_the_connectors_slot_is_told() {
-        let status = |status: &str| Facts {
-            wal_status: Some(status.to_owned()),
-            ..slot()
+        let ways = Ways {
+            anew: "curl …".to_owned(),
+            without: "psql …".to_owned(),
         };
-        for (facts, runs, codes) in [
-            (slot(), true, &[][..]),
+        type Change<'c> = &'c dyn Fn(&mut Facts);
+        let changes: [(Change<'_>, bool, &[&str]); 10] = [
+            (&|_| {}, true, &[]),
+            (&|slot| slot.name = "other".to_owned(), true, &["slot-missing"]),
             (
-                Facts {
-                    name: "other".to_owned(),
-                    ..slot()
-                },
-                true,
-                &["slot-missing"],
-            ),
-            (
-                Facts {
-                    plugin: Some("wal2json".to_owned()),
-                    ..slot()
-                },
+                &|slot| slot.plugin = Some("wal2json".to_owned()),
                 true,
                 &["slot-foreign"],
             ),
-            (
-                Facts {
-                    is_here: false,
-                    ..slot()
-                },
-                true,
-                &["slot-foreign"],
-            ),
-            (
-                Facts {
-                    is_active: false,
-                    ..slot()
-                },
-                true,
-                &["slot-inactive"],
-            ),
+            (&|slot| slot.is_here = false, true, &["slot-foreign"]),
+            (&|slot| slot.is_active = false, true, &["slot-inactive"]),
             // Said of the connector already.
+            (&|slot| slot.is_active = false, false, &[]),
+            (&|slot| slot.wal_status = Some("lost".to_owned()), true, &["slot-lost"]),
             (
-                Facts {
-                    is_active: false,
-                    ..slot()
-                },
-                false,
-                &[],
-            ),
-            (status("lost"), true, &["slot-lost"]),
-            (status("unreserved"), true, &["slot-danger"]),
-            (
-                Facts {
-                    safe_bytes: Some(10),
-                    ..slot()
-                },
+                &|slot| slot.wal_status = Some("unreserved".to_owned()),
                 true,
                 &["slot-danger"],
             ),
-            (
-                Facts {
-                    lag_bytes: Some(FORGOTTEN_BYTES + 1),
-                    ..slot()
-                },
-                true,
-                &["slot-lag"],
-            ),
-        ] {
+            (&|slot| slot.safe_bytes = Some(10), true, &["slot-danger"]),
+            (&|slot| slot.lag_bytes = Some(FORGOTTEN_BYTES + 1), true, &["slot-lag"]),
+        ];
+        for (change, runs, codes) in changes {
+            let mut facts = slot();
+            change(&mut facts);
             let slots = Slots {
                 all: vec![facts],
                 of_groups: Vec::new(),
                 keep_bytes_max: Some(1000),
             };
-            let found = of_connector(&slots, "dbz", runs, "curl …");
+            let found = of_connector(&slots, "dbz", runs, false, &ways);
             let found: Vec<&str> = found.iter().map(|finding| finding.code.name).collect();
             assert_eq!(found, codes, "{slots:?}");
+        }
+    }
+
+    #[test]
+    fn a_publication_that_is_younger_than_the_log_is_told_from_a_connector_that_is_cut_off() {
+        let ways = Ways {
+            anew: "curl …".to_owned(),
+            without: "psql …".to_owned(),
+        };
+        for (is_active, is_before, codes) in [
+            (false, true, &["publication-young"][..]),
+            (false, false, &["slot-inactive"]),
+            (true, true, &[]),
+        ] {
+            let slots = Slots {
+                all: vec![Facts { is_active, ..slot() }],
+                ..Slots::default()
+            };
+            let found = of_connector(&slots, "dbz", true, is_before, &ways);
+            let found: Vec<&str> = found.iter().map(|finding| finding.code.name).collect();
+            assert_eq!(found, codes);
         }
     }
 

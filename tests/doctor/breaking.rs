@@ -48,6 +48,8 @@ pub(crate) enum Mend {
     AsPrinted,
     /// The same, and then something that they leave to somebody.
     AsPrintedThen(Do),
+    /// The same; then this code is named, and its remedy mends it.
+    AsPrintedTwice(&'static str),
     /// What no command does.
     By(Do),
     /// It was never broken: the doctor was asked otherwise.
@@ -85,6 +87,15 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
         Mend::AsPrintedThen(more) => {
             as_printed(installation, code, &named).await;
             act(installation, more).await;
+        }
+        Mend::AsPrintedTwice(next) => {
+            as_printed(installation, code, &named).await;
+            let named = until(&format!("{next} to be named"), Duration::from_secs(40), async || {
+                let said = installation.doctor(&["--no-probe"], asked).await;
+                said.codes().contains(&next).then_some(said)
+            })
+            .await;
+            as_printed(installation, next, &named).await;
         }
         Mend::By(other) => act(installation, other).await,
         Mend::AskedAgain => {}

@@ -59,7 +59,7 @@ impl Installation {
         let admin = connect(&address("DATABASE_URL")).await;
         execute(&admin, &format!("CREATE DATABASE {name}")).await;
         let owner_url = with_database(&address("DATABASE_URL"), &name);
-        let mut this = Self {
+        let this = Self {
             owner: connect(&owner_url).await,
             worker_url: as_role(&owner_url, "afterwrite_worker"),
             file: std::env::temp_dir().join(format!("{name}.json")),

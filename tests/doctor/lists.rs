@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::breaking::Do::{
     Apply, Ask, DeleteTopic, DropSlot, DropSlots, ForgetGroup, MakeTopic, Patch, Request, Sql, Start, Stop, Topic, Twin,
 };
-use crate::breaking::Mend::{AsPrinted, AsPrintedThen, AskedAgain, By};
+use crate::breaking::Mend::{AsPrinted, AsPrintedThen, AsPrintedTwice, AskedAgain, By};
 use crate::breaking::{Line, break_and_mend, silence};
 use crate::installation::{Installation, execute};
 
@@ -26,7 +26,6 @@ const IN_POSTGRES: &[Line] = &[
     ("publication-operations", Sql("ALTER PUBLICATION afterwrite_waitlist SET (publish = 'insert, update')"), AsPrinted),
     ("publication-filter", Sql("ALTER PUBLICATION afterwrite_waitlist DROP TABLE public.rewards;
         ALTER PUBLICATION afterwrite_waitlist ADD TABLE public.rewards WHERE (status = 'active')"), AsPrinted),
-    ("publication-missing", Sql("DROP PUBLICATION afterwrite_waitlist"), AsPrinted),
     ("identity-part", Sql("ALTER TABLE public.referrals REPLICA IDENTITY DEFAULT"), AsPrinted),
     ("identity-none", Sql("ALTER TABLE public.rewards REPLICA IDENTITY NOTHING"), AsPrinted),
     ("names", Sql("ALTER TABLE public.email_templates RENAME COLUMN enabled TO is_on"),
@@ -75,6 +74,9 @@ const IN_CONNECT: &[Line] = &[
     ("lint-slot-drop", Patch(r#"{"slot.drop.on.stop": "true"}"#), By(Patch(r#"{"slot.drop.on.stop": null}"#))),
     ("connector-missing", Request("DELETE", ""), By(Apply)),
     ("slot-missing", DropSlot, AsPrinted),
+    // What is written while there is none cannot be decoded when there is one again.
+    ("publication-missing", Sql("DROP PUBLICATION afterwrite_waitlist; INSERT INTO ip_safelist (campaign_id, range)
+        SELECT id, '10.0.0.0/8' FROM campaigns"), AsPrintedTwice("publication-young")),
 ];
 
 #[rustfmt::skip]
@@ -195,6 +197,10 @@ async fn where_nothing_answers_the_doctor_says_so_within_half_a_minute() {
         ("KAFKA_BROKERS", "192.0.2.1:9092"),
         ("AFTERWRITE__SMTP__HOST", "192.0.2.1"),
         ("SMTP_HOST", "192.0.2.1"),
+        (
+            "AFTERWRITE__WAITLIST__SECRET",
+            "a secret for a database that is elsewhere",
+        ),
     ];
     let said = installation.doctor(&[], &silent).await;
     let took = began.elapsed();
