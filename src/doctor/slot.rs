@@ -124,7 +124,7 @@ pub(super) fn of_connector(
     if !slot.is_active && runs {
         found.push(of_idle(name, is_before_publication, ways));
     }
-    found.extend(danger(slot, slots.keep_bytes_max, &ways.anew));
+    found.extend(danger(slot, slots.keep_bytes_max, &ways.without));
     if slot.lag_bytes.is_some_and(|lag| lag > FORGOTTEN_BYTES) && found.is_empty() {
         found.push(codes::SLOT_LAG.found(
             format!("{} of log are written that the connector has not confirmed in slot {name}", megabytes(slot.lag_bytes)),
