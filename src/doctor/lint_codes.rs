@@ -16,7 +16,7 @@ pub(super) const LINT_AUTOCREATE: &Code = &Code::warning(
 pub(super) const LINT_SLOT_DROP: &Code = &Code::error(
     Connector,
     "lint-slot-drop",
-    "Each stop of the connector drops its slot: what is written until it runs again is captured by nobody.",
+    "Each stop of the connector drops its slot, also the stop by which this setting is changed: what is written until it runs again is captured by nobody.",
 );
 pub(super) const LINT_SNAPSHOT: &Code = &Code::warning(
     Connector,

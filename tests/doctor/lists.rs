@@ -71,7 +71,7 @@ const IN_CONNECT: &[Line] = &[
     ("lint-columns", Patch(r#"{"column.exclude.list": "public\\.email_log\\.recipient"}"#), AsPrinted),
     ("lint-tables", Patch(r#"{"table.include.list": "public\\.waitlist_users,afterwrite\\.heartbeat"}"#), AsPrinted),
     ("lint-tombstones", Patch(r#"{"tombstones.on.delete": "true"}"#), AsPrinted),
-    ("lint-slot-drop", Patch(r#"{"slot.drop.on.stop": "true"}"#), By(Patch(r#"{"slot.drop.on.stop": null}"#))),
+    ("lint-slot-drop", Patch(r#"{"slot.drop.on.stop": "true"}"#), AsPrintedTwice("slot-missing")),
     ("connector-missing", Request("DELETE", ""), By(Apply)),
     ("slot-missing", DropSlot, AsPrinted),
     // What is written while there is none cannot be decoded when there is one again.
