@@ -50,6 +50,8 @@ pub(crate) enum Mend {
     AsPrintedThen(Do),
     /// The same; then this code is named, and its remedy mends it.
     AsPrintedTwice(&'static str),
+    /// The remedies of whatever is named, until nothing is.
+    Followed,
     /// What no command does.
     By(Do),
     /// It was never broken: the doctor was asked otherwise.
@@ -97,6 +99,22 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
             .await;
             as_printed(installation, next, &named).await;
         }
+        Mend::Followed => {
+            as_printed(installation, code, &named).await;
+            until(
+                &format!("{code} to be followed to its end"),
+                Duration::from_secs(90),
+                async || {
+                    let said = installation.doctor(&["--no-probe"], asked).await;
+                    for next in said.codes() {
+                        println!("{}: then {next}", installation.name);
+                        as_printed(installation, next, &said).await;
+                    }
+                    said.is_silent().then_some(())
+                },
+            )
+            .await;
+        }
         Mend::By(other) => act(installation, other).await,
         Mend::AskedAgain => {}
     }
@@ -135,7 +153,9 @@ async fn as_printed(installation: &Installation, code: &str, said: &Said) {
                 }
             }
             "shell" => installation.shell(text).await,
-            other => panic!("a remedy of kind {other} cannot be run: {text}"),
+            // Somebody has to wait, or to decide.
+            "words" => {}
+            other => panic!("{other} is no kind of remedy: {text}"),
         }
     }
 }

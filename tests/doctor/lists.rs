@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::breaking::Do::{
     Apply, Ask, DeleteTopic, DropSlot, DropSlots, ForgetGroup, MakeTopic, Patch, Request, Sql, Start, Stop, Topic, Twin,
 };
-use crate::breaking::Mend::{AsPrinted, AsPrintedThen, AsPrintedTwice, AskedAgain, By};
+use crate::breaking::Mend::{AsPrinted, AsPrintedThen, AsPrintedTwice, AskedAgain, By, Followed};
 use crate::breaking::{Line, break_and_mend, silence};
 use crate::installation::{Installation, execute};
 
@@ -74,9 +74,6 @@ const IN_CONNECT: &[Line] = &[
     ("lint-slot-drop", Patch(r#"{"slot.drop.on.stop": "true"}"#), AsPrintedTwice("slot-missing")),
     ("connector-missing", Request("DELETE", ""), By(Apply)),
     ("slot-missing", DropSlot, AsPrinted),
-    // What is written while there is none cannot be decoded when there is one again.
-    ("publication-missing", Sql("DROP PUBLICATION afterwrite_waitlist; INSERT INTO ip_safelist (campaign_id, range)
-        SELECT id, '10.0.0.0/8' FROM campaigns"), AsPrintedTwice("publication-young")),
 ];
 
 #[rustfmt::skip]
@@ -106,6 +103,13 @@ const AWAY: &[Line] = &[
     ("lint-modes", Ask(&[("AFTERWRITE__SOURCE__DECIMAL", "double")]), AskedAgain),
 ];
 
+/// What is written while there is no publication cannot be decoded when there is one again, so one remedy leads to the next.
+#[rustfmt::skip]
+const AT_LAST: &[Line] = &[
+    ("publication-missing", Sql("DROP PUBLICATION afterwrite_waitlist; INSERT INTO ip_safelist (campaign_id, range)
+        SELECT id, '10.0.0.0/8' FROM campaigns"), Followed),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_cause_is_named_and_its_remedy_mends_it() {
     let _stack = STACK.lock().await;
@@ -126,7 +130,7 @@ async fn each_cause_is_named_and_its_remedy_mends_it() {
 
     let began = Instant::now();
     let mut count = 0;
-    for list in [IN_POSTGRES, IN_CONNECT, IN_KAFKA, AWAY] {
+    for list in [IN_POSTGRES, IN_CONNECT, IN_KAFKA, AWAY, AT_LAST] {
         for line in list {
             let began = Instant::now();
             break_and_mend(&mut installation, *line).await;
