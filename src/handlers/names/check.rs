@@ -97,18 +97,7 @@ async fn check_table(
         });
     };
     let place = format!("{schema}.{name}");
-    let relation: Option<(i64, bool, Option<String>)> = sqlx::query_as(
-        "SELECT c.oid::bigint, c.relreplident = 'f',
-                (SELECT string_agg(a.attname, ',') FROM pg_index i JOIN pg_attribute a
-                     ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                 WHERE i.indrelid = c.oid AND i.indisprimary)
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
-    )
-    .bind(schema)
-    .bind(name)
-    .fetch_optional(&mut *connection)
-    .await?;
+    let relation = relation_of(connection, schema, name).await?;
     let Some((oid, is_full, primary_key)) = relation else {
         find(
             About::Table,
@@ -159,6 +148,26 @@ async fn check_table(
         }
     }
     Ok(())
+}
+
+/// The table's number, whether its old rows are logged whole, and the columns of its primary key.
+async fn relation_of(
+    connection: &mut PgConnection,
+    schema: &str,
+    name: &str,
+) -> Result<Option<(i64, bool, Option<String>)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT c.oid::bigint, c.relreplident = 'f',
+                (SELECT string_agg(a.attname, ',') FROM pg_index i JOIN pg_attribute a
+                     ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+                 WHERE i.indrelid = c.oid AND i.indisprimary)
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
+    )
+    .bind(schema)
+    .bind(name)
+    .fetch_optional(connection)
+    .await
 }
 
 async fn columns_of(connection: &mut PgConnection, table: i64) -> Result<Vec<Found>, sqlx::Error> {
