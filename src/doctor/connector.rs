@@ -304,7 +304,10 @@ pub(super) mod tests {
         }
     }
 
-    fn facts(connectors: &[(&str, &[(&str, &str)], ConnectorStatus)]) -> Facts {
+    /// A name, settings, and what runs.
+    type Known<'k> = (&'k str, &'k [(&'k str, &'k str)], ConnectorStatus);
+
+    fn facts(connectors: &[Known<'_>]) -> Facts {
         let connectors = connectors
             .iter()
             .map(|(name, settings, status)| ((*name).to_owned(), connector(settings, status.clone())));
