@@ -152,7 +152,7 @@ fn works_when_started_as_a_worker() {
 /// it does nothing.
 pub(crate) fn work_when_started_as_a_worker(handler: impl FnOnce(String) -> Arc<dyn Handler>) {
     let Ok(name) = std::env::var(NAME) else { return };
-    afterwrite::telemetry::start(afterwrite::telemetry::Format::Human);
+    afterwrite::telemetry::start(afterwrite::telemetry::Format::Human, None);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
