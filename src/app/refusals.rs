@@ -21,7 +21,10 @@ pub fn of_worker(config: &Config, handlers: Option<&[String]>, jobs: Option<&[St
     if let Some(handlers) = handlers {
         let of_groups = config.groups.keys();
         let of_groups = of_groups.map(|name| ("groups", config.short_group_name(name), name.as_str()));
-        let of_handlers = config.handlers.keys().map(|name| ("handlers", name.as_str(), name.as_str()));
+        let of_handlers = config
+            .handlers
+            .keys()
+            .map(|name| ("handlers", name.as_str(), name.as_str()));
         for (section, name, written) in of_groups.chain(of_handlers) {
             wrong.extend(unknown(&format!("{section}.{written}"), name, handlers));
         }
@@ -78,7 +81,11 @@ fn unknown(section: &str, name: &str, known: &[String]) -> Option<Wrong> {
         Some(meant) => format!("did you mean {meant}?"),
         None => format!("there are {}", known.join(", ")),
     };
-    Some(Wrong::new(section, "nothing is called so, so nobody would read this section", remedy))
+    Some(Wrong::new(
+        section,
+        "nothing is called so, so nobody would read this section",
+        remedy,
+    ))
 }
 
 fn of_clock(config: &Config, wrong: &mut Vec<Wrong>) {
@@ -95,7 +102,11 @@ fn of_clock(config: &Config, wrong: &mut Vec<Wrong>) {
         }
     }
     for (name, job) in &config.schedule.jobs {
-        if job.schedule.as_ref().is_some_and(|text| schedule::parse(text, "UTC").is_err()) {
+        if job
+            .schedule
+            .as_ref()
+            .is_some_and(|text| schedule::parse(text, "UTC").is_err())
+        {
             wrong.push(Wrong::new(
                 format!("schedule.jobs.{name}.schedule"),
                 "this is neither an interval of a second or more, nor five fields of cron that ever come",
@@ -112,7 +123,11 @@ fn of_source(config: &Config, wrong: &mut Vec<Wrong>) {
             None => ("postgres.url", &config.postgres.url),
         };
         if let Err(error) = url.expose().parse::<Connection>() {
-            wrong.push(Wrong::new(setting, error.to_string(), "correct it, or set wal.url to another address"));
+            wrong.push(Wrong::new(
+                setting,
+                error.to_string(),
+                "correct it, or set wal.url to another address",
+            ));
         }
         return;
     }
@@ -129,7 +144,11 @@ fn of_source(config: &Config, wrong: &mut Vec<Wrong>) {
             "the certificates and the key of [registry] do not fit together",
         ),
     };
-    wrong.push(Wrong::new(setting, reason, "look at the files with `openssl x509 -text` and `openssl pkey`"));
+    wrong.push(Wrong::new(
+        setting,
+        reason,
+        "look at the files with `openssl x509 -text` and `openssl pkey`",
+    ));
 }
 
 fn of_names(table: &str, own: &Named) -> Option<Wrong> {

@@ -118,10 +118,16 @@ impl Program {
             if self.is_waitlist {
                 wrong.extend(refusals::of_waitlist(config));
             } else {
-                let parts = self.handlers(config).and_then(|handlers| Ok((handlers, self.jobs(config)?)));
+                let parts = self
+                    .handlers(config)
+                    .and_then(|handlers| Ok((handlers, self.jobs(config)?)));
                 match parts {
                     Ok(parts) => made = Some(parts),
-                    Err(cause) => wrong.push(Wrong::new("", Failure::usage(cause).chain(), "the program says so itself")),
+                    Err(cause) => wrong.push(Wrong::new(
+                        "",
+                        Failure::usage(cause).chain(),
+                        "the program says so itself",
+                    )),
                 }
             }
             // Names are the same under every configuration that has any.
@@ -132,7 +138,10 @@ impl Program {
                 let jobs = jobs.iter().map(|job| job.name().to_owned());
                 (handlers.collect::<Vec<_>>(), jobs.collect::<Vec<_>>())
             });
-            let (handlers, jobs) = names.as_ref().map(|(handlers, jobs)| (&handlers[..], &jobs[..])).unzip();
+            let (handlers, jobs) = names
+                .as_ref()
+                .map(|(handlers, jobs)| (&handlers[..], &jobs[..]))
+                .unzip();
             wrong.extend(refusals::of_worker(config, handlers, jobs));
             wrong
         })

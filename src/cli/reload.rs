@@ -64,6 +64,9 @@ fn reload(running: &mut Reading, global: &Global, program: &Program) {
     }
     if !changed.is_empty() {
         let settings = changed.join(", ");
-        tracing::warn!(settings, "settings were changed that are in effect only after a restart");
+        tracing::warn!(
+            settings,
+            "settings were changed that are in effect only after a restart"
+        );
     }
 }

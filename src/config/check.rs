@@ -62,7 +62,13 @@ struct Refusals(Vec<Wrong>);
 
 impl Refusals {
     /// Refuses `setting` unless `holds`.
-    fn unless(&mut self, holds: bool, setting: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) {
+    fn unless(
+        &mut self,
+        holds: bool,
+        setting: impl Into<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         if !holds {
             self.0.push(Wrong::new(setting, reason, remedy));
         }
@@ -91,7 +97,10 @@ fn check_wal(config: &Config, refusals: &mut Refusals) {
         "name the publication that `afterwrite migrate` made, or leave this out",
     );
     let is_column = |column: &String| column.split('.').count() == 3 && !column.split('.').any(str::is_empty);
-    for (index, _) in (1..).zip(&config.wal.excluded_columns).filter(|(_, column)| !is_column(column)) {
+    for (index, _) in (1..)
+        .zip(&config.wal.excluded_columns)
+        .filter(|(_, column)| !is_column(column))
+    {
         refusals.unless(
             false,
             "wal.excluded_columns",

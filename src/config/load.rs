@@ -139,7 +139,11 @@ impl Reading {
         if self.is_half {
             return;
         }
-        let refused: Vec<String> = self.refusals.iter().map(|refusal| refusal.wrong.setting.clone()).collect();
+        let refused: Vec<String> = self
+            .refusals
+            .iter()
+            .map(|refusal| refusal.wrong.setting.clone())
+            .collect();
         let sound = wrong.into_iter().filter(|wrong| !rests_on(wrong, &refused));
         let placed: Vec<Refusal> = sound.map(|wrong| self.placed(wrong)).collect();
         self.refusals.extend(placed);
@@ -159,7 +163,10 @@ impl Reading {
     /// Where a setting was made, or the first one of its section.
     pub(super) fn place_of(&self, setting: &str) -> Place {
         let below = format!("{setting}.");
-        let mut within = self.made.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
+        let mut within = self
+            .made
+            .range(below.clone()..)
+            .take_while(|(path, _)| path.starts_with(&below));
         let found = self.made.get(setting).or_else(|| within.next().map(|(_, made)| made));
         found.map_or(Place::Default, |made| made.place.clone())
     }
@@ -278,7 +285,11 @@ fn from_file(path: &Path) -> Result<Vec<Setting>, Vec<Refusal>> {
                 true => "leave one of the two out",
                 false => "write key = value, texts in quotes and sections as [name]",
             };
-            refused(Some(syntax.line), format!("this is not TOML: {}", syntax.message), remedy)
+            refused(
+                Some(syntax.line),
+                format!("this is not TOML: {}", syntax.message),
+                remedy,
+            )
         });
         said.collect::<Vec<_>>()
     })?;
@@ -300,7 +311,10 @@ fn unreadable(place: Place, error: &io::Error) -> Refusal {
             "the file may not be read".to_owned(),
             "give this user the right to read it",
         ),
-        _ => (format!("the file could not be read ({error})"), "name a file with --config"),
+        _ => (
+            format!("the file could not be read ({error})"),
+            "name a file with --config",
+        ),
     };
     Refusal {
         place,

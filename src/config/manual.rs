@@ -75,7 +75,10 @@ fn sections() -> impl Iterator<Item = &'static Section> {
 /// The commented file.
 pub fn file() -> String {
     let mut text = HEAD.to_owned();
-    let older: Vec<String> = OLDER_NAMES.iter().map(|(name, setting)| format!("{name} ({setting})")).collect();
+    let older: Vec<String> = OLDER_NAMES
+        .iter()
+        .map(|(name, setting)| format!("{name} ({setting})"))
+        .collect();
     let names = format!(
         "These names of older deployments are read too, and AFTERWRITE__* beats them: {}. KAFKA_JOB_TOPIC is refused: topics \
          come from the connector.",
@@ -133,7 +136,9 @@ fn entries_of(section: &'static Section) -> Vec<Entry> {
 
 /// A default in TOML. What is never printed has its default in the table of the section's prose.
 fn default_of(defaults: &Table, section: &str, key: &str) -> Option<String> {
-    let found = section.split('.').try_fold(defaults, |table, part| table.get(part)?.as_table())?;
+    let found = section
+        .split('.')
+        .try_fold(defaults, |table, part| table.get(part)?.as_table())?;
     let value = found.get(key)?;
     match (section, key) {
         ("postgres", "url") => Some(format!("{:?}", Config::default().postgres.url.expose())),
@@ -145,7 +150,10 @@ fn variables(section: &Section, key: &str) -> Vec<String> {
     let setting = format!("{}.{key}", section.name);
     let path = format!("{}.{}", section.name.replace('.', "__"), key.replace('.', "_"));
     let ours = format!("{}{}", load::PREFIX, path.replace('.', "__").to_ascii_uppercase());
-    let older = OLDER_NAMES.iter().filter(|(_, of)| *of == setting).map(|(name, _)| (*name).to_owned());
+    let older = OLDER_NAMES
+        .iter()
+        .filter(|(_, of)| *of == setting)
+        .map(|(name, _)| (*name).to_owned());
     std::iter::once(ours).chain(older).collect()
 }
 
@@ -154,7 +162,12 @@ fn takes(section: &Section, described: &Described) -> String {
     if section.name == "kafka.properties" {
         return "a text, a number, true or false".to_owned();
     }
-    let path: Vec<String> = section.name.split('.').chain([described.key]).map(str::to_owned).collect();
+    let path: Vec<String> = section
+        .name
+        .split('.')
+        .chain([described.key])
+        .map(str::to_owned)
+        .collect();
     let refused = |value: Value| {
         let mut alone = Table::new();
         put(&mut alone, &path, value);
@@ -173,7 +186,10 @@ fn takes(section: &Section, described: &Described) -> String {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" | "i32" | "i64" => {
             let unit = unit(&setting).map(|unit| format!(" of {unit}")).unwrap_or_default();
-            format!("a whole number{unit}, {}", range.unwrap_or_else(|| "0 or more".to_owned()))
+            format!(
+                "a whole number{unit}, {}",
+                range.unwrap_or_else(|| "0 or more".to_owned())
+            )
         }
         "f64" => format!("a number, {}", range.unwrap_or_else(|| "any".to_owned())),
         "a text" => "a text, which is never printed".to_owned(),

@@ -142,10 +142,19 @@ mod tests {
     fn passwords_and_unknown_parameters_of_addresses_are_masked() {
         for (text, expected) in [
             ("postgres://me:hidden@db:5432/x", "postgres://me:***@db:5432/x"),
-            ("postgres://me:hid/d@en@db/x?sslmode=require", "postgres://me:***@db/x?sslmode=require"),
-            ("postgres://db/x?password=hidden&user=me", "postgres://db/x?password=***&user=me"),
+            (
+                "postgres://me:hid/d@en@db/x?sslmode=require",
+                "postgres://me:***@db/x?sslmode=require",
+            ),
+            (
+                "postgres://db/x?password=hidden&user=me",
+                "postgres://db/x?password=***&user=me",
+            ),
             ("http://me@registry/", "http://me@registry/"),
-            ("https://a/b?token={token}&api_key=hidden", "https://a/b?token={token}&api_key=***"),
+            (
+                "https://a/b?token={token}&api_key=hidden",
+                "https://a/b?token={token}&api_key=***",
+            ),
             ("https://a/b?hidden", "https://a/b?***"),
             ("me:hidden@broker:9092", "me:***@broker:9092"),
             ("a:1,b:2", "a:1,b:2"),

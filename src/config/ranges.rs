@@ -33,12 +33,19 @@ const RANGES: [(&str, Range); 43] = [
     ("registry.schemas_max", least(1, "")),
     ("registry.unknown_asks_max", between(1, 100, "")),
     // A record waits for all questions before it is given up.
-    ("registry.unknown_pause_ms", between(1, 60_000, "a record waits for all of these pauses")),
+    (
+        "registry.unknown_pause_ms",
+        between(1, 60_000, "a record waits for all of these pauses"),
+    ),
     ("kafka.session_timeout_ms", least(1, "")),
     ("kafka.heartbeat_interval_ms", least(1, "")),
     (
         "kafka.metadata_refresh_ms",
-        between(100, 5_000, "new partitions must be found before somebody starts to wonder"),
+        between(
+            100,
+            5_000,
+            "new partitions must be found before somebody starts to wonder",
+        ),
     ),
     ("engine.attempts_max", least(1, "")),
     ("engine.wait_first_ms", least(1, "")),
@@ -50,7 +57,10 @@ const RANGES: [(&str, Range); 43] = [
     ("engine.suspend_jobs_window_ms", least(1_000, "")),
     ("engine.attempt_timeout_ms", least(1, "")),
     ("engine.lanes_max", between(1, 10_000, "")),
-    ("engine.connections_max", least(2, "a lane and what commits each need one")),
+    (
+        "engine.connections_max",
+        least(2, "a lane and what commits each need one"),
+    ),
     ("engine.buffered_events_max", least(1, "")),
     ("engine.buffered_bytes_max", least(1_024, "")),
     ("engine.commit_interval_ms", between(10, 60_000, "")),
@@ -58,14 +68,20 @@ const RANGES: [(&str, Range); 43] = [
     ("handlers.coalesce_max", least(1, "")),
     ("handlers.lanes_max", least(1, "")),
     ("handlers.starts_per_second_max", least(1, "")),
-    ("ledger.retention_days", between(1, 1_000, "each day is a table, and more of them make planning slow")),
+    (
+        "ledger.retention_days",
+        between(1, 1_000, "each day is a table, and more of them make planning slow"),
+    ),
     ("dead_letters.partitions", least(1, "")),
     ("dead_letters.replication_factor", least(1, "")),
     (
         "dead_letters.retention_ms",
         least(86_400_000, "letters that vanish within a day cannot be replayed"),
     ),
-    ("dead_letters.message_bytes_max", least(65_537, "the headers of a letter may take 64 KiB")),
+    (
+        "dead_letters.message_bytes_max",
+        least(65_537, "the headers of a letter may take 64 KiB"),
+    ),
     // Two copies of an error leave half of the 64 KiB of a letter's headers to the original ones.
     (
         "dead_letters.error_bytes_max",
@@ -73,7 +89,11 @@ const RANGES: [(&str, Range); 43] = [
     ),
     (
         "dead_letters.write_timeout_ms",
-        between(100, 600_000, "a letter that is not acknowledged holds back the commits of its partition"),
+        between(
+            100,
+            600_000,
+            "a letter that is not acknowledged holds back the commits of its partition",
+        ),
     ),
     // Each letter is read and requested by itself, so no machine sends more.
     ("dead_letters.replay_rate_max", between(1, 10_000, "")),
@@ -165,8 +185,14 @@ mod tests {
     #[test]
     fn each_range_is_refused_outside_and_taken_at_its_ends() {
         for (name, range) in RANGES {
-            let setting = name.replacen("handlers.", "handlers.x.", 1).replacen("checks.", "checks.x.", 1);
-            assert_eq!(of(&setting).map(|range| range.words()), Some(range.words()), "{setting}");
+            let setting = name
+                .replacen("handlers.", "handlers.x.", 1)
+                .replacen("checks.", "checks.x.", 1);
+            assert_eq!(
+                of(&setting).map(|range| range.words()),
+                Some(range.words()),
+                "{setting}"
+            );
             let refused = |number: i64| range.refusal(&setting, &Value::Integer(number)).is_some();
             assert!(refused(range.least - 1) && !refused(range.least), "{setting}");
             if let Some(most) = range.most {
@@ -176,7 +202,11 @@ mod tests {
         assert!(of("groups.email.lanes_max").is_some() && of("handlers.email.attempts_max").is_some());
         let share = of("fraud.hold_confidence").unwrap();
         for (value, is_refused) in [(f64::NAN, true), (1.01, true), (-0.1, true), (0.5, false)] {
-            assert_eq!(share.refusal("x", &Value::Float(value)).is_some(), is_refused, "{value}");
+            assert_eq!(
+                share.refusal("x", &Value::Float(value)).is_some(),
+                is_refused,
+                "{value}"
+            );
         }
     }
 }

@@ -31,18 +31,22 @@ pub(super) fn resolve(text: &str, inputs: &Inputs) -> Result<String, Refused> {
 
 fn value_of(reference: &str, inputs: &Inputs) -> Result<String, Refused> {
     match reference.split_once(':') {
-        Some(("env", name)) => inputs.environment.get(name).cloned().ok_or_else(|| {
-            match inputs.not_text.contains(name) {
-                true => (
-                    format!("the environment variable {name} is not UTF-8"),
-                    "set it to a text".to_owned(),
-                ),
-                false => (
-                    format!("the environment variable {name} is not set"),
-                    "set it for this process, or leave this setting out".to_owned(),
-                ),
-            }
-        }),
+        Some(("env", name)) => {
+            inputs
+                .environment
+                .get(name)
+                .cloned()
+                .ok_or_else(|| match inputs.not_text.contains(name) {
+                    true => (
+                        format!("the environment variable {name} is not UTF-8"),
+                        "set it to a text".to_owned(),
+                    ),
+                    false => (
+                        format!("the environment variable {name} is not set"),
+                        "set it for this process, or leave this setting out".to_owned(),
+                    ),
+                })
+        }
         Some(("file", path)) => match std::fs::read_to_string(path) {
             Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
             Err(error) => Err((
@@ -76,7 +80,11 @@ mod tests {
         ];
         for (text, expected) in cases {
             let resolved = resolve(text, &inputs);
-            assert_eq!(resolved.as_deref().map_err(|(reason, _)| reason.as_str()), expected, "{text}");
+            assert_eq!(
+                resolved.as_deref().map_err(|(reason, _)| reason.as_str()),
+                expected,
+                "{text}"
+            );
         }
         assert!(resolve("${A}", &inputs).is_err());
         assert!(resolve("${file:/does/not/exist}", &inputs).is_err());

@@ -120,4 +120,3 @@ pub(super) fn put(table: &mut Table, path: &[String], value: Value) {
         put(inner, rest, value);
     }
 }
-

@@ -143,7 +143,13 @@ impl fmt::Display for Interval {
         if rest_ms == 0 {
             return out.write_str("0s");
         }
-        for (unit, unit_ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        for (unit, unit_ms) in [
+            ("d", 86_400_000),
+            ("h", 3_600_000),
+            ("m", 60_000),
+            ("s", 1_000),
+            ("ms", 1),
+        ] {
             if rest_ms >= unit_ms {
                 write!(out, "{}{unit}", rest_ms / unit_ms)?;
                 rest_ms %= unit_ms;

@@ -154,7 +154,10 @@ fn of_mails(config: &Config, found: &mut Vec<Wrong>) {
         ("waitlist.verification_url", &waitlist.verification_url),
         ("waitlist.referral_url", &waitlist.referral_url),
     ] {
-        let host = url.parse::<url::Url>().ok().and_then(|url| url.host_str().map(str::to_owned));
+        let host = url
+            .parse::<url::Url>()
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned));
         warn(
             !host.is_some_and(|host| is_local_host(&host)),
             setting,
@@ -168,7 +171,9 @@ fn of_the_network(config: &Config, found: &mut Vec<Wrong>) {
     let mut databases = vec![("postgres.url", config.postgres.url.expose())];
     databases.extend(config.wal.url.iter().map(|url| ("wal.url", url.expose())));
     for (setting, url) in databases {
-        let Ok(options) = url.parse::<PgConnectOptions>() else { continue };
+        let Ok(options) = url.parse::<PgConnectOptions>() else {
+            continue;
+        };
         let is_local = options.get_socket().is_some() || is_local_host(options.get_host());
         if !is_local && matches!(options.get_ssl_mode(), PgSslMode::Disable) {
             found.push(Wrong::new(
@@ -215,7 +220,10 @@ fn of_processes(reading: &Reading, found: &mut Vec<Wrong>) {
 
 /// Variables that look like settings and are none: one underscore where two belong.
 fn variables_of_nothing(inputs: &Inputs) -> Vec<Warning> {
-    let sections: Vec<String> = super::section_names().iter().map(|name| name.to_ascii_uppercase()).collect();
+    let sections: Vec<String> = super::section_names()
+        .iter()
+        .map(|name| name.to_ascii_uppercase())
+        .collect();
     let mut found = Vec::new();
     for name in inputs.environment.keys() {
         let Some(rest) = name.strip_prefix("AFTERWRITE_").filter(|rest| !rest.starts_with('_')) else {

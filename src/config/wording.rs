@@ -54,7 +54,11 @@ pub(super) fn explain(path: &[String], message: &str) -> Wrong {
     }
     match message.rsplit_once("; ").filter(|_| is_our_own(message)) {
         Some((reason, remedy)) => Wrong::new(whole, reason, remedy),
-        None => Wrong::new(whole, "it cannot be used", "see `afterwrite config reference` for what it takes"),
+        None => Wrong::new(
+            whole,
+            "it cannot be used",
+            "see `afterwrite config reference` for what it takes",
+        ),
     }
 }
 
@@ -67,7 +71,10 @@ pub fn without_values(message: &str) -> String {
         return format!("a value is none of {}", known.join(", "));
     }
     // Names of fields are no values.
-    match ["missing field", "unknown field", "duplicate field"].iter().any(|known| message.starts_with(known)) {
+    match ["missing field", "unknown field", "duplicate field"]
+        .iter()
+        .any(|known| message.starts_with(known))
+    {
         true => message.to_owned(),
         false => "a value cannot be used".to_owned(),
     }
@@ -85,9 +92,14 @@ pub(super) fn type_words(expected: &str) -> &str {
 
 /// What the deserialiser found and what it expected; the value between them is left out.
 pub(super) fn mismatch(message: &str) -> Option<(&'static str, &str)> {
-    let rest = ["invalid type: ", "invalid value: "].iter().find_map(|start| message.strip_prefix(start))?;
+    let rest = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|start| message.strip_prefix(start))?;
     let (found, expected) = rest.rsplit_once(", expected ")?;
-    let words = KINDS.iter().find(|(kind, _)| found.starts_with(kind)).map_or("something else", |(_, words)| words);
+    let words = KINDS
+        .iter()
+        .find(|(kind, _)| found.starts_with(kind))
+        .map_or("something else", |(_, words)| words);
     // The value may hold anything, also what separates the two.
     Some((words, expected))
 }
@@ -131,13 +143,19 @@ pub(super) fn unit(setting: &str) -> Option<&'static str> {
 
 /// Messages of this module's own values say what to do after a semicolon, and quote nothing.
 fn is_our_own(message: &str) -> bool {
-    ["a secret is a text", "this is not ", "a property is "].iter().any(|start| message.starts_with(start))
+    ["a secret is a text", "this is not ", "a property is "]
+        .iter()
+        .any(|start| message.starts_with(start))
 }
 
 /// Takes serde's "unknown field `a`, expected one of `b`, `c`" apart.
 fn unknown_name(message: &str) -> Option<(String, Vec<String>)> {
-    let rest = ["unknown field `", "unknown variant `"].iter().find_map(|start| message.strip_prefix(start))?;
-    let (unknown, known) = rest.rsplit_once("`, expected ").or_else(|| rest.rsplit_once("`, there are no "))?;
+    let rest = ["unknown field `", "unknown variant `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start))?;
+    let (unknown, known) = rest
+        .rsplit_once("`, expected ")
+        .or_else(|| rest.rsplit_once("`, there are no "))?;
     let names = known.split('`').skip(1).step_by(2).map(str::to_owned);
     Some((unknown.to_owned(), names.collect()))
 }

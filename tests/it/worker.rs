@@ -112,6 +112,11 @@ impl Worker {
         self.signal("-TERM");
     }
 
+    /// Has the process read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
     /// Whether the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.ended().is_some()

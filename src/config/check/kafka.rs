@@ -237,7 +237,10 @@ fn check_silence(config: &Config, refusals: &mut Refusals) {
     let grace = config.engine.revoke_grace_ms;
     let fixed = REVOKE_MARGIN_MS + COMMIT_WAIT_MS + CLAIM_WAIT_MS;
     let (setting, remedy) = match own {
-        Some(_) => (format!("kafka.properties.{NAME}"), "lengthen it, or shorten engine.revoke_grace_ms"),
+        Some(_) => (
+            format!("kafka.properties.{NAME}"),
+            "lengthen it, or shorten engine.revoke_grace_ms",
+        ),
         None => (
             "engine.revoke_grace_ms".to_owned(),
             "shorten it, or lengthen kafka.properties.\"max.poll.interval.ms\"",

@@ -110,7 +110,7 @@ mod tests {
         for (settings, expected) in [
             (
                 &["mails_per_second_max=0"][..],
-                Some("smtp.mails_per_second_max: it must lie"),
+                Some("smtp.mails_per_second_max: it is less than 1"),
             ),
             (&["mails_per_second_max=50"], None),
             (&["ca_pem=/etc/ca.pem"], Some("smtp.ca_pem: this is not PEM")),

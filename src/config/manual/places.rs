@@ -105,7 +105,9 @@ pub(super) const PLACES: [Section; 7] = [
             Described {
                 key: "url",
                 about: "The same database for a role that may replicate; postgres.url when not set.",
-                example: Some(r#""postgres://afterwrite_wal:${file:/run/secrets/wal_password}@localhost:5432/waitlist""#),
+                example: Some(
+                    r#""postgres://afterwrite_wal:${file:/run/secrets/wal_password}@localhost:5432/waitlist""#,
+                ),
             },
             Described {
                 key: "publication",
@@ -196,13 +198,11 @@ pub(super) const PLACES: [Section; 7] = [
         name: "kafka.properties",
         about: "Further librdkafka properties by their own names; what may be a secret is never printed. In the \
                 environment: AFTERWRITE__KAFKA__PROPERTIES__SECURITY_PROTOCOL=ssl.",
-        settings: &[
-            Described {
-                key: "security.protocol",
-                about: "How the brokers are talked to: plaintext, ssl, sasl_plaintext, sasl_ssl.",
-                example: Some(r#""plaintext""#),
-            },
-        ],
+        settings: &[Described {
+            key: "security.protocol",
+            about: "How the brokers are talked to: plaintext, ssl, sasl_plaintext, sasl_ssl.",
+            example: Some(r#""plaintext""#),
+        }],
     },
     Section {
         name: "registry",

@@ -270,16 +270,14 @@ pub(super) const WORK: [Section; 5] = [
     Section {
         name: "ledger",
         about: "What was done with which event.",
-        settings: &[
-            Described {
-                key: "retention_days",
-                about: "Days of the ledger that are kept at least, by the day on which an event was committed. \
+        settings: &[Described {
+            key: "retention_days",
+            about: "Days of the ledger that are kept at least, by the day on which an event was committed. \
                         Older ones are dropped when no group has an event of them left to settle, and no dead \
                         letter or parked event is of them. An event of a dropped day that comes once more is not \
                         run: it becomes a dead letter.",
-                example: None,
-            },
-        ],
+            example: None,
+        }],
     },
     Section {
         name: "dead_letters",

@@ -156,13 +156,11 @@ pub(super) const WORKER: [Section; 10] = [
     Section {
         name: "fraud",
         about: "The fraud checks.",
-        settings: &[
-            Described {
-                key: "hold_confidence",
-                about: "From this confidence on the credit of a referral is held.",
-                example: None,
-            },
-        ],
+        settings: &[Described {
+            key: "hold_confidence",
+            about: "From this confidence on the credit of a referral is held.",
+            example: None,
+        }],
     },
     Section {
         name: "fraud.checks.velocity",
@@ -259,12 +257,10 @@ pub(super) const WORKER: [Section; 10] = [
         about: "Health and metrics over HTTP: /healthz, /readyz, /metrics; and with waitlist.public_url \
                 /unsubscribe/TOKEN. Nobody is asked for a password, and nothing can be changed but a \
                 subscription, by who got a mail.",
-        settings: &[
-            Described {
-                key: "listen",
-                about: "host:port; without it nothing is listened on.",
-                example: Some(r#""localhost:9464""#),
-            },
-        ],
+        settings: &[Described {
+            key: "listen",
+            about: "host:port; without it nothing is listened on.",
+            example: Some(r#""localhost:9464""#),
+        }],
     },
 ];
