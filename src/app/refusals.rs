@@ -10,7 +10,6 @@ use crate::config::refusal::{Wrong, nearest};
 use crate::config::smtp::{MailTransport, Smtp};
 use crate::config::waitlist::TableNames as Named;
 use crate::config::{Config, SourceKind};
-use crate::decode::registry::client::SettingsError;
 use crate::handlers::names::{Names, NamesError, TableNames};
 use crate::schedule::timing::Schedule;
 use crate::source::wal::connection::Connection;
@@ -131,24 +130,17 @@ fn of_source(config: &Config, wrong: &mut Vec<Wrong>) {
         }
         return;
     }
-    let (setting, reason) = match options::registry(config) {
-        Ok(_) => return,
-        Err(SettingsError::Address { .. }) => ("registry.url", "this is no address of a schema registry"),
-        Err(SettingsError::Authorities(_)) => ("registry.ca_pem", "nothing in it can be used as certificates"),
-        Err(SettingsError::Identity(_)) => (
-            "registry.client_certificate_pem",
-            "it and registry.client_key_pem hold no certificate with its key",
-        ),
-        Err(SettingsError::Client { .. }) => (
-            "registry.client_certificate_pem",
-            "the certificates and the key of [registry] do not fit together",
-        ),
-    };
-    wrong.push(Wrong::new(
-        setting,
-        reason,
-        "look at the files with `openssl x509 -text` and `openssl pkey`",
-    ));
+    if options::registry(config).is_err() {
+        let setting = match config.registry.client_certificate_pem {
+            Some(_) => "registry.client_certificate_pem",
+            None => "registry.ca_pem",
+        };
+        wrong.push(Wrong::new(
+            setting,
+            "the certificates and keys of [registry] cannot be used, or not together",
+            "look at the files with `openssl x509 -text` and `openssl pkey`",
+        ));
+    }
 }
 
 fn of_names(table: &str, own: &Named) -> Option<Wrong> {

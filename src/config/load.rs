@@ -147,6 +147,7 @@ impl Reading {
         let sound = wrong.into_iter().filter(|wrong| !rests_on(wrong, &refused));
         let placed: Vec<Refusal> = sound.map(|wrong| self.placed(wrong)).collect();
         self.refusals.extend(placed);
+        self.refusals.sort_by(|one, other| one.place.cmp(&other.place));
     }
 
     /// The same, for whoever works with it.
@@ -258,7 +259,7 @@ fn rests_on(wrong: &Wrong, refused: &[String]) -> bool {
         let is_of_kind = OF_A_KIND.iter().any(|start| wrong.setting.starts_with(start))
             || wrong.setting.ends_with(".was")
             || wrong.setting.ends_with(".topics");
-        !setting.is_empty() && is_named || setting == "source.kind" && is_of_kind
+        !setting.is_empty() && (is_named || wrong.setting == *setting) || setting == "source.kind" && is_of_kind
     })
 }
 

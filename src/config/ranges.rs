@@ -9,7 +9,7 @@ use super::refusal::Wrong;
 pub(super) struct Range {
     least: i64,
     most: Option<i64>,
-    /// Why not others, where that is not plain.
+    /// Why not more, or where there is no most, why not less; empty where that is plain.
     why: &'static str,
 }
 
@@ -104,8 +104,8 @@ const RANGES: [(&str, Range); 43] = [
     // More than any server takes from one process.
     ("smtp.mails_per_second_max", between(1, 10_000, "")),
     ("webhook.timeout_ms", least(1, "")),
-    ("fraud.hold_confidence", between(0, 1, "it is a share")),
-    ("fraud.checks.confidence", between(0, 1, "it is a share")),
+    ("fraud.hold_confidence", between(0, 1, "")),
+    ("fraud.checks.confidence", between(0, 1, "")),
 ];
 
 /// Sections that are called after something, and whose settings have the ranges of another section.
@@ -133,14 +133,14 @@ impl Range {
             Value::Float(number) => *number < limit as f64,
             _ => false,
         };
-        let reason = match self.most {
-            _ if is_below(self.least) => format!("it is less than {}", self.least),
-            Some(most) if is_above(most) => format!("it is more than {most}"),
+        let (reason, is_said) = match self.most {
+            _ if is_below(self.least) => (format!("it is less than {}", self.least), self.most.is_none()),
+            Some(most) if is_above(most) => (format!("it is more than {most}"), true),
             _ => return None,
         };
         let reason = match self.why {
-            "" => reason,
-            why => format!("{reason}: {why}"),
+            why if is_said && !why.is_empty() => format!("{reason}: {why}"),
+            _ => reason,
         };
         Some(Wrong::new(setting, reason, format!("write {}", self.words())))
     }

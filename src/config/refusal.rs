@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 /// Where a setting was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Place {
     /// In the file.

@@ -18,7 +18,10 @@ use serde::de::{Deserializer, Error, Visitor};
 use super::load::{Inputs, load};
 use super::{Config, SourceKind};
 
-const EXAMPLE: &str = include_str!("../../afterwrite.example.toml");
+fn example() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/afterwrite.example.toml");
+    std::fs::read_to_string(path).unwrap()
+}
 
 /// Settings that are absent by default, so that the example can only show what they look like.
 const ABSENT: [&str; 27] = [
@@ -356,7 +359,7 @@ fn the_example_shows_every_default_and_nothing_else() {
     let untouched = format!("{:?}", Config::default());
     let mut section = String::new();
     let mut compared = BTreeSet::new();
-    for line in EXAMPLE.lines() {
+    for line in example().lines() {
         if line.starts_with('[') {
             section = line.trim_matches(['[', ']']).to_owned();
         }

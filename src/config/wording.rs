@@ -3,8 +3,7 @@
 use super::refusal::{Wrong, nearest};
 
 /// What a value of this type is called, and an example where its form is not plain.
-const TYPES: [(&str, &str); 14] = [
-    ("u8", "a whole number from 0 to 255"),
+const TYPES: [(&str, &str); 13] = [
     ("u16", "a whole number from 0 to 65535"),
     ("u32", "a whole number from 0 to 4294967295"),
     ("u64", "a whole number, 0 or more"),
@@ -15,7 +14,7 @@ const TYPES: [(&str, &str); 14] = [
     ("a boolean", "true or false"),
     ("a string", "a text in quotes"),
     ("a text", "a text in quotes"),
-    ("string or table", "a text in quotes"),
+    ("string only", "a text in quotes"),
     ("a sequence", "a list such as [\"a\", \"b\"]"),
     ("a map", "a section of its own"),
 ];
@@ -35,7 +34,13 @@ pub(super) fn explain(path: &[String], message: &str) -> Wrong {
     let whole = path.join(".");
     if let Some((unknown, known)) = unknown_name(message) {
         if let Some(index) = path.iter().position(|segment| *segment == unknown) {
-            return not_a_setting(&path[..index], &unknown, &known);
+            let (parent, is_choice) = (&path[..index], message.starts_with("unknown variant"));
+            // Names of checks are keys; every other choice is a value, and a section stands in its place.
+            if is_choice && parent.last().is_none_or(|parent| parent != "checks") {
+                let remedy = format!("write one of {}", known.join(", "));
+                return Wrong::new(parent.join("."), "this is a section", remedy);
+            }
+            return not_a_setting(parent, &unknown, &known);
         }
         if message.starts_with("unknown variant") {
             return none_of(whole, &unknown, &known);
@@ -50,7 +55,13 @@ pub(super) fn explain(path: &[String], message: &str) -> Wrong {
             (Some(unit), true) => format!("write {unit} as a number, without a unit and without quotes"),
             _ => format!("write {}", type_words(expected)),
         };
-        return Wrong::new(whole, format!("this is {found}"), remedy);
+        let reason = match found {
+            "a whole number" if remedy.starts_with("write a whole number") => {
+                "this number is too small or too large".to_owned()
+            }
+            found => format!("this is {found}"),
+        };
+        return Wrong::new(whole, reason, remedy);
     }
     match message.rsplit_once("; ").filter(|_| is_our_own(message)) {
         Some((reason, remedy)) => Wrong::new(whole, reason, remedy),
@@ -99,7 +110,7 @@ pub(super) fn mismatch(message: &str) -> Option<(&'static str, &str)> {
     let words = KINDS
         .iter()
         .find(|(kind, _)| found.starts_with(kind))
-        .map_or("something else", |(_, words)| words);
+        .map_or("no text", |(_, words)| words);
     // The value may hold anything, also what separates the two.
     Some((words, expected))
 }

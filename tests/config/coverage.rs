@@ -20,7 +20,22 @@ const WORDED: [&str; 12] = [
 ];
 
 /// Texts that are no refusals, or that no configuration can bring about here, and why.
-const UNSEEN: [(&str, &str); 0] = [];
+const UNSEEN: [(&str, &str); 8] = [
+    (
+        "the file may not be read",
+        "whoever runs the tests as root may read every file",
+    ),
+    ("give this user the right to read it", "the same"),
+    (
+        "it cannot be used",
+        "for messages that are not known, and all that come are",
+    ),
+    ("see `afterwrite config reference`", "the same"),
+    ("a value is {found}", "of settings that a handler of one's own reads"),
+    ("a value is none of {}", "the same"),
+    ("a value cannot be used", "the same"),
+    ("`, there are no ", "how a message is taken apart"),
+];
 
 #[test]
 fn every_refusal_in_the_code_is_met_by_a_case() {
@@ -55,14 +70,16 @@ fn sentences(code: &str) -> Vec<String> {
     let mut lines: Vec<&str> = Vec::new();
     let mut is_skipped = false;
     for line in code.lines().map(str::trim) {
-        let begins_skipped = line.starts_with("#[error(") || line.starts_with("tracing::");
-        is_skipped = (is_skipped || begins_skipped) && !line.ends_with(")]") && !line.ends_with(");");
+        let begins_skipped = line.starts_with("#[error(") || line.contains("tracing::");
+        let ends = [")]", ");", "),"].iter().any(|end| line.ends_with(end));
+        is_skipped = (is_skipped || begins_skipped) && !ends;
         let is_other = line.starts_with("//") || line.contains(".expect(\"") || line.starts_with("#[");
         if !(is_skipped || begins_skipped || is_other) {
             lines.push(line);
         }
     }
-    let joined = lines.join("\n");
+    // A quote that is a character begins no text.
+    let joined = lines.join("\n").replace("'\"'", "''");
     let mut sentences = Vec::new();
     let mut rest = joined.as_str();
     while let Some((_, after)) = rest.split_once('"') {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{CERTIFICATE, EXAMPLE, KEY, as_setting, fields_of, loaded};
+use super::{CERTIFICATE, KEY, as_setting, example, fields_of, loaded};
 use crate::config::schedule::{Schedule, ScheduledJob};
 use crate::config::waitlist::{FraudCheckSettings, TableNames};
 use crate::config::{Config, manual};
@@ -28,7 +28,7 @@ fn the_example_is_what_config_reference_prints() {
         return;
     }
     assert!(
-        made == EXAMPLE,
+        made == example(),
         "write it anew: UPDATE_EXAMPLE=1 cargo test --features testkit --lib the_example_is"
     );
 }
@@ -65,7 +65,7 @@ fn each_entry_of_the_reference_says_what_it_is_for_and_what_it_takes() {
 fn the_example_names_every_setting() {
     // All settings at once: certificates ask for https, an assignor for a protocol that has it, and files of secrets are not
     // there.
-    let mut example = EXAMPLE
+    let mut text = example()
         .replacen(
             "#url = \"http://localhost:8081\"",
             "#url = \"https://localhost:8081\"",
@@ -77,9 +77,9 @@ fn the_example_names_every_setting() {
             1,
         );
     for (file, content) in FILES {
-        example = example.replace(&format!("${{file:{file}}}"), content);
+        text = text.replace(&format!("${{file:{file}}}"), content);
     }
-    let uncommented: Vec<&str> = example
+    let uncommented: Vec<&str> = text
         .lines()
         .filter_map(|line| as_setting(line).or(Some(line)))
         .collect();
