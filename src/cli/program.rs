@@ -183,7 +183,8 @@ impl Program {
         };
         if let Command::Config(args) = &cli.command {
             // It must work where the configuration is broken, and says itself what others log.
-            let _within = runtime()?.enter();
+            let runtime = runtime()?;
+            let _within = runtime.enter();
             return cli::config::run(args, &cli.global, self);
         }
         let reading = cli.configuration()?;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod groups;
 
+#[cfg(test)]
 mod example;
 
 #[cfg(test)]
