@@ -124,7 +124,7 @@ impl Range {
         let is_above = |limit: i64| match value {
             Value::Integer(number) => *number > limit,
             #[expect(clippy::cast_precision_loss, reason = "limits of shares are 0 and 1")]
-            Value::Float(number) => !(*number <= limit as f64),
+            Value::Float(number) => number.is_nan() || *number > limit as f64,
             _ => false,
         };
         let is_below = |limit: i64| match value {
