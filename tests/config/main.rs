@@ -1,6 +1,8 @@
 //! The commands of `afterwrite config`, as processes: what is refused and how it is said, and that no secret is ever printed.
 //! No services are needed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod cases;
 
 mod coverage;
