@@ -7,6 +7,7 @@ pub mod keyless;
 mod letters;
 pub mod options;
 pub mod own;
+pub mod refusals;
 mod replica_identity;
 pub mod schedule;
 mod source;

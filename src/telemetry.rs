@@ -1,16 +1,17 @@
 //! Logs: what is written, how, and where to.
 //!
-//! Logs go to standard error; standard output belongs to what a command prints. `RUST_LOG` decides what is logged.
+//! Logs go to standard error; standard output belongs to what a command prints. `log.filter` decides what is logged.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
-/// What is logged when `RUST_LOG` says nothing: our state changes, and of the libraries only what is unexpected. The
+/// What is logged when nobody says anything: our state changes, and of the libraries only what is unexpected. The
 /// replication session says each end of it as an ERROR, every second while Postgres is away; the source says it once, with
 /// what to do. A slow statement is Postgres' to log (`log_min_duration_statement`): here it would be forty lines of SQL.
 const DEFAULT_FILTER: &str = "warn,afterwrite=info,pgwire_replication=off,sqlx::query=error";
@@ -26,9 +27,23 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging for the whole process. A second call changes nothing.
-pub fn start(format: Format) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// Changes what is logged while the process runs.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// What is logged could not be changed.
+#[derive(Debug, thiserror::Error)]
+#[error("what is logged could not be changed")]
+pub struct FilterError(#[source] reload::Error);
+
+/// Why a text says nothing about what is logged, or `None`. The text is not quoted.
+pub fn filter_refusal(text: &str) -> Option<&'static str> {
+    let refused = EnvFilter::builder().parse(text).is_err();
+    refused.then_some("this is no filter of log lines")
+}
+
+/// Starts logging for the whole process: what `filter` says, or else `RUST_LOG`. A second call changes nothing.
+pub fn start(format: Format, filter: Option<&str>) {
+    let (filter, handle) = reload::Layer::new(filter_of(filter));
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         Format::Human => registry
@@ -42,7 +57,26 @@ pub fn start(format: Format) {
             .with(layer().with_writer(std::io::stderr).json().flatten_event(true))
             .try_init(),
     };
-    if let Err(error) = started {
-        tracing::debug!(%error, "logging was started already");
+    match started {
+        Ok(()) => drop(FILTER.set(handle)),
+        Err(error) => tracing::debug!(%error, "logging was started already"),
     }
+}
+
+/// Changes what is logged from now on, as [`start`] would have it. Without a start it changes nothing.
+///
+/// # Errors
+/// When the subscriber is gone.
+pub fn filter_by(filter: Option<&str>) -> Result<(), FilterError> {
+    match FILTER.get() {
+        Some(handle) => handle.reload(filter_of(filter)).map_err(FilterError),
+        None => Ok(()),
+    }
+}
+
+fn filter_of(text: Option<&str>) -> EnvFilter {
+    let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let chosen = text.map(str::to_owned).or(variable);
+    let parsed = chosen.and_then(|text| EnvFilter::builder().parse(text).ok());
+    parsed.unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER))
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::app::waitlist;
 use crate::clients::mailer::Mailer;
 use crate::clients::webhook::Caller;
-use crate::config::Config;
+use crate::config::{Config, wording};
 use crate::handler::Handler;
 
 /// The settings of a handler cannot be read.
@@ -50,7 +50,7 @@ pub fn settings<T: DeserializeOwned>(config: &Config, handler: &str) -> Result<T
     };
     table.try_into().map_err(|error: toml::de::Error| SettingsError {
         handler: handler.to_owned(),
-        reason: error.message().to_owned(),
+        reason: wording::without_values(error.message()),
     })
 }
 

@@ -148,7 +148,7 @@ pub fn plan(config: &Config, jobs: Vec<Arc<dyn Job>>) -> anyhow::Result<Vec<Plan
 }
 
 /// `every 15m`, or cron.
-fn parse(text: &str, zone: &str) -> anyhow::Result<Schedule> {
+pub(super) fn parse(text: &str, zone: &str) -> anyhow::Result<Schedule> {
     let Some(interval) = text.strip_prefix("every ") else {
         return Ok(Schedule::cron(text, zone)?);
     };

@@ -5,6 +5,7 @@
 
 pub mod bench;
 mod brokers;
+pub mod config;
 pub mod connector;
 pub mod decode;
 mod decoded;
@@ -20,6 +21,7 @@ pub mod mail_catcher;
 pub mod migrate;
 pub mod program;
 pub mod reconcile;
+mod reload;
 pub mod replay;
 pub mod run;
 pub mod schedule;
@@ -45,8 +47,7 @@ use clap::{Args, Parser, Subcommand};
 use self::output::Output;
 use self::program::Program;
 use crate::app;
-use crate::config::Config;
-use crate::config::load::{Inputs, load};
+use crate::config::load::{Inputs, Reading, read};
 
 /// Your Postgres writes trigger work: a worker that reacts to the changes Debezium streams into Kafka.
 #[derive(Debug, Parser)]
@@ -94,6 +95,11 @@ pub struct Global {
 const CONFIG_VARIABLE: &str = "AFTERWRITE_CONFIG";
 
 impl Global {
+    /// Where settings come from.
+    fn inputs(&self) -> Inputs {
+        Inputs::of_process(self.config.as_deref(), &self.set)
+    }
+
     /// The same settings as words of a command line, for a process that is started to work under them.
     pub fn words(&self) -> Vec<OsString> {
         let file = self.config.iter().flat_map(|file| ["--config".into(), file.into()]);
@@ -158,6 +164,8 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
+    /// Check the configuration, show what is in effect and where it comes from, and print every setting
+    Config(config::ConfigArgs),
     /// Measure how fast changes are handled, and prove order, no loss and no repetition meanwhile
     Bench(bench::BenchArgs),
     /// Print what makes a shell complete commands and options
@@ -171,19 +179,16 @@ impl Cli {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn configuration(&self) -> Result<Config, Failure> {
+    pub fn configuration(&self) -> Result<Reading, Failure> {
         match self.command {
             Command::MailCatcher(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => {
                 let variable = std::env::var_os(CONFIG_VARIABLE);
                 match self.global.typed_in_vain(variable.as_deref()) {
                     Some(word) => Err(Failure::usage(InVain(word))),
-                    None => Ok(Config::default()),
+                    None => Ok(Reading::default()),
                 }
             }
-            _ => {
-                let inputs = Inputs::of_process(self.global.config.as_deref(), &self.global.set);
-                load(&inputs).map_err(Failure::usage)
-            }
+            _ => read(&self.global.inputs()).accepted().map_err(Failure::usage),
         }
     }
 }
@@ -192,13 +197,18 @@ impl Cli {
 ///
 /// # Errors
 /// What went wrong, with the exit code that follows from it.
-pub async fn run(cli: Cli, config: Config, program: &Program) -> Result<(), Failure> {
+pub async fn run(cli: Cli, reading: Reading, program: &Program) -> Result<(), Failure> {
     let output = cli.global.output;
+    if let Command::Run(args) = &cli.command {
+        return Box::pin(run::run(args, reading, &cli.global, program)).await;
+    }
+    let config = reading.config;
     match cli.command {
         Command::MailCatcher(args) => mail_catcher::run(&args).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Demo(args) => Box::pin(demo::run(&args, output)).await,
-        Command::Run(args) => Box::pin(run::run(&args, &config, program)).await,
+        Command::Config(args) => config::run(&args, &cli.global, program),
+        Command::Run(_) => unreachable!("it was run above"),
         Command::Status(args) => Box::pin(status::run(&args, &config, output)).await,
         Command::Health(args) => health::run(&args, &config, output).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args, &config, program, output)).await,

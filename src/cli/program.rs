@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::app::{schedule, waitlist};
+use crate::app::{refusals, schedule, waitlist};
 use crate::cli::{self, Cli, Command, Failure};
 use crate::config::Config;
+use crate::config::load::{Inputs, Reading, read};
+use crate::config::refusal::Wrong;
+use crate::config::warning;
 use crate::handler::Handler;
 use crate::schedule::Job;
 use crate::telemetry;
@@ -100,6 +103,55 @@ impl Program {
         (self.jobs)(config)
     }
 
+    /// A configuration with everything that can be said of it without a network, for this program.
+    pub(super) fn checked(&self, inputs: &Inputs) -> Reading {
+        let mut reading = read(inputs);
+        reading.refuse(self.refusals(&reading.config));
+        if self.is_waitlist {
+            let warnings = warning::of_waitlist(&reading);
+            reading.warnings.extend(warnings);
+        }
+        reading
+    }
+
+    /// What this program says against a configuration beyond what is wrong with its settings themselves.
+    pub(super) fn refusals(&self, config: &Config) -> Vec<Wrong> {
+        // What is made here is thrown away, and what it would log is said when it is made to work.
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
+            let mut wrong = Vec::new();
+            let mut made = None;
+            if self.is_waitlist {
+                wrong.extend(refusals::of_waitlist(config));
+            } else {
+                let parts = self
+                    .handlers(config)
+                    .and_then(|handlers| Ok((handlers, self.jobs(config)?)));
+                match parts {
+                    Ok(parts) => made = Some(parts),
+                    Err(cause) => wrong.push(Wrong::new(
+                        "",
+                        Failure::usage(cause).chain(),
+                        "the program says so itself",
+                    )),
+                }
+            }
+            // Names are the same under every configuration that has any.
+            let default = Config::default();
+            let made = made.or_else(|| Some((self.handlers(&default).ok()?, self.jobs(&default).ok()?)));
+            let names = made.map(|(handlers, jobs)| {
+                let handlers = handlers.iter().map(|handler| handler.spec().name);
+                let jobs = jobs.iter().map(|job| job.name().to_owned());
+                (handlers.collect::<Vec<_>>(), jobs.collect::<Vec<_>>())
+            });
+            let (handlers, jobs) = names
+                .as_ref()
+                .map(|(handlers, jobs)| (&handlers[..], &jobs[..]))
+                .unzip();
+            wrong.extend(refusals::of_worker(config, handlers, jobs));
+            wrong
+        })
+    }
+
     /// Does what the command line asks for, and answers the exit code: 0 ok, 1 failed, 2 wrong usage or configuration, 3 something
     /// could not be reached. Call it from `main`, outside of any runtime.
     pub fn main(self) -> ExitCode {
@@ -130,12 +182,18 @@ impl Program {
         if matches!(cli.command, Command::Demo(_)) && !self.is_waitlist {
             return Err(Failure::usage(NoDemo));
         }
-        let config = cli.configuration()?;
-        telemetry::start(config.log.format);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(Failure::failed)?;
-        runtime.block_on(cli::run(cli, config, self))
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.enable_all().build().map_err(Failure::failed)
+        };
+        if let Command::Config(args) = &cli.command {
+            // It must work where the configuration is broken, and says itself what others log.
+            let runtime = runtime()?;
+            let _within = runtime.enter();
+            return cli::config::run(args, &cli.global, self);
+        }
+        let reading = cli.configuration()?;
+        telemetry::start(reading.config.log.format, reading.config.log.filter.as_deref());
+        runtime()?.block_on(cli::run(cli, reading, self))
     }
 }

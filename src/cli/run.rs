@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use crate::app;
 use crate::app::{keyless, own, schedule};
 use crate::cli::program::Program;
-use crate::cli::{Failure, database, stop_signal};
-use crate::config::Config;
+use crate::cli::{Failure, Global, database, reload, stop_signal};
+use crate::config::load::Reading;
 use crate::dead_letter::topic;
 use crate::ledger::sources;
 
@@ -22,7 +22,8 @@ Examples:
 
 Scheduled work runs in every process, each tick in one of them; schedule.enabled = false leaves it to the others.
 
-SIGTERM and Ctrl-C stop cleanly: what runs ends, positions are committed, the groups are left.")]
+SIGTERM and Ctrl-C stop cleanly: what runs ends, positions are committed, the groups are left.
+SIGHUP reads the configuration again: log.filter is in effect at once, what else changed is named and needs a restart.")]
 pub struct RunArgs {
     /// Groups to run, short (email) or full (afterwrite.email); all when absent
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
@@ -43,7 +44,13 @@ struct UnknownGroup {
 ///
 /// # Errors
 /// Exit code 2 when the configuration is not as it must be, 3 when Postgres cannot be reached, 1 when a group fails.
-pub async fn run(args: &RunArgs, config: &Config, program: &Program) -> Result<(), Failure> {
+pub async fn run(args: &RunArgs, reading: Reading, global: &Global, program: &Program) -> Result<(), Failure> {
+    let hangups = reload::hangups()?;
+    let mut reading = reading;
+    let refused = program.refusals(&reading.config);
+    reading.refuse(refused);
+    let running = reading.accepted().map_err(Failure::usage)?;
+    let config = &running.config.clone();
     let handlers = program.handlers(config).map_err(Failure::usage)?;
     let mut handlers = own::enabled(config, handlers).map_err(Failure::usage)?;
     let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
@@ -67,7 +74,10 @@ pub async fn run(args: &RunArgs, config: &Config, program: &Program) -> Result<(
         stop.send_replace(true);
         heard
     });
-    let served = Box::pin(app::serve_with_jobs(config, handlers, jobs, stopping)).await;
+    let served = tokio::select! {
+        served = Box::pin(app::serve_with_jobs(config, handlers, jobs, stopping)) => served,
+        never = reload::at_hangups(hangups, running, global, program) => match never {},
+    };
     signals.abort();
     served.map(|_| ()).map_err(|error| {
         // A topic, a table or a source contradicts what it should be, and only a person can say which of them is right.
@@ -84,7 +94,10 @@ pub async fn run(args: &RunArgs, config: &Config, program: &Program) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::{Inputs, load};
+    use clap::Parser;
+
+    use crate::cli::Cli;
+    use crate::config::load::{Inputs, read};
 
     #[tokio::test]
     async fn a_database_that_cannot_be_reached_is_exit_code_3_and_says_so() {
@@ -93,10 +106,10 @@ mod tests {
             set: vec!["postgres.url=postgres://127.0.0.1:1/none".to_owned()],
             ..Inputs::default()
         };
-        let config = load(&inputs).unwrap();
-        let failure = Box::pin(run(&RunArgs { only: Vec::new() }, &config, &Program::waitlist()))
-            .await
-            .unwrap_err();
+        let global = Cli::try_parse_from(["afterwrite", "run"]).unwrap().global;
+        let (args, program) = (RunArgs { only: Vec::new() }, Program::waitlist());
+        let ran = Box::pin(run(&args, read(&inputs), &global, &program)).await;
+        let failure = ran.unwrap_err();
         assert_eq!(failure.exit_code(), 3);
         let said = failure.chain();
         assert!(

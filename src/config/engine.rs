@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::value::OwnSettings;
 
 /// What every group has unless it says otherwise.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
     /// Attempts before a job that may heal is exhausted.
@@ -98,7 +98,7 @@ impl Engine {
 }
 
 /// What becomes of a record that can never decode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUndecodable {
     /// It becomes a dead letter of its group.
@@ -109,7 +109,7 @@ pub enum OnUndecodable {
 }
 
 /// What one group has instead of `[engine]`.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Group {
     /// Instead of [`topics`](super::kafka::Kafka::topics) of `[kafka]`.
@@ -137,7 +137,7 @@ pub struct Group {
 }
 
 /// What one handler has instead of its own defaults.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HandlerSettings {
     /// A handler that is switched off is not run, and its group reads nothing when no other handler shares it.
@@ -167,7 +167,7 @@ pub struct HandlerSettings {
 }
 
 /// What becomes of later events of a key whose event is in the dead letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBury {
     /// They are worked on.

@@ -21,13 +21,20 @@ pub(super) struct Syntax {
 }
 
 /// Takes the text apart. Empty tables are settings too: an unknown `[section]` must not pass because it is empty.
-pub(super) fn leaves(text: &str) -> Result<Vec<Leaf>, Syntax> {
-    let syntax = |error: toml::de::Error| Syntax {
+pub(super) fn leaves(text: &str) -> Result<Vec<Leaf>, Vec<Syntax>> {
+    let syntax = |error: &toml::de::Error| Syntax {
         line: line_of(text, error.span().map_or(0, |span| span.start)),
-        message: error.message().to_owned(),
+        message: error.message().replace('\n', ", "),
     };
-    let spanned = DeTable::parse(text).map_err(syntax)?;
-    let table: toml::Table = toml::from_str(text).map_err(syntax)?;
+    let (spanned, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let mut mistakes: Vec<Syntax> = errors.iter().map(syntax).collect();
+        // What follows from the first mistake of a line is none of its own.
+        mistakes.sort_by_key(|mistake| mistake.line);
+        mistakes.dedup_by_key(|mistake| mistake.line);
+        return Err(mistakes);
+    }
+    let table: toml::Table = toml::from_str(text).map_err(|error| vec![syntax(&error)])?;
     let mut lines = BTreeMap::new();
     note_lines(text, &mut Vec::new(), spanned.get_ref(), &mut lines);
     let mut leaves = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::Properties;
 
@@ -20,7 +20,7 @@ pub const CLAIM_WAIT_MS: u64 = 60_000;
 pub const MAX_POLL_INTERVAL_MS: u64 = 300_000;
 
 /// The brokers and the consumer groups.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kafka {
     /// `host:port`, several separated by commas.
@@ -80,7 +80,7 @@ impl Kafka {
 }
 
 /// How the members of a group agree on who has which partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GroupProtocol {
     /// Partitions that stay are worked on while others move.
@@ -92,7 +92,7 @@ pub enum GroupProtocol {
 }
 
 /// How partitions are shared out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Assignor {
     /// Neighbouring partitions of each topic to each member: for `eager` and `consumer`.
@@ -104,7 +104,7 @@ pub enum Assignor {
 }
 
 /// Where a group starts that has never run. Partitions that appear later always start at their beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
     /// At the oldest record.
@@ -114,7 +114,7 @@ pub enum Start {
 }
 
 /// The topics of dead letters: `<group_prefix>.<group>.dlq`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLetters {
     /// Partitions of a topic that is made.

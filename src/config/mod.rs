@@ -2,7 +2,7 @@
 //!
 //! Defaults are overridden by `afterwrite.toml`, that by the environment (`AFTERWRITE__KAFKA__BROKERS`, and the names of
 //! older deployments, which `AFTERWRITE__*` beats), and that by `--set kafka.brokers=…`. Whatever nobody reads or cannot
-//! be true is refused at start, with its place and the reason; [`load::load`] reports all mistakes at once. Secrets are
+//! be true is refused at start, with its place, the reason and the remedy; [`load::load`] reports all mistakes at once. Secrets are
 //! [`Secret`]s, which never print.
 
 pub mod kafka;
@@ -23,18 +23,32 @@ pub mod load;
 
 mod file;
 
+mod setting;
+
 mod reference;
 
-mod refusal;
+pub mod refusal;
+
+pub mod wording;
+
+mod ranges;
 
 mod check;
+
+pub mod warning;
+
+mod masking;
+
+pub mod shown;
+
+pub mod manual;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::engine::{Engine, Group, HandlerSettings};
 use self::kafka::{DeadLetters, Kafka};
@@ -50,7 +64,7 @@ use crate::decode::options::{
 use crate::telemetry;
 
 /// All settings.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `[source]`: where changes come from and how they are encoded.
@@ -85,14 +99,20 @@ pub struct Config {
     pub fraud: Fraud,
     /// `[schedule]`: what runs by the clock.
     pub schedule: Schedule,
-    /// `[log]`: the shape of log lines.
+    /// `[log]`: what is logged, and the shape of log lines.
     pub log: Log,
     /// `[admin]`: health and metrics.
     pub admin: Admin,
 }
 
+/// The names of all sections.
+fn section_names() -> Vec<String> {
+    let table = toml::Table::try_from(Config::default()).expect("defaults can be written in TOML");
+    table.into_iter().map(|(name, _)| name).collect()
+}
+
 /// Where changes come from and how they are encoded.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// What kind of source.
@@ -144,7 +164,7 @@ impl Default for Source {
 }
 
 /// What kind of source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
     /// Topics that Debezium writes.
@@ -164,7 +184,7 @@ impl SourceKind {
 }
 
 /// The database of the application and of the coordination state.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postgres {
     /// `postgres://user:password@host:port/database?sslmode=…`.
@@ -183,7 +203,7 @@ impl Default for Postgres {
 }
 
 /// The schema registry of Avro encodings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
     /// Base address of the Confluent-compatible API; user and password may be part of it.
@@ -226,7 +246,7 @@ impl Default for Registry {
 }
 
 /// Kafka Connect, where the connector runs.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Connect {
     /// Base address of the REST API; user and password may be part of it.
@@ -245,7 +265,7 @@ impl Default for Connect {
 }
 
 /// What was done with which event.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ledger {
     /// How many days of it are kept at least.
@@ -258,16 +278,18 @@ impl Default for Ledger {
     }
 }
 
-/// The shape of log lines. What is logged is decided by `RUST_LOG`.
-#[derive(Debug, Clone, Deserialize, Default)]
+/// What is logged, and the shape of log lines.
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `human` or `json`.
     pub format: telemetry::Format,
+    /// What is logged: levels by the names of modules (`RUST_LOG`). It is read again at SIGHUP.
+    pub filter: Option<String>,
 }
 
 /// Health and metrics over HTTP.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// `host:port` that is listened on; absent: none.

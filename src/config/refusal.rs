@@ -1,73 +1,99 @@
-//! What to say about a setting that was refused: its place, the reason, and the name that was probably meant.
+//! What is said about a setting that was refused: its place, the reason, and what to do about it.
+//!
+//! No text of a refusal quotes a value: whoever puts a password where a number belongs must not find it in a log.
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// Where a setting was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    File { name: String, line: usize },
-    Environment { name: String },
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Place {
+    /// In the file.
+    File {
+        /// The file, as it was named.
+        file: String,
+        /// Where in it; none where that is about the whole file.
+        line: Option<usize>,
+    },
+    /// In a variable of the environment.
+    Environment {
+        /// The variable.
+        variable: String,
+    },
+    /// After `--set`.
     Flag,
+    /// Nowhere: it has its default.
     Default,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { name, line } => write!(out, "{name}:{line}"),
-            Self::Environment { name } => write!(out, "environment variable {name}"),
+            Self::File { file, line: Some(line) } => write!(out, "{file}:{line}"),
+            Self::File { file, line: None } => out.write_str(file),
+            Self::Environment { variable } => write!(out, "environment variable {variable}"),
             Self::Flag => out.write_str("--set"),
             Self::Default => out.write_str("default"),
         }
     }
 }
 
+/// What is wrong with a setting, wherever it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wrong {
+    /// `section.key`; empty where it is not about one setting.
+    pub setting: String,
+    /// Why it cannot be.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Wrong {
+    /// Something wrong with a setting.
+    pub fn new(setting: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            setting: setting.into(),
+            reason: reason.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.setting.is_empty() {
+            write!(out, "{}: ", self.setting)?;
+        }
+        write!(out, "{}; {}", self.reason, self.remedy)
+    }
+}
+
 /// One refused setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    pub(super) place: Place,
-    /// What is refused and why, in one sentence.
-    pub(super) text: String,
+    /// Where it was made.
+    pub place: Place,
+    /// What is wrong with it.
+    #[serde(flatten)]
+    pub wrong: Wrong,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.place, self.text)
+        write!(out, "{}: {}", self.place, self.wrong)
     }
-}
-
-/// Puts the deserialiser's message about the single setting at `path` into words.
-pub(super) fn explain(path: &[String], message: &str) -> String {
-    let whole = path.join(".");
-    let Some((unknown, known)) = unknown_name(message) else {
-        return format!("{whole}: {message}");
-    };
-    let Some(index) = path.iter().position(|segment| *segment == unknown) else {
-        return format!("{whole}: {message}");
-    };
-    let parent: String = path[..index].iter().map(|segment| format!("{segment}.")).collect();
-    match nearest(&unknown, &known) {
-        Some(meant) => format!("{parent}{unknown} is not a setting; did you mean {parent}{meant}?"),
-        None => format!("{parent}{unknown} is not a setting; known here: {}", known.join(", ")),
-    }
-}
-
-/// Takes serde's "unknown field `a`, expected one of `b`, `c`" apart.
-fn unknown_name(message: &str) -> Option<(String, Vec<String>)> {
-    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
-        return None;
-    }
-    let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
-    Some((names.next()?, names.collect()))
 }
 
 /// The known name that differs least, if it differs little enough to have been meant.
-fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
+pub fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
     let allowed = 2.max(unknown.chars().count() / 3);
     known
         .iter()
         .map(|name| (distance(unknown, name), name.as_str()))
-        .filter(|(distance, name)| *distance <= allowed || name.starts_with(unknown))
+        .filter(|(distance, name)| *distance <= allowed || !unknown.is_empty() && name.starts_with(unknown))
         .min()
         .map(|(_, name)| name)
 }

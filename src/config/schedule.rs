@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::Interval;
 
 /// What runs by the clock.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
     /// Whether this process runs scheduled work; each tick is run by one of those that do.
@@ -35,7 +35,7 @@ impl Default for Schedule {
 }
 
 /// What one scheduled job has instead of its defaults.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduledJob {
     /// Whether it runs.

@@ -1,12 +1,12 @@
 //! The mail server, or the folder that takes its place.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::Secret;
 use super::waitlist::is_local_host;
 
 /// The mail server: a submission relay.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Smtp {
     /// What becomes of mails.
@@ -61,7 +61,7 @@ impl Default for Smtp {
 }
 
 /// What becomes of mails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTransport {
     /// They are handed to a mail server.
@@ -71,7 +71,7 @@ pub enum MailTransport {
 }
 
 /// How the connection to the mail server is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpTls {
     /// `implicit` on port 465, `none` on this machine, `starttls` everywhere else.

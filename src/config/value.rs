@@ -5,7 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Error, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::masking;
 
 /// A text that never prints.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +44,12 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(masking::MASK)
+    }
+}
+
 /// The keys of a handler, as they were written. They may hold secrets, so they never print.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(transparent)]
@@ -50,6 +59,13 @@ impl OwnSettings {
     /// The keys: hand them to the handler they are for, never to a log or a message.
     pub fn table(&self) -> &toml::Table {
         &self.0
+    }
+}
+
+/// The keys without their values.
+impl Serialize for OwnSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        masking::all(self.0.clone()).serialize(serializer)
     }
 }
 
@@ -74,11 +90,11 @@ impl Visitor<'_> for SecretVisitor {
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Secret, E> {
-        Err(E::custom("a secret is a text: put it in quotes"))
+        Err(E::custom("a secret is a text; put it in quotes"))
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Secret, E> {
-        Err(E::custom("a secret is a text: put it in quotes"))
+        Err(E::custom("a secret is a text; put it in quotes"))
     }
 }
 
@@ -118,6 +134,34 @@ impl Interval {
             rest = &rest[letters..];
         }
         (!text.trim().is_empty()).then_some(Self(total))
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest_ms = self.0.as_millis();
+        if rest_ms == 0 {
+            return out.write_str("0s");
+        }
+        for (unit, unit_ms) in [
+            ("d", 86_400_000),
+            ("h", 3_600_000),
+            ("m", 60_000),
+            ("s", 1_000),
+            ("ms", 1),
+        ] {
+            if rest_ms >= unit_ms {
+                write!(out, "{}{unit}", rest_ms / unit_ms)?;
+                rest_ms %= unit_ms;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Interval {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -189,12 +233,25 @@ impl fmt::Debug for Endpoint {
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let expected = "expected an address such as http://localhost:8083";
-        let url = reqwest::Url::parse(&text).map_err(|error| D::Error::custom(format!("{error}, {expected}")))?;
+        let remedy = "write one such as http://localhost:8083";
+        let refused = |what: &str| D::Error::custom(format!("this is not {what}; {remedy}"));
+        let url = reqwest::Url::parse(&text).map_err(|error| refused(&format!("an address ({error})")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(D::Error::custom(format!("not an http address, {expected}")));
+            return Err(refused("an address of HTTP"));
         }
         Ok(Self(url))
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.0.as_str();
+        // An address without a path is one of a slash to the parser, and is written without.
+        let text = match self.0.path() {
+            "/" => text.trim_end_matches('/'),
+            _ => text,
+        };
+        serializer.serialize_str(&masking::address(text))
     }
 }
 
@@ -207,6 +264,20 @@ impl<'de> Deserialize<'de> for Properties {
         let mut properties = BTreeMap::new();
         flatten(String::new(), toml::Table::deserialize(deserializer)?, &mut properties).map_err(D::Error::custom)?;
         Ok(Self(properties))
+    }
+}
+
+impl Serialize for Properties {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            let shown = match masking::is_harmless_property(name) {
+                true => value.expose(),
+                false => masking::MASK,
+            };
+            map.serialize_entry(name, shown)?;
+        }
+        map.end()
     }
 }
 
@@ -227,7 +298,7 @@ fn flatten(prefix: String, table: toml::Table, into: &mut BTreeMap<String, Secre
             toml::Value::Float(number) => number.to_string(),
             toml::Value::Boolean(value) => value.to_string(),
             toml::Value::Array(_) | toml::Value::Datetime(_) => {
-                return Err(format!("property {name} is neither text, number nor boolean"));
+                return Err("a property is a text, a number, true or false; write one value".to_owned());
             }
         };
         into.insert(name, Secret(text));
@@ -257,6 +328,9 @@ mod tests {
         for (text, expected) in cases {
             let parsed = Interval::parse(text).map(|interval| interval.0.as_millis());
             assert_eq!(parsed, expected, "{text}");
+        }
+        for (text, printed) in [("5400", "1h30m"), ("86401", "1d1s"), ("0", "0s"), ("500ms", "500ms")] {
+            assert_eq!(Interval::parse(text).unwrap().to_string(), printed);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::value::{Interval, Secret};
@@ -12,7 +12,7 @@ use super::value::{Interval, Secret};
 const DEVELOPMENT_SECRET: &str = "afterwrite-development-secret-known-to-everybody";
 
 /// The application.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Waitlist {
     /// Key of every HMAC (links, reward codes, suppressed addresses). Required unless Postgres is on this machine.
@@ -31,7 +31,7 @@ pub struct Waitlist {
 }
 
 /// What the application calls a table of the reference schema and its columns. An empty name is what it does not have.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TableNames {
     /// `schema.table`, or `table` in `public`.
@@ -53,26 +53,27 @@ impl Default for Waitlist {
     }
 }
 
-/// Why this cannot be the address of links in mails, or `None`.
-pub(super) fn public_url_refusal(text: &str) -> Option<&'static str> {
+/// Why this cannot be the address of links in mails and what to do, or `None`.
+pub(super) fn public_url_refusal(text: &str) -> Option<(&'static str, &'static str)> {
     let Ok(url) = text.parse::<url::Url>() else {
-        return Some("this is not an address such as https://mail.example.com");
+        return Some(("this is not an address", "write one such as https://mail.example.com"));
     };
     let is_local = url.host_str().is_some_and(is_local_host);
     match url.scheme() {
-        _ if !text.is_ascii() || text.contains([' ', '<', '>', '"']) => {
-            Some("write it in ASCII, without blanks, quotes and brackets")
-        }
+        _ if !text.is_ascii() || text.contains([' ', '<', '>', '"']) => Some((
+            "it holds what a mail cannot carry in an address",
+            "write it in ASCII, without blanks, quotes and brackets",
+        )),
         _ if url.query().is_some() || url.fragment().is_some() => {
-            Some("a path is added to it, so it has neither ? nor #")
+            Some(("a path is added to it", "leave ? and # out, and what follows"))
         }
         _ if !url.username().is_empty() || url.password().is_some() => {
-            Some("it would be sent to every reader: no user, no password")
+            Some(("it would be sent to every reader", "leave user and password out"))
         }
         "https" => None,
         "http" if is_local => None,
         // RFC 8058, section 3.1.
-        _ => Some("it does not begin with https://, which mail programs ask for"),
+        _ => Some(("mail programs ask for https://", "write an address that begins with it")),
     }
 }
 
@@ -100,7 +101,13 @@ impl Config {
         }
     }
 
-    fn postgres_is_local(&self) -> bool {
+    /// Whether [`Config::hmac_key`] has none.
+    pub fn lacks_hmac_key(&self) -> bool {
+        self.waitlist.secret.is_none() && !self.postgres_is_local()
+    }
+
+    /// Whether the database is on this machine.
+    pub(super) fn postgres_is_local(&self) -> bool {
         let options = self.postgres.url.expose().parse::<sqlx::postgres::PgConnectOptions>();
         options.is_ok_and(|options| options.get_socket().is_some() || is_local_host(options.get_host()))
     }
@@ -117,7 +124,7 @@ pub(super) fn is_local_host(host: &str) -> bool {
 }
 
 /// Calls of the application's webhooks.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Webhook {
     /// How long one call may take.
@@ -136,7 +143,7 @@ impl Default for Webhook {
 }
 
 /// The fraud checks.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fraud {
     /// From this confidence on the credit of a referral is held.
@@ -155,7 +162,7 @@ impl Default for Fraud {
 }
 
 /// The checks by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FraudCheck {
     /// The device of the referrer.
@@ -195,7 +202,7 @@ impl FraudCheck {
 }
 
 /// What one check has instead of its defaults.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FraudCheckSettings {
     /// Whether the check runs.

@@ -1,6 +1,6 @@
 //! The write-ahead log of Postgres, where it is read without Kafka.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::Secret;
 
@@ -8,7 +8,7 @@ use super::value::Secret;
 pub const SLOT_BYTES_MAX: usize = 63;
 
 /// The write-ahead log, where `source.kind` is `wal`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wal {
     /// Address of the same database for a role that may replicate; `postgres.url` when absent.

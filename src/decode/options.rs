@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::decode::tables::Tables;
@@ -189,8 +189,8 @@ fn choose<T: Copy>(name: &'static str, text: &str, choices: &[(&'static str, T)]
 }
 
 /// Encoding of the records of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "snake_case")]
 pub enum Format {
     /// Looks at each key and each value.
     Auto,
@@ -228,8 +228,8 @@ impl FromStr for Format {
 }
 
 /// How the connector writes `numeric`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
 pub enum DecimalMode {
     /// As text.
     String,
@@ -264,10 +264,11 @@ impl FromStr for DecimalMode {
 }
 
 /// How the connector writes dates and times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "snake_case")]
 pub enum TimePrecision {
     /// As ISO 8601 text.
+    #[serde(rename = "isostring")]
     IsoString,
     /// As integers whose unit follows the column's precision.
     Adaptive,
@@ -312,8 +313,8 @@ impl FromStr for TimePrecision {
 }
 
 /// How the connector writes `interval`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
 pub enum IntervalMode {
     /// As ISO 8601 durations.
     String,
@@ -342,8 +343,8 @@ impl FromStr for IntervalMode {
 }
 
 /// How the connector writes `bytea`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "kebab-case")]
 pub enum BinaryMode {
     /// As base64 text.
     Base64,

@@ -20,7 +20,7 @@ const PER_SECOND_MAX: u64 = 4;
 const READERS: i64 = 700;
 
 /// Others are switched off: what is told of the time is about mails.
-const ALONE: [(&str, &str); 5] = [
+pub(crate) const ALONE: [(&str, &str); 5] = [
     ("AFTERWRITE__WAL__PUBLICATION", "afterwrite_waitlist"),
     ("AFTERWRITE__HANDLERS__POSITION__ENABLED", "false"),
     ("AFTERWRITE__HANDLERS__REWARD__ENABLED", "false"),
@@ -28,7 +28,7 @@ const ALONE: [(&str, &str); 5] = [
     ("AFTERWRITE__ENGINE__WAIT_FIRST_MS", "100"),
 ];
 
-async fn reading(world: &World, groups: usize, more: &[(&str, &str)]) -> Worker {
+pub(crate) async fn reading(world: &World, groups: usize, more: &[(&str, &str)]) -> Worker {
     let settings = [&SETTINGS[..], more].concat();
     let worker = Worker::waitlist(world, "worker", &settings);
     until("the slots", Duration::from_secs(60), async || {
@@ -39,7 +39,7 @@ async fn reading(world: &World, groups: usize, more: &[(&str, &str)]) -> Worker 
 }
 
 /// Signs people up whose addresses begin so, and tell the mail server what to do.
-async fn sign_up(world: &World, people: i64, address: &str) {
+pub(crate) async fn sign_up(world: &World, people: i64, address: &str) {
     sqlx::query(
         "WITH launch AS (
              INSERT INTO campaigns (account_id, name, slug, status, verification_required, milestones)
@@ -55,7 +55,7 @@ async fn sign_up(world: &World, people: i64, address: &str) {
     .unwrap();
 }
 
-async fn until_sent(world: &World, mails: i64) {
+pub(crate) async fn until_sent(world: &World, mails: i64) {
     until("every mail", Duration::from_secs(180), async || {
         let sent = world.count("SELECT count(*) FROM email_log WHERE status = 'sent'");
         (sent.await == mails).then_some(())

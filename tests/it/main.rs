@@ -44,6 +44,8 @@ mod mails;
 
 mod flaky_mails;
 
+mod reload;
+
 mod mail_tls;
 
 mod registry;

@@ -112,6 +112,11 @@ impl Worker {
         self.signal("-TERM");
     }
 
+    /// Has the process read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
     /// Whether the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.ended().is_some()
@@ -152,7 +157,7 @@ fn works_when_started_as_a_worker() {
 /// it does nothing.
 pub(crate) fn work_when_started_as_a_worker(handler: impl FnOnce(String) -> Arc<dyn Handler>) {
     let Ok(name) = std::env::var(NAME) else { return };
-    afterwrite::telemetry::start(afterwrite::telemetry::Format::Human);
+    afterwrite::telemetry::start(afterwrite::telemetry::Format::Human, None);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

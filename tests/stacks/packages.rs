@@ -44,7 +44,7 @@ fn configured() -> Config {
             .iter()
             .map(|(name, value)| (name.clone(), value.as_str().unwrap().replace('…', "0123456789abcdef")))
             .collect(),
-        set: Vec::new(),
+        ..Inputs::default()
     };
     let config = load(&inputs);
     std::fs::remove_file(&file).unwrap();

@@ -1,11 +1,11 @@
-//! The example names every setting.
+//! The example names every setting, and is what the code says.
 
 use std::collections::BTreeSet;
 
-use super::{CERTIFICATE, EXAMPLE, KEY, as_setting, fields_of, loaded};
-use crate::config::Config;
+use super::{CERTIFICATE, KEY, as_setting, example, fields_of, loaded};
 use crate::config::schedule::{Schedule, ScheduledJob};
 use crate::config::waitlist::{FraudCheckSettings, TableNames};
+use crate::config::{Config, manual};
 
 /// Files of secrets that the example refers to, and what is in them.
 const FILES: [(&str, &str); 7] = [
@@ -18,11 +18,54 @@ const FILES: [(&str, &str); 7] = [
     ("/run/secrets/registry-client-key.pem", KEY),
 ];
 
+/// `UPDATE_EXAMPLE=1` writes it anew.
+#[test]
+fn the_example_is_what_config_reference_prints() {
+    let made = manual::file();
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/afterwrite.example.toml");
+        std::fs::write(path, &made).unwrap();
+        return;
+    }
+    assert!(
+        made == example(),
+        "write it anew: UPDATE_EXAMPLE=1 cargo test --features testkit --lib the_example_is"
+    );
+}
+
+#[test]
+fn each_entry_of_the_reference_says_what_it_is_for_and_what_it_takes() {
+    for entry in manual::entries() {
+        assert!(!entry.about.is_empty() && !entry.takes.is_empty(), "{entry:?}");
+        assert!(entry.default.is_some() != entry.example.is_some(), "{entry:?}");
+    }
+    let takes = |setting: &str| {
+        let entry = manual::entries().into_iter().find(|entry| entry.setting == setting);
+        entry.map(|entry| entry.takes).unwrap_or_default()
+    };
+    for (setting, expected) in [
+        ("source.kind", "one of kafka, wal"),
+        ("source.binary", "one of base64, bytes, base64-url-safe, hex"),
+        (
+            "registry.unknown_pause_ms",
+            "a whole number of milliseconds, 1 to 60000",
+        ),
+        ("groups.email.lanes_max", "a whole number, 1 to 10000"),
+        ("engine.shutdown_grace_ms", "a whole number of milliseconds, 0 or more"),
+        ("fraud.checks.velocity.confidence", "a number, 0 to 1"),
+        ("smtp.password", "a text, which is never printed"),
+        ("kafka.topics", "a list such as [\"a\", \"b\"]"),
+        ("schedule.enabled", "true or false"),
+    ] {
+        assert_eq!(takes(setting), expected, "{setting}");
+    }
+}
+
 #[test]
 fn the_example_names_every_setting() {
     // All settings at once: certificates ask for https, an assignor for a protocol that has it, and files of secrets are not
     // there.
-    let mut example = EXAMPLE
+    let mut text = example()
         .replacen(
             "#url = \"http://localhost:8081\"",
             "#url = \"https://localhost:8081\"",
@@ -34,9 +77,9 @@ fn the_example_names_every_setting() {
             1,
         );
     for (file, content) in FILES {
-        example = example.replace(&format!("${{file:{file}}}"), content);
+        text = text.replace(&format!("${{file:{file}}}"), content);
     }
-    let uncommented: Vec<&str> = example
+    let uncommented: Vec<&str> = text
         .lines()
         .filter_map(|line| as_setting(line).or(Some(line)))
         .collect();
