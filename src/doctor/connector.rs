@@ -13,6 +13,9 @@ pub(super) const CLASS: &str = "io.debezium.connector.postgresql.PostgresConnect
 /// The first release that keeps all rows of one COPY after a restart (dbz#1554, dbz#76).
 const SAFE_VERSION: (u32, u32) = (3, 7);
 
+/// The state of what was told to start again, until it does.
+const RESTARTING: &str = "RESTARTING";
+
 /// What Kafka Connect has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
@@ -210,6 +213,18 @@ pub(super) fn of_state(facts: &Facts, deployed: &Deployed<'_>) -> Vec<Finding> {
         found.push(codes::CONNECTOR_STOPPED.found(format!("connector {name} is stopped"), resume()));
     } else if !status.runs() {
         let tasks: Vec<&str> = status.tasks.iter().map(|task| task.state.as_str()).collect();
+        let restart = deployed.request("POST", "/restart?includeTasks=true");
+        // Who restarts it again and again never lets it start.
+        let starts = [status.connector.state.as_str()]
+            .iter()
+            .chain(&tasks)
+            .any(|state| *state == RESTARTING);
+        let remedy = match starts {
+            true => Remedy::words(format!(
+                "wait a minute, it is being started; when it stays like this: {restart}"
+            )),
+            false => Remedy::shell(restart),
+        };
         found.push(codes::CONNECTOR_IDLE.found(
             format!(
                 "connector {name} is {}, its tasks: {}",
@@ -220,7 +235,7 @@ pub(super) fn of_state(facts: &Facts, deployed: &Deployed<'_>) -> Vec<Finding> {
                     tasks.join(", ")
                 }
             ),
-            Remedy::shell(deployed.request("POST", "/restart?includeTasks=true")),
+            remedy,
         ));
     }
     found
@@ -378,6 +393,22 @@ pub(super) mod tests {
                     .iter()
                     .all(|finding| finding.remedy.parts().1.contains("http://connect:8083/connectors/a/"))
             );
+        }
+    }
+
+    #[test]
+    fn what_is_being_started_is_not_started_once_more() {
+        for (state, kind) in [
+            (status("RUNNING", &["UNASSIGNED"]), "shell"),
+            (status("RUNNING", &["RESTARTING"]), "words"),
+            (status("RESTARTING", &[]), "words"),
+        ] {
+            let facts = facts(&[("a", &[("topic.prefix", "aw")], state)]);
+            let Chosen::One(deployed) = choose(&facts, &expected()) else {
+                panic!("it is there")
+            };
+            let found = of_state(&facts, &deployed);
+            assert_eq!(found[0].remedy.parts().0, kind);
         }
     }
 

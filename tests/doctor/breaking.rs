@@ -1,11 +1,16 @@
 //! One thing that is broken, and how it is mended.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::brokers;
 use crate::installation::{Installation, Said, address, execute, until};
+
+/// Whoever follows remedies gives each so long to take effect.
+const TAKES_EFFECT_WITHIN: Duration = Duration::from_secs(15);
 
 /// A line of a list: the code that has to be named, what breaks it, and what mends it.
 pub(crate) type Line = (&'static str, Do, Mend);
@@ -101,14 +106,21 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
         }
         Mend::Followed => {
             as_printed(installation, code, &named).await;
+            let mut done_at = HashMap::new();
             until(
                 &format!("{code} to be followed to its end"),
-                Duration::from_secs(90),
+                Duration::from_secs(120),
                 async || {
                     let said = installation.doctor(&["--no-probe"], asked).await;
                     for next in said.codes() {
-                        println!("{}: then {next}", installation.name);
-                        as_printed(installation, next, &said).await;
+                        let now = Instant::now();
+                        // What was done takes a while to show.
+                        let is_new = done_at.get(next).is_none_or(|at| now - *at > TAKES_EFFECT_WITHIN);
+                        if is_new {
+                            println!("{}: then {next}", installation.name);
+                            as_printed(installation, next, &said).await;
+                            done_at.insert(next.to_owned(), now);
+                        }
                     }
                     said.is_silent().then_some(())
                 },
@@ -124,10 +136,10 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
 /// Waits until the doctor has nothing to say.
 pub(crate) async fn silence(installation: &Installation, what: &str, words: &[&str]) -> Said {
     let mut last = String::new();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     until(what, Duration::from_secs(90), async || {
         let said = installation.doctor(words, &[]).await;
-        let is_late = tokio::time::Instant::now() > deadline;
+        let is_late = Instant::now() > deadline;
         last = said.report.to_string();
         assert!(!is_late, "{what}: {last}");
         said.is_silent().then_some(said)
