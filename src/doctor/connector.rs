@@ -398,17 +398,17 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_being_started_is_not_started_once_more() {
-        for (state, kind) in [
-            (status("RUNNING", &["UNASSIGNED"]), "shell"),
-            (status("RUNNING", &["RESTARTING"]), "words"),
-            (status("RESTARTING", &[]), "words"),
+        for (state, place) in [
+            (status("RUNNING", &["UNASSIGNED"]), "in a shell"),
+            (status("RUNNING", &["RESTARTING"]), "by hand"),
+            (status("RESTARTING", &[]), "by hand"),
         ] {
             let facts = facts(&[("a", &[("topic.prefix", "aw")], state)]);
             let Chosen::One(deployed) = choose(&facts, &expected()) else {
                 panic!("it is there")
             };
             let found = of_state(&facts, &deployed);
-            assert_eq!(found[0].remedy.parts().0, kind);
+            assert_eq!(found[0].remedy.parts().0, place);
         }
     }
 

@@ -9,16 +9,20 @@ pub(super) async fn collect(expected: &Expected) -> Look {
     look(&expected.registry).await
 }
 
+/// Levels under which columns can be added, as columns usually are, and taken away.
+const HARMLESS: [&str; 2] = ["NONE", "BACKWARD"];
+
 pub(super) fn findings(facts: &Look) -> Vec<Finding> {
     match facts {
         Look::Answered { url, compatibility } => {
             let level = compatibility.as_deref().unwrap_or("NONE");
-            let blocks = level != "NONE";
+            let blocks = !HARMLESS.contains(&level);
             let finding = codes::REGISTRY_COMPATIBILITY.found(
                 format!("the registry's compatibility level is {level}"),
-                Remedy::shell(format!(
-                    "curl --fail-with-body -sS -X PUT -H 'content-type: application/vnd.schemaregistry.v1+json' --data \
-                     '{{\"compatibility\":\"NONE\"}}' '{url}/config'"
+                Remedy::words(format!(
+                    "others may rely on the level, so change it for each subject of this source only (TOPIC-key, TOPIC-value): curl \
+                     --fail-with-body -sS -X PUT -H 'content-type: application/vnd.schemaregistry.v1+json' --data \
+                     '{{\"compatibility\":\"BACKWARD\"}}' '{url}/config/SUBJECT'"
                 )),
             );
             blocks.then_some(finding).into_iter().collect()
@@ -55,6 +59,8 @@ mod tests {
         for (look, codes) in [
             (answered(None), &[][..]),
             (answered(Some("NONE")), &[]),
+            (answered(Some("BACKWARD")), &[]),
+            (answered(Some("BACKWARD_TRANSITIVE")), &["registry-compatibility"]),
             (answered(Some("FULL")), &["registry-compatibility"]),
             (
                 Look::Refused {
