@@ -19,6 +19,7 @@ use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
+use crate::causes::chain;
 use crate::event::change::ChangeEvent;
 use crate::event::id::EventId;
 use crate::ledger::LedgerKey;
@@ -178,14 +179,7 @@ impl HandlerError {
 
     /// The whole chain of causes in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.source.to_string();
-        let mut cause = self.source.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(&*self.source)
     }
 }
 

@@ -13,6 +13,8 @@
 //!
 //! [`schedule`] is work that the clock wakes instead of a change. [`groups`] sees all of that from outside: who runs a group, how far it is, what stopped it; [`doctor`] looks for what is wrong on the whole way.
 
+mod causes;
+
 pub mod event;
 
 pub mod decode;

@@ -47,6 +47,7 @@ use clap::{Args, Parser, Subcommand};
 use self::output::Output;
 use self::program::Program;
 use crate::app;
+use crate::causes::chain;
 use crate::config::load::{Inputs, Reading, read};
 
 /// Your Postgres writes trigger work: a worker that reacts to the changes Debezium streams into Kafka.
@@ -285,17 +286,7 @@ impl Failure {
     /// The error and all its causes in one line, each said once: some libraries repeat the cause in their own text.
     pub fn chain(&self) -> String {
         let (Self::Failed(cause) | Self::Usage(cause) | Self::Unreachable(cause) | Self::Warned(cause)) = self;
-        let mut text = cause.to_string();
-        let mut next = cause.source();
-        while let Some(error) = next {
-            let said = error.to_string();
-            if !text.contains(&said) {
-                text.push_str(": ");
-                text.push_str(&said);
-            }
-            next = error.source();
-        }
-        text
+        chain(&**cause)
     }
 }
 

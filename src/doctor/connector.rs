@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::codes;
 use super::expected::Expected;
-use super::finding::{Finding, Remedy, literal, shell_word};
+use super::finding::{Finding, Remedy};
+use super::quoting::{literal, shell_word};
 use crate::clients::connect::{Connector, ConnectorConfig, Plugin};
 
 /// Debezium's connector for Postgres.

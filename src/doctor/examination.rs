@@ -17,6 +17,7 @@ use super::{
     codes, connector, groups, handlers, letters, lints, publication, registry, roles, schema, server, slot, tables,
     topics,
 };
+use crate::causes::chain;
 use crate::clients::connect::ConnectClient;
 use crate::groups::broker::Broker;
 use crate::groups::known::{self, Known};
@@ -482,19 +483,4 @@ async fn send(
             None
         }
     }
-}
-
-/// The error and its causes in one line, each said once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -237,33 +237,6 @@ pub(super) fn merged(findings: Vec<Finding>) -> Vec<Finding> {
     merged
 }
 
-/// A name as SQL wants it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A table as SQL wants it; plain names stay plain, as people write them.
-pub(super) fn table_sql(schema: &str, table: &str) -> String {
-    format!("{}.{}", identifier(schema), identifier(table))
-}
-
-/// A name, in quotes where it needs them.
-pub(super) fn identifier(name: &str) -> String {
-    let plain = name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '_'))
-        && name.chars().next().is_some_and(|first| !first.is_ascii_digit());
-    if plain { name.to_owned() } else { quoted(name) }
-}
-
-/// A text as SQL wants it.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A word as a shell wants it.
-pub(super) fn shell_word(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,13 +247,5 @@ mod tests {
         let found = |what: &str, sql: &str| CODE.found(what, Remedy::sql(sql));
         let merged = merged(vec![found("a", "A;"), found("b", "B;"), found("c", "A;")]);
         assert_eq!(merged, [found("a; b; c", "A;\nB;")]);
-    }
-
-    #[test]
-    fn names_are_quoted_where_they_need_it() {
-        assert_eq!(table_sql("public", "orders"), "public.orders");
-        assert_eq!(table_sql("App", "2nd\"x"), "\"App\".\"2nd\"\"x\"");
-        assert_eq!(literal("o'hara"), "'o''hara'");
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
     }
 }

@@ -8,8 +8,9 @@ use std::str::FromStr;
 use super::codes;
 use super::connector::{Deployed, is_reference};
 use super::expected::Expected;
-use super::finding::{Code, Finding, Remedy, shell_word};
+use super::finding::{Code, Finding, Remedy};
 use super::lint_codes;
+use super::quoting::{identifier, shell_word, table_sql};
 use super::tables::Tables;
 use crate::clients::connect::ConnectorConfig;
 use crate::decode::options::{BinaryMode, DecimalMode, IntervalMode, TimePrecision};
@@ -428,7 +429,7 @@ fn of_defaults(config: &ConnectorConfig, tables: Option<&Tables>) -> Option<Find
             table
                 .nullable_defaults
                 .iter()
-                .map(|column| (super::finding::table_sql(&table.schema, &table.name), column.as_str()))
+                .map(|column| (table_sql(&table.schema, &table.name), column.as_str()))
         })
         .collect();
     let listed: Vec<String> = columns
@@ -437,12 +438,7 @@ fn of_defaults(config: &ConnectorConfig, tables: Option<&Tables>) -> Option<Find
         .collect();
     let sql: Vec<String> = columns
         .iter()
-        .map(|(table, column)| {
-            format!(
-                "ALTER TABLE {table} ALTER COLUMN {} DROP DEFAULT;",
-                super::finding::identifier(column)
-            )
-        })
+        .map(|(table, column)| format!("ALTER TABLE {table} ALTER COLUMN {} DROP DEFAULT;", identifier(column)))
         .collect();
     (!columns.is_empty()).then(|| {
         codes::NULLABLE_DEFAULTS.found(

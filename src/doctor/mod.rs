@@ -6,6 +6,8 @@
 
 pub mod finding;
 
+mod quoting;
+
 pub mod codes;
 
 mod lint_codes;

@@ -4,7 +4,8 @@ use sqlx::postgres::PgPool;
 
 use super::codes;
 use super::expected::Expected;
-use super::finding::{Finding, Remedy, identifier, table_sql};
+use super::finding::{Finding, Remedy};
+use super::quoting::{identifier, table_sql};
 use super::tables::Tables;
 
 /// What is published has to be sent whole: every kind of change, as one list for `publish`.

@@ -6,7 +6,8 @@ use sqlx::postgres::PgPool;
 
 use super::codes;
 use super::expected::Expected;
-use super::finding::{Finding, Remedy, identifier, literal};
+use super::finding::{Finding, Remedy};
+use super::quoting::{identifier, literal};
 
 /// What `ALL` of a table is for whoever only reads and writes rows.
 const ALL_OF_TABLE: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];

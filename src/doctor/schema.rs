@@ -4,7 +4,8 @@ use sqlx::postgres::PgPool;
 
 use super::codes;
 use super::expected::{Expected, HEARTBEAT};
-use super::finding::{Finding, Remedy, table_sql};
+use super::finding::{Finding, Remedy};
+use super::quoting::table_sql;
 
 /// What is known of them.
 #[derive(Debug, Clone, PartialEq, Eq)]

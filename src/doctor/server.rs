@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 
 use super::codes;
-use super::finding::{Finding, Remedy, literal};
+use super::finding::{Finding, Remedy};
+use super::quoting::literal;
 use crate::groups::slots::keep_bytes_max;
 
 /// A transaction that is open for longer holds the log back, and every slot that is to be made.

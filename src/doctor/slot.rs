@@ -6,7 +6,8 @@ use sqlx::postgres::PgPool;
 
 use super::codes;
 use super::expected::Expected;
-use super::finding::{Code, Finding, Remedy, literal};
+use super::finding::{Code, Finding, Remedy};
+use super::quoting::literal;
 use crate::groups::slots::{self, FORGOTTEN_BYTES, PARTS_LEFT};
 
 /// How often, and how far apart, a slot that nobody seems to read is looked at again.

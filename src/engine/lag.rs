@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::causes::chain;
 use crate::engine::core::messages::{Action, HandlerIndex, Input, JobId, ParkedJob, PartitionId};
 use crate::engine::driver::Driver;
 use crate::engine::jobs::Replay;
 use crate::engine::letter::{Letter, Parks};
-use crate::engine::owner::{ParkError, Recalled, chain};
+use crate::engine::owner::{ParkError, Recalled};
 use crate::engine::retry::Class;
 use crate::engine::tasks::{Ended, Task};
 use crate::event::delivery::SourcePartition;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::causes::chain;
 use crate::engine::core::messages::{HandlerIndex, Inheritance, Input, JobId, PartitionId};
 use crate::engine::driver::Driver;
 use crate::engine::jobs::Held;
@@ -260,15 +261,4 @@ impl Driver {
             });
         }
     }
-}
-
-pub(super) fn chain(error: &ParkError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::rows::{self, End};
 use super::timing::{self, Missed, Verdict};
 use super::{Context, Error, Planned, Report};
+use crate::causes::chain;
 
 /// The longest time without a look.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -303,7 +304,7 @@ async fn conclude(options: &Options, mut context: Context, ended: Option<Result<
             return Ended::Stopped;
         }
     };
-    let text = chain(&*error);
+    let text: String = chain(&*error).chars().take(ERROR_CHARS_MAX).collect();
     let end = match timing::verdict(attempts) {
         Verdict::Failed => {
             tracing::error!(job, %tick, attempts, error = text, "scheduled run failed for good; later ones go on");
@@ -383,19 +384,4 @@ async fn leave(mut session: PgConnection, job: &str) {
     if !matches!(tokio::time::timeout(RECORD_MAX, left).await, Ok(Ok(()))) {
         tracing::debug!(job, "the session of a scheduled run was not closed in form");
     }
-}
-
-/// The error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        next = cause.source();
-    }
-    text.chars().take(ERROR_CHARS_MAX).collect()
 }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::brokers;
-use crate::installation::{Installation, Said, address, execute, until};
+use crate::installation::{Installation, Said, address, execute};
+use crate::patience::until;
 
 /// Whoever follows remedies gives each so long to take effect.
 const TAKES_EFFECT_WITHIN: Duration = Duration::from_secs(15);
@@ -63,8 +64,8 @@ pub(crate) enum Mend {
     AskedAgain,
 }
 
-/// Breaks one thing, expects its code, mends it, and expects silence.
-pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what, mend): Line) {
+/// Breaks one thing, expects its code of a doctor that is asked with these words, mends it, and expects silence.
+pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what, mend): Line, words: &[&str]) {
     let asked: &[(&str, &str)] = match what {
         Do::Ask(settings) => settings,
         other => {
@@ -76,7 +77,7 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
         &format!("{code} to be named after {what:?}"),
         Duration::from_secs(40),
         async || {
-            let said = installation.doctor(&["--no-probe"], asked).await;
+            let said = installation.doctor(words, asked).await;
             said.codes().contains(&code).then_some(said)
         },
     )
@@ -98,7 +99,7 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
         Mend::AsPrintedTwice(next) => {
             as_printed(installation, code, &named).await;
             let named = until(&format!("{next} to be named"), Duration::from_secs(40), async || {
-                let said = installation.doctor(&["--no-probe"], asked).await;
+                let said = installation.doctor(words, asked).await;
                 said.codes().contains(&next).then_some(said)
             })
             .await;
@@ -111,7 +112,7 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
                 &format!("{code} to be followed to its end"),
                 Duration::from_secs(120),
                 async || {
-                    let said = installation.doctor(&["--no-probe"], asked).await;
+                    let said = installation.doctor(words, asked).await;
                     for next in said.codes() {
                         let now = Instant::now();
                         // What was done takes a while to show.
@@ -130,7 +131,7 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
         Mend::By(other) => act(installation, other).await,
         Mend::AskedAgain => {}
     }
-    silence(installation, &format!("{code} to be mended"), &["--no-probe"]).await;
+    silence(installation, &format!("{code} to be mended"), words).await;
 }
 
 /// Waits until the doctor has nothing to say.

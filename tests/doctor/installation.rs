@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
+use crate::patience::until;
+
 /// An address from `infra/native/stack env`.
 pub(crate) fn address(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -251,23 +253,6 @@ impl Drop for Installation {
             worker.kill().unwrap();
             worker.wait().unwrap();
         }
-    }
-}
-
-/// Asks again and again until the answer is there; the only kind of waiting in these tests.
-pub(crate) async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + within;
-    let mut look = tokio::time::interval(Duration::from_millis(100));
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        look.tick().await;
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "waited {within:?} in vain for {what}"
-        );
     }
 }
 

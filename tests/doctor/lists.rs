@@ -15,6 +15,8 @@ use crate::installation::{Installation, execute};
 /// Roles and settings are the server's, so one installation at a time is broken.
 static STACK: Mutex<()> = Mutex::const_new(());
 
+const NO_PROBE: &[&str] = &["--no-probe"];
+
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:1";
 
@@ -54,6 +56,16 @@ const IN_POSTGRES: &[Line] = &[
     ("letters-open", Sql("INSERT INTO afterwrite.letters (letter_id, group_name, handler, class, error, attempts, first_failed_at, failed_at,
         source_topic, source_partition, source_offset) VALUES ('l', '{}.email', 'email', 'permanent', 'no', 1, now(), now(), 't', 0, 0)"),
         By(Sql("DELETE FROM afterwrite.letters"))),
+    // What processes tell, of another machine; this one's own goes on beside it.
+    ("process-gone", Sql("INSERT INTO afterwrite.workers (owner, group_name, host, pid, version, seen_at, standing)
+        VALUES (gen_random_uuid(), '{}.email', 'elsewhere', 1, '0', now() - interval '2 minutes', '{ }')"),
+        By(Sql("DELETE FROM afterwrite.workers WHERE host = 'elsewhere'"))),
+    ("handler-suspended", Sql(r#"INSERT INTO afterwrite.workers (owner, group_name, host, pid, version, standing)
+        SELECT owner, group_name, 'elsewhere', pid, version, jsonb_set(standing, '{suspended}',
+            '[{"handler": "email", "since": "2026-01-01T00:00:00Z", "why": "outage"}]')
+        FROM (SELECT gen_random_uuid() AS owner, group_name, pid, version, standing FROM afterwrite.workers
+              WHERE group_name LIKE '%.email' LIMIT 1) AS worker"#),
+        By(Sql("DELETE FROM afterwrite.workers WHERE host = 'elsewhere'"))),
 ];
 
 #[rustfmt::skip]
@@ -72,6 +84,7 @@ const IN_CONNECT: &[Line] = &[
     ("lint-tables", Patch(r#"{"table.include.list": "public\\.waitlist_users,afterwrite\\.heartbeat"}"#), AsPrinted),
     ("lint-tombstones", Patch(r#"{"tombstones.on.delete": "true"}"#), AsPrinted),
     ("lint-slot-drop", Patch(r#"{"slot.drop.on.stop": "true"}"#), AsPrintedTwice("slot-missing")),
+    ("connector-database", Patch(r#"{"database.dbname": "postgres"}"#), By(Patch(r#"{"database.dbname": "{}"}"#))),
     ("connector-missing", Request("DELETE", ""), By(Apply)),
     ("slot-missing", DropSlot, AsPrinted),
 ];
@@ -103,6 +116,15 @@ const AWAY: &[Line] = &[
     ("lint-modes", Ask(&[("AFTERWRITE__SOURCE__DECIMAL", "double")]), AskedAgain),
 ];
 
+/// What only a row that is sent all the way shows.
+#[rustfmt::skip]
+const PROBED: &[Line] = &[
+    ("probe-lost", Patch(r#"{"table.include.list": "public\\.waitlist_users"}"#), By(Apply)),
+    ("probe-unwritable", Sql("REVOKE INSERT, UPDATE ON afterwrite.heartbeat FROM afterwrite_worker"),
+        By(Sql("GRANT INSERT, UPDATE ON afterwrite.heartbeat TO afterwrite_worker"))),
+    ("probe-undecodable", Ask(&[("AFTERWRITE__SOURCE__FORMAT", "avro")]), AskedAgain),
+];
+
 /// What is written while there is no publication cannot be decoded when there is one again, so one remedy leads to the next.
 #[rustfmt::skip]
 const AT_LAST: &[Line] = &[
@@ -130,10 +152,18 @@ async fn each_cause_is_named_and_its_remedy_mends_it() {
 
     let began = Instant::now();
     let mut count = 0;
-    for list in [IN_POSTGRES, IN_CONNECT, IN_KAFKA, AWAY, AT_LAST] {
+    let lists = [
+        (IN_POSTGRES, NO_PROBE),
+        (IN_CONNECT, NO_PROBE),
+        (IN_KAFKA, NO_PROBE),
+        (AWAY, NO_PROBE),
+        (PROBED, &[]),
+        (AT_LAST, NO_PROBE),
+    ];
+    for (list, words) in lists {
         for line in list {
             let began = Instant::now();
-            break_and_mend(&mut installation, *line).await;
+            break_and_mend(&mut installation, *line, words).await;
             println!(
                 "{}: {} named and mended in {} ms",
                 installation.name,
@@ -177,14 +207,14 @@ async fn where_the_log_is_read_without_kafka_only_its_legs_are_looked_at() {
     let _stack = STACK.lock().await;
     let mut installation = Installation::new("wal").await;
     installation.start();
-    silence(&installation, "the groups to run", &["--no-probe"]).await;
+    silence(&installation, "the groups to run", NO_PROBE).await;
     installation.sign_up().await;
     let healthy = silence(&installation, "a healthy installation", &[]).await;
     let trip = &healthy.report["probe"];
     assert_eq!(trip["legs"].as_array().unwrap().len(), 2, "{}", healthy.report);
     println!("{}: the probe: {trip}", installation.name);
     for line in WITHOUT_KAFKA {
-        break_and_mend(&mut installation, *line).await;
+        break_and_mend(&mut installation, *line, NO_PROBE).await;
     }
     installation.remove().await;
 }

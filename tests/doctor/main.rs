@@ -6,6 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(test)]
+#[path = "../it/patience.rs"]
+mod patience;
+
 mod installation;
 
 mod brokers;

@@ -14,6 +14,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod patience;
+
 mod stack;
 
 mod world;

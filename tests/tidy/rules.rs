@@ -11,14 +11,16 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 20] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 21] = [
+    // How every part says an error with its causes.
+    ("causes", &[]),
     ("event", &[]),
     ("ledger", &["event"]),
-    ("handler", &["event", "ledger"]),
+    ("handler", &["causes", "event", "ledger"]),
     ("router", &["event", "handler"]),
     // The engine decides about deliveries; where they come from and go to is plugged in above it.
-    ("engine", &["event", "ledger", "handler", "router"]),
-    ("decode", &["event"]),
+    ("engine", &["causes", "event", "ledger", "handler", "router"]),
+    ("decode", &["causes", "event"]),
     ("source", &["event", "decode", "ledger", "clients"]),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
     ("dead_letter", &["event", "ledger", "decode", "engine", "clients"]),
@@ -28,11 +30,12 @@ pub(crate) const LAYERS: [(&str, &[&str]); 20] = [
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
     // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
-    ("schedule", &["ledger", "handlers", "clients"]),
+    ("schedule", &["causes", "ledger", "handlers", "clients"]),
     // An installation as whoever is woken by it sees it: judged from facts that every other part is asked for.
     (
         "doctor",
         &[
+            "causes",
             "event",
             "decode",
             "source",
@@ -92,6 +95,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 20] = [
     (
         "cli",
         &[
+            "causes",
             "event",
             "ledger",
             "handler",

@@ -9,6 +9,8 @@ use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredSchema, RegisteredReference, SrCall};
 use thiserror::Error;
 
+use crate::causes::chain;
+
 /// Where the registry is and how it is spoken to.
 #[derive(Clone)]
 pub struct RegistrySettings {
@@ -107,17 +109,7 @@ impl Cause {
     /// The cause and all its causes in one line, down to the one that matters: a certificate that is not trusted is five
     /// steps away.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            let said = cause.to_string();
-            if !text.contains(&said) {
-                text.push_str(": ");
-                text.push_str(&said);
-            }
-            next = cause.source();
-        }
-        text
+        chain(self)
     }
 }
 

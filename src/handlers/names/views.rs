@@ -96,7 +96,8 @@ fn view(mapped: &Mapped) -> String {
     )
 }
 
-pub(super) fn quoted(name: &str) -> String {
+/// A name as SQL wants it, whatever is in it.
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
