@@ -25,7 +25,7 @@ mod file;
 
 mod setting;
 
-mod reference;
+mod interpolation;
 
 pub mod refusal;
 
@@ -41,7 +41,7 @@ mod masking;
 
 pub mod shown;
 
-pub mod manual;
+pub mod reference;
 
 #[cfg(test)]
 mod tests;

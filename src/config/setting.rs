@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::load::Inputs;
 use super::refusal::{Place, Wrong};
 use super::wording::explain;
-use super::{Config, reference};
+use super::{Config, interpolation};
 
 /// One setting before it is merged.
 pub(super) struct Setting {
@@ -33,7 +33,7 @@ impl Setting {
                 self.accept(value).map_err(|message| explain(&self.path, &message))
             }
             Written::Bare(text) => {
-                let text = reference::resolve(text, inputs).map_err(refused)?;
+                let text = interpolation::resolve(text, inputs).map_err(refused)?;
                 if self.is_a_handlers_own() {
                     return Ok(as_toml(&text).unwrap_or(Value::String(text)));
                 }
@@ -91,7 +91,7 @@ fn has_reference(value: &Value) -> bool {
 
 fn resolved(value: Value, inputs: &Inputs) -> Result<Value, (String, String)> {
     match value {
-        Value::String(text) => reference::resolve(&text, inputs).map(Value::String),
+        Value::String(text) => interpolation::resolve(&text, inputs).map(Value::String),
         Value::Array(values) => values
             .into_iter()
             .map(|value| resolved(value, inputs))

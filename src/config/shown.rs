@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::load::Reading;
 use super::refusal::Place;
 use super::value::Secret;
-use super::{manual, masking};
+use super::{masking, reference};
 
 /// One setting as it is in effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,7 +36,7 @@ pub fn shown(reading: &Reading) -> Vec<Shown> {
     let mut values = Vec::new();
     leaves("", table, &mut values);
     let is_there = |setting: &str, values: &[(String, Option<Value>)]| values.iter().any(|(known, _)| known == setting);
-    for entry in manual::entries() {
+    for entry in reference::entries() {
         let is_named = NAMED.iter().any(|section| entry.setting.starts_with(section));
         if !is_named && !is_there(&entry.setting, &values) {
             values.push((entry.setting, None));

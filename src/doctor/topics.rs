@@ -72,7 +72,6 @@ pub(super) async fn collect(broker: &Broker, expected: &Expected) -> Result<Fact
     let mut topics: BTreeMap<String, Topic> = broker
         .layout()
         .filter(|(name, _, _)| concerns(name))
-        .take(TOPICS_MAX)
         .map(|(name, partitions, replicas)| {
             (
                 name.to_owned(),
@@ -91,18 +90,13 @@ pub(super) async fn collect(broker: &Broker, expected: &Expected) -> Result<Fact
     }
     let admin: AdminClient<DefaultClientContext> = config.create().map_err(|error| hide_value(error).to_string())?;
     let names: Vec<String> = topics.keys().cloned().collect();
-    let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    if asked.is_empty() {
-        return Ok(Facts {
-            topics,
-            brokers: broker.brokers(),
-        });
-    }
     let times = AdminOptions::new().request_timeout(Some(expected.patience));
-    let described = admin
-        .describe_configs(&asked, &times)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut described = Vec::with_capacity(names.len());
+    for names in names.chunks(TOPICS_MAX) {
+        let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let answers = admin.describe_configs(&asked, &times).await;
+        described.extend(answers.map_err(|error| error.to_string())?);
+    }
     for (name, answer) in names.iter().zip(described) {
         match (topics.get_mut(name), answer) {
             (Some(topic), Ok(answer)) => {

@@ -44,8 +44,8 @@ pub struct HandlerCounts {
 }
 
 impl Counts {
-    /// Counts an attempt that ended, and how long it took where that is known.
-    pub(crate) fn attempt(&mut self, handler: usize, finish: Finish, took: Option<Duration>) {
+    /// Counts an attempt that ended, also where its job is not ours any more.
+    pub(crate) fn attempt(&mut self, finish: Finish) {
         match finish {
             Finish::Done | Finish::Skipped => self.done += 1,
             Finish::Snooze(_) => {}
@@ -56,6 +56,10 @@ impl Counts {
             | Finish::TimedOut
             | Finish::Panicked => self.failed += 1,
         }
+    }
+
+    /// Counts it for its handler, with how long it took where that is known.
+    pub(crate) fn attempt_of(&mut self, handler: usize, finish: Finish, took: Option<Duration>) {
         let counts = self.handler(handler);
         *counts.attempts.entry(finish.as_str()).or_default() += 1;
         if let Some(took) = took {

@@ -222,7 +222,7 @@ impl Driver {
             let written = letters.bury(&letter).await;
             Ended::Bury(written.map_err(|error| format!("{error}: {}", error.source)))
         });
-        self.track(Task::Bury(job), under_way);
+        self.track(Task::Bury(job, class), under_way);
     }
 
     /// What has to be committed before the attempt at a job begins.
@@ -295,7 +295,7 @@ impl Driver {
 
     pub(super) fn track(&mut self, task: Task, under_way: AbortHandle) {
         self.task_jobs.insert(under_way.id(), task);
-        if let Task::Attempt(job) | Task::Bury(job) | Task::Store(job) = task {
+        if let Task::Attempt(job) | Task::Bury(job, _) | Task::Store(job) = task {
             self.under_way.insert(job, under_way);
         }
     }

@@ -9,7 +9,7 @@ use crate::engine::attempt::AttemptEnd;
 use crate::engine::core::messages::{HandlerIndex, Input, JobId, PartitionId};
 use crate::engine::driver::Driver;
 use crate::engine::owner::{Recalled, Unparked};
-use crate::engine::retry::Finish;
+use crate::engine::retry::{Class, Finish};
 use crate::event::delivery::{Position, SourceCommand};
 
 /// Ended attempts taken before the loop looks at anything else.
@@ -19,7 +19,7 @@ const ENDS_A_TURN_MAX: usize = 256;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Task {
     Attempt(JobId),
-    Bury(JobId),
+    Bury(JobId, Class),
     /// Writes letters together; the first stands for all.
     Parking(JobId),
     /// Stores events; the first stands for all.
@@ -95,19 +95,17 @@ impl Driver {
             Err(error) => error.id(),
         };
         let Some(task) = self.task_jobs.remove(&id) else { return };
-        if let Task::Attempt(job) | Task::Bury(job) | Task::Store(job) = task {
+        if let Task::Attempt(job) | Task::Bury(job, _) | Task::Store(job) = task {
             self.under_way.remove(&job);
         }
         match (task, ended) {
             (Task::Attempt(job), Ok((_, Ended::Attempt(end)))) => self.attempt_ended(job, end),
-            (Task::Bury(job), Ok((_, Ended::Bury(Ok(()))))) => {
-                if let Some(class) = self.core.class_of(job) {
-                    self.counts.letter(class);
-                }
+            (Task::Bury(job, class), Ok((_, Ended::Bury(Ok(()))))) => {
+                self.counts.letter(class);
                 self.note_settled(job);
                 self.step(Input::Buried { job });
             }
-            (Task::Bury(job), Ok((_, Ended::Bury(Err(error))))) => self.bury_failed(job, &error),
+            (Task::Bury(job, _), Ok((_, Ended::Bury(Err(error))))) => self.bury_failed(job, &error),
             (Task::Parking(first), Ok((_, Ended::Bury(written)))) => self.parking_ended(first, written),
             (Task::Store(job), Ok((_, Ended::Stored(Ok(()))))) => self.step(Input::Stored { job }),
             (Task::Store(job), Ok((_, Ended::Stored(Err(error))))) => self.store_failed(job, &error),
@@ -131,7 +129,7 @@ impl Driver {
                             took: None,
                         },
                     ),
-                    Task::Bury(job) => self.bury_failed(job, &format!("the writer {message}")),
+                    Task::Bury(job, _) => self.bury_failed(job, &format!("the writer {message}")),
                     Task::Parking(first) => self.parking_ended(first, Err(format!("the writer {message}"))),
                     Task::Store(job) => self.store_failed(job, &format!("the writer {message}")),
                     Task::Owner => tracing::error!(
@@ -174,9 +172,10 @@ impl Driver {
     }
 
     fn attempt_ended(&mut self, job: JobId, end: AttemptEnd) {
+        self.counts.attempt(end.finish);
         if let Some(held) = self.held.get_mut(&job) {
             let handler = usize::from(held.handler.0);
-            self.counts.attempt(handler, end.finish, end.took);
+            self.counts.attempt_of(handler, end.finish, end.took);
             if end.finish == Finish::Done
                 && let Some(age) = held.age()
             {

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::cli::output::{Output, print_line, table};
 use crate::cli::program::Program;
 use crate::cli::{Failure, Global, InVain};
-use crate::config::manual::{self, Entry};
+use crate::config::reference::{self, Entry};
 use crate::config::refusal::{Place, Refusal};
 use crate::config::shown::shown;
 use crate::config::warning::Warning;
@@ -119,7 +119,7 @@ fn reference(global: &Global) -> Result<(), Failure> {
         return Err(Failure::usage(InVain(word)));
     }
     match global.output {
-        Output::Table => print_line(manual::file().trim_end()),
-        output @ Output::Json => output.print(&manual::entries(), |_: &Vec<Entry>| String::new()),
+        Output::Table => print_line(reference::file().trim_end()),
+        output @ Output::Json => output.print(&reference::entries(), |_: &Vec<Entry>| String::new()),
     }
 }

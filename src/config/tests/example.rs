@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{CERTIFICATE, KEY, as_setting, example, fields_of, loaded};
 use crate::config::schedule::{Schedule, ScheduledJob};
 use crate::config::waitlist::{FraudCheckSettings, TableNames};
-use crate::config::{Config, manual};
+use crate::config::{Config, reference};
 
 /// Files of secrets that the example refers to, and what is in them.
 const FILES: [(&str, &str); 7] = [
@@ -21,7 +21,7 @@ const FILES: [(&str, &str); 7] = [
 /// `UPDATE_EXAMPLE=1` writes it anew.
 #[test]
 fn the_example_is_what_config_reference_prints() {
-    let made = manual::file();
+    let made = reference::file();
     if std::env::var_os("UPDATE_EXAMPLE").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/afterwrite.example.toml");
         std::fs::write(path, &made).unwrap();
@@ -35,12 +35,12 @@ fn the_example_is_what_config_reference_prints() {
 
 #[test]
 fn each_entry_of_the_reference_says_what_it_is_for_and_what_it_takes() {
-    for entry in manual::entries() {
+    for entry in reference::entries() {
         assert!(!entry.about.is_empty() && !entry.takes.is_empty(), "{entry:?}");
         assert!(entry.default.is_some() != entry.example.is_some(), "{entry:?}");
     }
     let takes = |setting: &str| {
-        let entry = manual::entries().into_iter().find(|entry| entry.setting == setting);
+        let entry = reference::entries().into_iter().find(|entry| entry.setting == setting);
         entry.map(|entry| entry.takes).unwrap_or_default()
     };
     for (setting, expected) in [

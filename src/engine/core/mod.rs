@@ -401,11 +401,6 @@ impl Core {
         actions.push(Action::Forget { job });
     }
 
-    /// Why a job is buried, once that is decided.
-    pub(crate) fn class_of(&self, job: JobId) -> Option<Class> {
-        self.jobs.get(&job).and_then(|job| job.class)
-    }
-
     /// Where a job is at the head of its lane; `None` for jobs that are no longer ours, or not at the head.
     pub(crate) fn locate(&self, job: JobId) -> Option<(PartitionId, LaneKey)> {
         let state = self.jobs.get(&job)?;

@@ -2,7 +2,7 @@
 
 use super::{Described, Section};
 
-pub(super) const WORKER: [Section; 10] = [
+pub(super) const SECTIONS: [Section; 10] = [
     Section {
         name: "smtp",
         about: "The mail server: a submission relay.",

@@ -2,7 +2,7 @@
 
 use super::{Described, Section};
 
-pub(super) const PLACES: [Section; 7] = [
+pub(super) const SECTIONS: [Section; 7] = [
     Section {
         name: "source",
         about: "Where changes come from and how they are encoded.",

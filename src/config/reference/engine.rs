@@ -2,7 +2,7 @@
 
 use super::{Described, Section};
 
-pub(super) const WORK: [Section; 5] = [
+pub(super) const SECTIONS: [Section; 5] = [
     Section {
         name: "engine",
         about: "What every group has unless [groups.NAME] says otherwise.",
