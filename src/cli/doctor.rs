@@ -56,31 +56,46 @@ struct Found {
 /// # Errors
 /// When something was found, or could not be reached; it was printed then.
 pub async fn run(args: &DoctorArgs, config: &Config, program: &Program, output: Output) -> Result<(), Failure> {
-    let expected = expected(args, config, program)?;
+    let expected = expected(args.connector.clone(), config, program)?;
     let reach = reach(args, config).await?;
     let report = Box::pin(examine(&expected, reach)).await;
     output.print(&report, in_words)?;
-    let count = |severity| {
-        report
-            .findings
-            .iter()
-            .filter(|finding| finding.code.severity == severity)
-            .count()
-    };
-    let found = Found {
-        errors: count(Severity::Error),
-        warnings: count(Severity::Warning),
-    };
-    match report.worst() {
+    match report.is_away {
+        true => Err(Failure::unreachable(Found::of(&report.findings))),
+        false => verdict(&report.findings),
+    }
+}
+
+impl Found {
+    fn of(findings: &[Finding]) -> Self {
+        let count = |severity| {
+            findings
+                .iter()
+                .filter(|finding| finding.code.severity == severity)
+                .count()
+        };
+        Self {
+            errors: count(Severity::Error),
+            warnings: count(Severity::Warning),
+        }
+    }
+}
+
+/// The exit code that follows from findings.
+///
+/// # Errors
+/// 1 when there is an error among them, 4 when there are warnings only.
+pub(super) fn verdict(findings: &[Finding]) -> Result<(), Failure> {
+    let found = Found::of(findings);
+    match findings.iter().map(|finding| finding.code.severity).max() {
         None => Ok(()),
-        _ if report.is_away => Err(Failure::unreachable(found)),
         Some(Severity::Error) => Err(Failure::failed(found)),
         Some(Severity::Warning) => Err(Failure::warned(found)),
     }
 }
 
 /// What should be there, by the configuration and the program's handlers.
-fn expected(args: &DoctorArgs, config: &Config, program: &Program) -> Result<Expected, Failure> {
+pub(super) fn expected(connector: Option<String>, config: &Config, program: &Program) -> Result<Expected, Failure> {
     let handlers = program.handlers(config).map_err(Failure::usage)?;
     let handlers = app::own::enabled(config, handlers).map_err(Failure::usage)?;
     let specs: Vec<Spec> = handlers.iter().map(|handler| handler.spec()).collect();
@@ -111,7 +126,7 @@ fn expected(args: &DoctorArgs, config: &Config, program: &Program) -> Result<Exp
         registry,
         mail_server: has_mails.then(|| (config.smtp.effective_host().to_owned(), config.smtp.port)),
         slots_begin: slot::beginning(config),
-        connector: args.connector.clone(),
+        connector,
         patience: PATIENCE,
     })
 }
@@ -206,7 +221,7 @@ fn in_words(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn finding_in_words(finding: &Finding) -> String {
+pub(super) fn finding_in_words(finding: &Finding) -> String {
     let (place, text) = finding.remedy.parts();
     let text = text.replace('\n', "\n    ");
     format!(

@@ -227,7 +227,7 @@ pub async fn run(cli: Cli, reading: Reading, program: &Program) -> Result<(), Fa
             let out = std::io::BufWriter::new(std::io::stdout().lock());
             decode::run(&args, app::options::decode_options(&config), out).map_err(Failure::failed)
         }
-        Command::Connector(args) => connector::run(&args, &config, output).await,
+        Command::Connector(args) => Box::pin(connector::run(&args, &config, program, output)).await,
         Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words(), output)).await,
         Command::Completions(args) => {
             shell::completions(&args, &program.name());

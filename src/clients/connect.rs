@@ -121,6 +121,11 @@ impl ConnectorStatus {
         self.connector.is("STOPPED") && self.tasks.is_empty()
     }
 
+    /// Whether it is paused with each of its tasks.
+    pub fn is_paused(&self) -> bool {
+        self.connector.is("PAUSED") && self.tasks.iter().all(|task| task.is("PAUSED"))
+    }
+
     /// The connector or the task that failed, if one did.
     pub fn failed(&self) -> Option<&Part> {
         std::iter::once(&self.connector)
@@ -137,7 +142,7 @@ impl Part {
 }
 
 /// What Connect says against one setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Objection {
     /// The setting.
     pub key: String,
@@ -242,9 +247,7 @@ impl ConnectClient {
     /// See [`ConnectError`].
     pub async fn put_config(&self, name: &str, config: &ConnectorConfig) -> Result<(), ConnectError> {
         let request = self.request(Method::PUT, &["connectors", name, "config"]).json(config);
-        self.answer(&format!("configure connector {name}"), request)
-            .await
-            .map(drop)
+        self.tell(&format!("configure connector {name}"), request).await
     }
 
     /// Makes a connector that does not run until it is resumed (Connect 3.7 and later, KIP-980).
@@ -254,7 +257,7 @@ impl ConnectClient {
     pub async fn create_stopped(&self, name: &str, config: &ConnectorConfig) -> Result<(), ConnectError> {
         let body = serde_json::json!({"name": name, "config": config, "initial_state": "STOPPED"});
         let request = self.request(Method::POST, &["connectors"]).json(&body);
-        self.answer(&format!("make connector {name}"), request).await.map(drop)
+        self.tell(&format!("make connector {name}"), request).await
     }
 
     /// Forgets the position of a connector that is stopped (Connect 3.6 and later, KIP-875).
@@ -263,9 +266,8 @@ impl ConnectClient {
     /// See [`ConnectError`]; a connector that is not stopped is refused.
     pub async fn forget_position(&self, name: &str) -> Result<(), ConnectError> {
         let request = self.request(Method::DELETE, &["connectors", name, "offsets"]);
-        self.answer(&format!("forget the position of connector {name}"), request)
+        self.tell(&format!("forget the position of connector {name}"), request)
             .await
-            .map(drop)
     }
 
     /// Asks a connector to give up its tasks; its position is kept.
@@ -273,8 +275,15 @@ impl ConnectClient {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn stop(&self, name: &str) -> Result<(), ConnectError> {
-        let request = self.request(Method::PUT, &["connectors", name, "stop"]);
-        self.answer(&format!("stop connector {name}"), request).await.map(drop)
+        self.put_state(name, "stop").await
+    }
+
+    /// Asks a connector and its tasks to rest where they are.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn pause(&self, name: &str) -> Result<(), ConnectError> {
+        self.put_state(name, "pause").await
     }
 
     /// Asks a stopped or paused connector to run.
@@ -282,10 +291,12 @@ impl ConnectClient {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn resume(&self, name: &str) -> Result<(), ConnectError> {
-        let request = self.request(Method::PUT, &["connectors", name, "resume"]);
-        self.answer(&format!("resume connector {name}"), request)
-            .await
-            .map(drop)
+        self.put_state(name, "resume").await
+    }
+
+    async fn put_state(&self, name: &str, verb: &str) -> Result<(), ConnectError> {
+        let request = self.request(Method::PUT, &["connectors", name, verb]);
+        self.tell(&format!("{verb} connector {name}"), request).await
     }
 
     /// Asks for a restart of whatever failed of a connector.
@@ -293,12 +304,33 @@ impl ConnectClient {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn restart_failed(&self, name: &str) -> Result<(), ConnectError> {
-        let mut url = self.address(&["connectors", name, "restart"]);
-        url.set_query(Some("includeTasks=true&onlyFailed=true"));
-        let request = self.http.post(url);
-        self.answer(&format!("restart connector {name}"), request)
+        self.restart_with(name, "includeTasks=true&onlyFailed=true").await
+    }
+
+    /// Asks for a restart of a connector and all of its tasks.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn restart(&self, name: &str) -> Result<(), ConnectError> {
+        self.restart_with(name, "includeTasks=true&onlyFailed=false").await
+    }
+
+    /// Asks for a restart of one task of a connector.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn restart_task(&self, name: &str, task: u32) -> Result<(), ConnectError> {
+        let path = ["connectors", name, "tasks", &task.to_string(), "restart"];
+        let request = self.request(Method::POST, &path);
+        self.tell(&format!("restart task {task} of connector {name}"), request)
             .await
-            .map(drop)
+    }
+
+    async fn restart_with(&self, name: &str, what: &str) -> Result<(), ConnectError> {
+        let mut url = self.address(&["connectors", name, "restart"]);
+        url.set_query(Some(what));
+        let request = self.http.post(url);
+        self.tell(&format!("restart connector {name}"), request).await
     }
 
     /// Deletes a connector; `false` when there was none. Its stored position and its replication slot remain.
@@ -337,6 +369,10 @@ impl ConnectClient {
             what: what.to_owned(),
             source,
         })
+    }
+
+    async fn tell(&self, what: &str, request: RequestBuilder) -> Result<(), ConnectError> {
+        self.answer(what, request).await.map(drop)
     }
 
     /// The body of a successful answer.
@@ -421,49 +457,5 @@ struct CheckedValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(connector: &str, tasks: &[&str]) -> ConnectorStatus {
-        let part = |state: &&str| Part {
-            id: None,
-            state: (*state).to_owned(),
-            worker_id: String::new(),
-            trace: None,
-        };
-        ConnectorStatus {
-            name: "x".to_owned(),
-            connector: part(&connector),
-            tasks: tasks.iter().map(part).collect(),
-        }
-    }
-
-    #[test]
-    fn a_connector_runs_only_with_its_tasks() {
-        for (connector, tasks, runs, stopped) in [
-            ("RUNNING", &["RUNNING"][..], true, false),
-            ("RUNNING", &[], false, false),
-            ("RUNNING", &["RUNNING", "FAILED"], false, false),
-            ("UNASSIGNED", &["RUNNING"], false, false),
-            ("STOPPED", &["RUNNING"], false, false),
-            ("STOPPED", &[], false, true),
-        ] {
-            let status = status(connector, tasks);
-            assert_eq!((status.runs(), status.is_stopped()), (runs, stopped), "{status:?}");
-        }
-        assert!(status("RUNNING", &["RUNNING", "FAILED"]).failed().is_some());
-    }
-
-    #[test]
-    fn a_busy_cluster_is_told_from_a_refusal() {
-        assert!(is_busy(StatusCode::CONFLICT, ""));
-        assert!(is_busy(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Request timed out. The worker is …"
-        ));
-        let rebalance = "Request cannot be completed because a rebalance is expected";
-        assert!(is_busy(StatusCode::INTERNAL_SERVER_ERROR, rebalance));
-        assert!(!is_busy(StatusCode::INTERNAL_SERVER_ERROR, "no"));
-        assert!(!is_busy(StatusCode::BAD_REQUEST, "timed out"));
-    }
-}
+#[path = "connect_tests.rs"]
+mod tests;

@@ -128,3 +128,58 @@ pub(super) const LINT_TOMBSTONES: &Code = &Code::warning(
     "lint-tombstones",
     "Tombstones are not routed: they land in other partitions than their deletes.",
 );
+pub(super) const LINT_SLOT_NAME: &Code = &Code::warning(
+    Connector,
+    "lint-slot-name",
+    "Connectors without a name for their slot share one, debezium, and take changes from each other.",
+);
+pub(super) const LINT_PUBLICATION_NAME: &Code = &Code::warning(
+    Connector,
+    "lint-publication-name",
+    "The default, dbz_publication, is not what migrate makes: the connector fails, or captures what others chose.",
+);
+pub(super) const LINT_FAILOVER: &Code = &Code::warning(
+    Connector,
+    "lint-failover",
+    "The standby gets the slot only when both servers are set up for it; after a failover without it nothing says what was missed.",
+);
+pub(super) const LINT_SNAPSHOT_GONE: &Code = &Code::error(
+    Connector,
+    "lint-snapshot-gone",
+    "Debezium knows the mode no more: the connector does not start.",
+);
+pub(super) const LINT_SNAPSHOT_ONLY: &Code = &Code::error(
+    Connector,
+    "lint-snapshot-only",
+    "Tables are read once, and no change after that is captured.",
+);
+pub(super) const LINT_THREADS: &Code = &Code::warning(
+    Connector,
+    "lint-threads",
+    "Before Debezium 3.6.2 the threads of a snapshot may read tables as of different moments.",
+);
+pub(super) const LINT_POOLER: &Code = &Code::warning(
+    Connector,
+    "lint-pooler",
+    "A pooler gives a replication session to others between two statements, or refuses it: capture stops.",
+);
+pub(super) const LINT_STATEMENTS: &Code = &Code::warning(
+    Connector,
+    "lint-statements",
+    "They are not run on the session that reads the log: what they are to change is not changed there.",
+);
+pub(super) const LINT_FLUSH: &Code = &Code::error(
+    Connector,
+    "lint-flush",
+    "The slot is never confirmed: Postgres keeps all log until the disk is full.",
+);
+pub(super) const LINT_DRIVER_FLUSH: &Code = &Code::warning(
+    Connector,
+    "lint-driver-flush",
+    "The slot is confirmed further than the connector has written down: after a restart it fails, or goes over what it has not read.",
+);
+pub(super) const LINT_SIZE: &Code = &Code::warning(
+    Connector,
+    "lint-size",
+    "A change that is larger than a producer sends, or a topic takes, stops the connector; the defaults are 1 MiB.",
+);

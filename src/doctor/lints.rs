@@ -1,6 +1,6 @@
-//! The settings of a connector that is deployed: those that lose, corrupt or hide changes.
+//! The settings of a connector that is deployed, or in a file: those that lose, corrupt or hide changes.
 //!
-//! Each rule is about one setting; what the connector does without it is part of the rule. A value that only Kafka Connect resolves is
+//! Rules about one setting are in `lint_rules.rs`; what the connector does without it is part of the rule. A value that only Kafka Connect resolves is
 //! passed over. Why each is so is in docs/DEBEZIUM.md.
 
 use std::str::FromStr;
@@ -10,134 +10,15 @@ use super::connector::{Deployed, is_reference};
 use super::expected::Expected;
 use super::finding::{Code, Finding, Remedy};
 use super::lint_codes;
+use super::lint_rules::{Mend, RULES, RULES_OF_FILES, Rule};
 use super::quoting::{identifier, shell_word, table_sql};
 use super::tables::Tables;
 use crate::clients::connect::ConnectorConfig;
-use crate::decode::options::{BinaryMode, DecimalMode, IntervalMode, TimePrecision};
+use crate::decode::options::{BinaryMode, DecimalMode, IntervalMode, Options as Decoding, TimePrecision};
 
 /// Converters by the end of their names.
 const JSON: &str = "JsonConverter";
 const AVRO: &str = "AvroConverter";
-
-/// A setting, what it has to be, and what follows otherwise.
-struct Rule {
-    code: &'static Code,
-    key: &'static str,
-    /// `None` is a setting that is not there.
-    is_wrong: fn(Option<&str>) -> bool,
-    /// `None`: it has to be taken away.
-    wanted: Option<&'static str>,
-}
-
-const RULES: [Rule; 15] = [
-    rule(
-        lint_codes::LINT_PLUGIN,
-        "plugin.name",
-        |found| found != Some("pgoutput"),
-        Some("pgoutput"),
-    ),
-    rule(
-        lint_codes::LINT_AUTOCREATE,
-        "publication.autocreate.mode",
-        |found| found != Some("disabled"),
-        Some("disabled"),
-    ),
-    rule(
-        lint_codes::LINT_SLOT_DROP,
-        "slot.drop.on.stop",
-        |found| found == Some("true"),
-        Some("false"),
-    ),
-    rule(
-        lint_codes::LINT_SNAPSHOT,
-        "snapshot.mode",
-        |found| found != Some("no_data"),
-        Some("no_data"),
-    ),
-    rule(lint_codes::LINT_SKIPPED, "skipped.operations", skips_rows, Some("none")),
-    rule(
-        lint_codes::LINT_TRUNCATES,
-        "skipped.operations",
-        |found| matches!(found, None | Some("t")),
-        Some("none"),
-    ),
-    rule(
-        lint_codes::LINT_CONVERTING,
-        "event.converting.failure.handling.mode",
-        |found| found != Some("fail"),
-        Some("fail"),
-    ),
-    rule(
-        lint_codes::LINT_PROCESSING,
-        "event.processing.failure.handling.mode",
-        |found| !matches!(found, None | Some("fail")),
-        Some("fail"),
-    ),
-    rule(
-        lint_codes::LINT_TOLERANCE,
-        "errors.tolerance",
-        |found| found == Some("all"),
-        Some("none"),
-    ),
-    rule(
-        lint_codes::LINT_HEARTBEAT,
-        "heartbeat.interval.ms",
-        |found| matches!(found, None | Some("0")),
-        Some("10000"),
-    ),
-    rule(
-        lint_codes::LINT_HEARTBEAT_QUERY,
-        "heartbeat.action.query",
-        |found| found.is_none(),
-        Some(HEARTBEAT_QUERY),
-    ),
-    rule(
-        lint_codes::LINT_MISMATCH,
-        "offset.mismatch.strategy",
-        |found| found != Some("trust_offset"),
-        Some("trust_offset"),
-    ),
-    rule(
-        lint_codes::LINT_KEYS,
-        "message.key.columns",
-        |found| found.is_some(),
-        None,
-    ),
-    rule(
-        lint_codes::LINT_COMPACT,
-        "topic.creation.default.cleanup.policy",
-        |found| found.is_some_and(|policy| policy.contains("compact")),
-        Some("delete"),
-    ),
-    rule(
-        lint_codes::LINT_ACKS,
-        "producer.override.acks",
-        |found| !matches!(found, None | Some("all" | "-1")),
-        Some("all"),
-    ),
-];
-
-/// What makes the slot of an idle database move on.
-const HEARTBEAT_QUERY: &str =
-    "INSERT INTO afterwrite.heartbeat (id, ts) VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET ts = excluded.ts";
-
-const fn rule(
-    code: &'static Code,
-    key: &'static str,
-    is_wrong: fn(Option<&str>) -> bool,
-    wanted: Option<&'static str>,
-) -> Rule {
-    Rule {
-        code,
-        key,
-        is_wrong,
-        wanted,
-    }
-}
-
-fn skips_rows(found: Option<&str>) -> bool {
-    found.is_some_and(|skipped| skipped.split(',').any(|kind| matches!(kind.trim(), "c" | "u" | "d")))
-}
 
 /// A setting that is wrong.
 struct Wrong {
@@ -147,31 +28,112 @@ struct Wrong {
     wanted: Option<String>,
 }
 
-/// What is wrong with the settings of a connector.
+/// What is wrong with the settings of a connector that is deployed.
 pub(super) fn findings(deployed: &Deployed<'_>, tables: Option<&Tables>, expected: &Expected) -> Vec<Finding> {
     let config = &deployed.connector.config;
-    let simple = RULES.iter().filter_map(|rule| {
-        let found = config.get(rule.key).map(String::as_str);
-        let applies = !found.is_some_and(is_reference) && (rule.is_wrong)(found);
-        applies.then(|| Wrong {
-            code: rule.code,
-            key: rule.key.to_owned(),
-            found: found.map(str::to_owned),
-            wanted: rule.wanted.map(str::to_owned),
-        })
-    });
-    let mut wrong: Vec<Wrong> = simple.collect();
-    wrong.extend(of_converters(config));
+    let mut wrong = of_rules(RULES, config);
+    wrong.extend(of_settings(config, &expected.decoding));
     wrong.extend(of_lists(config, expected));
-    wrong.extend(of_modes(config, expected));
-    wrong.extend(of_transforms(config));
-    let mut found = by_code(deployed, wrong);
+    let request = |settings: &[&Wrong]| {
+        let settings = settings.iter().map(|one| (one.key.clone(), one.wanted.clone().into()));
+        let body = serde_json::Value::Object(settings.collect()).to_string();
+        Remedy::shell(format!(
+            "{} -H 'content-type: application/json' --data {} # and in its file, or the next connector apply takes it back",
+            deployed.request("PATCH", "/config"),
+            shell_word(&body)
+        ))
+    };
+    let mut found = by_code(deployed.name, wrong, request);
+    found.extend(by_hand(RULES, deployed.name, config));
     found.extend(of_defaults(config, tables));
     found
 }
 
-/// One finding a kind, with one request that mends it.
-fn by_code(deployed: &Deployed<'_>, wrong: Vec<Wrong>) -> Vec<Finding> {
+/// What is wrong with the settings in a file; nothing is asked for. What handlers wait for counts where the file is one of this
+/// source; any other is compared with the modes that need no setting of the worker.
+pub(crate) fn of_file(name: &str, config: &ConnectorConfig, expected: &Expected) -> Vec<Finding> {
+    let mut wrong = of_rules(RULES, config);
+    wrong.extend(of_rules(RULES_OF_FILES, config));
+    if is_of_source(config, expected) {
+        wrong.extend(of_settings(config, &expected.decoding));
+        wrong.extend(of_lists(config, expected));
+    } else {
+        wrong.extend(of_settings(config, &Decoding::default()));
+    }
+    let in_file = |settings: &[&Wrong]| {
+        let lines = settings.iter().map(|one| match &one.wanted {
+            Some(wanted) => format!("set {:?}: {wanted:?}", one.key),
+            None => format!("take {:?} out", one.key),
+        });
+        Remedy::words(format!("in the file: {}", lines.collect::<Vec<_>>().join(", ")))
+    };
+    let mut found = by_code(name, wrong, in_file);
+    found.extend(by_hand(RULES, name, config));
+    found.extend(by_hand(RULES_OF_FILES, name, config));
+    found
+}
+
+/// Whether a connector writes the topics of this source, as far as its file says.
+pub(crate) fn is_of_source(config: &ConnectorConfig, expected: &Expected) -> bool {
+    config
+        .get("topic.prefix")
+        .is_some_and(|prefix| *prefix == expected.source || is_reference(prefix))
+}
+
+/// The rules that a configuration breaks, each with what it has there.
+fn broken<'r>(
+    rules: &'r [Rule],
+    config: &'r ConnectorConfig,
+) -> impl Iterator<Item = (&'r Rule, Option<&'r str>)> + 'r {
+    rules.iter().filter_map(|rule| {
+        let found = config.get(rule.key).map(String::as_str);
+        let applies = !found.is_some_and(is_reference) && (rule.is_wrong)(found);
+        applies.then_some((rule, found))
+    })
+}
+
+fn of_rules(rules: &[Rule], config: &ConnectorConfig) -> Vec<Wrong> {
+    let wrong = broken(rules, config).filter_map(|(rule, found)| match rule.mend {
+        Mend::Set(wanted) => Some(Wrong {
+            code: rule.code,
+            key: rule.key.to_owned(),
+            found: found.map(str::to_owned),
+            wanted: wanted.map(str::to_owned),
+        }),
+        Mend::Words(_) => None,
+    });
+    wrong.collect()
+}
+
+fn by_hand(rules: &[Rule], name: &str, config: &ConnectorConfig) -> Vec<Finding> {
+    let found = broken(rules, config).filter_map(|(rule, found)| {
+        let Mend::Words(words) = rule.mend else { return None };
+        let what = match found {
+            // Statements may hold anything.
+            Some(_) if rule.key.ends_with("statements") => format!("{} is set", rule.key),
+            Some(found) => format!("{} is {found}", rule.key),
+            None => format!("{} is not set", rule.key),
+        };
+        Some(
+            rule.code
+                .found(format!("connector {name}: {what}"), Remedy::words(words)),
+        )
+    });
+    found.collect()
+}
+
+/// What takes more than one setting to see.
+fn of_settings(config: &ConnectorConfig, decoding: &Decoding) -> Vec<Wrong> {
+    let mut wrong = of_converters(config);
+    wrong.extend(of_modes(config, decoding));
+    wrong.extend(of_transforms(config));
+    wrong.extend(of_sizes(config));
+    wrong.extend(of_threads(config));
+    wrong
+}
+
+/// One finding a kind, with one remedy.
+fn by_code(name: &str, wrong: Vec<Wrong>, remedy: impl Fn(&[&Wrong]) -> Remedy) -> Vec<Finding> {
     let mut kinds: Vec<&'static Code> = Vec::new();
     for one in &wrong {
         if !kinds.contains(&one.code) {
@@ -179,22 +141,13 @@ fn by_code(deployed: &Deployed<'_>, wrong: Vec<Wrong>) -> Vec<Finding> {
         }
     }
     let finding = |code: &'static Code| {
-        let ours = wrong.iter().filter(|one| one.code == code);
-        let what = ours.clone().map(|one| match &one.found {
+        let ours: Vec<&Wrong> = wrong.iter().filter(|one| one.code == code).collect();
+        let what = ours.iter().map(|one| match &one.found {
             Some(found) => format!("{} is {found}", one.key),
             None => format!("{} is not set", one.key),
         });
         let what: Vec<String> = what.collect();
-        let settings: serde_json::Map<String, serde_json::Value> =
-            ours.map(|one| (one.key.clone(), one.wanted.clone().into())).collect();
-        let body = shell_word(&serde_json::Value::Object(settings).to_string());
-        code.found(
-            format!("connector {}: {}", deployed.name, what.join(", ")),
-            Remedy::shell(format!(
-                "{} -H 'content-type: application/json' --data {body} # and in its file, or the next connector apply takes it back",
-                deployed.request("PATCH", "/config")
-            )),
-        )
+        code.found(format!("connector {name}: {}", what.join(", ")), remedy(&ours))
     };
     kinds.into_iter().map(finding).collect()
 }
@@ -309,11 +262,16 @@ fn of_lists(config: &ConnectorConfig, expected: &Expected) -> Vec<Wrong> {
 
 /// Whether the connector's lists let a table through; a list that only Connect resolves does.
 pub(crate) fn captures(config: &ConnectorConfig, table: &str) -> bool {
-    let list = |key: &str| config.get(key).map(String::as_str);
-    match (list("table.include.list"), list("table.exclude.list")) {
+    let schema = table.split('.').next().unwrap_or_default();
+    passes(config, "schema", schema) && passes(config, "table", table)
+}
+
+fn passes(config: &ConnectorConfig, kind: &str, name: &str) -> bool {
+    let list = |which: &str| config.get(&format!("{kind}.{which}.list")).map(String::as_str);
+    match (list("include"), list("exclude")) {
         (Some(list), _) | (None, Some(list)) if is_reference(list) => true,
-        (Some(included), _) => patterns(included).iter().any(|pattern| pattern.is_match(table)),
-        (None, Some(excluded)) => !patterns(excluded).iter().any(|pattern| pattern.is_match(table)),
+        (Some(included), _) => patterns(included).iter().any(|pattern| pattern.is_match(name)),
+        (None, Some(excluded)) => !patterns(excluded).iter().any(|pattern| pattern.is_match(name)),
         (None, None) => true,
     }
 }
@@ -325,14 +283,13 @@ pub(crate) fn patterns(list: &str) -> Vec<regex_lite::Regex> {
 }
 
 /// Modes that JSON without schema does not tell, and that the worker has to be told the same.
-fn of_modes(config: &ConnectorConfig, expected: &Expected) -> Vec<Wrong> {
+fn of_modes(config: &ConnectorConfig, ours: &Decoding) -> Vec<Wrong> {
     let bare = converter(config, "value").ends_with(JSON)
         && config
             .get("value.converter.schemas.enable")
             .is_some_and(|enabled| enabled == "false");
-    let ours = &expected.decoding;
     let mut wrong = Vec::new();
-    let mut compare = |key: &str, default: &str, is_same: &dyn Fn(&str) -> bool, applies: bool| {
+    let mut compare = |key: &str, default: &str, is_same: &dyn Fn(&str) -> bool, wanted: String, applies: bool| {
         let found = config.get(key);
         if applies && !found.is_some_and(|found| is_reference(found)) && !is_same(found.map_or(default, String::as_str))
         {
@@ -340,7 +297,7 @@ fn of_modes(config: &ConnectorConfig, expected: &Expected) -> Vec<Wrong> {
                 code: lint_codes::LINT_MODES,
                 key: key.to_owned(),
                 found: found.cloned(),
-                wanted: None,
+                wanted: Some(wanted),
             });
         }
     };
@@ -351,18 +308,21 @@ fn of_modes(config: &ConnectorConfig, expected: &Expected) -> Vec<Wrong> {
         "decimal.handling.mode",
         "precise",
         &same::<DecimalMode>(&ours.decimal),
+        name(ours.decimal),
         bare,
     );
     compare(
         "time.precision.mode",
         "adaptive",
         &same::<TimePrecision>(&ours.time_precision),
+        name(ours.time_precision),
         bare,
     );
     compare(
         "interval.handling.mode",
         "numeric",
         &same::<IntervalMode>(&ours.interval),
+        name(ours.interval),
         bare,
     );
     // Bytes are printed as base64.
@@ -370,12 +330,17 @@ fn of_modes(config: &ConnectorConfig, expected: &Expected) -> Vec<Wrong> {
         "bytes" => ours.binary == BinaryMode::Base64,
         other => same(&ours.binary)(other),
     };
-    compare("binary.handling.mode", "bytes", &binary, bare);
+    let wanted = match ours.binary {
+        BinaryMode::Base64 => "bytes".to_owned(),
+        other => name(other),
+    };
+    compare("binary.handling.mode", "bytes", &binary, wanted, bare);
     let placeholder = |theirs: &str| theirs == ours.unavailable_placeholder;
     compare(
         "unavailable.value.placeholder",
         crate::decode::options::UNAVAILABLE_PLACEHOLDER,
         &placeholder,
+        ours.unavailable_placeholder.clone(),
         true,
     );
     wrong
@@ -415,6 +380,57 @@ fn of_transforms(config: &ConnectorConfig) -> Vec<Wrong> {
         }
     }
     wrong
+}
+
+/// A mode as the connector's settings have it.
+fn name(mode: impl serde::Serialize) -> String {
+    let text = serde_json::to_value(mode).ok();
+    text.and_then(|text| Some(text.as_str()?.to_owned()))
+        .unwrap_or_default()
+}
+
+/// What a producer sends, and what topics take that are made for it, without any setting.
+const BYTES_DEFAULT: i64 = 1_048_576;
+
+fn of_sizes(config: &ConnectorConfig) -> Vec<Wrong> {
+    let (sends, takes) = (
+        "producer.override.max.request.size",
+        "topic.creation.default.max.message.bytes",
+    );
+    let found = |key: &str| config.get(key).cloned();
+    let wrong = |key: &str, wanted: String| Wrong {
+        code: lint_codes::LINT_SIZE,
+        key: key.to_owned(),
+        found: found(key),
+        wanted: Some(wanted),
+    };
+    let Some(largest) = found(sends) else {
+        return vec![wrong(
+            sends,
+            found(takes).unwrap_or_else(|| (10 * BYTES_DEFAULT).to_string()),
+        )];
+    };
+    let is_made_here = config.contains_key("topic.creation.default.partitions");
+    let number = |text: &str| text.parse::<i64>().ok();
+    let taken = found(takes).map_or(Some(BYTES_DEFAULT), |taken| number(&taken));
+    match (number(&largest), taken) {
+        (Some(largest), Some(taken)) if is_made_here && taken < largest => vec![wrong(takes, largest.to_string())],
+        _ => Vec::new(),
+    }
+}
+
+fn of_threads(config: &ConnectorConfig) -> Option<Wrong> {
+    let key = "snapshot.max.threads";
+    let threads = config
+        .get(key)
+        .filter(|threads| !matches!(threads.as_str(), "1") && !is_reference(threads))?;
+    let reads = config.get("snapshot.mode").is_none_or(|mode| mode != "no_data");
+    reads.then(|| Wrong {
+        code: lint_codes::LINT_THREADS,
+        key: key.to_owned(),
+        found: Some(threads.clone()),
+        wanted: Some("1".to_owned()),
+    })
 }
 
 /// Apicurio's converter writes a column's default where the row has null, and there is no setting against it.

@@ -41,7 +41,7 @@ fn the_connectors_of_this_repository_are_without_fault() {
 }
 
 /// A setting, a value or none, the code, and what the remedy holds.
-const TRAPS: [(&str, Option<&str>, &str, &str); 23] = [
+const TRAPS: [(&str, Option<&str>, &str, &str); 33] = [
     ("plugin.name", None, "lint-plugin", r#"{"plugin.name":"pgoutput"}"#),
     (
         "publication.autocreate.mode",
@@ -119,6 +119,56 @@ const TRAPS: [(&str, Option<&str>, &str, &str); 23] = [
         "binary.handling.mode",
     ),
     ("tombstones.on.delete", None, "lint-tombstones", "false"),
+    ("snapshot.mode", Some("schema_only"), "lint-snapshot-gone", "no_data"),
+    ("snapshot.mode", Some("initial_only"), "lint-snapshot-only", "no_data"),
+    (
+        "lsn.flush.mode",
+        Some("manual"),
+        "lint-flush",
+        r#"{"lsn.flush.mode":"connector"}"#,
+    ),
+    (
+        "flush.lsn.source",
+        Some("false"),
+        "lint-flush",
+        r#"{"flush.lsn.source":null}"#,
+    ),
+    (
+        "lsn.flush.mode",
+        Some("connector_and_driver"),
+        "lint-driver-flush",
+        "connector",
+    ),
+    (
+        "database.port",
+        Some("6432"),
+        "lint-pooler",
+        "the port of the server itself",
+    ),
+    (
+        "database.hostname",
+        Some("db-pooler.example.org"),
+        "lint-pooler",
+        "the host of the server itself",
+    ),
+    (
+        "producer.override.max.request.size",
+        None,
+        "lint-size",
+        r#"{"producer.override.max.request.size":"10485760"}"#,
+    ),
+    (
+        "topic.creation.default.max.message.bytes",
+        Some("1000000"),
+        "lint-size",
+        r#"{"topic.creation.default.max.message.bytes":"10485760"}"#,
+    ),
+    (
+        "time.precision.mode",
+        Some("connect"),
+        "lint-modes",
+        r#"{"time.precision.mode":"isostring"}"#,
+    ),
     (
         "transforms.route.type",
         Some("io.debezium.transforms.ExtractNewRecordState"),
@@ -170,4 +220,101 @@ fn traps_of_avro_are_told_and_what_only_connect_knows_is_passed_over() {
         config.insert(key.to_owned(), "${env:DEBEZIUM_X}".to_owned());
     }
     assert_eq!(lint(config), []);
+}
+
+fn lint_file(file: &str, settings: &[(&str, Option<&str>)], source: &str) -> Vec<(&'static str, String)> {
+    let mut config = shipped(file);
+    for (key, value) in settings {
+        match value {
+            Some(value) => config.insert((*key).to_owned(), (*value).to_owned()),
+            None => config.remove(*key),
+        };
+    }
+    let expected = Expected {
+        source: source.to_owned(),
+        ..expected_of_waitlist()
+    };
+    let found = of_file("c", &config, &expected);
+    found
+        .into_iter()
+        .map(|finding| (finding.code.name, finding.remedy.parts().1.to_owned()))
+        .collect()
+}
+
+const WAITLIST: &str = include_str!("../../connectors/waitlist.json");
+
+#[test]
+fn a_file_is_linted_without_asking_anybody_and_mended_by_editing_it() {
+    assert_eq!(lint_file(WAITLIST, &[], "waitlist"), []);
+    let avro = include_str!("../../connectors/waitlist-avro.json");
+    assert_eq!(lint_file(avro, &[], "waitlist_avro"), []);
+    for (key, value, code, mends) in [
+        ("plugin.name", None, "lint-plugin", r#"set "plugin.name": "pgoutput""#),
+        (
+            "message.key.columns",
+            Some("t:a"),
+            "lint-keys",
+            r#"take "message.key.columns" out"#,
+        ),
+        ("slot.name", None, "lint-slot-name", r#"set "slot.name""#),
+        ("slot.name", Some("debezium"), "lint-slot-name", r#"set "slot.name""#),
+        ("publication.name", None, "lint-publication-name", "migrate"),
+        (
+            "slot.failover",
+            Some("true"),
+            "lint-failover",
+            "synchronized_standby_slots",
+        ),
+        (
+            "database.initial.statements",
+            Some("SET x = 'secret'"),
+            "lint-statements",
+            "ALTER ROLE",
+        ),
+    ] {
+        let found = lint_file(WAITLIST, &[(key, value)], "waitlist");
+        assert_eq!(found.len(), 1, "{key}: {found:?}");
+        assert!(found[0].0 == code && found[0].1.contains(mends), "{found:?}");
+    }
+    // Whoever is deployed may have good reasons, and what its slot holds would be lost.
+    let mut config = shipped(WAITLIST);
+    config.remove("slot.name");
+    assert_eq!(lint(config), []);
+}
+
+#[test]
+fn a_file_of_another_source_is_not_asked_for_our_tables_and_is_compared_with_modes_that_need_no_setting() {
+    let lists = [
+        ("table.include.list", Some(r"public\.other")),
+        ("column.exclude.list", None),
+    ];
+    let codes = |source| -> Vec<&str> {
+        lint_file(WAITLIST, &lists, source)
+            .into_iter()
+            .map(|found| found.0)
+            .collect()
+    };
+    assert_eq!(codes("waitlist"), ["lint-tables", "lint-columns"]);
+    assert_eq!(codes("elsewhere"), Vec::<&str>::new());
+    let modes = [("decimal.handling.mode", Some("precise"))];
+    let found = lint_file(WAITLIST, &modes, "elsewhere");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].1.contains(r#""decimal.handling.mode": "string""#), "{found:?}");
+}
+
+#[test]
+fn threads_of_a_snapshot_are_told_where_there_is_one() {
+    let threads = ("snapshot.max.threads", Some("4"));
+    assert_eq!(lint_file(WAITLIST, &[threads], "waitlist"), []);
+    let found = lint_file(WAITLIST, &[threads, ("snapshot.mode", Some("initial"))], "waitlist");
+    let codes: Vec<&str> = found.into_iter().map(|found| found.0).collect();
+    assert_eq!(codes, ["lint-snapshot", "lint-threads"]);
+}
+
+#[test]
+fn what_statements_hold_is_not_shown() {
+    let mut config = shipped(WAITLIST);
+    config.insert("database.initial.statements".to_owned(), "SET x = 'hunter2'".to_owned());
+    let found = of_file("c", &config, &expected_of_waitlist());
+    assert!(!format!("{found:?}").contains("hunter2"));
 }

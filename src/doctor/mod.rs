@@ -12,6 +12,9 @@ pub mod codes;
 
 mod lint_codes;
 
+#[cfg(test)]
+mod all_codes;
+
 pub mod expected;
 
 mod server;
@@ -29,6 +32,10 @@ mod slot;
 mod connector;
 
 pub(crate) mod lints;
+
+mod lint_rules;
+
+pub(crate) mod routing;
 
 mod topics;
 

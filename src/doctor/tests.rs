@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::codes;
+use super::all_codes::ALL;
 use super::expected::{Expected, Group, Table};
 use crate::decode::registry::client::RegistrySettings;
 
@@ -54,9 +54,9 @@ pub(super) fn expected() -> Expected {
 #[test]
 fn each_code_has_a_name_of_its_own_and_is_in_the_document() {
     let document = include_str!("../../docs/DOCTOR.md");
-    let names: BTreeSet<&str> = codes::ALL.iter().map(|code| code.name).collect();
-    assert_eq!(names.len(), codes::ALL.len(), "two codes share a name");
-    let lines: Vec<String> = codes::ALL
+    let names: BTreeSet<&str> = ALL.iter().map(|code| code.name).collect();
+    assert_eq!(names.len(), ALL.len(), "two codes share a name");
+    let lines: Vec<String> = ALL
         .iter()
         .map(|code| {
             format!(

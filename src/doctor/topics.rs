@@ -11,6 +11,7 @@ use super::codes;
 use super::connector::Deployed;
 use super::expected::Expected;
 use super::finding::{Finding, Remedy};
+use super::routing::routed_partitions;
 use crate::clients::kafka::{alter_topic, hide_value};
 use crate::groups::broker::Broker;
 use crate::source::kafka::is_subscribed;
@@ -201,25 +202,7 @@ fn of_settings(name: &str, topic: &Topic, brokers: i32) -> Vec<Finding> {
 
 /// A connector that routes by campaign picks one of so many partitions; those a topic lacks stop its task.
 fn of_routing(name: &str, topic: &Topic, deployed: &Deployed<'_>) -> Option<Finding> {
-    let transforms = deployed.get("transforms")?.split(',').map(str::trim);
-    let routing = transforms.filter(|transform| {
-        deployed
-            .get(&format!("transforms.{transform}.type"))
-            .is_some_and(|class| class.ends_with("PartitionRouting"))
-    });
-    let wanted = routing
-        .filter_map(|transform| {
-            let predicate = deployed.get(&format!("transforms.{transform}.predicate"));
-            let pattern = predicate.and_then(|predicate| deployed.get(&format!("predicates.{predicate}.pattern")));
-            let applies = pattern.is_none_or(|pattern| {
-                super::lints::patterns(pattern)
-                    .iter()
-                    .any(|pattern| pattern.is_match(name))
-            });
-            let number = deployed.get(&format!("transforms.{transform}.partition.topic.num"))?;
-            applies.then(|| number.parse::<i32>().ok()).flatten()
-        })
-        .max()?;
+    let wanted = routed_partitions(&deployed.connector.config, name)?;
     (topic.partitions < wanted).then(|| {
         codes::TOPIC_PARTITIONS.found(
             format!(

@@ -1,13 +1,18 @@
 //! The connector of this repository, as it is deployed: idempotent, explains itself, keeps a campaign together.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use crate::producer;
 use crate::stack::{self, until};
 use crate::world::{World, connector_config};
+
+/// No setting more than a world has.
+const NOTHING: (&str, &str) = ("LC_ALL", "C");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_stays_in_one_partition_and_secrets_stay_in_the_database() {
@@ -110,4 +115,123 @@ async fn applying_again_changes_nothing_and_a_task_that_fails_is_explained() {
         "the trace names the cause: {status}"
     );
     world.remove().await;
+}
+
+/// The file of a connector with other settings, beside the one that is in effect.
+fn with(file: &Path, settings: &[(&str, &str)]) -> PathBuf {
+    let mut config: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    for (key, value) in settings {
+        config[*key] = json!(value);
+    }
+    let changed = file.with_extension("changed.json");
+    std::fs::write(&changed, config.to_string()).unwrap();
+    changed
+}
+
+/// Who reads the slot of a world.
+async fn reader(world: &World) -> Option<i32> {
+    let reader = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+    sqlx::query_scalar(reader)
+        .bind(&world.name)
+        .fetch_one(&world.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_loses_changes_is_refused_and_a_connector_rests_and_goes_on_when_it_is_told() {
+    let _stack = stack::shared().await;
+    let world = World::captured("lossy").await;
+    refuses_what_loses_changes(&world).await;
+    rests_and_goes_on(&world).await;
+    starts_again(&world).await;
+    let (code, said) = world.afterwrite(&["connector", "delete", &world.name]).await;
+    let statement = format!("SELECT pg_drop_replication_slot('{}');", world.name);
+    assert!(
+        code == 0 && said.trim().ends_with(&statement) && said.contains(" now)"),
+        "{said}"
+    );
+    // As it was printed.
+    let printed = said.trim().rsplit_once(": ").unwrap().1.to_owned();
+    sqlx::query(AssertSqlSafe(printed)).execute(&world.pool).await.unwrap();
+    world.remove().await;
+}
+
+async fn refuses_what_loses_changes(world: &World) {
+    let before = reader(world).await;
+    let file = world.connector_file(World::of_work("waitlist", &[]));
+    let lossy = [
+        ("slot.name", "another"),
+        ("table.include.list", r"afterwrite\.heartbeat"),
+        ("database.password", "hunter2"),
+    ];
+    let changed = with(&file, &lossy);
+    let words = ["connector", "plan", changed.to_str().unwrap(), "--output", "json"];
+    let (code, plan, said) = world.said(&words, NOTHING).await;
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(
+        (code, plan["result"].as_str()),
+        (Some(1), Some("would be changed")),
+        "{plan} {said}"
+    );
+    let losses = plan["losses"].as_array().unwrap().iter();
+    let accept: Vec<&str> = losses.map(|loss| loss["accept"].as_str().unwrap()).collect();
+    assert_eq!(accept, ["slot.name", "table.include.list"], "{plan}");
+    let slot = json!({"key": "slot.name", "before": world.name, "after": "another"});
+    assert!(plan["changes"].as_array().unwrap().contains(&slot), "{plan}");
+    assert!(
+        plan.to_string().contains("public.work are captured by nobody"),
+        "{plan}"
+    );
+    assert!(!format!("{plan} {said}").contains("hunter2"), "{plan} {said}");
+
+    let changed = with(&file, &lossy[..2]);
+    let changed = changed.to_str().unwrap();
+    let apply = ["connector", "apply", changed, "--accept-loss", "slot.name"];
+    let (code, _, said) = world.said(&apply, NOTHING).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.ends_with("--accept-loss table.include.list\n"),
+        "one loss was accepted: {said}"
+    );
+    assert_eq!(reader(world).await, before, "a refusal leaves the connector alone");
+}
+
+async fn rests_and_goes_on(world: &World) {
+    let (code, said) = world.afterwrite(&["connector", "pause", &world.name]).await;
+    let paused = format!("connector {} paused", world.name);
+    assert_eq!((code, said.trim()), (0, paused.as_str()));
+    let restart = ["connector", "restart", &world.name];
+    let (code, _, said) = world.said(&restart, NOTHING).await;
+    assert!(
+        code == Some(1) && said.contains("afterwrite connector resume"),
+        "{said}"
+    );
+    let insert = "INSERT INTO work (k, seq) VALUES (1, 1)";
+    sqlx::query(insert).execute(&world.pool).await.unwrap();
+    let (code, said) = world.afterwrite(&["connector", "resume", &world.name]).await;
+    assert!(code == 0 && said.contains("is active"), "{said}");
+    let topic = world.topic();
+    until("what was written meanwhile", Duration::from_secs(60), async || {
+        let is_there = producer::exists(&topic) && producer::read_all(&topic).await.len() == 1;
+        is_there.then_some(())
+    })
+    .await;
+}
+
+async fn starts_again(world: &World) {
+    let before = reader(world).await;
+    let failed = ["connector", "restart", &world.name, "--failed-only"];
+    let (_, said) = world.afterwrite(&failed).await;
+    assert!(
+        said.contains("nothing of it failed") && reader(world).await == before,
+        "{said}"
+    );
+    let tasks = ["connector", "restart", &world.name, "--tasks"];
+    let (code, said) = world.afterwrite(&tasks).await;
+    assert!(
+        code == 0 && said.contains("restarted") && said.contains("is active"),
+        "{said}"
+    );
+    assert_ne!(reader(world).await, before, "the task is another one");
 }

@@ -1,4 +1,5 @@
-//! Connector files: one flat JSON object, the configuration of one connector.
+//! Connector files: one flat JSON object, the configuration of one connector, or that under `config` beside its `name`, as
+//! it is sent to Kafka Connect to make one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,9 +44,18 @@ pub(in crate::cli) fn read(file: &str) -> Result<Wanted, Failure> {
 }
 
 fn wanted(path: &Path, value: Value) -> Result<Wanted, String> {
-    let Value::Object(fields) = value else {
+    let Value::Object(mut fields) = value else {
         return Err("it is not a JSON object".to_owned());
     };
+    if let Some(Value::Object(inner)) = fields.get("config") {
+        let mut inner = inner.clone();
+        fields.remove("config");
+        inner.extend(fields.remove_entry("name"));
+        if let Some(other) = fields.keys().next() {
+            return Err(format!("{other} stands beside config, and would be left out"));
+        }
+        fields = inner;
+    }
     let mut config = ConnectorConfig::new();
     for (key, value) in fields {
         let text = match value {
@@ -93,6 +103,14 @@ mod tests {
         assert_eq!(unnamed.config["tasks.max"], "1");
         let named = wanted(path, json!({"connector.class": class, "name": "mine"})).unwrap();
         assert_eq!(named.name, "mine");
+        let wrapped = json!({"name": "outer", "config": {"connector.class": class, "tasks.max": 1}});
+        let wrapped = wanted(path, wrapped).unwrap();
+        assert_eq!(
+            (wrapped.name.as_str(), wrapped.config["tasks.max"].as_str()),
+            ("outer", "1")
+        );
+        let beside = json!({"name": "outer", "initial_state": "STOPPED", "config": {"connector.class": class}});
+        assert!(wanted(path, beside).unwrap_err().contains("initial_state"));
         for wrong in [json!([]), json!({}), json!({"connector.class": class, "a": {}})] {
             assert!(wanted(path, wrong).is_err());
         }

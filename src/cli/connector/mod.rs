@@ -1,24 +1,43 @@
-//! `afterwrite connector`: puts connector files into Kafka Connect, shows what runs, deletes.
+//! `afterwrite connector`: puts connector files into Kafka Connect, shows what runs, lets it rest and go on, deletes.
 
 pub(super) mod file;
+
+mod difference;
+
+mod published;
+
+mod loss;
+
+pub(super) mod plan;
+
+mod lint;
+
+mod apply;
+
+mod pausing;
+
+mod status;
+
+mod deleting;
 
 pub(super) mod patience;
 
 pub(super) mod slot;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use self::file::{FOLDER, Wanted, differing, read};
-use self::patience::Patience;
-use self::slot::Slot;
+use self::apply::Report;
+use self::deleting::Deleted;
+use self::file::{FOLDER, read};
+use self::loss::Loss;
+use self::pausing::Parts;
 use crate::cli::Failure;
-use crate::cli::output::{Output, table};
-use crate::clients::connect::{ConnectClient, ConnectError, ConnectorStatus, Objection, Part};
+use crate::cli::output::Output;
+use crate::cli::program::Program;
+use crate::clients::connect::{ConnectClient, ConnectError, Objection};
 use crate::config::Config;
 
 /// Arguments of `connector`.
@@ -30,9 +49,16 @@ says, else like the file. ${env:…} and ${file:…} in it are resolved by Conne
 Examples:
   afterwrite connector apply                          connectors/waitlist.json
   afterwrite connector apply waitlist-avro            connectors/waitlist-avro.json
-  afterwrite connector plan ./my.json                 what apply would change
+  afterwrite connector lint ./theirs.json             what in it loses, corrupts or hides changes
+  afterwrite connector plan ./my.json                 what apply would change, key by key; changes nothing
+  afterwrite connector apply --accept-loss slot.name  although that loses what the old slot held
   afterwrite connector status --output json
-  afterwrite connector delete waitlist")]
+  afterwrite connector restart waitlist --failed-only
+  afterwrite connector delete waitlist
+
+What loses changes of the database is refused (a new slot, another topic prefix, a table less, a transform that moves
+topics) until its setting is given to --accept-loss; plan says what, why, and how the same is reached without loss. Of
+secrets and references no value is printed.")]
 pub struct ConnectorArgs {
     /// What to do
     #[command(subcommand)]
@@ -42,8 +68,8 @@ pub struct ConnectorArgs {
 /// What to do with connectors.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Show what apply would change; changes nothing
-    Plan(FileArgs),
+    /// Show what apply would change, key by key, and what it would lose; changes nothing
+    Plan(PlanArgs),
     /// Make a connector, or change it to what its file says, and wait until it runs that way and captures
     Apply(ApplyArgs),
     /// Show the state of one connector or of all, with the trace of what failed
@@ -51,14 +77,16 @@ pub enum Action {
         /// Name of the connector; all when left out
         name: Option<String>,
     },
-    /// Delete a connector; its replication slot and stored position remain
-    Delete {
-        /// Name of the connector
-        name: String,
-        /// How long to wait
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
+    /// Look for settings in a connector file that lose, corrupt or hide changes; asks nobody
+    Lint(LintArgs),
+    /// Let a connector rest where it is; Postgres keeps for its slot what is written meanwhile
+    Pause(NamedArgs),
+    /// Let a connector that rests or was stopped go on, and wait until it captures
+    Resume(NamedArgs),
+    /// Start a connector and its tasks again, and wait until it captures
+    Restart(RestartArgs),
+    /// Delete a connector, and say what remains of it: its replication slot, its topics, its stored position
+    Delete(NamedArgs),
 }
 
 /// Which connector file.
@@ -69,11 +97,84 @@ pub struct FileArgs {
     pub file: String,
 }
 
+/// What may be lost.
+#[derive(Debug, Args)]
+pub struct LossArgs {
+    /// Lose what changing this setting loses, as `connector plan` names it; may be repeated
+    #[arg(long = "accept-loss", value_name = "SETTING", value_delimiter = ',')]
+    accepted: Vec<String>,
+}
+
+/// Arguments of `connector plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 0 when an apply would do it, also when it changes something; 1 when Kafka Connect objects, or data would be lost
+that is not accepted. For programs: --output json has result, changes, losses and objections.")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    #[command(flatten)]
+    loss: LossArgs,
+}
+
+/// Arguments of `connector lint`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterwrite connector lint                           connectors/waitlist.json
+  afterwrite connector lint ./theirs.json --output json | jq -r '.findings[] | \"\\(.code) \\(.remedy.text)\"'
+
+Exit code 0 when nothing was found, 4 when there are warnings only, 1 when there is an error. docs/DOCTOR.md explains each
+code; `afterwrite doctor` looks for the same in the connector that is deployed. Where topic.prefix is source.name, tables that
+handlers wait for, columns that have to be left out, and the modes of [source] count too.")]
+pub struct LintArgs {
+    #[command(flatten)]
+    file: FileArgs,
+}
+
+/// Which connector.
+#[derive(Debug, Args)]
+pub struct NamedArgs {
+    /// Name of the connector
+    name: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Arguments of `connector restart`.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// Name of the connector
+    name: String,
+    /// Only its tasks; the connector itself goes on
+    #[arg(long, conflicts_with = "failed_only")]
+    tasks: bool,
+    /// Only what has failed of it
+    #[arg(long)]
+    failed_only: bool,
+    #[command(flatten)]
+    loss: LossArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl RestartArgs {
+    fn parts(&self) -> Parts {
+        match (self.tasks, self.failed_only) {
+            (true, _) => Parts::Tasks,
+            (_, true) => Parts::Failed,
+            (false, false) => Parts::All,
+        }
+    }
+}
+
 /// Arguments of `connector apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     #[command(flatten)]
     file: FileArgs,
+    #[command(flatten)]
+    loss: LossArgs,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -116,6 +217,14 @@ enum ConnectorFailure {
     Failed { name: String, trace: String },
     #[error("there is no connector {0}")]
     Unknown(String),
+    #[error("connector {name} is {state}, and a restart leaves it so: afterwrite connector resume {name}")]
+    Rests { name: String, state: String },
+    #[error(
+        "nothing was changed, because it would lose data: {}. To do it all the same: --accept-loss {}",
+        .0.iter().map(Loss::in_words).collect::<Vec<_>>().join(". "),
+        .0.iter().map(|loss| loss.accept.as_str()).collect::<Vec<_>>().join(",")
+    )]
+    Loses(Vec<Loss>),
 }
 
 fn listed(objections: &[Objection]) -> String {
@@ -137,229 +246,50 @@ impl From<ConnectError> for Failure {
 /// Does what was asked.
 ///
 /// # Errors
-/// Exit code 2 for a wrong file, 3 when Connect cannot be reached, 1 when it refuses or does not get there in time.
-pub async fn run(args: &ConnectorArgs, config: &Config, output: Output) -> Result<(), Failure> {
+/// Exit code 2 for a wrong file, 3 when Connect cannot be reached, 1 when it refuses or does not get there in time, and when
+/// data would be lost that was not accepted.
+pub async fn run(args: &ConnectorArgs, config: &Config, program: &Program, output: Output) -> Result<(), Failure> {
+    if let Action::Lint(args) = &args.action {
+        return lint::lint(read(&args.file.file)?, config, program, output);
+    }
     let timeout = Duration::from_millis(config.connect.timeout_ms);
     let client = ConnectClient::new(config.connect.url.url().clone(), timeout)?;
-    match &args.action {
-        Action::Plan(args) => plan(&client, &args.file, output).await,
+    let report = match &args.action {
+        Action::Plan(args) => {
+            let wanted = read(&args.file.file)?;
+            return Box::pin(plan::plan(&client, config, wanted, &args.loss.accepted, output)).await;
+        }
+        Action::Lint(_) => unreachable!("it was done above"),
+        Action::Status { name } => return status::status(&client, name.as_deref(), output).await,
+        Action::Delete(args) => {
+            let deleted = deleting::delete(&client, config, &args.name, args.wait.wait_s).await?;
+            return output.print(&deleted, Deleted::in_words);
+        }
         Action::Apply(args) => {
-            let report = Box::pin(apply(&client, config, &args.file.file, args.wait.wait_s)).await?;
-            output.print(&report, Report::in_words)
+            let wanted = read(&args.file.file)?;
+            Box::pin(apply::apply(
+                &client,
+                config,
+                wanted,
+                &args.loss.accepted,
+                args.wait.wait_s,
+            ))
+            .await?
         }
-        Action::Status { name } => status(&client, name.as_deref(), output).await,
-        Action::Delete { name, wait } => delete(&client, name, wait.wait_s, output).await,
-    }
-}
-
-/// What happened, or would happen, to a connector.
-#[derive(Debug, Serialize)]
-struct Report {
-    connector: String,
-    /// `created`, `changed` or `unchanged`.
-    result: &'static str,
-    /// Keys that differ. Never values: they may be secrets.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changed: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<ConnectorStatus>,
-    /// Whether what is written now is captured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slot: Option<Slot>,
-}
-
-impl Report {
-    fn in_words(&self) -> String {
-        let mut text = format!("connector {} {}", self.connector, self.result);
-        if !self.changed.is_empty() {
-            text.push_str(&format!(": {}", self.changed.join(", ")));
+        Action::Pause(args) => pausing::pause(&client, &args.name, args.wait.wait_s).await?,
+        Action::Resume(args) => pausing::resume(&client, config, &args.name, args.wait.wait_s).await?,
+        Action::Restart(args) => {
+            let accepted = &args.loss.accepted;
+            Box::pin(pausing::restart(
+                &client,
+                config,
+                &args.name,
+                args.parts(),
+                accepted,
+                args.wait.wait_s,
+            ))
+            .await?
         }
-        if let Some(status) = &self.status {
-            let places: BTreeSet<&str> = status.tasks.iter().map(|task| task.worker_id.as_str()).collect();
-            let places: Vec<&str> = places.into_iter().collect();
-            text.push_str(&format!("; it runs on {}", places.join(", ")));
-        }
-        if let Some(slot) = &self.slot {
-            text.push_str(&format!("; {}", slot.in_words()));
-        }
-        text
-    }
-}
-
-async fn plan(client: &ConnectClient, file: &str, output: Output) -> Result<(), Failure> {
-    let wanted = read(file)?;
-    let before = client.config(&wanted.name).await?;
-    let changed = before
-        .as_ref()
-        .map(|before| differing(before, &wanted.config))
-        .unwrap_or_default();
-    let report = Report {
-        result: match &before {
-            None => "would be created",
-            Some(_) if changed.is_empty() => "would be unchanged",
-            Some(_) => "would be changed",
-        },
-        connector: wanted.name,
-        changed,
-        status: None,
-        slot: None,
     };
     output.print(&report, Report::in_words)
-}
-
-/// Brings a connector to what its file says.
-///
-/// Connect answers a new configuration at once and exchanges the tasks some time later; until then it reports the old
-/// task as `RUNNING`, and nothing it tells says which configuration a running task has. So a connector that exists is
-/// stopped first, until its last task is gone: whatever runs afterwards runs with the new configuration. The position is
-/// kept. The configuration is checked before, so that a mistake stops nothing; and whoever is cut off in the middle
-/// leaves a stopped connector, which the next apply resumes.
-///
-/// A task that runs does not capture yet: that begins with its replication slot, which is waited for last.
-async fn apply(client: &ConnectClient, config: &Config, file: &str, wait_s: u64) -> Result<Report, Failure> {
-    let wanted = read(file)?;
-    let name = wanted.name.clone();
-    let patience = Patience::new(wait_s);
-    // Only this first request finds out whether there is a Connect at all; later ones outlast its restarts.
-    let before = match client.config(&name).await {
-        Err(ConnectError::Busy { .. }) => patience.insist(|| client.config(&name)).await?,
-        answer => answer?,
-    };
-    let changed = before
-        .as_ref()
-        .map(|before| differing(before, &wanted.config))
-        .unwrap_or_default();
-    let result = match &before {
-        None => "created",
-        Some(_) if changed.is_empty() => "unchanged",
-        Some(_) => "changed",
-    };
-    if result != "unchanged" {
-        check(client, &wanted, &patience).await?;
-    }
-    match result {
-        "created" => {
-            // A connector that was deleted a moment ago is still reported as running.
-            patience.until(client, &name, "gone", |status| status.is_none()).await?;
-            patience.insist(|| client.put_config(&name, &wanted.config)).await?;
-        }
-        "changed" => {
-            patience.insist(|| client.stop(&name)).await?;
-            let stopped = |status: Option<&ConnectorStatus>| status.is_some_and(ConnectorStatus::is_stopped);
-            patience.until(client, &name, "stopped", stopped).await?;
-            patience.insist(|| client.put_config(&name, &wanted.config)).await?;
-            patience.insist(|| client.resume(&name)).await?;
-        }
-        _ => {
-            patience.insist(|| client.resume(&name)).await?;
-            // Whoever applies an unchanged file after the cause of a failure went away wants it to run again.
-            let status = patience.insist(|| client.status(&name)).await?;
-            if status.is_some_and(|status| status.failed().is_some()) {
-                patience.insist(|| client.restart_failed(&name)).await?;
-            }
-        }
-    }
-    let runs = |status: Option<&ConnectorStatus>| status.is_some_and(ConnectorStatus::runs);
-    let status = patience.until(client, &name, "running", runs).await?;
-    let slot = slot::await_active(config, &wanted.config, &patience).await?;
-    Ok(Report {
-        connector: name,
-        result,
-        changed,
-        status,
-        slot,
-    })
-}
-
-pub(super) async fn check(client: &ConnectClient, wanted: &Wanted, patience: &Patience) -> Result<(), Failure> {
-    let class = &wanted.config["connector.class"];
-    let objections = patience.insist(|| client.validate(class, &wanted.config)).await?;
-    if objections.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::failed(ConnectorFailure::Objections(objections)))
-}
-
-async fn status(client: &ConnectClient, name: Option<&str>, output: Output) -> Result<(), Failure> {
-    let names = match name {
-        Some(name) => vec![name.to_owned()],
-        None => client.names().await?,
-    };
-    let mut statuses = Vec::new();
-    for connector in names {
-        match client.status(&connector).await? {
-            Some(status) => statuses.push(status),
-            // Deleted since it was listed.
-            None if name.is_none() => {}
-            None => return Err(Failure::failed(ConnectorFailure::Unknown(connector))),
-        }
-    }
-    output.print(&statuses, |statuses| status_table(statuses))
-}
-
-fn status_table(statuses: &[ConnectorStatus]) -> String {
-    if statuses.is_empty() {
-        return "there is no connector".to_owned();
-    }
-    let row = |status: &ConnectorStatus, what: String, part: &Part| {
-        [status.name.clone(), what, part.state.clone(), part.worker_id.clone()]
-    };
-    let rows = statuses.iter().flat_map(|status| {
-        let tasks = status
-            .tasks
-            .iter()
-            .map(move |task| row(status, format!("task {}", task.id.unwrap_or_default()), task));
-        std::iter::once(row(status, "connector".to_owned(), &status.connector)).chain(tasks)
-    });
-    let mut text = table(["NAME", "PART", "STATE", "WORKER"], rows);
-    for status in statuses {
-        if let Some(trace) = status.failed().and_then(|part| part.trace.as_deref()) {
-            text.push_str(&format!("\n\n{} failed:\n{trace}", status.name));
-        }
-    }
-    text
-}
-
-async fn delete(client: &ConnectClient, name: &str, wait_s: u64, output: Output) -> Result<(), Failure> {
-    let patience = Patience::new(wait_s);
-    let deleted = match client.delete(name).await {
-        Err(ConnectError::Busy { .. }) => patience.insist(|| client.delete(name)).await?,
-        answer => answer?,
-    };
-    if !deleted {
-        return Err(Failure::failed(ConnectorFailure::Unknown(name.to_owned())));
-    }
-    patience.until(client, name, "gone", |status| status.is_none()).await?;
-    let report = Report {
-        connector: name.to_owned(),
-        result: "deleted",
-        changed: Vec::new(),
-        status: None,
-        slot: None,
-    };
-    output.print(&report, |report| {
-        format!("{}; its replication slot and stored position remain", report.in_words())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_failed_task_shows_its_trace() {
-        let status: Vec<ConnectorStatus> = serde_json::from_value(json!([{
-            "name": "waitlist", "type": "source",
-            "connector": {"state": "RUNNING", "worker_id": "w:1", "version": "3"},
-            "tasks": [{"id": 0, "state": "FAILED", "worker_id": "w:2", "trace": "no slot"}],
-        }]))
-        .unwrap();
-        let text = status_table(&status);
-        assert!(
-            text.contains("task 0") && text.ends_with("waitlist failed:\nno slot"),
-            "{text}"
-        );
-    }
 }

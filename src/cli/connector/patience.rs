@@ -71,7 +71,7 @@ impl Patience {
             failed_since = failed.map(|_| failed_since.unwrap_or_else(Instant::now));
             let stays_failed = failed_since.is_some_and(|since: Instant| since.elapsed() >= FAILED_FOR);
             if let Some(part) = failed
-                && wanted == "running"
+                && ["running", "paused"].contains(&wanted)
                 && (stays_failed || self.is_over())
             {
                 return Err(Failure::failed(ConnectorFailure::Failed {

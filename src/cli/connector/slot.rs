@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::ConnectorFailure;
 use super::patience::{POLL_EVERY, Patience};
+use crate::cli::output::size;
 use crate::cli::{Failure, database};
 use crate::clients::connect::ConnectorConfig;
 use crate::config::Config;
@@ -20,6 +21,11 @@ const DEFAULT_NAME: &str = "debezium";
 /// A slot that is being made is active, too; it has no confirmed position until it captures.
 const CAPTURES: &str =
     "SELECT active AND confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = $1";
+
+/// Log that is kept for a slot; no row where there is no such slot.
+const KEPT: &str = "SELECT pg_wal_lsn_diff(
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)::int8
+    FROM pg_replication_slots WHERE slot_name = $1";
 
 /// What is known about the slot of a connector that runs.
 #[derive(Debug, Serialize, PartialEq, Eq)]
@@ -105,6 +111,62 @@ pub(in crate::cli) async fn await_active(
     }
 }
 
+/// A slot that a connector has left.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Its name, or the reference that stands for it.
+    name: String,
+    /// The statement that drops it.
+    statement: String,
+    /// How much log Postgres keeps for it; `None` where it could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_bytes: Option<i64>,
+}
+
+impl Held {
+    fn of(name: &str, kept_bytes: Option<i64>) -> Self {
+        Self {
+            statement: format!("SELECT pg_drop_replication_slot('{}');", name.replace('\'', "''")),
+            name: name.to_owned(),
+            kept_bytes,
+        }
+    }
+
+    pub(super) fn in_words(&self) -> String {
+        let (unless, kept) = match self.kept_bytes {
+            Some(bytes) => ("", format!(" ({} now)", size(bytes))),
+            None => (", where it was not dropped before", String::new()),
+        };
+        format!(
+            "slot {} remains{unless}, and Postgres keeps all log for it{kept} until the disk is full: drop it when no connector is to go \
+             on from there: {}",
+            self.name, self.statement
+        )
+    }
+}
+
+/// The slot that remains of a connector that was deleted; `None` where it had none, or Postgres says that it is gone.
+pub(super) async fn held(config: &Config, connector: &ConnectorConfig) -> Option<Held> {
+    let name = match wanted(connector) {
+        Wanted::None => return None,
+        Wanted::Referenced(name) => return Some(Held::of(name, None)),
+        Wanted::Named(name) => name,
+    };
+    let Ok(pool) = database::connect(config).await else {
+        return Some(Held::of(name, None));
+    };
+    match sqlx::query_scalar::<_, Option<i64>>(KEPT)
+        .bind(name)
+        .fetch_optional(&pool)
+        .await
+    {
+        Ok(None) if connector.get("slot.drop.on.stop").is_some_and(|drops| drops == "true") => None,
+        // It may be on another server than postgres.url names.
+        Ok(None) | Err(_) => Some(Held::of(name, None)),
+        Ok(Some(kept)) => Some(Held::of(name, kept)),
+    }
+}
+
 async fn captures(pool: &PgPool, name: &str) -> Result<bool, sqlx::Error> {
     let captures: Option<bool> = sqlx::query_scalar(CAPTURES).bind(name).fetch_optional(pool).await?;
     Ok(captures == Some(true))
@@ -133,6 +195,19 @@ mod tests {
         ] {
             assert_eq!(wanted(&connector(class, slot)), expected, "{class} {slot:?}");
         }
+    }
+
+    #[test]
+    fn a_slot_that_remains_is_told_with_the_statement_that_drops_it() {
+        let words = Held::of("o'hara", Some(2048)).in_words();
+        assert!(
+            words.contains("slot o'hara remains") && words.contains("(2.0 kB now)"),
+            "{words}"
+        );
+        assert!(
+            words.ends_with("SELECT pg_drop_replication_slot('o''hara');"),
+            "{words}"
+        );
     }
 
     #[tokio::test]

@@ -3,9 +3,9 @@
 use super::told::{State, Told, Way, counted};
 use super::{Graduate, GraduateFailed};
 use crate::cli::brokers::Brokers;
-use crate::cli::connector::check;
 use crate::cli::connector::file::Wanted;
 use crate::cli::connector::patience::Patience;
+use crate::cli::connector::plan::check;
 use crate::cli::{Failure, database};
 use crate::clients::connect::ConnectorConfig;
 use crate::config::Config;

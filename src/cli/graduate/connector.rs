@@ -3,7 +3,8 @@
 use crate::cli::Failure;
 use crate::cli::connector::file::{Wanted, differing};
 use crate::cli::connector::patience::Patience;
-use crate::cli::connector::{check, slot};
+use crate::cli::connector::plan::check;
+use crate::cli::connector::slot;
 use crate::clients::connect::ConnectorStatus;
 use crate::groups::graduation::{Graduation, rows};
 
