@@ -29,6 +29,7 @@ pub mod shell;
 pub mod slot;
 pub mod status;
 pub mod tail;
+pub mod topics;
 
 mod following;
 
@@ -165,6 +166,8 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// Put Debezium connectors into Kafka Connect and look after them
     Connector(connector::ConnectorArgs),
+    /// Show which topics are needed and how they differ from those there are, make them, and print who has to be allowed what
+    Topics(topics::TopicsArgs),
     /// Check the configuration, show what is in effect and where it comes from, and print every setting
     Config(config::ConfigArgs),
     /// Measure how fast changes are handled, and prove order, no loss and no repetition meanwhile
@@ -228,6 +231,7 @@ pub async fn run(cli: Cli, reading: Reading, program: &Program) -> Result<(), Fa
             decode::run(&args, app::options::decode_options(&config), out).map_err(Failure::failed)
         }
         Command::Connector(args) => Box::pin(connector::run(&args, &config, program, output)).await,
+        Command::Topics(args) => Box::pin(topics::run(&args, &config, program, output)).await,
         Command::Bench(args) => Box::pin(bench::run(&args, &config, &cli.global.words(), output)).await,
         Command::Completions(args) => {
             shell::completions(&args, &program.name());

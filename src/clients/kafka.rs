@@ -1,7 +1,11 @@
 //! What is asked of a broker in more than one place, and what may be said of its client's errors.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
@@ -13,6 +17,65 @@ pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause before a partition that has no leader is asked again.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
+
+/// Topics whose settings are asked for at once at most.
+const DESCRIBED_AT_ONCE: usize = 500;
+
+/// A client that makes topics, and reads and changes their settings.
+pub(crate) type Admin = AdminClient<DefaultClientContext>;
+
+/// What each client is told: where brokers are, and how to get in.
+pub(crate) fn client_config(brokers: &str, properties: &[(String, String)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    for (name, value) in properties {
+        config.set(name, value);
+    }
+    config
+}
+
+/// A client for topics and their settings.
+///
+/// # Errors
+/// When a property is refused; its value is not in the error.
+pub(crate) fn admin(config: &ClientConfig) -> KafkaResult<Admin> {
+    config.create().map_err(hide_value)
+}
+
+/// A setting of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicSetting {
+    pub(crate) value: String,
+    /// Whether the topic itself has it, and does not take it from its brokers.
+    pub(crate) is_own: bool,
+}
+
+/// Of each topic what the brokers say of its settings: in the order of `topics`.
+///
+/// # Errors
+/// When no answer comes in time. A topic whose settings are refused has its own code.
+pub(crate) async fn settings_of(
+    admin: &Admin,
+    topics: &[String],
+    within: Duration,
+) -> KafkaResult<Vec<Result<BTreeMap<String, TopicSetting>, RDKafkaErrorCode>>> {
+    let times = AdminOptions::new().request_timeout(Some(within));
+    let mut settings = Vec::with_capacity(topics.len());
+    for names in topics.chunks(DESCRIBED_AT_ONCE) {
+        let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        for described in admin.describe_configs(&asked, &times).await? {
+            settings.push(described.map(|described| {
+                let entries = described.entries.into_iter().filter_map(|entry| {
+                    let is_own = entry.source == ConfigSource::DynamicTopic;
+                    let value = entry.value?;
+                    Some((entry.name, TopicSetting { value, is_own }))
+                });
+                entries.collect()
+            }));
+        }
+    }
+    Ok(settings)
+}
 
 /// The first offset of a partition and the one after its last. A partition whose leader is being chosen, as in the moments
 /// after its topic was made, is asked again. Blocks for at most [`QUESTION_TIMEOUT`].
@@ -112,6 +175,51 @@ pub(crate) fn alter_topic(topic: &str, setting: &str) -> String {
     )
 }
 
+/// What an access control list speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Resource {
+    /// A topic, or with `true` all whose names begin so.
+    Topic(String, bool),
+    /// A group.
+    Group(String),
+    /// Transactional ids that begin so.
+    Transactions(String),
+}
+
+impl Resource {
+    fn words(&self) -> String {
+        let quoted = |name: &str| format!("'{}'", name.replace('\'', r"'\''"));
+        match self {
+            Self::Topic(name, false) => format!("--topic {}", quoted(name)),
+            Self::Topic(name, true) => format!("--topic {} --resource-pattern-type prefixed", quoted(name)),
+            Self::Group(name) => format!("--group {}", quoted(name)),
+            Self::Transactions(name) => format!("--transactional-id {} --resource-pattern-type prefixed", quoted(name)),
+        }
+    }
+}
+
+/// The command that lets a principal do something, for people.
+pub(crate) fn allow(principal: &str, operations: &[&str], resource: &Resource) -> String {
+    let operations: Vec<String> = operations
+        .iter()
+        .map(|operation| format!("--operation {operation}"))
+        .collect();
+    format!(
+        "kafka-acls.sh --bootstrap-server \"$KAFKA_BROKERS\" --add --allow-principal '{principal}' {} {}",
+        operations.join(" "),
+        resource.words()
+    )
+}
+
+/// What a worker does with a topic that a group reads: reading it, and comparing its retention with where it stands.
+pub(crate) const READS_TOPIC: &[&str] = &["Read", "DescribeConfigs"];
+
+/// What it does with a group.
+pub(crate) const RUNS_GROUP: &[&str] = &["Read"];
+
+/// What it does with a topic of dead letters, which it makes where it is missing.
+pub(crate) const KEEPS_LETTERS: &[&str] = &["Read", "Write", "Create", "DescribeConfigs"];
+
 /// The error without the value of the property that was refused: it may be a password under a mistyped name.
 pub(crate) fn hide_value(error: KafkaError) -> KafkaError {
     match error {
@@ -124,8 +232,6 @@ pub(crate) fn hide_value(error: KafkaError) -> KafkaError {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::config::ClientConfig;
-
     use super::*;
 
     #[test]
@@ -148,6 +254,36 @@ mod tests {
             (RDKafkaErrorCode::GroupAuthorizationFailed, false),
         ] {
             assert_eq!(is_away(&KafkaError::MetadataFetch(code)), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_right_is_given_by_one_command() {
+        let topic = |is_prefix| Resource::Topic("a.b".to_owned(), is_prefix);
+        let begins = "kafka-acls.sh --bootstrap-server \"$KAFKA_BROKERS\" --add --allow-principal 'User:me'";
+        for (operations, resource, ends) in [
+            (
+                READS_TOPIC,
+                topic(false),
+                "--operation Read --operation DescribeConfigs --topic 'a.b'",
+            ),
+            (
+                &["Write"],
+                topic(true),
+                "--operation Write --topic 'a.b' --resource-pattern-type prefixed",
+            ),
+            (
+                RUNS_GROUP,
+                Resource::Group("g".to_owned()),
+                "--operation Read --group 'g'",
+            ),
+            (
+                &["Write"],
+                Resource::Transactions("t".to_owned()),
+                "--operation Write --transactional-id 't' --resource-pattern-type prefixed",
+            ),
+        ] {
+            assert_eq!(allow("User:me", operations, &resource), format!("{begins} {ends}"));
         }
     }
 

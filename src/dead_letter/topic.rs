@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::clients::kafka::{alter_topic, hide_value};
+use crate::clients::kafka::{self, Admin, admin, alter_topic, settings_of};
 
 /// How long the broker may take for one operation.
 const OPERATION_MAX: Duration = Duration::from_secs(10);
@@ -120,12 +119,7 @@ pub fn name(group: &str) -> String {
 
 /// A client configuration for the dead letters' brokers.
 pub fn client_config(options: &Options) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &options.brokers);
-    for (name, value) in &options.properties {
-        config.set(name, value);
-    }
-    config
+    kafka::client_config(&options.brokers, &options.properties)
 }
 
 /// Makes the topic of a group, or checks the one that exists.
@@ -137,9 +131,7 @@ pub async fn ensure(options: &Options, topic: &str) -> Result<(), Error> {
         topic: topic.to_owned(),
         source,
     };
-    let admin: AdminClient<DefaultClientContext> = client_config(options)
-        .create()
-        .map_err(|error| failed(hide_value(error)))?;
+    let admin = admin(&client_config(options)).map_err(failed)?;
     let retention = options.retention.as_millis().to_string();
     let bytes = options.message_bytes_max.to_string();
     let replication = TopicReplication::Fixed(options.replicas.unwrap_or(-1));
@@ -158,16 +150,15 @@ pub async fn ensure(options: &Options, topic: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn check(admin: &AdminClient<DefaultClientContext>, options: &Options, topic: &str) -> Result<(), Error> {
+async fn check(admin: &Admin, options: &Options, topic: &str) -> Result<(), Error> {
     let failed = |source| Error::Described {
         topic: topic.to_owned(),
         source,
     };
-    let times = AdminOptions::new().request_timeout(Some(OPERATION_MAX));
-    let asked = [ResourceSpecifier::Topic(topic)];
-    let mut described = admin.describe_configs(&asked, &times).await.map_err(failed)?;
+    let asked = [topic.to_owned()];
+    let mut described = settings_of(admin, &asked, OPERATION_MAX).await.map_err(failed)?;
     let found = match described.pop() {
-        Some(Ok(described)) => found(&described),
+        Some(Ok(settings)) => Found::of(|name| settings.get(name).map(|setting| setting.value.clone())),
         Some(Err(
             code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
         )) => {
@@ -194,10 +185,6 @@ async fn check(admin: &AdminClient<DefaultClientContext>, options: &Options, top
             faults,
         }),
     }
-}
-
-fn found(described: &ConfigResource) -> Found {
-    Found::of(|name| described.get(name).and_then(|entry| entry.value.clone()))
 }
 
 /// What makes letters vanish or be refused: each setting with its value, its effect and the remedy. Pure.

@@ -69,6 +69,11 @@ pub(super) const IDENTITY_PART: &Code = &Code::error(
     "identity-part",
     "Old rows are not logged: handlers do not see what changed, and deletes may reach the wrong partition.",
 );
+pub(super) const COLUMNS_ALIKE: &Code = &Code::error(
+    Tables,
+    "columns-alike",
+    "Debezium reads names of columns without regard to case: the connector stops.",
+);
 pub(super) const NAMES: &Code = &Code::error(
     Tables,
     "names",
@@ -257,6 +262,16 @@ pub(super) const KAFKA_UNREACHABLE: &Code = &Code::error(
     "kafka-unreachable",
     "Nothing is delivered to any group, and the connector cannot write.",
 );
+pub(super) const TOPICS_UNREAD: &Code = &Code::warning(
+    Topics,
+    "topics-unread",
+    "The brokers answer, and did not tell how they keep the topics: whether these lose records is not known.",
+);
+pub(super) const TOPIC_DENIED: &Code = &Code::error(
+    Topics,
+    "topic-denied",
+    "To who may not describe it a topic is not there: the group reads nothing of it, and nothing says so.",
+);
 pub(super) const TOPICS_HIDDEN: &Code = &Code::warning(
     Topics,
     "topics-hidden",
@@ -304,6 +319,11 @@ pub(super) const REGISTRY_COMPATIBILITY: &Code = &Code::warning(
     Registry,
     "registry-compatibility",
     "An ALTER TABLE that it takes for incompatible stops the connector; the worker reads each record by its own schema and needs no such rule.",
+);
+pub(super) const GROUP_DENIED: &Code = &Code::error(
+    Groups,
+    "group-denied",
+    "A worker that the brokers know by this name can neither join the group nor commit: nothing of it is handled.",
 );
 pub(super) const GROUP_IDLE: &Code = &Code::error(
     Groups,

@@ -8,6 +8,7 @@ use super::codes;
 use super::expected::{Expected, Group};
 use super::finding::{Finding, Remedy};
 use super::topics;
+use crate::clients::kafka::{RUNS_GROUP, Resource, allow};
 use crate::groups::broker::{self, Broker};
 use crate::groups::known::Known;
 use crate::groups::partition::Position;
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     pub(super) positions: Vec<Position>,
     /// Partitions that did not answer.
     pub(super) silent: Vec<String>,
+    /// Whether the principal may not even ask for it.
+    pub(super) is_denied: bool,
 }
 
 /// Asks the brokers about every group, about all at once. Blocks, for a bounded time.
@@ -50,7 +53,15 @@ pub(super) fn ask(
 
 fn ask_about(broker: &Broker, group: &Group, topics: &topics::Facts) -> Result<Facts, broker::Error> {
     let read: BTreeSet<String> = topics.read_by(&group.topics).map(|(name, _)| name.clone()).collect();
-    let mut positions = broker.positions(&group.name, &read)?;
+    let mut positions = match broker.positions(&group.name, &read) {
+        Err(error) if error.is_denied() => {
+            return Ok(Facts {
+                is_denied: true,
+                ..Facts::default()
+            });
+        }
+        answer => answer?,
+    };
     broker.read_waiting(&mut positions.known)?;
     let silent = positions.silent.iter();
     let silent = silent.map(|(topic, partition, why)| format!("{topic}[{partition}]: {why}"));
@@ -58,6 +69,7 @@ fn ask_about(broker: &Broker, group: &Group, topics: &topics::Facts) -> Result<F
         members: Some(broker.membership(&group.name)?.members.len()),
         silent: silent.collect(),
         positions: positions.known,
+        is_denied: false,
     })
 }
 
@@ -85,6 +97,15 @@ pub(super) fn findings(
         }
         found.extend(of_processes(group, of_postgres, now));
         let Some(facts) = asked.get(&group.name) else { continue };
+        if facts.is_denied {
+            found.push(codes::GROUP_DENIED.found(
+                format!("group {} may not be described", group.name),
+                Remedy::words(format!(
+                    "as a superuser of Kafka, with the worker's principal: {}",
+                    allow(topics::PRINCIPAL, RUNS_GROUP, &Resource::Group(group.name.clone()))
+                )),
+            ));
+        }
         found.extend(of_positions(group, facts, of_postgres, topics, now));
         found.extend(of_deleted(group, of_postgres, topics));
         if !facts.silent.is_empty() {
@@ -274,11 +295,12 @@ mod tests {
         let there = topics::Facts {
             topics: [("aw.public.orders".to_owned(), topic)].into(),
             brokers: 1,
+            ..topics::Facts::default()
         };
         let facts = |members, positions| Facts {
             members: Some(members),
             positions,
-            silent: Vec::new(),
+            ..Facts::default()
         };
         for (facts, topics, codes) in [
             (facts(1, vec![position(Some(5), Some(60_000))]), &there, &[][..]),
@@ -300,5 +322,11 @@ mod tests {
             ..Facts::default()
         };
         assert_eq!(found(silent, &there), ["partition-silent"]);
+        let denied = Facts {
+            is_denied: true,
+            ..Facts::default()
+        };
+        // Whether somebody runs it is told by what processes write into Postgres.
+        assert_eq!(found(denied, &there), ["group-denied", "group-idle"]);
     }
 }

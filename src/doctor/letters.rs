@@ -122,7 +122,12 @@ mod tests {
             }),
             ..expected()
         };
-        let found = findings(Some(&topics::Facts { topics, brokers: 1 }), &known, &expected);
+        let facts = topics::Facts {
+            topics,
+            brokers: 1,
+            ..topics::Facts::default()
+        };
+        let found = findings(Some(&facts), &known, &expected);
         found.iter().map(|finding| finding.code.name).collect()
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) has_key: bool,
     /// Columns that may be null and have a default.
     pub(super) nullable_defaults: Vec<String>,
+    /// Columns whose names differ by case only.
+    pub(super) alike: Vec<String>,
 }
 
 /// What is known of all tables.
@@ -44,7 +46,11 @@ pub(super) async fn collect(pool: &PgPool, expected: &Expected) -> Result<Tables
                     ELSE c.relreplident::text END AS identity,
                 EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary) AS has_key,
                 ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
-                      AND atthasdef AND NOT attnotnull AND attgenerated = '' ORDER BY attnum) AS nullable_defaults
+                      AND atthasdef AND NOT attnotnull AND attgenerated = '' ORDER BY attnum) AS nullable_defaults,
+                ARRAY(SELECT one.attname::text FROM pg_attribute one JOIN pg_attribute other
+                          ON other.attrelid = one.attrelid AND lower(other.attname) = lower(one.attname)
+                          AND other.attnum <> one.attnum AND other.attnum > 0 AND NOT other.attisdropped
+                      WHERE one.attrelid = c.oid AND one.attnum > 0 AND NOT one.attisdropped ORDER BY one.attnum) AS alike
          FROM unnest($1::text[], $2::text[]) AS routed (schema_name, table_name)
          LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND c.relkind IN ('r', 'p'))
              ON n.nspname = routed.schema_name AND c.relname = routed.table_name",
@@ -88,6 +94,12 @@ pub(super) fn findings(facts: &Tables, expected: &Expected) -> Vec<Finding> {
                 Remedy::words(format!(
                     "ALTER TABLE {place} ADD PRIMARY KEY (…), or let the route say keyless: Keyless::AtLeastOnce"
                 )),
+            ));
+        }
+        if !table.alike.is_empty() {
+            found.push(codes::COLUMNS_ALIKE.found(
+                format!("columns of {place} differ by case only: {}", table.alike.join(", ")),
+                Remedy::words(format!("rename all but one: ALTER TABLE {place} RENAME COLUMN … TO …")),
             ));
         }
         found.extend(of_identity(table, &place));
@@ -157,6 +169,13 @@ mod tests {
                     ..table()
                 },
                 &["table-missing"],
+            ),
+            (
+                Facts {
+                    alike: vec!["Status".to_owned(), "status".to_owned()],
+                    ..table()
+                },
+                &["columns-alike"],
             ),
             (with("f", false), &["no-key"]),
             (with("d", true), &["identity-part"]),

@@ -1,26 +1,35 @@
 //! The brokers and the topics: how they keep what the connector writes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaResult;
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::{Instant, timeout};
 
 use super::codes;
 use super::connector::Deployed;
 use super::expected::Expected;
 use super::finding::{Finding, Remedy};
 use super::routing::routed_partitions;
-use crate::clients::kafka::{alter_topic, hide_value};
-use crate::groups::broker::Broker;
+use crate::clients::kafka::{
+    KEEPS_LETTERS, READS_TOPIC, Resource, admin, allow, alter_topic, client_config, settings_of,
+};
+use crate::groups::broker::{self, Broker};
 use crate::source::kafka::is_subscribed;
 
 /// What a topic removes sooner than this is lost for a group that is stopped over a night and a day.
 const RETENTION_MIN_MS: i64 = 24 * 3_600 * 1_000;
 
-/// Topics whose settings are asked for at once at most.
-const TOPICS_MAX: usize = 500;
+/// Longest wait for the settings of all topics, and for what may not be described.
+const TOLD_WITHIN: Duration = Duration::from_secs(6);
+
+/// Topics that are asked for by name at most.
+const ASKED_MAX: usize = 100;
+
+/// Who the brokers take the worker for is theirs to know: a user, or the subject of a certificate.
+pub(super) const PRINCIPAL: &str = "User:…";
 
 /// A topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +56,10 @@ impl Topic {
 pub(super) struct Facts {
     pub(super) topics: BTreeMap<String, Topic>,
     pub(super) brokers: i32,
+    /// Why their settings could not be asked for, though the brokers answer.
+    pub(super) unread: Option<String>,
+    /// Topics that may not be described.
+    pub(super) denied: BTreeSet<String>,
 }
 
 impl Facts {
@@ -57,7 +70,7 @@ impl Facts {
 }
 
 /// The topics of the source, those that groups read, and those of their letters, with their settings.
-pub(super) async fn collect(broker: &Broker, expected: &Expected) -> Result<Facts, String> {
+pub(super) async fn collect(broker: &Arc<Broker>, expected: &Expected) -> Result<Facts, String> {
     let options = expected.brokers.as_ref().ok_or("there are no brokers")?;
     let letters: BTreeSet<String> = expected
         .groups
@@ -84,38 +97,69 @@ pub(super) async fn collect(broker: &Broker, expected: &Expected) -> Result<Fact
             )
         })
         .collect();
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &options.brokers);
-    for (name, value) in &options.properties {
-        config.set(name, value);
-    }
-    let admin: AdminClient<DefaultClientContext> = config.create().map_err(|error| hide_value(error).to_string())?;
+    let unseen = unseen(expected, &topics);
+    let (described, denied) = futures::future::join(
+        timeout(TOLD_WITHIN, describe(options, expected, &mut topics)),
+        denied(broker, unseen),
+    )
+    .await;
+    let unread = match described {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("there was no answer within {} s", TOLD_WITHIN.as_secs())),
+    };
+    Ok(Facts {
+        topics,
+        brokers: broker.brokers(),
+        unread,
+        denied,
+    })
+}
+
+/// Adds what the brokers say of the topics' settings.
+async fn describe(
+    options: &broker::Options,
+    expected: &Expected,
+    topics: &mut BTreeMap<String, Topic>,
+) -> KafkaResult<()> {
+    let admin = admin(&client_config(&options.brokers, &options.properties))?;
     let names: Vec<String> = topics.keys().cloned().collect();
-    let times = AdminOptions::new().request_timeout(Some(expected.patience));
-    let mut described = Vec::with_capacity(names.len());
-    for names in names.chunks(TOPICS_MAX) {
-        let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let answers = admin.describe_configs(&asked, &times).await;
-        described.extend(answers.map_err(|error| error.to_string())?);
-    }
+    let described = settings_of(&admin, &names, expected.patience).await?;
     for (name, answer) in names.iter().zip(described) {
         match (topics.get_mut(name), answer) {
-            (Some(topic), Ok(answer)) => {
-                let entries = answer
-                    .entries
-                    .into_iter()
-                    .filter_map(|entry| Some((entry.name, entry.value?)));
-                topic.settings = Some(entries.collect());
+            (Some(topic), Ok(settings)) => {
+                let settings = settings.into_iter().map(|(name, setting)| (name, setting.value));
+                topic.settings = Some(settings.collect());
             }
             (_, Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {}
             (_, Err(code)) => tracing::debug!(topic = name, code = %code, "settings of the topic could not be read"),
             (None, Ok(_)) => {}
         }
     }
-    Ok(Facts {
-        topics,
-        brokers: broker.brokers(),
-    })
+    Ok(())
+}
+
+/// Topics that groups read or write, and that are not listed.
+fn unseen(expected: &Expected, topics: &BTreeMap<String, Topic>) -> Vec<String> {
+    let groups = &expected.groups;
+    let letters = groups.iter().map(|group| crate::dead_letter::topic::name(&group.name));
+    let read = groups.iter().flat_map(|group| group.topics.iter().cloned());
+    let names: BTreeSet<String> = read
+        .chain(letters)
+        .filter(|name| !name.starts_with('^') && !topics.contains_key(name))
+        .collect();
+    names.into_iter().take(ASKED_MAX).collect()
+}
+
+/// Which of them may not be described: who may not is told nothing of them, but for the one that is asked for by its name.
+async fn denied(broker: &Arc<Broker>, unseen: Vec<String>) -> BTreeSet<String> {
+    let broker = Arc::clone(broker);
+    let deadline = Instant::now() + TOLD_WITHIN;
+    let asked = tokio::task::spawn_blocking(move || {
+        let may_not = |name: &String| Instant::now() < deadline && broker.may_not_describe(name);
+        unseen.into_iter().filter(may_not).collect()
+    });
+    asked.await.unwrap_or_default()
 }
 
 /// What is wrong with the topics that groups read.
@@ -143,6 +187,14 @@ pub(super) fn findings(facts: &Facts, deployed: Option<&Deployed<'_>>, expected:
             ));
         }
     }
+    found.extend(of_denied(facts, expected));
+    if let Some(why) = &facts.unread {
+        found.push(codes::TOPICS_UNREAD.found(
+            format!("the brokers did not tell the settings of their topics: {why}"),
+            Remedy::words("see the log of the brokers, above all of their controller, and ask again"),
+        ));
+        return found;
+    }
     let unread: Vec<&str> = facts
         .read_by(&subscribed)
         .filter(|(_, topic)| topic.settings.is_none())
@@ -152,13 +204,32 @@ pub(super) fn findings(facts: &Facts, deployed: Option<&Deployed<'_>>, expected:
         found.push(codes::TOPICS_HIDDEN.found(
             format!("the settings of {} may not be read", unread.join(", ")),
             Remedy::words(format!(
-                "allow it: kafka-acls.sh --bootstrap-server \"$KAFKA_BROKERS\" --add --allow-principal User:… --operation DescribeConfigs \
-                 --topic {} --resource-pattern-type prefixed",
-                expected.source
+                "as a superuser of Kafka, with the worker's principal: {}",
+                allow(
+                    PRINCIPAL,
+                    &["DescribeConfigs"],
+                    &Resource::Topic(format!("{}.", expected.source), true)
+                )
             )),
         ));
     }
     found
+}
+
+/// Topics that the principal may not describe, with what a worker needs of each.
+fn of_denied(facts: &Facts, expected: &Expected) -> Vec<Finding> {
+    let denied = facts.denied.iter().map(|name| {
+        let is_read = expected.groups.iter().any(|group| is_subscribed(&group.topics, name));
+        let needs = if is_read { READS_TOPIC } else { KEEPS_LETTERS };
+        codes::TOPIC_DENIED.found(
+            format!("topic {name} may not be described"),
+            Remedy::words(format!(
+                "as a superuser of Kafka, with the worker's principal: {}",
+                allow(PRINCIPAL, needs, &Resource::Topic(name.clone(), false))
+            )),
+        )
+    });
+    denied.collect()
 }
 
 fn of_settings(name: &str, topic: &Topic, brokers: i32) -> Vec<Finding> {
@@ -254,6 +325,7 @@ mod tests {
         let facts = Facts {
             topics: [("aw.public.orders".to_owned(), topic)].into(),
             brokers,
+            ..Facts::default()
         };
         findings(&facts, Some(&deployed), &expected())
             .iter()
@@ -299,5 +371,42 @@ mod tests {
             ),
             ["topics-hidden"]
         );
+    }
+
+    #[test]
+    fn what_may_not_be_described_is_told_with_the_command_that_allows_it() {
+        let facts = Facts {
+            denied: ["aw.email.dlq".to_owned(), "aw.public.orders".to_owned()].into(),
+            ..Facts::default()
+        };
+        let found = findings(&facts, None, &expected());
+        let told: Vec<(&str, &str)> = found
+            .iter()
+            .map(|finding| (finding.code.name, finding.remedy.parts().1))
+            .collect();
+        let ends = [
+            "--operation Read --operation Write --operation Create --operation DescribeConfigs --topic 'aw.email.dlq'",
+            "--operation Read --operation DescribeConfigs --topic 'aw.public.orders'",
+        ];
+        assert_eq!(told.len(), 2, "{told:?}");
+        for ((code, remedy), end) in told.into_iter().zip(ends) {
+            assert!(code == "topic-denied" && remedy.ends_with(end), "{code} {remedy}");
+        }
+    }
+
+    #[test]
+    fn settings_that_were_not_told_are_no_brokers_that_are_away() {
+        let hidden = Topic {
+            settings: None,
+            ..topic(&[])
+        };
+        let facts = Facts {
+            topics: [("aw.public.orders".to_owned(), hidden)].into(),
+            unread: Some("timed out".to_owned()),
+            ..Facts::default()
+        };
+        let found = findings(&facts, None, &expected());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].code.name == "topics-unread" && found[0].what.ends_with("timed out"));
     }
 }

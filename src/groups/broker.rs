@@ -7,17 +7,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, hide_value, is_away};
+use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, client_config, hide_value, is_away};
 use crate::groups::partition::Position;
+
+/// Longest wait for whether one topic may be described.
+const DENIAL_MAX: Duration = Duration::from_secs(2);
+
+/// How long a group's coordinator is waited for before the client's own errors are listened to.
+const LISTENED_EVERY: Duration = Duration::from_secs(1);
 
 /// Partitions that are asked for their bounds at once.
 const ASKED_AT_ONCE: usize = 16;
@@ -78,6 +83,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the broker does not let this principal do it.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Asked { source, .. } | Self::Written { source, .. } => matches!(
+                source.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+            ),
+            Self::Client(_) | Self::Running { .. } => false,
+        }
+    }
+
     /// Whether the broker was away: asking again later may help.
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -173,6 +189,14 @@ impl Broker {
                 self.replicas.get(name).copied().unwrap_or_default(),
             )
         })
+    }
+
+    /// Whether a topic may not be described. A list of all topics leaves such out; this asks for the one by its name, and so tells
+    /// one that may not be seen from one that is not there.
+    pub fn may_not_describe(&self, topic: &str) -> bool {
+        let asked = self.reader.fetch_metadata(Some(topic), DENIAL_MAX);
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        asked.is_ok_and(|metadata| metadata.topics().iter().any(|known| known.error() == Some(denied)))
     }
 
     /// How many brokers there are.
@@ -276,7 +300,7 @@ impl Broker {
         for (topic, partition) in places {
             list.add_partition(topic, *partition);
         }
-        let answer = client.committed_offsets(list, QUESTION_TIMEOUT).map_err(failed)?;
+        let answer = ask_coordinator(client, &list).map_err(failed)?;
         // A question that failed for one partition must not pass for "nothing was committed" there.
         for element in answer.elements() {
             element.error().map_err(failed)?;
@@ -377,13 +401,29 @@ impl Broker {
     }
 }
 
+/// Asks a group's coordinator for what was committed. Who may not know the group is told nothing of its coordinator, which the
+/// client looks for until its time is over; that it was denied stands among its own errors.
+fn ask_coordinator(client: &BaseConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    let deadline = Instant::now() + QUESTION_TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.committed_offsets(list.clone(), left.min(LISTENED_EVERY)) {
+            Err(error) if is_away(&error) && left > LISTENED_EVERY => {}
+            answer => return answer,
+        }
+        let denied = RDKafkaErrorCode::GroupAuthorizationFailed;
+        while let Some(heard) = client.poll(Duration::ZERO) {
+            match heard {
+                Err(error) if error.rdkafka_error_code() == Some(denied) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// A client that knows the name of a group and never joins it: partitions are assigned by hand, if at all.
 fn client(options: &Options, group: &str) -> Result<BaseConsumer, Error> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &options.brokers);
-    for (name, value) in &options.properties {
-        config.set(name, value);
-    }
+    let mut config = client_config(&options.brokers, &options.properties);
     config
         .set("group.id", group)
         .set("enable.auto.commit", "false")

@@ -56,6 +56,8 @@ mod encodings;
 
 mod connectors;
 
+mod topics;
+
 mod ownership;
 
 mod protocols;

@@ -334,6 +334,21 @@ pub(crate) fn exists(topic: &str) -> bool {
         .any(|known| known.error().is_none() && !known.partitions().is_empty())
 }
 
+/// How many partitions a topic has.
+pub(crate) fn partitions(topic: &str) -> usize {
+    let consumer: BaseConsumer = config().create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    metadata.topics()[0].partitions().len()
+}
+
+/// A setting of a topic.
+pub(crate) async fn setting(topic: &str, name: &str) -> String {
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let mut described = admin().describe_configs(&asked, &AdminOptions::new()).await.unwrap();
+    let described = described.pop().unwrap().unwrap();
+    described.get(name).unwrap().value.clone().unwrap()
+}
+
 /// The topics whose names begin so.
 pub(crate) fn topics(prefix: &str) -> Vec<String> {
     let consumer: BaseConsumer = config().create().unwrap();

@@ -63,6 +63,7 @@ use serde::Serialize;
 
 use crate::cli::Failure;
 use crate::cli::output::{Output, print_line};
+use crate::clients::kafka::client_config;
 use crate::config::Config;
 use crate::config::value::Secret;
 
@@ -143,12 +144,7 @@ impl Cluster {
 
     /// A client's properties: the address, and what the user set.
     fn client(&self) -> rdkafka::ClientConfig {
-        let mut client = rdkafka::ClientConfig::new();
-        client.set("bootstrap.servers", &self.brokers);
-        for (name, value) in &self.properties {
-            client.set(name, value);
-        }
-        client
+        client_config(&self.brokers, &self.properties)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::cli::Failure;
 use crate::cli::bench::Cluster;
+use crate::clients::kafka::{Admin, admin};
 
 /// How long the broker may take to answer one question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,8 +83,8 @@ impl Cluster {
         })
     }
 
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, Failure> {
-        self.client().create().map_err(Failure::usage)
+    fn admin(&self) -> Result<Admin, Failure> {
+        admin(&self.client()).map_err(Failure::usage)
     }
 
     /// Makes a topic, or takes an empty one.

@@ -6,7 +6,7 @@ mod difference;
 
 mod published;
 
-mod loss;
+pub(super) mod loss;
 
 pub(super) mod plan;
 

@@ -5,11 +5,9 @@
 //! record that is not settled, against `retention.ms`, and in its distance from the oldest one there is, against the length
 //! of the log, where `retention.bytes` has already begun to remove records.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -19,7 +17,7 @@ use tokio::sync::mpsc::WeakSender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clients::kafka::{QUESTION_TIMEOUT, offsets_at};
+use crate::clients::kafka::{QUESTION_TIMEOUT, TopicSetting, admin, client_config, offsets_at, settings_of};
 use crate::event::delivery::{Position, SourceEvent, SourcePartition};
 use crate::source::kafka::Options;
 use crate::source::kafka::client::config;
@@ -107,11 +105,7 @@ impl Watch {
         });
         consumer_config.set("enable.partition.eof", "true");
         consumer_config.set("statistics.interval.ms", "0");
-        let mut admin_config = ClientConfig::new();
-        admin_config.set("bootstrap.servers", &options.brokers);
-        for (name, value) in &options.properties {
-            admin_config.set(name, value);
-        }
+        let admin_config = client_config(&options.brokers, &options.properties);
         Self {
             group: options.group.clone(),
             consumer_config,
@@ -164,10 +158,9 @@ impl Watch {
 
     /// What topics keep. Those whose settings may not be read, and compacted ones, which remove nothing by age, are left out.
     async fn keeps(&self, topics: &BTreeSet<String>) -> KafkaResult<HashMap<String, Keeps>> {
-        let admin: AdminClient<DefaultClientContext> = self.admin_config.create()?;
-        let asked: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let times = AdminOptions::new().request_timeout(Some(QUESTION_TIMEOUT));
-        let described = admin.describe_configs(&asked, &times).await?;
+        let admin = admin(&self.admin_config)?;
+        let names: Vec<String> = topics.iter().cloned().collect();
+        let described = settings_of(&admin, &names, QUESTION_TIMEOUT).await?;
         let answered = topics.iter().zip(described);
         let known = answered.filter_map(|(topic, described)| match described {
             Ok(described) => Some((topic.clone(), keeps(&described)?)),
@@ -222,8 +215,8 @@ impl Watch {
     }
 }
 
-fn keeps(described: &ConfigResource) -> Option<Keeps> {
-    let value = |name: &str| described.get(name).and_then(|entry| entry.value.clone());
+fn keeps(settings: &BTreeMap<String, TopicSetting>) -> Option<Keeps> {
+    let value = |name: &str| settings.get(name).map(|setting| setting.value.as_str());
     let number = |name: &str| {
         value(name)
             .and_then(|text| text.parse::<i64>().ok())

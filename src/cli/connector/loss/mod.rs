@@ -206,6 +206,11 @@ pub(super) fn is_postgres(config: &ConnectorConfig) -> bool {
     value(config, "connector.class", "").ends_with(POSTGRES)
 }
 
+/// Whether a transform gives records other topics than those of their tables.
+pub(in crate::cli) fn moves_topics(config: &ConnectorConfig) -> bool {
+    transforms::moves_topics(config)
+}
+
 /// What an update of a connector loses; nothing where nothing changes.
 pub(super) fn losses(before: &ConnectorConfig, after: &ConnectorConfig, published: &Published) -> Vec<Loss> {
     if before == after || !is_postgres(before) {

@@ -113,6 +113,12 @@ fn spread(config: &ConnectorConfig, table: &str) -> Vec<BTreeMap<String, String>
         .collect()
 }
 
+pub(super) fn moves_topics(config: &ConnectorConfig) -> bool {
+    transforms(config)
+        .iter()
+        .any(|name| effect(value(config, &format!("transforms.{name}.type"), "")) == Effect::Moves)
+}
+
 /// The settings of a transform with those of its predicate; none where it is not in the list.
 fn settings(config: &ConnectorConfig, name: &str) -> Option<BTreeMap<String, String>> {
     if !transforms(config).contains(&name) {
