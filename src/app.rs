@@ -10,6 +10,7 @@ pub mod own;
 pub mod refusals;
 mod replica_identity;
 pub mod schedule;
+pub mod shadow;
 mod source;
 pub mod waitlist;
 
@@ -30,8 +31,8 @@ use crate::dead_letter::parking::StoredEvents;
 use crate::dead_letter::taker::{self, Taker};
 use crate::dead_letter::topic;
 use crate::dead_letter::wakeups::Wakeups;
-use crate::decode::Decoder;
 use crate::decode::registry::Registry;
+use crate::decode::{self, Decoder};
 use crate::engine::counts::Counts;
 use crate::engine::driver::{self, Channels, Owned, Setup};
 use crate::engine::standing::Standing;
@@ -171,25 +172,14 @@ struct Shared {
 
 impl Shared {
     async fn new(config: &Config, handlers: &[Arc<dyn Handler>]) -> anyhow::Result<Self> {
-        let connect: PgConnectOptions = config
-            .postgres
-            .url
-            .expose()
-            .parse()
-            .context("postgres.url is not an address of a database")?;
-        let connect = waitlist::seeing_names(config, connect.application_name("afterwrite"));
+        let connect = connect_options(config)?;
         let bounded = bounded(&connect, patience::STATEMENT_MAX);
         let coordination = pool(&bounded, COORDINATION_CONNECTIONS, connect_timeout(config));
         days::make_ahead(&coordination).await.context(
             "the ledger's partitions could not be made: is postgres there, and was `afterwrite migrate` run?",
         )?;
         keyless::refuse(&coordination, handlers).await?;
-        let mut decoding = options::decode_options(config);
-        if config.source.full_identity.is_none() {
-            decoding.full_identity = replica_identity::full(&coordination, handlers)
-                .await
-                .context("the replica identities of the routed tables could not be read")?;
-        }
+        let decoding = decoding(config, &coordination, handlers).await?;
         let registry = options::registry(config).context("the settings of [registry] cannot be used")?;
         Ok(Self {
             process: Process::this(Uuid::new_v4()),
@@ -201,6 +191,32 @@ impl Shared {
             registry: registry.map(Arc::new),
         })
     }
+}
+
+/// How to reach the database of the configuration.
+fn connect_options(config: &Config) -> anyhow::Result<PgConnectOptions> {
+    let connect: PgConnectOptions = config
+        .postgres
+        .url
+        .expose()
+        .parse()
+        .context("postgres.url is not an address of a database")?;
+    Ok(waitlist::seeing_names(config, connect.application_name("afterwrite")))
+}
+
+/// How records are decoded; where the configuration does not say which tables send whole old rows, the database does.
+async fn decoding(
+    config: &Config,
+    pool: &PgPool,
+    handlers: &[Arc<dyn Handler>],
+) -> anyhow::Result<decode::options::Options> {
+    let mut decoding = options::decode_options(config);
+    if config.source.full_identity.is_none() {
+        decoding.full_identity = replica_identity::full(pool, handlers)
+            .await
+            .context("the replica identities of the routed tables could not be read")?;
+    }
+    Ok(decoding)
 }
 
 /// One group, checked and ready to run.

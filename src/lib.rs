@@ -43,6 +43,8 @@ pub mod mail_catcher;
 
 pub mod doctor;
 
+pub mod shadow;
+
 pub mod config;
 
 pub mod telemetry;

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use crate::app::own;
 use crate::clients::mail_folder::FolderMailer;
 use crate::clients::mailer::{Mailer, Protection, Rate, SmtpMailer, SmtpSettings};
+use crate::clients::silent::Silent;
 use crate::clients::webhook::network::Network;
 use crate::clients::webhook::{HttpCaller, WebhookSettings};
 use crate::config::Config;
@@ -49,6 +50,27 @@ pub fn handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
 /// # Errors
 /// When a setting cannot be true.
 pub fn every_handler(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
+    let spare = check_mail_time(config, "email")?;
+    let clients = Clients {
+        mailer: mailer(&config.smtp, spare)?,
+        caller: Arc::new(caller(config)?),
+    };
+    with_clients(config, &clients)
+}
+
+/// The handlers as they run in a shadow: their mails and calls go nowhere.
+///
+/// # Errors
+/// When a setting cannot be true.
+pub fn silent_handlers(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
+    let clients = Clients {
+        mailer: Arc::new(Silent),
+        caller: Arc::new(Silent),
+    };
+    with_clients(config, &clients)
+}
+
+fn with_clients(config: &Config, clients: &Clients) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
     let attempts_of_reward = config.engine_of(&config.group_name("reward")).attempts_max;
     let settings = Settings {
         secret: Secret::new(config.hmac_key()?.expose().as_bytes()),
@@ -60,15 +82,10 @@ pub fn every_handler(config: &Config) -> anyhow::Result<Vec<Arc<dyn Handler>>> {
         },
         fraud: fraud(&config.fraud),
     };
-    let spare = check_mail_time(config, "email")?;
-    let clients = Clients {
-        mailer: mailer(&config.smtp, spare)?,
-        caller: Arc::new(caller(config)?),
-    };
     if config.handlers.get("email").is_none_or(|own| own.enabled) {
         warn_of_links(config);
     }
-    Ok(named::woken_by(names(config)?, build(&settings, &clients)))
+    Ok(named::woken_by(names(config)?, build(&settings, clients)))
 }
 
 /// Handing over a mail takes at most one and a half steps before the content and one for it. In an attempt that is shorter, a

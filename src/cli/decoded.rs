@@ -9,9 +9,9 @@ use crate::event::delivery::{Content, SkipReason};
 /// One line of output.
 #[derive(Debug, Serialize)]
 pub(super) struct Line<'a> {
-    topic: &'a str,
-    partition: i32,
-    offset: i64,
+    pub(super) topic: &'a str,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
     /// `change`, `skip` or `undecodable`.
     pub(super) kind: &'static str,
     /// Why it is skipped or cannot be decoded.

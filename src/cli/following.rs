@@ -1,10 +1,61 @@
-//! Printing what comes, for as long as somebody reads.
+//! Reading topics without a group, and printing what comes for as long as somebody reads.
 
+use std::io::{self, Write};
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
+use crate::app;
 use crate::cli::Failure;
+use crate::config::Config;
+use crate::source::kafka::follow::{Error, Followed, Follower, From};
+
+/// Records that are read ahead of whoever takes them.
+const AHEAD_MAX: usize = 256;
+
+/// The thread that reads.
+pub(super) struct Reading(JoinHandle<Result<(), Error>>);
+
+impl Reading {
+    /// How it ended. It does when nobody takes records any more.
+    pub(super) async fn ended(self) -> Result<(), Failure> {
+        self.0.await.map_err(Failure::failed)?.map_err(|error| match error {
+            Error::Client(_) => Failure::usage(error),
+            Error::Read { .. } => Failure::unreachable(error),
+        })
+    }
+}
+
+/// Reads the topics of the source. `begun` is told how many partitions are read, and of which topics.
+pub(super) fn read_topics(
+    config: &Config,
+    from: From,
+    begun: impl FnOnce(usize, &str) + Send + 'static,
+) -> (mpsc::Receiver<Followed>, Reading) {
+    let options = app::options::reading_options(config);
+    let name = config.source.name.clone();
+    let (records, coming) = mpsc::channel(AHEAD_MAX);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut follower = Follower::start(&options, &name, from)?;
+        begun(follower.partitions(), &format!("{name}.*"));
+        while !records.is_closed() {
+            if let Some(followed) = follower.next(Duration::from_millis(200))?
+                && records.blocking_send(followed).is_err()
+            {
+                break;
+            }
+        }
+        Ok(())
+    });
+    (coming, Reading(reading))
+}
+
+/// Says something beside the output. Whoever reads both may have left (`2>&1 | head`): then nobody needs the hint.
+pub(super) fn hint(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
 
 /// Hands on what comes until there is no more, `limit` is printed, nobody wants more, or `stop` completes; whoever stops is
 /// heard at once, also while `print` waits. `print` answers what it printed, and `None` when nobody reads any more.
@@ -79,7 +130,7 @@ mod tests {
             stop.take().unwrap().send(()).unwrap();
             std::future::pending().await
         });
-        tokio::time::timeout(std::time::Duration::from_secs(10), following)
+        tokio::time::timeout(Duration::from_secs(10), following)
             .await
             .expect("a schema may be waited for without end")
             .unwrap();

@@ -5,6 +5,7 @@
 
 pub mod bench;
 mod brokers;
+mod colours;
 pub mod config;
 pub mod connector;
 pub mod decode;
@@ -25,6 +26,7 @@ mod reload;
 pub mod replay;
 pub mod run;
 pub mod schedule;
+mod shadow;
 pub mod shell;
 pub mod slot;
 pub mod status;

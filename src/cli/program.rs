@@ -47,6 +47,7 @@ type Made<T> = Box<dyn Fn(&Config) -> Result<T, Cause> + Send + Sync>;
 pub struct Program {
     handlers: Made<Handlers>,
     jobs: Made<Jobs>,
+    silent: Option<Made<Handlers>>,
     is_waitlist: bool,
 }
 
@@ -60,7 +61,19 @@ impl Program {
         Self {
             handlers: Box::new(handlers),
             jobs: Box::new(|_| Ok(Vec::new())),
+            silent: None,
             is_waitlist: false,
+        }
+    }
+
+    /// With the handlers as they run under `run --shadow`: the same, with clients that accept everything and send nothing (such
+    /// as [`Silent`](crate::clients::silent::Silent)). Without them the program has no shadow: nobody else could know what a
+    /// handler calls. Their rows are rolled back by the shadow itself.
+    #[must_use]
+    pub fn with_shadow(self, handlers: impl Fn(&Config) -> Result<Handlers, Cause> + Send + Sync + 'static) -> Self {
+        Self {
+            silent: Some(Box::new(handlers)),
+            ..self
         }
     }
 
@@ -78,6 +91,7 @@ impl Program {
         Self {
             handlers: Box::new(|config| Ok(waitlist::every_handler(config)?)),
             jobs: Box::new(|config| Ok(schedule::waitlist_jobs(config)?)),
+            silent: Some(Box::new(|config| Ok(waitlist::silent_handlers(config)?))),
             is_waitlist: true,
         }
     }
@@ -93,6 +107,14 @@ impl Program {
     /// What the program says against the configuration.
     pub(super) fn handlers(&self, config: &Config) -> Result<Handlers, Cause> {
         (self.handlers)(config)
+    }
+
+    /// The handlers as they run in a shadow; `None` where the program does not say.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn silent_handlers(&self, config: &Config) -> Result<Option<Handlers>, Cause> {
+        self.silent.as_ref().map(|silent| silent(config)).transpose()
     }
 
     /// The scheduled jobs under this configuration.

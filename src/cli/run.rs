@@ -1,14 +1,18 @@
 //! `afterwrite run`: the worker.
 
+use std::sync::Arc;
+
 use clap::Args;
 use tokio::sync::watch;
 
 use crate::app;
 use crate::app::{keyless, own, schedule};
 use crate::cli::program::Program;
+use crate::cli::shadow::{self, ShadowArgs};
 use crate::cli::{Failure, Global, database, reload, stop_signal};
 use crate::config::load::Reading;
 use crate::dead_letter::topic;
+use crate::handler::Handler;
 use crate::ledger::sources;
 
 /// Arguments of `run`.
@@ -19,6 +23,7 @@ Examples:
   afterwrite run --only email,reward        these groups only; run the others elsewhere
   afterwrite run --only schedule            scheduled work only
   AFTERWRITE__ENGINE__LANES_MAX=50 afterwrite run
+  afterwrite run --shadow --output json     beside an old worker: decides, prints, writes and sends nothing
 
 Scheduled work runs in every process, each tick in one of them; schedule.enabled = false leaves it to the others.
 
@@ -28,6 +33,8 @@ pub struct RunArgs {
     /// Groups to run, short (email) or full (afterwrite.email); all when absent
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     pub only: Vec<String>,
+    #[command(flatten)]
+    shadow: ShadowArgs,
 }
 
 /// What stands beside the names of groups for scheduled work alone.
@@ -51,8 +58,10 @@ pub async fn run(args: &RunArgs, reading: Reading, global: &Global, program: &Pr
     reading.refuse(refused);
     let running = reading.accepted().map_err(Failure::usage)?;
     let config = &running.config.clone();
-    let handlers = program.handlers(config).map_err(Failure::usage)?;
-    let mut handlers = own::enabled(config, handlers).map_err(Failure::usage)?;
+    let mut handlers = match args.shadow.shadow {
+        true => shadow::handlers(config, program)?,
+        false => own::enabled(config, program.handlers(config).map_err(Failure::usage)?).map_err(Failure::usage)?,
+    };
     let names: Vec<String> = handlers.iter().map(|handler| handler.spec().name).collect();
     let only: Vec<&str> = args.only.iter().map(|group| config.short_group_name(group)).collect();
     let is_known = |group: &str| group == SCHEDULE || names.iter().any(|name| name == group);
@@ -63,11 +72,15 @@ pub async fn run(args: &RunArgs, reading: Reading, global: &Global, program: &Pr
             known: names.join(", "),
         }));
     }
+    let is_wanted = |handler: &Arc<dyn Handler>| only.is_empty() || only.contains(&handler.spec().name.as_str());
+    handlers.retain(is_wanted);
+    if args.shadow.shadow {
+        return shadow::run(&args.shadow, config, handlers, global.output).await;
+    }
     let jobs = program.jobs(config).map_err(Failure::usage)?;
     schedule::plan(config, jobs.clone()).map_err(Failure::usage)?;
     // A worker waits for a database that goes away; one that never had it says so, and whoever restarts it sees why.
     database::connect(config).await?.close().await;
-    handlers.retain(|handler| only.is_empty() || only.contains(&handler.spec().name.as_str()));
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(async move {
         let heard = stop_signal().await;
@@ -107,7 +120,11 @@ mod tests {
             ..Inputs::default()
         };
         let global = Cli::try_parse_from(["afterwrite", "run"]).unwrap().global;
-        let (args, program) = (RunArgs { only: Vec::new() }, Program::waitlist());
+        let args = RunArgs {
+            only: Vec::new(),
+            shadow: ShadowArgs::default(),
+        };
+        let program = Program::waitlist();
         let ran = Box::pin(run(&args, read(&inputs), &global, &program)).await;
         let failure = ran.unwrap_err();
         assert_eq!(failure.exit_code(), 3);

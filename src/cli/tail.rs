@@ -1,43 +1,53 @@
 //! `afterwrite tail`: changes as they happen, decoded.
 
-use std::io::{self, Write};
-use std::time::Duration;
+mod condition;
+mod line;
+mod refused;
+mod truth;
 
-use chrono::DateTime;
 use clap::Args;
-use serde::Serialize;
-use tokio::sync::mpsc;
 
+use self::condition::Condition;
+use self::truth::{Absent, Asked};
 use crate::app;
+use crate::cli::colours::{Colours, WhenColours};
 use crate::cli::decoded::Line;
-use crate::cli::following::follow;
+use crate::cli::following::{follow, hint, read_topics};
 use crate::cli::output::{Output, print_next_line};
 use crate::cli::{Failure, stop_signal};
 use crate::config::Config;
-use crate::decode::canonical::{self, CanonicalRow};
 use crate::decode::options::Options;
 use crate::decode::registry::Registry;
 use crate::decode::tables::Tables;
 use crate::decode::{Decoder, resolve};
-use crate::event::change::{Change, ChangeEvent};
+use crate::event::change::ChangeEvent;
 use crate::event::delivery::Content;
-use crate::event::key::Moved;
-use crate::event::row::Row;
-use crate::source::kafka::follow::{Error, Followed, Follower, From};
-
-/// Records that are read ahead of the terminal.
-const AHEAD_MAX: usize = 256;
+use crate::source::kafka::follow::{Followed, From};
 
 /// Show decoded changes as they happen, whatever encoding the connector writes. No group is joined and nothing is committed.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+--where takes a condition in SQL's words: = <> < <= > >=, and, or, not, is [not] null, is [not] distinct from, in (…),
+between, [i]like, -> and ->> for members of JSON. A column is after.NAME, before.NAME or key.NAME (\"Name\" with capitals);
+fields of the change are id, schema, table, op, tx, lsn, commit_ts_ms, topic, partition and offset. op is insert, update,
+delete, truncate, read or message; changed('NAME') holds of an update that changed a column, as far as its old row tells.
+What is null, or was not sent, makes neither a comparison nor its opposite true, as in SQL. Decimals are compared as numbers.
+A record that cannot be decoded is shown whatever is asked.
+
+Examples:
   afterwrite tail
   afterwrite tail --table public.waitlist_users --from-beginning --limit 10
+  afterwrite tail --where \"op = 'update' and changed('status')\"
+  afterwrite tail --where \"after.amount >= 100 and after.payload->>'kind' in ('gift', 'coupon')\"
+  afterwrite tail --color always | less -R
   afterwrite tail --output json | jq .event.after")]
 pub struct TailArgs {
     /// Only these tables: schema.table, * for any text; may be given several times
     #[arg(long = "table", value_name = "SCHEMA.TABLE")]
     tables: Vec<String>,
+    /// Only changes of which this holds, in SQL's words
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<Condition>,
     /// Begin with the oldest change that is kept, not with the next one
     #[arg(long)]
     from_beginning: bool,
@@ -47,6 +57,8 @@ pub struct TailArgs {
     /// End after this many lines
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    #[command(flatten)]
+    colours: WhenColours,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +76,7 @@ pub async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(),
     if !config.source.kind.has_brokers() {
         return Err(Failure::usage(NoTopics));
     }
-    let shown = Shown {
+    let mut shown = Shown {
         decoder: Decoder::new(Options {
             reads: args.skipped,
             ..app::options::decode_options(config)
@@ -72,44 +84,26 @@ pub async fn run(args: &TailArgs, config: &Config, output: Output) -> Result<(),
         registry: Registry::new(&app::options::registry_settings(config)).map_err(Failure::usage)?,
         tables: Tables::like(&args.tables),
         of_every_table: args.tables.is_empty(),
+        condition: args.condition.clone(),
+        absent: Absent::default(),
         skipped: args.skipped,
         output,
+        colours: args.colours.here(output),
     };
-    let options = app::options::reading_options(config);
-    let name = config.source.name.clone();
-    let from = if args.from_beginning {
-        From::Beginning
-    } else {
-        From::End
+    let from = match args.from_beginning {
+        true => From::Beginning,
+        false => From::End,
     };
-    let (records, coming) = mpsc::channel(AHEAD_MAX);
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut follower = Follower::start(&options, &name, from)?;
+    let (coming, reading) = read_topics(config, from, move |partitions, topics| {
         if output == Output::Table {
-            let topics = format!(
-                "following {} partitions of {name}.*; Ctrl-C ends",
-                follower.partitions()
-            );
-            // Whoever reads both outputs may have left (`2>&1 | head`): then nobody needs the hint.
-            drop(writeln!(io::stderr(), "{topics}"));
+            hint(&format!("following {partitions} partitions of {topics}; Ctrl-C ends"));
         }
-        while !records.is_closed() {
-            if let Some(followed) = follower.next(Duration::from_millis(200))?
-                && records.blocking_send(followed).is_err()
-            {
-                break;
-            }
-        }
-        Ok(())
     });
     follow(coming, stop_signal(), args.limit, async |followed| {
         shown.print(followed).await
     })
     .await?;
-    reading.await.map_err(Failure::failed)?.map_err(|error| match error {
-        Error::Client(_) => Failure::usage(error),
-        Error::Read { .. } => Failure::unreachable(error),
-    })
+    reading.ended().await
 }
 
 /// What is shown, and how.
@@ -118,146 +112,61 @@ struct Shown {
     registry: Registry,
     tables: Tables,
     of_every_table: bool,
+    condition: Option<Condition>,
+    absent: Absent,
     skipped: bool,
     output: Output,
+    colours: Colours,
 }
 
 impl Shown {
     /// Prints a record that is wanted; answers how many lines that were, and `None` when nobody reads any more.
-    async fn print(&self, followed: Followed) -> Result<Option<u64>, Failure> {
+    async fn print(&mut self, followed: Followed) -> Result<Option<u64>, Failure> {
         let topic = &*followed.partition.topic;
         let content = resolve::content(&self.decoder, Some(&self.registry), topic, &followed.raw).await;
-        if !self.wants(&content) {
+        if !self.wants(&content, &followed) {
             return Ok(Some(0));
         }
         let line = Line::of(topic, followed.partition.partition, followed.position.0, &content);
-        let text = match self.output {
-            Output::Json => serde_json::to_string(&line).map_err(Failure::failed)?,
-            Output::Table => match &content {
-                Content::Change(event) => in_words(event),
-                Content::Skip(_) | Content::Undecodable(_) => format!(
-                    "{:<20}  {:<11}  {topic}[{}] offset {}  {}",
-                    "-",
-                    line.kind,
-                    followed.partition.partition,
-                    followed.position.0,
-                    line.reason.unwrap_or("-")
-                ),
-            },
+        let text = match (self.output, &content) {
+            (Output::Json, _) => serde_json::to_string(&line).map_err(Failure::failed)?,
+            (Output::Table, Content::Change(event)) => line::of_change(event, self.colours),
+            (Output::Table, Content::Skip(_) | Content::Undecodable(_)) => line::of_record(&line, self.colours),
         };
         Ok(print_next_line(&text)?.then_some(1))
     }
 
-    fn wants(&self, content: &Content) -> bool {
+    fn wants(&mut self, content: &Content, followed: &Followed) -> bool {
         match content {
             Content::Change(event) => {
                 let origin = event.origin();
-                self.of_every_table || self.tables.contains(&origin.schema, &origin.table)
+                let is_chosen = self.of_every_table || self.tables.contains(&origin.schema, &origin.table);
+                is_chosen && self.holds(event, followed)
             }
-            Content::Skip(_) => self.skipped && self.of_every_table,
+            Content::Skip(_) => self.skipped && self.of_every_table && self.condition.is_none(),
             Content::Undecodable(_) => true,
         }
     }
-}
 
-/// A change in one line: when, what, of which table and row, and what the row is now; of an update whose old row is known,
-/// only what changed.
-fn in_words(event: &ChangeEvent) -> String {
-    let origin = event.origin();
-    let at = origin.commit_ts_ms.and_then(DateTime::from_timestamp_millis);
-    let at = at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string());
-    let table = match event.change() {
-        Change::Message { prefix, .. } => prefix.clone(),
-        _ => format!("{}.{}", origin.schema, origin.table),
-    };
-    let key = event
-        .key()
-        .map_or_else(|| "-".to_owned(), |key| json(&CanonicalRow(key.row())));
-    let what = match event.change() {
-        Change::Update { after, .. } if event.before().is_some() => json(&CanonicalRow(&changed(event, after))),
-        Change::Message { content, .. } => content.clone(),
-        _ => event
-            .after()
-            .map_or_else(String::new, |after| json(&CanonicalRow(after))),
-    };
-    let moved = match event.moved() {
-        Some(Moved { key }) => {
-            let other = key
-                .as_ref()
-                .map_or_else(|| "another key".to_owned(), |key| json(&CanonicalRow(key.row())));
-            let direction = if event.after().is_some() { "from" } else { "to" };
-            format!("  moved {direction} {other}")
+    fn holds(&mut self, event: &ChangeEvent, followed: &Followed) -> bool {
+        let Some(condition) = &self.condition else {
+            return true;
+        };
+        let asked = Asked {
+            event,
+            topic: &followed.partition.topic,
+            partition: followed.partition.partition,
+            offset: followed.position.0,
+        };
+        let holds = condition.holds(asked, &mut self.absent);
+        for column in self.absent.take() {
+            let origin = event.origin();
+            hint(&format!(
+                "--where asks for a column {column} that {}.{} has not; is the name right? A name with capitals stands in \
+                 double quotes",
+                origin.schema, origin.table
+            ));
         }
-        None => String::new(),
-    };
-    let op = canonical::op(event.change());
-    format!("{at:<20}  {op:<11}  {table}  {key}  {what}{moved}")
-        .trim_end()
-        .to_owned()
-}
-
-/// The columns of the new row that differ from the old one.
-fn changed(event: &ChangeEvent, after: &Row) -> Row {
-    let of_changed = after.columns().filter(|(name, _)| event.changed(name));
-    of_changed
-        .fold(Row::builder(), |row, (name, cell)| row.cell(name, cell))
-        .finish()
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::change::{Before, Origin};
-    use crate::event::key::Key;
-    use crate::event::row::Value;
-
-    fn event(change: Change) -> ChangeEvent {
-        let origin = Origin {
-            lsn: Some(1),
-            commit_ts_ms: Some(1_782_907_200_500),
-            ..Origin::of_table("t")
-        };
-        ChangeEvent::new(origin, Key::of(row(1, 1)), change)
-    }
-
-    fn row(id: i64, n: i64) -> Row {
-        Row::of([("id", Some(Value::Int(id))), ("n", Some(Value::Int(n)))])
-    }
-
-    #[test]
-    fn a_change_is_one_line_and_an_update_shows_what_changed() {
-        let inserted = |moved_from| Change::Insert {
-            after: row(1, 2),
-            moved_from,
-        };
-        let updated = |before| Change::Update {
-            before,
-            after: row(1, 3),
-        };
-        for (change, expected) in [
-            (
-                inserted(None),
-                r#"insert       public.t  {"id":1,"n":1}  {"id":1,"n":2}"#,
-            ),
-            (
-                inserted(Some(Moved { key: None })),
-                r#"insert       public.t  {"id":1,"n":1}  {"id":1,"n":2}  moved from another key"#,
-            ),
-            (
-                updated(Before::Whole(row(1, 2))),
-                r#"update       public.t  {"id":1,"n":1}  {"n":3}"#,
-            ),
-            (
-                updated(Before::Unknown),
-                r#"update       public.t  {"id":1,"n":1}  {"id":1,"n":3}"#,
-            ),
-            (Change::Truncate, "truncate     public.t  -"),
-        ] {
-            assert_eq!(in_words(&event(change)), format!("2026-07-01T12:00:00Z  {expected}"));
-        }
+        holds == Some(true)
     }
 }

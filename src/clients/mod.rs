@@ -7,6 +7,8 @@ pub mod mailer;
 
 pub mod mail_folder;
 
+pub mod silent;
+
 mod pace;
 
 pub mod webhook;

@@ -14,6 +14,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::event::id::EventId;
+use crate::ledger::would_call::WouldCall;
 
 /// The store of effects, shared by all handlers of a process.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Effects {
     lease: Duration,
     /// Calls the other side accepted, whose last transaction has not committed yet: they are never made again.
     accepted: Arc<Mutex<HashMap<String, String>>>,
+    /// Set in a shadow.
+    would_call: Option<WouldCall>,
 }
 
 /// What may be done about an effect now.
@@ -99,6 +102,16 @@ impl Effects {
             owner,
             lease,
             accepted: Arc::default(),
+            would_call: None,
+        }
+    }
+
+    /// A store for a shadow, whose rows are rolled back: what was claimed is remembered there, and not claimed again.
+    #[must_use]
+    pub fn in_a_shadow(self, would_call: WouldCall) -> Self {
+        Self {
+            would_call: Some(would_call),
+            ..self
         }
     }
 
@@ -117,8 +130,8 @@ impl Effects {
         rendered: &[u8],
         reopen: bool,
     ) -> Result<Claim, sqlx::Error> {
-        if let Some(reply) = self.remembered(key) {
-            return Ok(Claim::Accepted { reply });
+        if let Some(claim) = self.ended(key) {
+            return Ok(claim);
         }
         let mut connection = self.pool.acquire().await?;
         match self
@@ -144,8 +157,8 @@ impl Effects {
         rendered: &[u8],
         reopen: bool,
     ) -> Result<Claim, sqlx::Error> {
-        if let Some(reply) = self.remembered(key) {
-            return Ok(Claim::Accepted { reply });
+        if let Some(claim) = self.ended(key) {
+            return Ok(claim);
         }
         let taken = self
             .take(&mut transaction, key, handler, event, rendered, reopen)
@@ -169,7 +182,7 @@ impl Effects {
         rendered: &[u8],
         reopen: bool,
     ) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        sqlx::query_scalar(
+        let taken = sqlx::query_scalar(
             "INSERT INTO afterwrite.effects AS known (effect_key, handler, state, rendered, owner, lease_until, event_id)
              VALUES ($1, $2, 'sending', $3, $4, now() + $5 * interval '1 millisecond', $7)
              ON CONFLICT (effect_key) DO UPDATE
@@ -190,7 +203,22 @@ impl Effects {
         .bind(reopen)
         .bind(event.map(|event| event.0.to_vec()))
         .fetch_optional(connection)
-        .await
+        .await?;
+        if let (Some(_), Some(would_call)) = (&taken, &self.would_call) {
+            would_call.note(key);
+        }
+        Ok(taken)
+    }
+
+    /// What this process knows of an effect, whatever Postgres says.
+    fn ended(&self, key: &str) -> Option<Claim> {
+        if let Some(reply) = self.remembered(key) {
+            return Some(Claim::Accepted { reply });
+        }
+        let is_made = self.would_call.as_ref().is_some_and(|shadow| shadow.is_made(key));
+        is_made.then(|| Claim::Finished {
+            state: "sent".to_owned(),
+        })
     }
 
     fn remembered(&self, key: &str) -> Option<String> {

@@ -9,6 +9,8 @@ pub mod redo;
 
 pub mod effects;
 
+pub mod would_call;
+
 pub mod discard;
 
 pub mod days;

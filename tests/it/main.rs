@@ -84,6 +84,10 @@ mod too_large;
 
 mod followed;
 
+mod tailing;
+
+mod shadow;
+
 mod old_rows;
 
 mod status;

@@ -11,7 +11,7 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 21] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
     // How every part says an error with its causes.
     ("causes", &[]),
     ("event", &[]),
@@ -45,6 +45,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 21] = [
             "handlers",
         ],
     ),
+    // What the handlers would do, and nothing of it stays.
+    ("shadow", &["event", "ledger", "handler", "router"]),
     ("telemetry", &[]),
     // What a process tells of itself, as its engines and its scheduler told it; and the links of mails that lead to it.
     ("admin", &["event", "engine", "schedule", "handlers"]),
@@ -87,6 +89,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 21] = [
             "clients",
             "handlers",
             "schedule",
+            "shadow",
             "telemetry",
             "admin",
             "config",
@@ -109,6 +112,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 21] = [
             "handlers",
             "schedule",
             "doctor",
+            "shadow",
             "telemetry",
             "config",
             "app",

@@ -1,7 +1,7 @@
 //! `afterwrite dlq tail`: dead letters as they are written, wherever they are kept, each once.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::app;
+use crate::cli::colours::{Colours, Look, WhenColours, printable};
 use crate::cli::dlq::{LookFailed, shortened, unreadable};
 use crate::cli::following::follow;
 use crate::cli::output::{Output, print_next_line};
@@ -68,6 +69,8 @@ pub(super) struct TailArgs {
     /// End after this many letters
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    #[command(flatten)]
+    colours: WhenColours,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +92,7 @@ pub(super) async fn run(args: &TailArgs, config: &Config, output: Output) -> Res
     let (letters, coming) = mpsc::channel(AHEAD_MAX);
     let readers = Readers::start(args, config, &group, letters, output).await?;
     let mut printed = Printed::default();
-    let colours = output == Output::Table
-        && io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = args.colours.here(output);
     let followed = follow(coming, stop_signal(), args.limit, async |next| {
         let record = next.map_err(|error| failure(error, args, config))?;
         let letter = Letter::of(&group, &record);
@@ -340,24 +341,20 @@ impl<'a> Letter<'a> {
     }
 
     /// One line.
-    fn in_words(&self, colours: bool) -> String {
-        let look = |code: &str, text: String| match colours {
-            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            false => text,
-        };
-        let or_dash = |text: Option<&'a str>| text.unwrap_or("-");
+    fn in_words(&self, colours: Colours) -> String {
+        let or_dash = |text: Option<&'a str>| printable(text.unwrap_or("-"));
         let at = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S").to_string();
         let attempts = self
             .attempts
             .map_or_else(|| "-".to_owned(), |attempts| format!("{attempts}x"));
         format!(
             "{}  {}  {}  {:<24}  {}  {attempts:>3}  {}",
-            look("2", self.failed_at.map_or_else(|| "-".to_owned(), at)),
-            look("1", short_id(or_dash(self.letter_id)).to_owned()),
-            look("36", format!("{:<9}", or_dash(self.handler))),
+            colours.paint(Look::Aside, &self.failed_at.map_or_else(|| "-".to_owned(), at)),
+            colours.paint(Look::Id, short_id(&or_dash(self.letter_id))),
+            colours.paint(Look::Name, &format!("{:<9}", or_dash(self.handler))),
             or_dash(self.table),
-            look("31", format!("{:<11}", or_dash(self.class))),
-            shortened(or_dash(self.error), ERROR_CHARS_MAX)
+            colours.paint(Look::Bad, &format!("{:<11}", or_dash(self.class))),
+            shortened(self.error.unwrap_or("-"), ERROR_CHARS_MAX)
         )
     }
 }
@@ -414,15 +411,19 @@ mod tests {
     #[test]
     fn a_letter_is_one_line_in_colours_on_a_terminal_only() {
         let long = "first\nsecond ".repeat(50);
-        let written = record(&[("afterwrite.class", "panic"), ("afterwrite.error", &long)]);
+        let written = record(&[
+            ("afterwrite.class", "panic"),
+            ("afterwrite.table", "t\u{1b}[2J"),
+            ("afterwrite.error", &long),
+        ]);
         let letter = Letter::of("g", &written);
-        let plain = letter.in_words(false);
+        let plain = letter.in_words(Colours(false));
         assert!(
-            !plain.contains(['\n', '\u{1b}']) && plain.contains("first second"),
+            !plain.contains(char::is_control) && plain.contains("first second"),
             "{plain}"
         );
         assert!(plain.chars().count() < 300, "{plain}");
-        assert!(letter.in_words(true).contains("\u{1b}[31mpanic"));
+        assert!(letter.in_words(Colours(true)).contains("\u{1b}[31mpanic"));
     }
 
     #[derive(Debug, Parser)]
