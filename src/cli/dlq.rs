@@ -22,10 +22,12 @@ use clap::{Args, Subcommand};
 
 use crate::cli::Failure;
 use crate::cli::output::Output;
+use crate::cli::status::NoGroup;
 use crate::config::Config;
 use crate::dead_letter::filter::Count;
 use crate::dead_letter::kept;
 use crate::dead_letter::state::{self, LetterRow};
+use crate::groups::known;
 
 /// Arguments of `dlq`.
 #[derive(Debug, Args)]
@@ -118,6 +120,16 @@ fn unreadable(error: kept::Error) -> Failure {
     match error.is_unreachable() {
         true => Failure::unreachable(error),
         false => Failure::failed(error),
+    }
+}
+
+/// A group that Postgres does not know never ran: its letters would be waited for without end, and that it has none says
+/// nothing.
+async fn refuse_unknown(pool: &sqlx::PgPool, group: &str) -> Result<(), Failure> {
+    let known = known::read(pool).await.map_err(LookFailed).map_err(Failure::failed)?;
+    match known.contains_key(group) {
+        true => Ok(()),
+        false => Err(Failure::failed(NoGroup::of(group, &known))),
     }
 }
 

@@ -15,7 +15,8 @@ use super::{Context, Error, Job, Report};
 /// In the small hours, at no full one.
 const PATTERN: &str = "17 3 * * *";
 
-/// How long a mail's recipient, subject, variables and bytes are kept, and the beginning of a webhook's answer.
+/// How long a mail's recipient, subject, variables, bytes and answer are kept (mail servers like to repeat the recipient), and
+/// the beginning of a webhook's answer.
 const PERSONAL_DAYS: i64 = 30;
 
 /// How long runs are kept that are done; those that failed for good three times as long.
@@ -81,7 +82,7 @@ fn go_on(context: &Context) -> Result<(), Stopping> {
 }
 
 /// Walks over all effects in the order of their keys, because nothing else finds old ones. Forgets those that ended before
-/// `forget` and that no letter may ask for, and empties the bytes of what was sent before `empty`: nobody sends them again.
+/// `forget` and that no letter may ask for, and empties what was sent before `empty`, and its answer: nobody sends it again.
 /// Forgets also what was begun before `empty` and has no end, where its account says that it is not tried any more.
 async fn effects(context: &Context, forget: DateTime<Utc>, empty: DateTime<Utc>) -> Result<(u64, u64), Error> {
     let (mut after, mut forgotten, mut emptied) = (String::new(), 0, 0);
@@ -103,9 +104,9 @@ async fn effects(context: &Context, forget: DateTime<Utc>, empty: DateTime<Utc>)
                                      AND letters.state IN ('open', 'parked', 'replaying'))
                  RETURNING 1
              ), cleared AS (
-                 UPDATE afterwrite.effects known SET rendered = '' FROM page
+                 UPDATE afterwrite.effects known SET rendered = '', reply = NULL FROM page
                  WHERE known.effect_key = page.effect_key AND known.state IN ('sent', 'skipped')
-                   AND known.updated_at < $4 AND known.updated_at >= $3 AND known.rendered <> ''
+                   AND known.updated_at < $4 AND known.updated_at >= $3 AND (known.rendered <> '' OR known.reply IS NOT NULL)
                  RETURNING 1
              )
              SELECT (SELECT max(effect_key) FROM page), (SELECT count(*) FROM old), (SELECT count(*) FROM cleared)",
@@ -135,9 +136,9 @@ async fn mails(context: &Context, before: DateTime<Utc>) -> Result<u64, Error> {
         loop {
             go_on(context)?;
             let statement = format!(
-                "UPDATE email_log SET recipient = NULL, subject = NULL, variables = NULL, updated_at = now()
+                "UPDATE email_log SET recipient = NULL, subject = NULL, variables = NULL, smtp_reply = NULL, updated_at = now()
                  WHERE id IN (SELECT id FROM email_log
-                              WHERE {old} AND (recipient IS NOT NULL OR subject IS NOT NULL OR variables IS NOT NULL)
+                              WHERE {old} AND num_nonnulls(recipient, subject, variables, smtp_reply) > 0
                               LIMIT $2)"
             );
             let page = sqlx::query(sqlx::AssertSqlSafe(statement))

@@ -404,15 +404,15 @@ async fn the_clean_up_empties_and_forgets_what_is_old_and_nothing_else() {
     in_world(async |world: &mut World| {
         world
             .exec(
-                "INSERT INTO email_log (effect_key, campaign_id, type, status, recipient, subject, variables, sent_at, updated_at)
-                 SELECT 'm' || days || status, gen_random_uuid(), 'custom', status, 'r', 's', '{}',
+                "INSERT INTO email_log (effect_key, campaign_id, type, status, recipient, subject, variables, smtp_reply, sent_at, updated_at)
+                 SELECT 'm' || days || status, gen_random_uuid(), 'custom', status, 'r', 's', '{}', '250 kept for r',
                         CASE status WHEN 'sent' THEN now() - days * interval '1 day' END, now() - days * interval '1 day'
                  FROM unnest('{29,31}'::int[]) AS days, unnest('{sent,failed,queued}'::text[]) AS status;
                  INSERT INTO webhook_deliveries (effect_key, webhook_id, event_type, status, response_excerpt, updated_at, delivered_at, next_attempt_at)
                  SELECT 'w' || days || status, gen_random_uuid(), 'e', status, 'answer', now() - days * interval '1 day', now(), now() + interval '1 day'
                  FROM unnest('{29,31}'::int[]) AS days, unnest('{delivered,retrying}'::text[]) AS status;
-                 INSERT INTO afterwrite.effects (effect_key, handler, state, rendered, owner, lease_until, updated_at, event_id)
-                 SELECT 'e' || days || state, 'email', state, 'bytes', gen_random_uuid(), now(), now() - days * interval '1 day',
+                 INSERT INTO afterwrite.effects (effect_key, handler, state, rendered, reply, owner, lease_until, updated_at, event_id)
+                 SELECT 'e' || days || state, 'email', state, 'bytes', '250 kept for r', gen_random_uuid(), now(), now() - days * interval '1 day',
                         decode(lpad(days::text || CASE state WHEN 'failed' THEN '1' ELSE '0' END, 32, '0'), 'hex')
                  FROM unnest('{29,31,399,401}'::int[]) AS days, unnest('{sent,failed,sending}'::text[]) AS state;
                  INSERT INTO email_log (effect_key, campaign_id, type, status)
@@ -448,9 +448,9 @@ async fn the_clean_up_empties_and_forgets_what_is_old_and_nothing_else() {
             format!("SELECT string_agg({what}, ' ' ORDER BY {what}) FROM {table} WHERE {whose}")
         };
         for (table, whose, expected) in [
-            ("email_log", "effect_key LIKE 'm%' AND recipient IS NULL AND subject IS NULL AND variables IS NULL", "m31failed m31sent"),
+            ("email_log", "effect_key LIKE 'm%' AND num_nonnulls(recipient, subject, variables, smtp_reply) = 0", "m31failed m31sent"),
             ("webhook_deliveries", "response_excerpt IS NULL", "w31delivered"),
-            ("afterwrite.effects", "rendered = ''", "e31sent e399sent"),
+            ("afterwrite.effects", "effect_key LIKE 'e%' AND rendered = '' AND reply IS NULL", "e31sent e399sent"),
             // A letter may still ask for the one, and the other's end is not known.
             ("afterwrite.effects", "updated_at < now() - interval '400 days'", "e401failed e401sending"),
             // What was given up is not tried any more after so long a time.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::dlq::chosen::FilterArgs;
-use crate::cli::dlq::{LookFailed, shortened};
+use crate::cli::dlq::{LookFailed, refuse_unknown, shortened};
 use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
@@ -44,6 +44,11 @@ pub(super) async fn run(args: &ListArgs, config: &Config, output: Output) -> Res
         Ok((letters, counts.iter().map(|count| count.letters).sum::<i64>()))
     };
     let (letters, all) = looked.await.map_err(LookFailed).map_err(Failure::failed)?;
+    if all == 0
+        && let Some(group) = &chosen.group
+    {
+        refuse_unknown(&pool, group).await?;
+    }
     let listed = i64::try_from(letters.len()).unwrap_or(i64::MAX);
     let left_out = (all - listed).max(0);
     output.print(&Letters { letters, left_out }, in_words)

@@ -15,10 +15,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app;
 use crate::cli::colours::{Colours, Look, WhenColours, printable};
-use crate::cli::dlq::{LookFailed, shortened, unreadable};
+use crate::cli::dlq::{LookFailed, refuse_unknown, shortened, unreadable};
 use crate::cli::following::follow;
 use crate::cli::output::{Output, print_next_line};
-use crate::cli::status::NoGroup;
 use crate::cli::{Failure, database, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::kept::Following;
@@ -27,7 +26,6 @@ use crate::dead_letter::state::{CLASSES, short_id};
 use crate::dead_letter::{headers, topic};
 use crate::engine::retry::Class;
 use crate::event::delivery::RawRecord;
-use crate::groups::known;
 
 /// Letters that are read ahead of the terminal.
 const AHEAD_MAX: usize = 64;
@@ -150,15 +148,6 @@ impl Readers {
         };
         hint(output, &format!("following {name}; Ctrl-C ends"));
         Ok(readers)
-    }
-}
-
-/// Nobody ever ran a group that Postgres does not know, and its letters would be waited for without end.
-async fn refuse_unknown(pool: &PgPool, group: &str) -> Result<(), Failure> {
-    let known = known::read(pool).await.map_err(LookFailed).map_err(Failure::failed)?;
-    match known.contains_key(group) {
-        true => Ok(()),
-        false => Err(Failure::failed(NoGroup::of(group, &known))),
     }
 }
 

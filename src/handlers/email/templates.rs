@@ -126,10 +126,10 @@ impl Variables {
     }
 }
 
-/// The parts of a template by name; the ending decides about escaping.
-const SUBJECT: &str = "subject.txt";
-const HTML: &str = "body.html";
-const TEXT: &str = "body.txt";
+/// The parts of a template, named as their columns are, because errors name them.
+const SUBJECT: &str = "subject";
+const HTML: &str = "html_body";
+const TEXT: &str = "text_body";
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
