@@ -48,6 +48,18 @@ fmt: ## Format the code
 lint: ## Check format and lints
 	tests/run format lint
 
+.PHONY: changelog
+changelog: ## Print the section that the fragments of docs/changes make; WRITE=1 writes it, and deletes them
+	infra/release/changes $(if $(WRITE),--write)
+
+.PHONY: release
+release: ## Make the archive of a release in target/package: one stripped program, manual, licences, SBOM (minutes)
+	infra/release/build
+
+.PHONY: deny
+deny: ## Check licences and sources of what is linked, and known vulnerabilities (needs the network)
+	infra/release/deny advisories bans licenses sources
+
 .PHONY: unit
 unit: ## Tests that need no service: unit, property, golden, simulation, tidy
 	tests/run unit
@@ -147,7 +159,7 @@ stack-status: ## Say which of them answer
 
 .PHONY: clean
 clean: ## Delete what builds and downloads left in this clone; a stack is deleted by stack-wipe
-	rm -rf target benches/peers/target infra/native/.cache infra/monitoring/.cache
+	rm -rf target benches/peers/target infra/native/.cache infra/monitoring/.cache infra/release/.cache
 
 .PHONY: doc
 doc: ## Build the API documentation

@@ -5,7 +5,8 @@ WORKDIR /build
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin afterwrite && cp target/release/afterwrite /afterwrite
+    cargo build --release --locked --bin afterwrite \
+ && strip --strip-debug --output-file=/afterwrite target/release/afterwrite
 
 FROM debian:bookworm-slim
 RUN apt-get update \

@@ -14,3 +14,5 @@ mod binaries;
 mod monitoring;
 
 mod packages;
+
+mod release;

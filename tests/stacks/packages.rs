@@ -89,3 +89,14 @@ fn the_configuration_of_the_manifest_is_accepted_and_the_probes_find_its_address
         assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"]);
     }
 }
+
+#[test]
+fn a_worker_gets_no_password_of_the_owner() {
+    let owner = manifest("Job")["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+    assert!(owner.contains("\"afterwrite-migrate\""), "{owner}");
+    let worker = manifest("Deployment").to_string();
+    assert!(
+        !worker.contains("migrate") && worker.contains("\"secretRef\":{\"name\":\"afterwrite\"}"),
+        "{worker}"
+    );
+}
