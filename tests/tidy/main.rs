@@ -7,6 +7,8 @@ mod rules;
 
 mod settings;
 
+mod codes;
+
 mod documents;
 
 mod routing;
@@ -18,6 +20,7 @@ mod proofs;
 use std::fs;
 use std::path::Path;
 
+use self::codes::unequal_codes;
 use self::documents::{
     COMMANDS, FAILURES, OPERATIONS, absent_commands, absent_files, absent_tests, broken_links, commands,
     unexplained_errors,
@@ -48,6 +51,12 @@ fn every_known_failure_has_its_test() {
     let (rows, absent) = absent_tests(&read(FAILURES), |path| read(&format!("docs/{path}")));
     assert_eq!(rows, 22, "each known failure has a line with a test");
     assert!(absent.is_empty(), "{absent:?}");
+}
+
+#[test]
+fn every_code_is_explained_and_nothing_else_is() {
+    let unequal = unequal_codes(|path| fs::read_to_string(root().join(path)).expect("a listed file can be read"));
+    assert!(unequal.is_empty(), "\n{}\n", unequal.join("\n"));
 }
 
 #[test]

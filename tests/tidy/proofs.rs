@@ -1,9 +1,11 @@
 //! Each rule fails on a small text that breaks it, and on nothing else.
 
+use std::fs;
 use std::path::Path;
 
+use crate::codes::unequal_codes;
 use crate::documents::{absent_commands, absent_files, absent_tests, broken_links, commands, unexplained_errors};
-use crate::reading::{File, code, code_of_tests, code_without_tests, declared, links};
+use crate::reading::{File, code, code_of_tests, code_without_tests, declared, links, root};
 use crate::rules::{
     LINES_MAX, NAMED_TYPES, Rule, banned_words_are_absent, dead_files, files_are_short, files_say_what_they_are_for,
     imports_go_one_way, names_say_something, nothing_is_left_behind, only_commands_print, rules_about_nothing,
@@ -261,4 +263,23 @@ fn a_test_that_is_named_and_not_there_is_found() {
     let text = "| 1 | lost | `a_b` in [x](../x.rs); `c` (twice) in [x](../x.rs) |\n| 2 | no test |\n";
     let read = |_: &str| "async fn a_b() {}\nfn cd() {}".to_owned();
     assert_eq!(absent_tests(text, read), (1, vec!["c in ../x.rs".to_owned()]));
+}
+
+#[test]
+fn a_code_that_is_not_explained_and_one_that_nobody_says_are_found() {
+    for (document, line, other) in [
+        ("docs/ERRORS.md", "| `past_end` |", "| `past_start` |"),
+        ("docs/ERRORS.md", "| `4` |", "| `5` |"),
+        ("docs/OPERATIONS.md", "| `crashed` |", "| `crash` |"),
+        ("docs/MAILS.md", "`no_token` |", "`token_less` |"),
+    ] {
+        let unequal = unequal_codes(|path| {
+            let text = fs::read_to_string(root().join(path)).unwrap();
+            match path == document {
+                true => text.replacen(line, other, 1),
+                false => text,
+            }
+        });
+        assert_eq!(unequal.len(), 2, "{line}: {unequal:?}");
+    }
 }
