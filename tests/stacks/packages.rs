@@ -100,3 +100,21 @@ fn a_worker_gets_no_password_of_the_owner() {
         "{worker}"
     );
 }
+
+#[test]
+fn the_image_holds_a_program_without_debug_information_and_runs_as_nobody() {
+    let text = read("infra/docker/afterwrite.Dockerfile");
+    let (build, image) = text.rsplit_once("\nFROM ").unwrap();
+    assert!(build.contains("strip --strip-debug"), "{build}");
+    assert!(
+        image.starts_with("debian:bookworm-slim\n") && image.contains("\nHEALTHCHECK "),
+        "{image}"
+    );
+    let user: i64 = between(image, "\nUSER ", "\n").parse().unwrap();
+    let pod = &manifest("Deployment")["spec"]["template"]["spec"]["securityContext"];
+    assert_eq!(
+        (pod["runAsNonRoot"].as_bool(), pod["runAsUser"].as_i64()),
+        (Some(true), Some(user))
+    );
+    assert!(image.find("\nUSER ") < image.find("\nENTRYPOINT "), "{image}");
+}
