@@ -3,6 +3,8 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+pub(crate) mod counted;
+mod figures;
 pub mod keyless;
 mod letters;
 pub mod options;
@@ -12,6 +14,8 @@ mod replica_identity;
 pub mod schedule;
 pub mod shadow;
 mod source;
+mod summary;
+mod telling;
 pub mod waitlist;
 
 use std::collections::HashMap;
@@ -46,16 +50,12 @@ use crate::ledger::sources::Sources;
 use crate::ledger::{days, patience, redo, registry};
 use crate::router::Router;
 use crate::schedule::Job;
-use crate::schedule::runner::Scheduler;
 
 /// How often the ledger's coming days are made, and old ones dropped.
 const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
-
-/// Connections for the page on which readers unsubscribe.
-const UNSUBSCRIBING_CONNECTIONS: u32 = 2;
 
 /// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
@@ -98,14 +98,10 @@ pub async fn serve_with_jobs(
     for handler in handlers {
         prepared.push(Group::prepare(config, &shared, handler).await?);
     }
-    let told = prepared.iter().map(Group::told).collect();
-    let scheduled = scheduler.as_ref().map(Scheduler::standings);
+    summary::say(config, &prepared, scheduler.as_ref());
     let telling = match listener {
-        Some(listener) => {
-            let unsubscriber = waitlist::unsubscriber(config, unsubscribing(config, &shared))?;
-            Some(tokio::spawn(admin::serve(listener, told, scheduled, unsubscriber)))
-        }
-        None => None,
+        Some(listener) => telling::begin(config, &shared, listener, &prepared, scheduler.as_ref())?,
+        None => Vec::new(),
     };
     let halt = Arc::new(watch::Sender::new(false));
     let by_the_clock = scheduler.map(|scheduler| tokio::spawn(scheduler.run(halt.subscribe())));
@@ -232,6 +228,13 @@ struct Group {
     decoder: Arc<Decoder>,
     registry: Option<Arc<Registry>>,
     handlers: Vec<String>,
+    is_critical: bool,
+    /// Topics, or tables of the log.
+    reads: Vec<String>,
+    /// Where it starts when it never ran.
+    first_start: &'static str,
+    attempts_max: u32,
+    attempt_timeout: Duration,
     standing: watch::Sender<Standing>,
 }
 
@@ -282,6 +285,7 @@ impl Group {
         };
         Ok(Self {
             source: Source::new(config, &group, &spec, claims, &shared.coordination).await?,
+            reads: options::reads(config, &group, &spec),
             name: group.into(),
             process: shared.process.clone(),
             topic,
@@ -290,6 +294,10 @@ impl Group {
             wakeups: shared.wakeups.clone(),
             decoder: Arc::clone(&shared.decoder),
             registry: shared.registry.clone(),
+            is_critical: own.is_none_or(|own| own.critical),
+            first_start: options::first_start(config),
+            attempts_max: settings.attempts_max,
+            attempt_timeout: longest,
             handlers: vec![spec.name],
             standing: watch::Sender::default(),
         })
@@ -300,10 +308,16 @@ impl Group {
         admin::Group {
             name: self.name.to_string(),
             handlers: self.handlers.clone(),
+            is_critical: self.is_critical,
             standing: self.standing.subscribe(),
             log_behind: self.source.log_behind(),
             events_behind: self.source.events_behind(),
         }
+    }
+
+    /// Its database connections, by its name.
+    fn pool(&self) -> (String, PgPool) {
+        (self.name.to_string(), self.setup.resources.pool.clone())
     }
 
     async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<(String, Counts)> {
@@ -438,12 +452,6 @@ fn lease(configured: Duration, longest_attempt: Duration) -> Duration {
     }
     // The handler itself asks for more time than the configuration knows of.
     longest_attempt + LEASE_MARGIN
-}
-
-/// Connections for those who unsubscribe: of their own, because everybody can reach that page.
-fn unsubscribing(config: &Config, shared: &Shared) -> PgPool {
-    let connect = bounded(&shared.connect, patience::STATEMENT_MAX);
-    pool(&connect, UNSUBSCRIBING_CONNECTIONS, connect_timeout(config))
 }
 
 fn connect_timeout(config: &Config) -> Duration {

@@ -6,6 +6,8 @@
 
 mod building;
 
+mod counting;
+
 #[cfg(feature = "testkit")]
 pub mod points;
 
@@ -22,6 +24,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use crate::causes::chain;
 use crate::event::change::ChangeEvent;
 use crate::event::id::EventId;
+use crate::handler::counting::Counted;
 use crate::ledger::LedgerKey;
 use crate::ledger::effects::{Claim, Effects};
 use crate::ledger::redo;
@@ -271,6 +274,7 @@ pub struct Context {
     transaction: Option<Transaction<'static, Postgres>>,
     /// The handler was given the connection.
     worked: bool,
+    counted: Counted,
 }
 
 /// The once-only part of an attempt: the ledger rows are written, and what runs on `connection` commits with them.
@@ -314,6 +318,7 @@ impl Context {
             accepted: Vec::new(),
             transaction: None,
             worked: false,
+            counted: Counted::default(),
         }
     }
 
@@ -445,16 +450,18 @@ impl Context {
 
     /// Whether [`Context::commit`] has anything to do.
     pub(crate) fn has_something_to_end(&self) -> bool {
-        self.transaction.is_some() || !self.resources.redo_days.is_empty()
+        self.transaction.is_some() || !self.resources.redo_days.is_empty() || !self.counted.is_empty()
     }
 
     /// Commits what [`Context::once`] opened. Called by whoever ran the handler, never by the handler.
     ///
     /// # Errors
     /// Whatever Postgres answered, classified. The outcome is then unknown; the ledger tells at the next attempt.
-    pub async fn commit(self) -> Result<(), HandlerError> {
-        let Some(mut transaction) = self.transaction else {
-            return self.end_marks().await;
+    pub async fn commit(mut self) -> Result<(), HandlerError> {
+        let Some(mut transaction) = self.transaction.take() else {
+            self.end_marks().await?;
+            self.counted.count();
+            return Ok(());
         };
         if self.worked {
             // Postgres answers the COMMIT of a failed transaction with a rollback and no error: a handler that
@@ -462,6 +469,7 @@ impl Context {
             sqlx::raw_sql("SELECT 1").execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
+        self.counted.count();
         for key in &self.accepted {
             self.resources.effects.settled(key);
         }
@@ -469,7 +477,7 @@ impl Context {
     }
 
     /// Ends an attempt that had nothing to write: events of it that were to be done again are done with that.
-    async fn end_marks(self) -> Result<(), HandlerError> {
+    async fn end_marks(&self) -> Result<(), HandlerError> {
         let may_be_marked = |key: &LedgerKey| self.resources.redo_days.contains(&key.commit_day);
         let mut keys: Vec<LedgerKey> = self.events.iter().filter_map(LedgerKey::of).collect();
         keys.retain(may_be_marked);

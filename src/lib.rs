@@ -15,6 +15,8 @@
 
 mod causes;
 
+pub mod tally;
+
 pub mod event;
 
 pub mod decode;

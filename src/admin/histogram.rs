@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-use crate::engine::durations::Durations;
+use crate::tally::durations::Durations;
 
 /// What a scrape tells of durations.
 #[derive(Debug, Default)]

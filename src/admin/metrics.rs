@@ -3,6 +3,19 @@
 //! Values are those that each driver told last; a registry is made for every scrape. Labels are names of groups, handlers
 //! and closed lists, never names of topics or of anything that grows.
 
+mod figures;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod counted {
+    /// What a worker counts beside its groups.
+    pub(super) fn show() {
+        crate::app::counted::show();
+    }
+}
+
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +25,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::admin::Group;
 use crate::admin::histogram::Histogram;
+use crate::admin::{Group, Told};
 use crate::engine::standing::Standing;
 use crate::schedule::runner::Standings;
 
@@ -39,6 +52,8 @@ struct Families {
     lagging: Level,
     parked_lanes: Level,
     oldest_open: Level,
+    running_lanes: Level,
+    lanes_max: Level,
     partitions: Level,
     paused: Level,
     buffered_events: Level,
@@ -54,14 +69,17 @@ struct Families {
 }
 
 /// Everything, as text.
-pub(super) fn text(groups: &[Group], scheduled: &Standings) -> String {
+pub(super) fn text(told: &Told) -> String {
     let families = Families::default();
-    for group in groups {
+    for group in told.groups.iter() {
         families.fill(group, &group.standing.borrow());
     }
-    families.fill_scheduled(scheduled);
+    if let Some(scheduled) = &told.scheduled {
+        families.fill_scheduled(&scheduled.borrow());
+    }
     let mut registry = Registry::with_prefix("afterwrite");
     families.register(&mut registry);
+    figures::register(told, &mut registry);
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {
         // A scrape that ends without its last line counts as failed, and says why to whoever looks.
@@ -73,7 +91,9 @@ pub(super) fn text(groups: &[Group], scheduled: &Standings) -> String {
 impl Families {
     fn fill(&self, group: &Group, standing: &Standing) {
         let with = |more: &[(&'static str, &str)]| {
-            let mut labels = vec![("group", group.name.clone())];
+            // Alerts decide by it who is woken, so everything that is said of a group says it.
+            let critical = group.is_critical.to_string();
+            let mut labels = vec![("group", group.name.clone()), ("critical", critical)];
             labels.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
             labels
         };
@@ -122,15 +142,9 @@ impl Families {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits")]
             at.set(oldest.since.timestamp_millis() as f64 / 1_000.0);
         }
-        let paused = standing.partitions.iter().filter(|partition| partition.paused).count();
         set(&self.lagging, &own, usize::from(standing.lagging));
         set(&self.parked_lanes, &own, standing.parked_lanes);
-        set(&self.partitions, &own, standing.partitions.len());
-        set(&self.paused, &own, paused);
-        set(&self.buffered_events, &own, standing.buffered_events);
-        set(&self.buffered_events_max, &own, standing.buffered_events_max);
-        set(&self.buffered_bytes, &own, standing.buffered_bytes);
-        set(&self.buffered_bytes_max, &own, standing.buffered_bytes_max);
+        self.fill_room(&own, standing);
         if let Some(behind) = group.events_behind.as_ref().and_then(|distance| distance.told()) {
             set(&self.events_behind, &own, usize::try_from(behind).unwrap_or(usize::MAX));
         }
@@ -138,6 +152,19 @@ impl Families {
             let bytes = usize::try_from(log_behind.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             set(&self.slot_lag, &own, bytes);
         }
+    }
+
+    /// How much of what a group may have is taken.
+    fn fill_room(&self, own: &Labels, standing: &Standing) {
+        let paused = standing.partitions.iter().filter(|partition| partition.paused).count();
+        set(&self.running_lanes, own, standing.running_lanes);
+        set(&self.lanes_max, own, standing.lanes_max);
+        set(&self.partitions, own, standing.partitions.len());
+        set(&self.paused, own, paused);
+        set(&self.buffered_events, own, standing.buffered_events);
+        set(&self.buffered_events_max, own, standing.buffered_events_max);
+        set(&self.buffered_bytes, own, standing.buffered_bytes);
+        set(&self.buffered_bytes_max, own, standing.buffered_bytes_max);
     }
 
     fn fill_scheduled(&self, scheduled: &Standings) {
@@ -216,6 +243,8 @@ impl Families {
             Unit::Seconds,
             self.oldest_open,
         );
+        to.register("running_lanes", "Lanes with an attempt that runs", self.running_lanes);
+        to.register("lanes_max", "How many may run at once", self.lanes_max);
         to.register("partitions", "Partitions that this process owns", self.partitions);
         to.register(
             "paused_partitions",
@@ -263,188 +292,4 @@ impl Families {
 #[expect(clippy::cast_precision_loss, reason = "nothing here reaches 2 to the 53")]
 fn set(family: &Level, labels: &Labels, value: usize) {
     family.get_or_create(labels).set(value as f64);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use chrono::DateTime;
-    use tokio::sync::watch;
-
-    use super::*;
-    use crate::engine::counts::{Counts, HandlerCounts};
-    use crate::engine::durations::Durations;
-    use crate::engine::standing::{OpenJob, OwnedPartition, Suspended};
-    use crate::event::distance::Distance;
-
-    fn durations(ms: &[u64]) -> Durations {
-        let mut durations = Durations::default();
-        ms.iter().for_each(|ms| durations.observe(Duration::from_millis(*ms)));
-        durations
-    }
-
-    /// A group that reads the log and one that reads topics, of which there is something to say about everything.
-    fn groups() -> [Group; 2] {
-        let since = DateTime::from_timestamp_millis(1_780_000_000_500).unwrap();
-        let standing = Standing {
-            running: 3,
-            retrying: 2,
-            suspended: vec![Suspended {
-                handler: "email".to_owned(),
-                since,
-                why: "outage".to_owned(),
-            }],
-            oldest_open: Some(OpenJob {
-                handler: "email".to_owned(),
-                topic: "waitlist.public.users".to_owned(),
-                partition: 1,
-                offset: 7,
-                since,
-            }),
-            partitions: vec![OwnedPartition {
-                topic: "waitlist.public.users".to_owned(),
-                partition: 1,
-                frontier: None,
-                buffered_events: 5,
-                paused: true,
-            }],
-            counts: Counts {
-                delivered: 9,
-                skipped: [("heartbeat", 4)].into(),
-                done: 5,
-                failed: 1,
-                buried: 2,
-                replayed: 0,
-                parked: 6,
-                letters: [("permanent", 2)].into(),
-                handlers: vec![HandlerCounts {
-                    attempts: [("done", 5), ("timed_out", 1)].into(),
-                    durations: durations(&[3, 700]),
-                    ages: durations(&[1_500]),
-                }],
-            },
-            ..Standing::default()
-        };
-        let (_told, standing) = watch::channel(standing);
-        let group = Group {
-            name: "afterwrite.email".to_owned(),
-            handlers: vec!["email".to_owned()],
-            standing,
-            log_behind: Some(Arc::new(AtomicU64::new(7_000))),
-            events_behind: Some(Arc::default()),
-        };
-        let behind = Distance::default();
-        behind.tell(Some(42));
-        let of_topics = Group {
-            name: "afterwrite.reward".to_owned(),
-            log_behind: None,
-            events_behind: Some(Arc::new(behind)),
-            ..group.clone()
-        };
-        [group, of_topics]
-    }
-
-    fn scheduled() -> Standings {
-        let digest = crate::schedule::runner::Standing {
-            done: 8,
-            failed: 2,
-            oldest_open: DateTime::from_timestamp_millis(1_780_000_000_500),
-        };
-        Standings::from([("digest".to_owned(), digest)])
-    }
-
-    #[test]
-    fn a_scrape_says_where_each_group_stands() {
-        let text = text(&groups(), &Standings::new());
-        assert!(
-            !text.contains(r#"afterwrite_slot_lag_bytes{group="afterwrite.reward"}"#),
-            "{text}"
-        );
-        assert!(
-            !text.contains(r#"afterwrite_events_behind{group="afterwrite.email"}"#),
-            "{text}"
-        );
-        for line in [
-            r#"afterwrite_records_total{group="afterwrite.email"} 9"#,
-            r#"afterwrite_skips_total{group="afterwrite.email",reason="heartbeat"} 4"#,
-            r#"afterwrite_attempts_total{group="afterwrite.email",handler="email",outcome="timed_out"} 1"#,
-            r#"afterwrite_attempt_duration_seconds_sum{group="afterwrite.email",handler="email"} 0.703"#,
-            r#"afterwrite_attempt_duration_seconds_count{group="afterwrite.email",handler="email"} 2"#,
-            r#"afterwrite_attempt_duration_seconds_bucket{le="0.005",group="afterwrite.email",handler="email"} 1"#,
-            r#"afterwrite_attempt_duration_seconds_bucket{le="0.5",group="afterwrite.email",handler="email"} 1"#,
-            r#"afterwrite_attempt_duration_seconds_bucket{le="1.0",group="afterwrite.email",handler="email"} 2"#,
-            r#"afterwrite_attempt_duration_seconds_bucket{le="+Inf",group="afterwrite.email",handler="email"} 2"#,
-            r#"afterwrite_commit_to_done_seconds_sum{group="afterwrite.email",handler="email"} 1.5"#,
-            r#"afterwrite_dead_letters_total{group="afterwrite.email",class="permanent"} 2"#,
-            r#"afterwrite_events_behind{group="afterwrite.reward"} 42.0"#,
-            r#"afterwrite_parked_total{group="afterwrite.email"} 6"#,
-            r#"afterwrite_lagging{group="afterwrite.email"} 0.0"#,
-            r#"afterwrite_jobs{group="afterwrite.email",state="retrying"} 2.0"#,
-            r#"afterwrite_suspended{group="afterwrite.email",handler="email"} 1.0"#,
-            r#"afterwrite_oldest_open_job_timestamp_seconds{group="afterwrite.email"} 1780000000.5"#,
-            r#"afterwrite_paused_partitions{group="afterwrite.email"} 1.0"#,
-            r#"afterwrite_buffered_bytes{group="afterwrite.email"} 0.0"#,
-            r#"afterwrite_slot_lag_bytes{group="afterwrite.email"} 7000.0"#,
-            "# EOF",
-        ] {
-            assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");
-        }
-    }
-
-    /// Every word of a text that looks like a metric of ours.
-    fn metrics_named_in(text: &str) -> BTreeSet<&str> {
-        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        words.filter(|word| word.starts_with("afterwrite_")).collect()
-    }
-
-    #[test]
-    fn what_alerts_and_dashboard_ask_for_exists_and_the_manual_has_all_of_it() {
-        let text = text(&groups(), &scheduled());
-        let mut printed = BTreeSet::new();
-        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-            let (name, kind) = line.split_once(' ').unwrap();
-            let suffixes: &[&str] = match kind {
-                "counter" => &["_total"],
-                "histogram" => &["", "_bucket", "_sum", "_count"],
-                _ => &[""],
-            };
-            printed.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
-        }
-        let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        for path in [
-            "infra/monitoring/alerts.yml",
-            "infra/kubernetes/keda.yaml",
-            "infra/monitoring/alerts.test.yml",
-            "infra/monitoring/grafana/dashboard.json",
-        ] {
-            let asked = read(path);
-            let asked = metrics_named_in(&asked);
-            assert!(asked.len() > 2, "{path} asks for {asked:?}");
-            let absent: Vec<&&str> = asked.iter().filter(|name| !printed.contains(**name)).collect();
-            assert_eq!(absent, Vec::<&&str>::new(), "{path}");
-        }
-        let manual = read("docs/OPERATIONS.md");
-        let explained = metrics_named_in(&manual);
-        let is_part = |name: &str| ["_bucket", "_sum", "_count"].iter().any(|part| name.ends_with(part));
-        let unexplained: Vec<&String> = printed
-            .iter()
-            .filter(|name| !is_part(name) && !explained.contains(name.as_str()))
-            .collect();
-        assert_eq!(unexplained, Vec::<&String>::new());
-    }
-
-    #[test]
-    fn a_scrape_says_how_scheduled_jobs_are() {
-        let text = text(&[], &scheduled());
-        for line in [
-            r#"afterwrite_scheduled_attempts_total{job="digest",outcome="done"} 8"#,
-            r#"afterwrite_scheduled_attempts_total{job="digest",outcome="failed"} 2"#,
-            r#"afterwrite_scheduled_oldest_open_timestamp_seconds{job="digest"} 1780000000.5"#,
-        ] {
-            assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");
-        }
-    }
 }

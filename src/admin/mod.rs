@@ -1,7 +1,8 @@
 //! What a process tells over HTTP: whether it lives, whether its groups run, and metrics; and where readers of marketing mails
 //! unsubscribe.
 //!
-//! What it tells it only reads from what each group's driver told of itself last, and waits for no database or broker. Through
+//! What it tells it only reads from what each group's driver told of itself last, and from what others met and counted; it
+//! waits for no database or broker. Through
 //! it nothing can be changed but a subscription, and that by nobody who has not got a mail.
 
 mod health;
@@ -18,6 +19,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,7 +28,9 @@ use tokio::time::Instant;
 use crate::engine::standing::Standing;
 use crate::event::distance::Distance;
 use crate::handlers::email::unsubscribe::Unsubscriber;
+use crate::handlers::figures::Figures;
 use crate::schedule::runner::Standings;
+use crate::tally::reach::Reach;
 
 /// A group that runs in this process.
 #[derive(Debug, Clone)]
@@ -34,6 +39,8 @@ pub struct Group {
     pub name: String,
     /// Names of its handlers.
     pub handlers: Vec<String>,
+    /// Whether somebody is woken for it.
+    pub is_critical: bool,
     /// Where it stands.
     pub standing: watch::Receiver<Standing>,
     /// Bytes of log that were sent to it and are not confirmed; `None` where it reads topics.
@@ -42,12 +49,30 @@ pub struct Group {
     pub events_behind: Option<Arc<Distance>>,
 }
 
-/// What is measured.
-#[derive(Clone)]
-struct Measured {
-    groups: Arc<Vec<Group>>,
+/// What a process tells.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// When it started.
+    pub started: DateTime<Utc>,
+    /// The groups that run in it.
+    pub groups: Arc<Vec<Group>>,
     /// Scheduled jobs, where this process runs them.
-    scheduled: Option<watch::Receiver<Standings>>,
+    pub scheduled: Option<watch::Receiver<Standings>>,
+    /// Its database connections, by what they are for.
+    pub pools: Arc<Vec<(String, PgPool)>>,
+    /// The application's figures, where this process reads them.
+    pub figures: Option<watch::Receiver<Option<Figures>>>,
+    /// What it needs.
+    pub needs: Arc<Vec<Need>>,
+}
+
+/// Something that a process needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// What it is called.
+    pub name: &'static str,
+    /// How it was met last.
+    pub reach: &'static Reach,
 }
 
 /// The endpoints could not be opened.
@@ -74,22 +99,12 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
 }
 
 /// Answers `/healthz`, `/readyz` and `/metrics`, and with an `unsubscriber` `/unsubscribe/TOKEN`, until the task is aborted.
-pub async fn serve(
-    listener: TcpListener,
-    groups: Vec<Group>,
-    scheduled: Option<watch::Receiver<Standings>>,
-    unsubscriber: Option<Unsubscriber>,
-) {
-    let groups = Arc::new(groups);
-    let measured = Measured {
-        groups: Arc::clone(&groups),
-        scheduled,
-    };
+pub async fn serve(listener: TcpListener, told: Told, unsubscriber: Option<Unsubscriber>) {
     let told = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(groups)
-        .merge(Router::new().route("/metrics", get(metrics)).with_state(measured));
+        .route("/metrics", get(metrics))
+        .with_state(told);
     let router = match unsubscriber {
         Some(unsubscriber) => told.merge(unsubscribe::router(unsubscriber)),
         None => told,
@@ -100,20 +115,19 @@ pub async fn serve(
 }
 
 /// 200 while the process can get on by itself, 503 when only a restart can help.
-async fn healthz(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
-    let health = health::of(&groups, Instant::now());
+async fn healthz(State(told): State<Told>) -> impl IntoResponse {
+    let health = health::of(&told, Instant::now());
     (status(health.is_alive), Json(health))
 }
 
 /// 200 while every group runs, 503 while one has not started or has ended.
-async fn readyz(State(groups): State<Arc<Vec<Group>>>) -> impl IntoResponse {
-    let health = health::of(&groups, Instant::now());
+async fn readyz(State(told): State<Told>) -> impl IntoResponse {
+    let health = health::of(&told, Instant::now());
     (status(health.is_ready), Json(health))
 }
 
-async fn metrics(State(measured): State<Measured>) -> impl IntoResponse {
-    let scheduled = measured.scheduled.map(|standings| standings.borrow().clone());
-    let text = metrics::text(&measured.groups, &scheduled.unwrap_or_default());
+async fn metrics(State(told): State<Told>) -> impl IntoResponse {
+    let text = metrics::text(&told);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 

@@ -96,6 +96,24 @@ pub fn topics(config: &Config, group: &str, spec: &Spec) -> Vec<String> {
     topics
 }
 
+/// What a group reads, for people: topics, or tables of the write-ahead log.
+pub(super) fn reads(config: &Config, group: &str, spec: &Spec) -> Vec<String> {
+    let table = |route: &Route| format!("{}.{}", route.schema, route.table);
+    match config.source.kind {
+        SourceKind::Kafka => topics(config, group, spec),
+        SourceKind::Wal => spec.routes.iter().map(table).collect(),
+    }
+}
+
+/// Where a group starts that never ran; any other goes on where it was.
+pub(super) fn first_start(config: &Config) -> &'static str {
+    match (config.source.kind, &config.kafka.start) {
+        (SourceKind::Kafka, crate::config::kafka::Start::Earliest) => "earliest",
+        (SourceKind::Kafka, crate::config::kafka::Start::Latest) => "latest",
+        (SourceKind::Wal, _) => "now",
+    }
+}
+
 pub(super) fn source_options(config: &Config, group: &str, spec: &Spec, settings: &EngineSettings) -> kafka::Options {
     let refresh = (
         "topic.metadata.refresh.interval.ms".to_owned(),

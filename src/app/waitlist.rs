@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use crate::app::own;
 use crate::clients::mail_folder::FolderMailer;
 use crate::clients::mailer::{Mailer, Protection, Rate, SmtpMailer, SmtpSettings};
+use crate::clients::measured::{MeasuredCaller, MeasuredMailer};
 use crate::clients::silent::Silent;
 use crate::clients::webhook::network::Network;
 use crate::clients::webhook::{HttpCaller, WebhookSettings};
@@ -27,6 +28,7 @@ use crate::handlers::names::{Names, NamesError, TableNames, views};
 use crate::handlers::reward::RewardSettings;
 use crate::handlers::secret::Secret;
 use crate::handlers::{Clients, Settings, build};
+use crate::tally::reach;
 
 /// Webhook calls of one job, where the group makes more attempts than that.
 const WEBHOOK_ATTEMPTS_MAX: u32 = 4;
@@ -105,15 +107,18 @@ pub(super) fn check_mail_time(config: &Config, handler: &str) -> anyhow::Result<
 }
 
 pub(super) fn mailer(smtp: &Smtp, spare: Duration) -> anyhow::Result<Arc<dyn Mailer>> {
-    Ok(match (smtp.transport, &smtp.directory) {
+    let (mailer, server): (Arc<dyn Mailer>, _) = match (smtp.transport, &smtp.directory) {
         (MailTransport::File, Some(folder)) => {
-            Arc::new(FolderMailer::new(Path::new(folder)).context("smtp.directory")?)
+            let mailer = FolderMailer::new(Path::new(folder)).context("smtp.directory")?;
+            (Arc::new(mailer), None)
         }
         (MailTransport::File, None) => bail!("smtp.directory is missing"),
         (MailTransport::Smtp, _) => {
-            Arc::new(SmtpMailer::new(smtp_settings(smtp, spare)).context("[smtp] cannot be used")?)
+            let mailer = SmtpMailer::new(smtp_settings(smtp, spare)).context("[smtp] cannot be used")?;
+            (Arc::new(mailer), Some(&reach::SMTP))
         }
-    })
+    };
+    Ok(Arc::new(MeasuredMailer::new(mailer, server)))
 }
 
 /// A section that is called after nothing would be read by nobody.
@@ -221,7 +226,7 @@ fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     }
 }
 
-pub(super) fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
+pub(super) fn caller(config: &Config) -> anyhow::Result<MeasuredCaller<HttpCaller>> {
     let networks: Result<Vec<Network>, _> = config
         .webhook
         .allowed_networks
@@ -232,7 +237,8 @@ pub(super) fn caller(config: &Config) -> anyhow::Result<HttpCaller> {
         timeout: Duration::from_millis(config.webhook.timeout_ms),
         allowed_networks: networks.context("webhook.allowed_networks holds something that is not a network")?,
     };
-    HttpCaller::new(&settings).context("the client of webhooks could not be made")
+    let caller = HttpCaller::new(&settings).context("the client of webhooks could not be made")?;
+    Ok(MeasuredCaller(caller))
 }
 
 /// What the application calls the tables of the reference schema.

@@ -11,6 +11,8 @@ pub mod silent;
 
 mod pace;
 
+pub mod measured;
+
 pub mod webhook;
 
 pub mod connect;

@@ -160,6 +160,8 @@ pub struct HandlerSettings {
     pub starts_per_second_max: Option<u32>,
     /// What becomes of later events of a key whose event is in the dead letters.
     pub on_bury: OnBury,
+    /// Whether alerts about it and its group wake somebody: a label of their metrics, by which the alert rules decide.
+    pub critical: bool,
     /// The name it had before: what it did under that name stays done.
     pub was: Option<String>,
     /// What the handler itself is told: its own keys, which it reads and checks by itself.
@@ -190,6 +192,7 @@ impl Default for HandlerSettings {
             lanes_max: None,
             starts_per_second_max: None,
             on_bury: OnBury::Continue,
+            critical: true,
             was: None,
             settings: OwnSettings::default(),
         }

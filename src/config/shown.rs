@@ -5,8 +5,9 @@ use toml::{Table, Value};
 
 use super::load::Reading;
 use super::refusal::Place;
+use super::smtp::MailTransport;
 use super::value::Secret;
-use super::{masking, reference};
+use super::{Config, masking, reference};
 
 /// One setting as it is in effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,6 +19,37 @@ pub struct Shown {
     pub value: Option<Value>,
     /// Where it was made.
     pub origin: Place,
+}
+
+/// Where everything is that a worker works with, without secrets; nothing where it does without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// The database.
+    pub postgres: String,
+    /// The brokers.
+    pub brokers: Option<String>,
+    /// The registry.
+    pub registry: Option<String>,
+    /// The mail server, or the folder in its place.
+    pub mail: Option<String>,
+}
+
+/// Where everything is.
+pub fn addresses(config: &Config) -> Addresses {
+    let has_brokers = config.source.kind.has_brokers();
+    let smtp = &config.smtp;
+    Addresses {
+        postgres: masking::database(config.postgres.url.expose()),
+        brokers: has_brokers.then(|| {
+            let brokers = config.kafka.brokers.split(',').map(masking::address);
+            brokers.collect::<Vec<_>>().join(",")
+        }),
+        registry: has_brokers.then(|| config.registry.url.to_string()),
+        mail: match smtp.transport {
+            MailTransport::Smtp => Some(format!("{}:{}", smtp.effective_host(), smtp.port)),
+            MailTransport::File => smtp.directory.clone(),
+        },
+    }
 }
 
 /// Sections that are called after something: what is in them is known only where it is set.

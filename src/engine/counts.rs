@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::durations::Durations;
 use crate::engine::retry::{Class, Finish};
 use crate::event::delivery::SkipReason;
+use crate::tally::durations::Durations;
 
 /// Counts since the process started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -122,6 +122,8 @@ pub(super) struct Driver {
     pub(super) core: Core,
     /// When the core's time began.
     started: Instant,
+    /// The same, for people.
+    pub(super) began_at: DateTime<Utc>,
     /// Handlers that are suspended, since when and why.
     pub(super) suspended: BTreeMap<HandlerIndex, (DateTime<Utc>, Cause)>,
     pub(super) channels: Channels,
@@ -165,6 +167,7 @@ impl Driver {
             releases: 0,
             core: Core::new(setup.limits.clone()),
             started: Instant::now(),
+            began_at: Utc::now(),
             suspended: BTreeMap::new(),
             ownership: Ownership::new(Arc::clone(&channels.owned)),
             resources: Arc::new(setup.resources.clone()),

@@ -41,6 +41,4 @@ mod lag;
 
 pub mod counts;
 
-pub mod durations;
-
 pub mod standing;

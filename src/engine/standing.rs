@@ -24,6 +24,10 @@ use crate::event::delivery::Content;
 pub struct Standing {
     /// Jobs in attempts that run now.
     pub running: usize,
+    /// Lanes of which an attempt runs now.
+    pub running_lanes: usize,
+    /// How many may run at once.
+    pub lanes_max: usize,
     /// Jobs that wait for room, or for the one before them in their lane.
     pub waiting: usize,
     /// Jobs whose attempt failed, or that asked for it, and that wait for their time.
@@ -53,6 +57,9 @@ pub struct Standing {
     /// What passed through, for whoever is in the same process.
     #[serde(skip)]
     pub counts: Counts,
+    /// When the driver began to run; nothing until it does.
+    #[serde(skip)]
+    pub running_since: Option<DateTime<Utc>>,
     /// When this was told; nothing until the driver runs.
     #[serde(skip)]
     pub told_at: Option<Instant>,
@@ -136,6 +143,7 @@ impl Driver {
             suspended: self.suspended(),
             progress: counts.done + counts.buried + counts.skipped.values().sum::<u64>(),
             counts: counts.clone(),
+            running_since: Some(self.began_at),
             told_at: Some(Instant::now()),
             told_every: self.setup.times.commit_interval,
             ..jobs(&self.core)
@@ -158,6 +166,7 @@ impl Driver {
 /// What the core knows.
 fn jobs(core: &Core) -> Standing {
     let mut standing = Standing {
+        lanes_max: core.limits.running_max,
         buffered_events_max: core.limits.buffered_events_max,
         buffered_bytes_max: core.limits.buffered_bytes_max,
         ..Standing::default()
@@ -171,6 +180,7 @@ fn jobs(core: &Core) -> Standing {
             let heads = match lane.phase {
                 Phase::Ready | Phase::Unreserved | Phase::WaitingAlone => 0,
                 Phase::Running { members } => {
+                    standing.running_lanes += 1;
                     standing.running += members;
                     members
                 }
@@ -271,6 +281,7 @@ mod tests {
         core.step(Moment(0), Input::Finished { job: JobId(3), finish }, &mut actions);
         assert_eq!(counted(&core), (1, 1, 1, 1));
         let standing = jobs(&core);
+        assert_eq!((standing.running_lanes, standing.lanes_max), (1, 2));
         assert_eq!((standing.buffered_events, standing.buffered_bytes), (4, 40));
         assert_eq!((standing.buffered_events_max, standing.buffered_bytes_max), (4, 100));
     }

@@ -33,6 +33,8 @@ pub mod names;
 
 pub mod erasure;
 
+pub mod figures;
+
 pub mod secret;
 
 mod columns;

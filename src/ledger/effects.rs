@@ -15,6 +15,14 @@ use uuid::Uuid;
 
 use crate::event::id::EventId;
 use crate::ledger::would_call::WouldCall;
+use crate::tally::Counter;
+
+/// What asking for effects was answered with. Labels are names of handlers: an effect's key is what a handler makes it.
+pub static CLAIMS: Counter = Counter::new(
+    "effect_claims",
+    "Mails and calls that were claimed, by what may be done about them",
+    &["handler", "answer"],
+);
 
 /// The store of effects, shared by all handlers of a process.
 #[derive(Debug, Clone)]
@@ -57,6 +65,20 @@ pub enum Claim {
         /// When the lease ends, from now.
         remaining: Duration,
     },
+}
+
+impl Claim {
+    fn counted(self, handler: &str) -> Self {
+        let answer = match &self {
+            Self::Call { .. } => "call",
+            Self::Accepted { .. } => "accepted",
+            Self::Finished { .. } => "finished",
+            Self::Failed { .. } => "failed",
+            Self::Leased { .. } => "leased",
+        };
+        CLAIMS.add(&[handler, answer], 1);
+        self
+    }
 }
 
 /// How an effect stands, for who does not want it made any more.
@@ -131,16 +153,15 @@ impl Effects {
         reopen: bool,
     ) -> Result<Claim, sqlx::Error> {
         if let Some(claim) = self.ended(key) {
-            return Ok(claim);
+            return Ok(claim.counted(handler));
         }
         let mut connection = self.pool.acquire().await?;
-        match self
-            .take(&mut connection, key, handler, event, rendered, reopen)
-            .await?
-        {
-            Some(rendered) => Ok(Claim::Call { rendered }),
-            None => known(&mut connection, key).await,
-        }
+        let taken = self.take(&mut connection, key, handler, event, rendered, reopen);
+        let claim = match taken.await? {
+            Some(rendered) => Claim::Call { rendered },
+            None => known(&mut connection, key).await?,
+        };
+        Ok(claim.counted(handler))
     }
 
     /// Claims as [`Effects::claim`] does, as the last statement of this transaction, and commits it: what has to be there
@@ -158,18 +179,18 @@ impl Effects {
         reopen: bool,
     ) -> Result<Claim, sqlx::Error> {
         if let Some(claim) = self.ended(key) {
-            return Ok(claim);
+            return Ok(claim.counted(handler));
         }
         let taken = self
             .take(&mut transaction, key, handler, event, rendered, reopen)
             .await?;
         if let Some(rendered) = taken {
             transaction.commit().await?;
-            return Ok(Claim::Call { rendered });
+            return Ok(Claim::Call { rendered }.counted(handler));
         }
         let found = known(&mut transaction, key).await?;
         transaction.rollback().await?;
-        Ok(found)
+        Ok(found.counted(handler))
     }
 
     /// Takes the effect for this process, where it may be made. Answers the bytes to make it with.

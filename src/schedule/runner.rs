@@ -124,6 +124,16 @@ impl Scheduler {
         }
     }
 
+    /// The jobs and when they run.
+    pub fn planned(&self) -> &[Planned] {
+        &self.jobs
+    }
+
+    /// Connections for looks and for the work of jobs.
+    pub fn pool(&self) -> &PgPool {
+        &self.options.pool
+    }
+
     /// What it tells of itself.
     pub fn standings(&self) -> watch::Receiver<Standings> {
         self.told.subscribe()

@@ -35,6 +35,8 @@ mod names;
 
 mod erasure;
 
+mod figures;
+
 mod deaths;
 
 mod roles;

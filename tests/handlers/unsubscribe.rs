@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use afterwrite::admin;
+use afterwrite::admin::{self, Told};
 use afterwrite::handlers::email::unsubscribe::{Unsubscriber, token};
 use reqwest::{Client, Method, Response};
 use sqlx::postgres::PgPool;
@@ -16,7 +16,7 @@ async fn served(pool: PgPool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let unsubscriber = Unsubscriber::new(settings().secret, pool);
-    tokio::spawn(admin::serve(listener, Vec::new(), None, Some(unsubscriber)));
+    tokio::spawn(admin::serve(listener, Told::default(), Some(unsubscriber)));
     address
 }
 

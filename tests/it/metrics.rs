@@ -31,15 +31,24 @@ async fn a_scrape_tells_how_far_behind_a_group_is_and_how_long_its_attempts_took
     // The first record is held, so all of them are between the committed position and the end.
     let group = world.group();
     let lines = [
-        format!("afterwrite_events_behind{{group=\"{group}\"}} {}.0", DONE + 2),
-        format!("afterwrite_attempts_total{{group=\"{group}\",handler=\"recorder\",outcome=\"done\"}} {DONE}"),
-        format!("afterwrite_attempts_total{{group=\"{group}\",handler=\"recorder\",outcome=\"permanent\"}} 1"),
         format!(
-            "afterwrite_attempt_duration_seconds_count{{group=\"{group}\",handler=\"recorder\"}} {}",
+            "afterwrite_events_behind{{group=\"{group}\",critical=\"true\"}} {}.0",
+            DONE + 2
+        ),
+        format!(
+            "afterwrite_attempts_total{{group=\"{group}\",critical=\"true\",handler=\"recorder\",outcome=\"done\"}} {DONE}"
+        ),
+        format!(
+            "afterwrite_attempts_total{{group=\"{group}\",critical=\"true\",handler=\"recorder\",outcome=\"permanent\"}} 1"
+        ),
+        format!(
+            "afterwrite_attempt_duration_seconds_count{{group=\"{group}\",critical=\"true\",handler=\"recorder\"}} {}",
             DONE + 1
         ),
-        format!("afterwrite_commit_to_done_seconds_count{{group=\"{group}\",handler=\"recorder\"}} {DONE}"),
-        format!("afterwrite_dead_letters_total{{group=\"{group}\",class=\"permanent\"}} 1"),
+        format!(
+            "afterwrite_commit_to_done_seconds_count{{group=\"{group}\",critical=\"true\",handler=\"recorder\"}} {DONE}"
+        ),
+        format!("afterwrite_dead_letters_total{{group=\"{group}\",critical=\"true\",class=\"permanent\"}} 1"),
     ];
     until("the scrape to tell all of it", WITHIN, async || {
         let (_, metrics) = asked(&worker, "/metrics").await;

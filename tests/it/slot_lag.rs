@@ -121,7 +121,10 @@ async fn told(world: &World, words: &[&str]) -> Value {
 /// What metrics and commands say of parked jobs. Gives one of them up, and answers which.
 async fn look_at_what_is_parked(world: &World, worker: &Worker) -> String {
     let (_, metrics) = asked(worker, "/metrics").await;
-    let parked = format!("afterwrite_parked_total{{group=\"{}\"}}", world.group());
+    let parked = format!(
+        "afterwrite_parked_total{{group=\"{}\",critical=\"true\"}}",
+        world.group()
+    );
     assert!(metrics.contains(&parked), "{metrics}");
     let status = told(world, &["status", "--group", "recorder"]).await;
     // Those that are tried as probes count as well; nothing else is lost from sight.

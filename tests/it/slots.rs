@@ -248,7 +248,10 @@ async fn the_log_says_who_holds_up_a_slot_and_that_the_disk_has_no_limit() {
 /// What the metric says.
 async fn lag_bytes(worker: &Worker, world: &World) -> f64 {
     let (_, metrics) = asked(worker, "/metrics").await;
-    let beginning = format!("afterwrite_slot_lag_bytes{{group=\"{}\"}} ", world.group());
+    let beginning = format!(
+        "afterwrite_slot_lag_bytes{{group=\"{}\",critical=\"true\"}} ",
+        world.group()
+    );
     let value = metrics.lines().find_map(|line| line.strip_prefix(&beginning));
     value
         .unwrap_or_else(|| panic!("{beginning}: {metrics}"))

@@ -49,7 +49,7 @@ pub(crate) async fn asked(worker: &Worker, path: &str) -> (u16, String) {
 
 fn is_suspended(value: u8, world: &World) -> String {
     let group = world.group();
-    format!("afterwrite_suspended{{group=\"{group}\",handler=\"recorder\"}} {value}.0")
+    format!("afterwrite_suspended{{group=\"{group}\",critical=\"true\",handler=\"recorder\"}} {value}.0")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,21 +14,23 @@ pub(crate) const LINES_MAX: usize = 500;
 pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
     // How every part says an error with its causes.
     ("causes", &[]),
+    // What a process counts, wherever that happens.
+    ("tally", &[]),
     ("event", &[]),
-    ("ledger", &["event"]),
-    ("handler", &["causes", "event", "ledger"]),
+    ("ledger", &["event", "tally"]),
+    ("handler", &["causes", "event", "ledger", "tally"]),
     ("router", &["event", "handler"]),
     // The engine decides about deliveries; where they come from and go to is plugged in above it.
-    ("engine", &["causes", "event", "ledger", "handler", "router"]),
-    ("decode", &["causes", "event"]),
-    ("source", &["event", "decode", "ledger", "clients"]),
+    ("engine", &["causes", "tally", "event", "ledger", "handler", "router"]),
+    ("decode", &["causes", "tally", "event"]),
+    ("source", &["tally", "event", "decode", "ledger", "clients"]),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
     ("dead_letter", &["event", "ledger", "decode", "engine", "clients"]),
     // Groups as an operator sees them: what processes tell, what the ledger and the broker know.
     ("groups", &["event", "ledger", "engine", "clients"]),
-    ("clients", &[]),
+    ("clients", &["causes", "tally"]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
-    ("handlers", &["event", "ledger", "handler", "clients"]),
+    ("handlers", &["tally", "event", "ledger", "handler", "clients"]),
     // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
     ("schedule", &["causes", "ledger", "handlers", "clients"]),
     // An installation as whoever is woken by it sees it: judged from facts that every other part is asked for.
@@ -49,7 +51,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
     ("shadow", &["event", "ledger", "handler", "router"]),
     ("telemetry", &[]),
     // What a process tells of itself, as its engines and its scheduler told it; and the links of mails that lead to it.
-    ("admin", &["event", "engine", "schedule", "handlers"]),
+    ("admin", &["tally", "event", "engine", "schedule", "handlers"]),
     ("mail_catcher", &[]),
     // Settings name the decoder's modes and the shape of logs; nothing that runs is known to them.
     ("config", &["decode", "telemetry"]),
@@ -77,6 +79,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
     (
         "app",
         &[
+            "tally",
             "event",
             "ledger",
             "handler",

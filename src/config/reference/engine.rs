@@ -248,6 +248,11 @@ pub(super) const SECTIONS: [Section; 5] = [
                 example: Some(r#""continue""#),
             },
             Described {
+                key: "critical",
+                about: "Whether alerts about the handler and its group wake somebody; false makes them tickets. It is a label of their metrics.",
+                example: Some("true"),
+            },
+            Described {
                 key: "starts_per_second_max",
                 about: "Calls that may start within a second; without it, as many as there is work for.",
                 example: Some("50"),

@@ -10,6 +10,7 @@ use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredS
 use thiserror::Error;
 
 use crate::causes::chain;
+use crate::tally::reach;
 
 /// Where the registry is and how it is spoken to.
 #[derive(Clone)]
@@ -224,6 +225,10 @@ impl Client {
             Err(error) if says_not_found(&error) => Ok(None),
             Err(error) => Err(error),
         };
+        match &registered {
+            Ok(_) => reach::REGISTRY.answered(),
+            Err(error) => reach::REGISTRY.missed(&chain(error)),
+        }
         registered.map_err(|error| RegistryError {
             url: Arc::clone(&self.url),
             id,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::handler::{Context, HandlerError};
 use crate::handlers::email::message::{self, Finished};
+use crate::handlers::email::rules::Kind;
 use crate::handlers::email::sql::{self, Account};
 use crate::ledger::effects::{Accepted, Standing};
 
@@ -30,13 +31,13 @@ pub(super) struct Left<'a> {
 }
 
 impl Left<'_> {
-    /// Writes that it was sent, from what is kept of it.
+    /// Writes that it was sent, from what is kept of it. Answers whether the account did not say so before.
     pub(super) async fn sent(
         &self,
         connection: &mut PgConnection,
         handler: &str,
         accepted: &Accepted,
-    ) -> Result<(), HandlerError> {
+    ) -> Result<bool, HandlerError> {
         let Finished { envelope, .. } = Finished::from_stored(&accepted.rendered).map_err(HandlerError::permanent)?;
         let line = Account {
             effect_key: self.effect_key,
@@ -52,8 +53,7 @@ impl Left<'_> {
             smtp_reply: Some(&accepted.reply),
             sent_at: Some(accepted.at),
         };
-        super::record_sent(connection, handler, &line, &accepted.reply).await?;
-        Ok(())
+        Ok(super::record_sent(connection, handler, &line, &accepted.reply).await?)
     }
 }
 
@@ -74,8 +74,11 @@ pub(super) async fn end_others(context: &Context, user: Uuid, but_for: &str) -> 
                     kind: &begun.kind,
                 };
                 let mut transaction = context.pool().begin().await?;
-                left.sent(&mut transaction, context.handler(), &accepted).await?;
+                let is_new = left.sent(&mut transaction, context.handler(), &accepted).await?;
                 transaction.commit().await?;
+                if let (true, Some(kind)) = (is_new, Kind::of_word(&begun.kind)) {
+                    super::MAILS.add(&[kind.word(), "sent"], 1);
+                }
                 context.effects().settled(key);
             }
         }

@@ -23,6 +23,7 @@ use crate::handlers::erasure;
 use crate::handlers::reward;
 use crate::handlers::secret::Secret;
 use crate::ledger::effects::{self, Claim, Standing};
+use crate::tally::Counter;
 
 pub mod rules;
 
@@ -53,6 +54,13 @@ const FORGOTTEN_BY: &str = "afterwrite, because the row was deleted";
 
 /// How long a mail that is being sent is waited for, before the person is forgotten.
 const BEING_SENT: Duration = Duration::from_secs(5);
+
+/// Mails that came to an end in this process, each once, however often it was tried.
+pub static MAILS: Counter = Counter::new(
+    "mails",
+    "Mails that came to an end, by type and by how",
+    &["type", "status"],
+);
 
 /// What mails need beside the database.
 #[derive(Debug, Clone)]
@@ -208,15 +216,18 @@ impl Email {
         match end {
             End::Sent { reply } => {
                 let line = mail.account("sent", None, Some(&reply));
-                record_sent(once.connection, &handler, &line, &reply).await?;
+                let is_new = record_sent(once.connection, &handler, &line, &reply).await?;
+                context.count(&MAILS, &[mail.kind.word(), "sent"], is_new.into());
                 Ok(Outcome::Done)
             }
             End::Bounced { reply, recipient } => {
                 let key = address::suppression_key(&self.secret, recipient.as_ref());
                 sql::suppress(once.connection, &key, "bounced").await?;
                 effects::finish(once.connection, &mail.effect_key, &handler, "skipped", &reply).await?;
-                sql::account(once.connection, &mail.account("skipped", Some("bounced"), Some(&reply))).await?;
+                let line = mail.account("skipped", Some("bounced"), Some(&reply));
+                let is_new = sql::account(once.connection, &line).await?;
                 fail_reward(once.connection, &mail.effect_key, "bounced").await?;
+                context.count(&MAILS, &[mail.kind.word(), "bounced"], is_new.into());
                 Ok(Outcome::Skipped("bounced"))
             }
         }
@@ -234,7 +245,8 @@ impl Email {
                 let Some(once) = context.once().await? else {
                     return Ok(Outcome::Done);
                 };
-                skip.left().sent(once.connection, &handler, &accepted).await?;
+                let is_new = skip.left().sent(once.connection, &handler, &accepted).await?;
+                context.count(&MAILS, &[skip.kind, "sent"], is_new.into());
                 return Ok(Outcome::Done);
             }
         }
@@ -257,6 +269,7 @@ impl Email {
         };
         if sql::account(once.connection, &line).await? {
             fail_reward(once.connection, &skip.effect_key, skip.reason).await?;
+            context.count(&MAILS, &[skip.kind, "skipped"], 1);
         }
         Ok(Outcome::Skipped(skip.reason))
     }
@@ -292,19 +305,20 @@ impl Mail {
     }
 }
 
-/// A mail that the mail server accepted: its effect, its account, and the reward that it hands over.
+/// A mail that the mail server accepted: its effect, its account, and the reward that it hands over. Answers whether the
+/// account did not say so before.
 async fn record_sent(
     connection: &mut PgConnection,
     handler: &str,
     line: &Account<'_>,
     reply: &str,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     effects::finish(connection, line.effect_key, handler, "sent", reply).await?;
-    sql::account(connection, line).await?;
-    match rules::reward_of_key(line.effect_key) {
-        Some((id, _)) => reward::sql::mark_delivered(connection, id).await,
-        None => Ok(()),
+    let is_new = sql::account(connection, line).await?;
+    if let Some((id, _)) = rules::reward_of_key(line.effect_key) {
+        reward::sql::mark_delivered(connection, id).await?;
     }
+    Ok(is_new)
 }
 
 /// A mail that will not be sent fails the reward it would have handed over, unless the reward was taken back or is
@@ -330,7 +344,9 @@ async fn record_failure(context: &Context, mail: &Mail, reply: &str) -> Result<(
     .await?;
     sql::account(&mut transaction, &mail.account("failed", Some("refused"), Some(reply))).await?;
     fail_reward(&mut transaction, &mail.effect_key, "mail_refused").await?;
-    transaction.commit().await
+    transaction.commit().await?;
+    MAILS.add(&[mail.kind.word(), "failed"], 1);
+    Ok(())
 }
 
 /// When the change was committed: the mail's date, the same however often it is rendered.

@@ -17,6 +17,7 @@ use crate::event::change::ChangeEvent;
 use crate::event::id::EventId;
 use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
 use crate::handlers::{columns, credit};
+use crate::tally::Counter;
 
 pub mod rules;
 
@@ -32,6 +33,16 @@ const COALESCE_MAX: usize = 500;
 /// A ranking of a large campaign takes longer than other work.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Rankings, by whom they concerned: all of a campaign, or users whose facts may have changed.
+pub static RANKINGS: Counter = Counter::new(
+    "rankings",
+    "Rankings of a campaign that were committed, by whom they concerned",
+    &["of"],
+);
+
+/// What they changed. A ranking of one newcomer moves everybody behind it.
+pub static RANKED: Counter = Counter::new("ranked_places", "Places that rankings changed", &[]);
+
 /// The position handler.
 #[derive(Debug)]
 pub struct Position {
@@ -45,20 +56,42 @@ impl Position {
         Self { routes, hold_at }
     }
 
-    async fn rank(&self, connection: &mut PgConnection, campaign: Uuid, work: Work) -> Result<(), sqlx::Error> {
+    async fn rank(&self, connection: &mut PgConnection, campaign: Uuid, work: Work) -> Result<Ranked, sqlx::Error> {
         match (work.completed_by, work.all) {
-            (Some(event), _) => sql::rank_for_the_last_time(connection, campaign, event.0, self.hold_at).await,
-            (None, true) => sql::rank(connection, campaign, self.hold_at).await.map(drop),
+            (Some(event), _) => {
+                let changed = sql::rank_for_the_last_time(connection, campaign, event.0, self.hold_at).await?;
+                Ok(changed.map_or(Ranked::Before, Ranked::All))
+            }
+            (None, true) => Ok(Ranked::All(sql::rank(connection, campaign, self.hold_at).await?)),
             (None, false) => {
                 let friends: Vec<Uuid> = work.friends.into_iter().collect();
                 let mut users = work.users;
                 users.extend(credit::referrers_of(connection, &friends).await?);
                 let users: Vec<Uuid> = users.into_iter().collect();
-                sql::rank_users(connection, campaign, &users, self.hold_at)
-                    .await
-                    .map(drop)
+                let changed = sql::rank_users(connection, campaign, &users, self.hold_at).await?;
+                Ok(Ranked::Users(changed))
             }
         }
+    }
+}
+
+/// Whom a ranking concerned, and how many places it changed.
+pub(super) enum Ranked {
+    All(u64),
+    Users(u64),
+    /// It was done before.
+    Before,
+}
+
+impl Ranked {
+    pub(super) fn count(&self, context: &mut Context) {
+        let (of, changed) = match self {
+            Self::All(changed) => ("all", *changed),
+            Self::Users(changed) => ("users", *changed),
+            Self::Before => return,
+        };
+        context.count(&RANKINGS, &[of], 1);
+        context.count(&RANKED, &[], changed);
     }
 }
 
@@ -192,18 +225,17 @@ impl Handler for Position {
                 sql::lock(connection, *campaign).await?;
             }
         }
-        let mut ranked = false;
+        let mut ranked = Vec::new();
         for (id, work) in concerned {
             let campaign = sql::campaign(connection, id).await?;
             if campaign.is_some_and(|campaign| is_ranked(&campaign, work.completed_by.is_some())) {
-                self.rank(connection, id, work).await?;
-                ranked = true;
+                ranked.push(self.rank(connection, id, work).await?);
             }
         }
-        Ok(if ranked {
-            Outcome::Done
-        } else {
-            Outcome::Skipped("campaign_not_active")
+        ranked.iter().for_each(|ranked| ranked.count(context));
+        Ok(match ranked.is_empty() {
+            false => Outcome::Done,
+            true => Outcome::Skipped("campaign_not_active"),
         })
     }
 }

@@ -45,7 +45,8 @@ pub async fn lock(connection: &mut PgConnection, campaign: Uuid) -> Result<(), s
 }
 
 /// Ranks a campaign for the last time, under its lock, unless the change that completed it was answered before: by the
-/// position handler, or by the reward handler, which gives nothing for places that are not the last ones.
+/// position handler, or by the reward handler, which gives nothing for places that are not the last ones. Answers how many
+/// places changed; `None`: it was answered before.
 ///
 /// # Errors
 /// Whatever Postgres answered.
@@ -54,7 +55,7 @@ pub async fn rank_for_the_last_time(
     campaign: Uuid,
     completed_by: [u8; 16],
     hold_at: u8,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<u64>, sqlx::Error> {
     let done: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM ranked_campaigns WHERE campaign_id = $1 AND completed_by = $2)")
             .bind(campaign)
@@ -62,15 +63,15 @@ pub async fn rank_for_the_last_time(
             .fetch_one(&mut *connection)
             .await?;
     if done {
-        return Ok(());
+        return Ok(None);
     }
-    rank(connection, campaign, hold_at).await?;
+    let changed = rank(connection, campaign, hold_at).await?;
     sqlx::query("UPDATE ranked_campaigns SET completed_by = $2, updated_at = now() WHERE campaign_id = $1")
         .bind(campaign)
         .bind(&completed_by[..])
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(Some(changed))
 }
 
 /// Thresholds of rewards that are given to whoever comes across them.

@@ -18,7 +18,7 @@ use crate::event::id::EventId;
 use crate::handler::{Context, Handler, HandlerError, Once, Outcome, Route, Spec};
 use crate::handlers::columns;
 use crate::handlers::credit;
-use crate::handlers::position;
+use crate::handlers::position::{self, Ranked};
 use crate::handlers::reward::deliver::{Delivering, Prepared};
 use crate::handlers::reward::grant::Granting;
 
@@ -96,33 +96,37 @@ impl Reward {
     }
 
     /// Ranks campaigns that completed for the last time, if the position handler has not: what completion brings is given for
-    /// the last places. Answers which of them are complete.
-    async fn close(&self, connection: &mut PgConnection, tasks: &Tasks) -> Result<BTreeSet<Uuid>, HandlerError> {
-        let mut closed = BTreeSet::new();
+    /// the last places. Answers which of them are complete, and how each was ranked.
+    async fn close(
+        &self,
+        connection: &mut PgConnection,
+        tasks: &Tasks,
+    ) -> Result<BTreeMap<Uuid, Ranked>, HandlerError> {
+        let mut closed = BTreeMap::new();
         for (wide, completed_by) in &tasks.wide {
             if let Some(event) = completed_by
-                && self.close_one(connection, wide.campaign, *event).await?
+                && let Some(ranked) = self.close_one(connection, wide.campaign, *event).await?
             {
-                closed.insert(wide.campaign);
+                closed.insert(wide.campaign, ranked);
             }
         }
         Ok(closed)
     }
 
-    /// Answers whether the campaign is complete, and not active again since.
+    /// Answers how a complete campaign was ranked; `None` where it is active again since.
     async fn close_one(
         &self,
         connection: &mut PgConnection,
         campaign: Uuid,
         completed_by: EventId,
-    ) -> Result<bool, HandlerError> {
+    ) -> Result<Option<Ranked>, HandlerError> {
         position::sql::lock(connection, campaign).await?;
         if !sql::is_complete(connection, campaign).await? {
-            return Ok(false);
+            return Ok(None);
         }
         let hold_at = self.granting.fraud.hold_at;
-        position::sql::rank_for_the_last_time(connection, campaign, completed_by.0, hold_at).await?;
-        Ok(true)
+        let changed = position::sql::rank_for_the_last_time(connection, campaign, completed_by.0, hold_at).await?;
+        Ok(Some(changed.map_or(Ranked::Before, Ranked::All)))
     }
 }
 
@@ -309,11 +313,18 @@ impl Handler for Reward {
         }
         self.granting.reconcile(connection, &users, false).await?;
         for wide in tasks.wide.keys() {
-            rounds::begin(connection, wide.campaign, wide.reward, closed.contains(&wide.campaign)).await?;
+            rounds::begin(
+                connection,
+                wide.campaign,
+                wide.reward,
+                closed.contains_key(&wide.campaign),
+            )
+            .await?;
         }
         for campaign in &tasks.milestones {
             rounds::begin_for_milestones(connection, *campaign).await?;
         }
+        closed.values().for_each(|ranked| ranked.count(context));
         Ok(skipped.map_or(Outcome::Done, Outcome::Skipped))
     }
 }

@@ -3,6 +3,7 @@
 use rdkafka::Statistics;
 
 use crate::source::kafka::retention::Frontiers;
+use crate::tally::reach::Reach;
 
 /// How often librdkafka tells its statistics.
 pub(super) const TOLD_EVERY_MS: &str = "5000";
@@ -20,6 +21,17 @@ pub(super) fn behind(statistics: &Statistics, frontiers: &Frontiers) -> Option<u
         (end >= 0).then(|| u64::try_from(end - position.0).unwrap_or_default())
     });
     of_each.sum()
+}
+
+/// Tells whether a broker answers. One that the client has not needed yet is not connected, so one of them is enough.
+pub(super) fn meet(statistics: &Statistics, brokers: &Reach) {
+    let known = statistics.brokers.values();
+    let connected = known.filter(|broker| broker.state == "UP").count();
+    match (connected, statistics.brokers.len()) {
+        (0, 0) => {}
+        (0, known) => brokers.missed(&format!("none of {known} known brokers is connected")),
+        (_, _) => brokers.answered(),
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +70,29 @@ mod tests {
             (partition, Position(*position))
         };
         positions.iter().map(of).collect()
+    }
+
+    #[test]
+    fn one_connected_broker_is_enough() {
+        let states = |states: &[&str]| {
+            let of = |(number, state): (usize, &&str)| {
+                let broker = rdkafka::statistics::Broker {
+                    state: (*state).to_owned(),
+                    ..Default::default()
+                };
+                (number.to_string(), broker)
+            };
+            let brokers = Reach::new();
+            let statistics = Statistics {
+                brokers: states.iter().enumerate().map(of).collect(),
+                ..Statistics::default()
+            };
+            meet(&statistics, &brokers);
+            brokers.met().map(|met| met.is_up)
+        };
+        assert_eq!(states(&[]), None);
+        assert_eq!(states(&["INIT", "UP"]), Some(true));
+        assert_eq!(states(&["INIT", "DOWN"]), Some(false));
     }
 
     #[test]

@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use crate::event::delivery::{Assigned, Position, RawRecord, SourcePartition};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
-use crate::source::kafka::behind::{TOLD_EVERY_MS, behind};
+use crate::source::kafka::behind::{TOLD_EVERY_MS, behind, meet};
 use crate::source::kafka::commits::{self, Commits};
 use crate::source::kafka::retention::Frontiers;
 use crate::source::kafka::{Options, assignment};
+use crate::tally::reach;
 
 /// Records that are passed on together.
 pub(super) const BATCH_MAX: usize = 64;
@@ -324,6 +325,7 @@ impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
         let behind = behind(&statistics, &self.frontiers.borrow());
         self.options.events_behind.tell(behind);
+        meet(&statistics, &reach::KAFKA);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
