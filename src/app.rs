@@ -16,6 +16,7 @@ pub mod shadow;
 mod source;
 mod summary;
 mod telling;
+mod traced;
 pub mod waitlist;
 
 use std::collections::HashMap;
@@ -86,6 +87,7 @@ pub async fn serve_with_jobs(
     jobs: Vec<Arc<dyn Job>>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<HashMap<String, Counts>> {
+    traced::start(config)?;
     let listener = match &config.admin.listen {
         Some(address) => Some(admin::listen(address).await?),
         None => None,
@@ -146,6 +148,7 @@ pub async fn serve_with_jobs(
         .iter()
         .chain(&telling)
         .for_each(tokio::task::JoinHandle::abort);
+    traced::end().await;
     failure.map_or(Ok(counts), Err)
 }
 

@@ -51,6 +51,8 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod traces;
+
 pub mod admin;
 
 pub mod app;

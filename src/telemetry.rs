@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -15,6 +16,23 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 /// replication session says each end of it as an ERROR, every second while Postgres is away; the source says it once, with
 /// what to do. A slow statement is Postgres' to log (`log_min_duration_statement`): here it would be forty lines of SQL.
 const DEFAULT_FILTER: &str = "warn,afterwrite=info,pgwire_replication=off,sqlx::query=error";
+
+/// The most that is logged of libraries, whatever anybody asks for: below it they say what passes through them, which is
+/// passwords, addresses of persons and cells. Those that move bytes say it earlier than the others.
+const CAPS: [(&str, LevelFilter); 12] = [
+    ("axum", LevelFilter::DEBUG),
+    ("h2", LevelFilter::INFO),
+    ("hyper", LevelFilter::INFO),
+    ("hyper_util", LevelFilter::DEBUG),
+    ("lettre", LevelFilter::INFO),
+    ("opentelemetry", LevelFilter::INFO),
+    ("opentelemetry_sdk", LevelFilter::INFO),
+    ("pgwire_replication", LevelFilter::INFO),
+    ("rdkafka", LevelFilter::DEBUG),
+    ("reqwest", LevelFilter::DEBUG),
+    ("rustls", LevelFilter::DEBUG),
+    ("sqlx", LevelFilter::DEBUG),
+];
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,7 +62,8 @@ pub fn filter_refusal(text: &str) -> Option<&'static str> {
 /// Starts logging for the whole process: what `filter` says, or else `RUST_LOG`. A second call changes nothing.
 pub fn start(format: Format, filter: Option<&str>) {
     let (filter, handle) = reload::Layer::new(filter_of(filter));
-    let registry = tracing_subscriber::registry().with(filter);
+    let caps = Targets::new().with_default(LevelFilter::TRACE).with_targets(CAPS);
+    let registry = tracing_subscriber::registry().with(filter).with(caps);
     let started = match format {
         Format::Human => registry
             .with(

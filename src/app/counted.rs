@@ -3,6 +3,7 @@
 use crate::clients::measured;
 use crate::handlers::{email, position};
 use crate::ledger::effects;
+use crate::traces;
 
 /// Has all of it shown.
 pub(crate) fn show() {
@@ -12,6 +13,7 @@ pub(crate) fn show() {
         &position::RANKED,
         &effects::CLAIMS,
         &measured::CALLS,
+        &traces::SPANS,
     ];
     counters.iter().for_each(|counter| counter.show());
     measured::DURATIONS.show();

@@ -45,6 +45,12 @@ pub(super) fn check(config: &Config) -> Vec<Wrong> {
     check_engines(config, &mut refusals);
     check_handlers(config, &mut refusals);
     check_admin(config, &mut refusals);
+    refusals.unless(
+        config.traces.header_list().is_some(),
+        "traces.headers",
+        "this is no list of headers",
+        "write name=value, separated by commas",
+    );
     check_waitlist(config, &mut refusals);
     let filter = config.log.filter.as_deref();
     if let Some(reason) = filter.and_then(telemetry::filter_refusal) {

@@ -103,6 +103,8 @@ pub struct Config {
     pub log: Log,
     /// `[admin]`: health and metrics.
     pub admin: Admin,
+    /// `[traces]`: spans of attempts.
+    pub traces: Traces,
 }
 
 /// The names of all sections.
@@ -294,4 +296,45 @@ pub struct Log {
 pub struct Admin {
     /// `host:port` that is listened on; absent: none.
     pub listen: Option<String>,
+}
+
+/// Spans of attempts, by OTLP over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// Base address of the receiver; absent: nothing is traced.
+    pub endpoint: Option<Endpoint>,
+    /// Headers of each request: `name=value`, separated by commas.
+    pub headers: Option<Secret>,
+    /// How long one request may take.
+    pub timeout_ms: u64,
+    /// The share of traces that begin here and are exported.
+    pub sampled: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers: None,
+            timeout_ms: 5_000,
+            sampled: 1.0,
+        }
+    }
+}
+
+impl Traces {
+    /// The headers, one by one; `None` when the text is no list of them.
+    pub fn header_list(&self) -> Option<Vec<(String, String)>> {
+        let text = self.headers.as_ref().map(Secret::expose).unwrap_or_default();
+        let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            let (name, value) = (name.trim(), value.trim());
+            let is_name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
+            let is_value = reqwest::header::HeaderValue::from_str(value).is_ok();
+            (is_name && is_value).then(|| (name.to_owned(), value.to_owned()))
+        };
+        pairs.map(pair).collect()
+    }
 }

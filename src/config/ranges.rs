@@ -26,7 +26,7 @@ const fn between(least: i64, most: i64, why: &'static str) -> Range {
 }
 
 /// By `section.key`; those of a group and of a handler by [`ENGINE_OF`].
-const RANGES: [(&str, Range); 43] = [
+const RANGES: [(&str, Range); 45] = [
     ("postgres.connect_timeout_ms", least(1, "")),
     ("connect.timeout_ms", least(1, "")),
     ("registry.timeout_ms", least(1, "")),
@@ -104,6 +104,8 @@ const RANGES: [(&str, Range); 43] = [
     // More than any server takes from one process.
     ("smtp.mails_per_second_max", between(1, 10_000, "")),
     ("webhook.timeout_ms", least(1, "")),
+    ("traces.timeout_ms", least(1, "")),
+    ("traces.sampled", between(0, 1, "")),
     ("fraud.hold_confidence", between(0, 1, "")),
     ("fraud.checks.confidence", between(0, 1, "")),
 ];

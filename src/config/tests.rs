@@ -25,7 +25,7 @@ fn example() -> String {
 }
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 27] = [
+const ABSENT: [&str; 29] = [
     "admin.listen",
     "dead_letters.replication_factor",
     "engine.connections_max",
@@ -50,6 +50,8 @@ const ABSENT: [&str; 27] = [
     "source.full_identity",
     "source.heartbeat_topic",
     "source.key_format",
+    "traces.endpoint",
+    "traces.headers",
     "waitlist.public_url",
     "waitlist.secret",
     "wal.url",

@@ -13,6 +13,7 @@ use crate::event::change::ChangeEvent;
 use crate::handler::{Context, Fault, Handler, HandlerError, Outcome, Resources};
 use crate::ledger::claims::{Claims, OwnedJob};
 use crate::ledger::transaction::Mode;
+use crate::traces::AttemptSpan;
 
 /// How an attempt ended, and the error's chain when it failed.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct Attempt {
     pub(crate) timeout: Duration,
     /// What has to be committed before it begins.
     pub(crate) mark: Option<MarkFirst>,
+    /// What is told of it to whoever traces.
+    pub(crate) span: Option<Box<AttemptSpan>>,
 }
 
 /// The mark of an attempt that may kill the process.
@@ -85,9 +88,13 @@ struct Deposed;
 
 impl Attempt {
     /// Runs the handler and commits its transaction, within the time-out. A panic passes through to the caller.
-    pub(crate) async fn run(self) -> AttemptEnd {
+    pub(crate) async fn run(mut self) -> AttemptEnd {
         let began = Instant::now();
+        let span = self.span.take();
         let (finish, error) = self.within_timeout().await;
+        if let Some(span) = span {
+            span.ended(finish.as_str(), error.is_some());
+        }
         AttemptEnd {
             finish,
             error,

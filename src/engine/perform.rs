@@ -20,6 +20,7 @@ use crate::engine::suspend::Cause;
 use crate::engine::tasks::{Ended, Task};
 use crate::event::delivery::{Position, Settled, SourceCommand, SourcePartition};
 use crate::ledger::claims::OwnedJob;
+use crate::traces::{self, AttemptSpan};
 
 /// The attempts of a job that waits for as long as this are stored: a change of owners would start them anew.
 const STORED_FROM: Duration = Duration::from_secs(5);
@@ -184,6 +185,7 @@ impl Driver {
             number,
             mode: held[0].mode(),
             mark,
+            span: self.traced(handler, number, &held),
         };
         if attempt.events.is_empty() {
             // What was decoded once, and stored, is not decodable any more.
@@ -191,6 +193,29 @@ impl Driver {
             return self.track(Task::Attempt(members[0]), ended);
         }
         self.beginning.push((members[0], attempt));
+    }
+
+    /// The span of an attempt at these jobs, which goes on with the traces of their records.
+    fn traced(&self, handler: HandlerIndex, number: u32, held: &[&Held]) -> Option<Box<AttemptSpan>> {
+        if !traces::are_on() {
+            return None;
+        }
+        let first = held.first()?;
+        let origin = first.event()?.origin();
+        let attempt = traces::Attempt {
+            group: &self.setup.group,
+            handler: self.name_of(handler),
+            number,
+            is_replay: first.replay.is_some(),
+            topic: &first.partition().topic,
+            partition: first.partition().partition,
+            offset: first.delivery.position.0,
+            schema: &origin.schema,
+            table: &origin.table,
+            event: first.event()?.id().map(|id| id.to_string()),
+        };
+        let headers = held.iter().map(|held| &*held.delivery.raw.headers);
+        traces::begin(&attempt, headers).map(Box::new)
     }
 
     fn bury(&mut self, job: JobId, class: Class, attempts: u32, park: bool) {

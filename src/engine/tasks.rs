@@ -133,7 +133,7 @@ impl Driver {
                     Task::Parking(first) => self.parking_ended(first, Err(format!("the writer {message}"))),
                     Task::Store(job) => self.store_failed(job, &format!("the writer {message}")),
                     Task::Owner => tracing::error!(
-                        group = %self.setup.group, message, "a task of a partition panicked; the partition goes on with its next owner"
+                        group = %self.setup.group, error = message, "a task of a partition panicked; the partition goes on with its next owner"
                     ),
                 }
             }

@@ -8,6 +8,7 @@ mod rules;
 mod settings;
 
 mod codes;
+mod fields;
 
 mod documents;
 
@@ -25,6 +26,7 @@ use self::documents::{
     COMMANDS, FAILURES, OPERATIONS, absent_commands, absent_files, absent_tests, broken_links, commands,
     unexplained_errors,
 };
+use self::fields::strange_fields;
 use self::reading::{documents, root, rust_files};
 use self::routing::unrouted_handlers;
 use self::rules::{RULES, dead_files, rules_about_nothing};
@@ -40,6 +42,7 @@ fn every_source_file_is_tidy() {
         .collect();
     offences.extend(dead_files(&files));
     offences.extend(unread_settings(&files));
+    offences.extend(strange_fields(&files));
     offences.extend(rules_about_nothing(&files));
     offences.extend(unrouted_handlers(&files));
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));

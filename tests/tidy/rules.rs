@@ -11,7 +11,7 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 23] = [
     // How every part says an error with its causes.
     ("causes", &[]),
     // What a process counts, wherever that happens.
@@ -21,7 +21,10 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
     ("handler", &["causes", "event", "ledger", "tally"]),
     ("router", &["event", "handler"]),
     // The engine decides about deliveries; where they come from and go to is plugged in above it.
-    ("engine", &["causes", "tally", "event", "ledger", "handler", "router"]),
+    (
+        "engine",
+        &["causes", "tally", "traces", "event", "ledger", "handler", "router"],
+    ),
     ("decode", &["causes", "tally", "event"]),
     ("source", &["tally", "event", "decode", "ledger", "clients"]),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
@@ -50,6 +53,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
     // What the handlers would do, and nothing of it stays.
     ("shadow", &["event", "ledger", "handler", "router"]),
     ("telemetry", &[]),
+    // Spans, which whoever makes an attempt begins.
+    ("traces", &["causes", "tally"]),
     // What a process tells of itself, as its engines and its scheduler told it; and the links of mails that lead to it.
     ("admin", &["tally", "event", "engine", "schedule", "handlers"]),
     ("mail_catcher", &[]),
@@ -94,6 +99,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
             "schedule",
             "shadow",
             "telemetry",
+            "traces",
             "admin",
             "config",
         ],

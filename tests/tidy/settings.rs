@@ -9,7 +9,7 @@ use crate::reading::{File, code_without_tests, has_word, is_word_character, top_
 use crate::rules::LAYERS;
 
 /// The sections, and what their values are called where they are read.
-const CALLED: [(&str, &[&str]); 21] = [
+const CALLED: [(&str, &[&str]); 22] = [
     ("Config", &["config"]),
     ("Source", &["source"]),
     ("Postgres", &["postgres"]),
@@ -31,13 +31,14 @@ const CALLED: [(&str, &[&str]); 21] = [
     ("ScheduledJob", &["own"]),
     ("Log", &["log"]),
     ("Admin", &["admin"]),
+    ("Traces", &["traces"]),
 ];
 
 /// What one group or handler has instead of `[engine]`: each of these settings is laid over its namesake there.
 const LAID_OVER: [(&str, &str); 2] = [("Group", "Engine"), ("HandlerSettings", "Engine")];
 
 /// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
-const INDIRECT: [(&str, &str, &str, &str); 10] = [
+const INDIRECT: [(&str, &str, &str, &str); 11] = [
     (
         "Kafka",
         "group_prefix",
@@ -69,6 +70,12 @@ const INDIRECT: [(&str, &str, &str, &str); 10] = [
         "attempt_timeout_ms",
         "config.attempt_timeout_of(",
         "it beats its group's",
+    ),
+    (
+        "Traces",
+        "headers",
+        "traces.header_list(",
+        "they are a list in one text",
     ),
     ("Smtp", "host", "smtp.effective_host(", "it is this machine when absent"),
     (

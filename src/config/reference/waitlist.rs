@@ -2,7 +2,7 @@
 
 use super::{Described, Section};
 
-pub(super) const SECTIONS: [Section; 10] = [
+pub(super) const SECTIONS: [Section; 11] = [
     Section {
         name: "smtp",
         about: "The mail server: a submission relay.",
@@ -262,5 +262,35 @@ pub(super) const SECTIONS: [Section; 10] = [
             about: "host:port; without it nothing is listened on.",
             example: Some(r#""localhost:9464""#),
         }],
+    },
+    Section {
+        name: "traces",
+        about: "A span of each attempt, sent by OTLP over HTTP (protobuf); it goes on with the trace that the record's \
+                traceparent header names. Off without an endpoint. A span holds names, numbers and the event's id, and no \
+                cell, key or error text. OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_* and \
+                OTEL_EXPORTER_OTLP_HEADERS are read by the library that sends them.",
+        settings: &[
+            Described {
+                key: "endpoint",
+                about: "Base address of the receiver; /v1/traces is added.",
+                example: Some(r#""http://localhost:4318""#),
+            },
+            Described {
+                key: "headers",
+                about: "Headers of each request, name=value separated by commas, for receivers that ask for a key.",
+                example: Some(r#""x-api-key=${file:/run/secrets/traces_key}""#),
+            },
+            Described {
+                key: "timeout_ms",
+                about: "How long one request may take. What cannot be sent is dropped, and nothing waits for it.",
+                example: None,
+            },
+            Described {
+                key: "sampled",
+                about: "The share of traces that begin here and are exported. Of a trace that the record brings it was \
+                        decided where that began.",
+                example: None,
+            },
+        ],
     },
 ];

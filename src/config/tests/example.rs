@@ -8,8 +8,9 @@ use crate::config::waitlist::{FraudCheckSettings, TableNames};
 use crate::config::{Config, reference};
 
 /// Files of secrets that the example refers to, and what is in them.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("/run/secrets/smtp_password", "x"),
+    ("/run/secrets/traces_key", "x"),
     ("/run/secrets/wal_password", "x"),
     ("/run/secrets/registry_password", "x"),
     ("/etc/afterwrite/smtp-ca.pem", CERTIFICATE),
@@ -121,6 +122,7 @@ fn the_example_names_every_setting() {
         ("schedule.jobs.cleanup", fields_of::<ScheduledJob>()),
         ("log", fields_of::<crate::config::Log>()),
         ("admin", fields_of::<crate::config::Admin>()),
+        ("traces", fields_of::<crate::config::Traces>()),
     ];
     for section in fields_of::<Config>() {
         let covered = sections
