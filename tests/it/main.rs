@@ -32,6 +32,8 @@ mod crashing;
 
 mod suspending;
 
+mod marks;
+
 mod metrics;
 
 mod retention;

@@ -12,7 +12,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -111,6 +111,20 @@ pub(crate) async fn write(topic: &str, key: &[u8], value: &[u8]) {
         .send(FutureRecord::to(topic).key(key).payload(value), Duration::from_secs(10))
         .await
         .unwrap();
+}
+
+/// Writes one record that names the trace it belongs to.
+pub(crate) async fn write_traced(topic: &str, value: &str, trace: &str) {
+    let producer: FutureProducer = config().create().unwrap();
+    let header = Header {
+        key: "traceparent",
+        value: Some(trace),
+    };
+    let record = FutureRecord::to(topic)
+        .key("{\"k\":1}")
+        .payload(value)
+        .headers(OwnedHeaders::new().insert(header));
+    producer.send(record, Duration::from_secs(10)).await.unwrap();
 }
 
 /// Writes one record without a key.
