@@ -3,6 +3,7 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
+mod connections;
 pub(crate) mod counted;
 mod figures;
 pub mod keyless;
@@ -24,11 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use self::connections::{bounded, connect_options, connect_timeout, pool};
 use self::source::Source;
 use crate::admin;
 use crate::config::Config;
@@ -57,9 +59,6 @@ const DAYS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Connections for claims, letters and replay requests, beside those of the groups.
 const COORDINATION_CONNECTIONS: u32 = 8;
-
-/// How long Postgres keeps the session of a process that acknowledges nothing it is sent.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
 /// How much longer than an attempt an effect is leased whose handler asks for attempts longer than the configured lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -190,17 +189,6 @@ impl Shared {
             registry: registry.map(Arc::new),
         })
     }
-}
-
-/// How to reach the database of the configuration.
-fn connect_options(config: &Config) -> anyhow::Result<PgConnectOptions> {
-    let connect: PgConnectOptions = config
-        .postgres
-        .url
-        .expose()
-        .parse()
-        .context("postgres.url is not an address of a database")?;
-    Ok(waitlist::seeing_names(config, connect.application_name("afterwrite")))
 }
 
 /// How records are decoded; where the configuration does not say which tables send whole old rows, the database does.
@@ -455,28 +443,6 @@ fn lease(configured: Duration, longest_attempt: Duration) -> Duration {
     }
     // The handler itself asks for more time than the configuration knows of.
     longest_attempt + LEASE_MARGIN
-}
-
-fn connect_timeout(config: &Config) -> Duration {
-    Duration::from_millis(config.postgres.connect_timeout_ms)
-}
-
-fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(timeout)
-        .connect_lazy_with(options.clone())
-}
-
-/// Options of connections on which nothing outlasts `longest`: a process that is frozen or cut off in the middle of a
-/// transaction holds its ledger rows, and whoever took its partitions over waits for them. Postgres ends such sessions.
-fn bounded(options: &PgConnectOptions, longest: Duration) -> PgConnectOptions {
-    let within = longest.as_millis().to_string();
-    options.clone().options([
-        ("statement_timeout", within.as_str()),
-        ("idle_in_transaction_session_timeout", within.as_str()),
-        ("tcp_user_timeout", UNACKNOWLEDGED_MAX.as_millis().to_string().as_str()),
-    ])
 }
 
 /// A router over one handler; a time-out that somebody configured beats the handler's own.

@@ -67,7 +67,7 @@ impl Lane {
                 }
                 Err(Away { what, error }) => {
                     self.calls.end(false);
-                    tracing::warn!(handler = %self.name, what, error, "the shadow waits for what does not answer");
+                    tracing::warn!(handler = %self.name, cause = what, error, "the shadow waits for what does not answer");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(AWAY_MAX);
                 }
