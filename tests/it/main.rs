@@ -127,3 +127,5 @@ mod wal_seen;
 mod authority;
 
 mod wal_tls;
+
+mod security;

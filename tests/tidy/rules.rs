@@ -11,22 +11,27 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 23] = [
     // How every part says an error with its causes.
     ("causes", &[]),
+    // How every part says which of certificate, host name and login is wrong.
+    ("hindrance", &[]),
     ("event", &[]),
     ("ledger", &["event"]),
     ("handler", &["causes", "event", "ledger"]),
     ("router", &["event", "handler"]),
     // The engine decides about deliveries; where they come from and go to is plugged in above it.
     ("engine", &["causes", "event", "ledger", "handler", "router"]),
-    ("decode", &["causes", "event"]),
-    ("source", &["event", "decode", "ledger", "clients"]),
+    ("decode", &["causes", "event", "hindrance"]),
+    ("source", &["event", "decode", "ledger", "clients", "hindrance"]),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
-    ("dead_letter", &["event", "ledger", "decode", "engine", "clients"]),
+    (
+        "dead_letter",
+        &["event", "ledger", "decode", "engine", "clients", "hindrance"],
+    ),
     // Groups as an operator sees them: what processes tell, what the ledger and the broker know.
-    ("groups", &["event", "ledger", "engine", "clients"]),
-    ("clients", &[]),
+    ("groups", &["event", "ledger", "engine", "clients", "hindrance"]),
+    ("clients", &["causes", "hindrance"]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["event", "ledger", "handler", "clients"]),
     // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
@@ -43,6 +48,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
             "groups",
             "clients",
             "handlers",
+            "hindrance",
         ],
     ),
     // What the handlers would do, and nothing of it stays.
@@ -117,6 +123,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 22] = [
             "config",
             "app",
             "mail_catcher",
+            "hindrance",
         ],
     ),
 ];
