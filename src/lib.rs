@@ -15,6 +15,8 @@
 
 mod causes;
 
+pub mod hindrance;
+
 pub mod tally;
 
 pub mod event;

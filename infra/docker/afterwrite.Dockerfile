@@ -2,6 +2,7 @@
 
 FROM rust:1.94-bookworm AS build
 WORKDIR /build
+RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \

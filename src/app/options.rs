@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clients::brokers::Access;
+use crate::clients::connect::{ConnectClient, ConnectError};
 use crate::config::engine::{Engine as EngineSettings, OnBury, OnUndecodable};
 use crate::config::kafka::{Assignor, CLAIM_WAIT_MS, COMMIT_WAIT_MS, GroupProtocol, Kafka, REVOKE_MARGIN_MS};
 use crate::config::value::Secret;
@@ -17,7 +19,6 @@ use crate::engine::core::messages::{HandlerLimits, Limits};
 use crate::engine::driver::{self, Times};
 use crate::engine::retry::Policy;
 use crate::engine::suspend::SuspendPolicy;
-use crate::groups::broker;
 use crate::handler::{Ordering, Route, Spec};
 use crate::source::kafka;
 use crate::source::kafka::Budgets;
@@ -188,12 +189,22 @@ pub fn reading_options(config: &Config) -> kafka::Options {
     }
 }
 
-/// How the brokers are reached by a command that asks about groups.
-pub fn broker_options(config: &Config) -> broker::Options {
-    broker::Options {
+/// How the brokers are reached.
+pub fn broker_options(config: &Config) -> Access {
+    Access {
         brokers: config.kafka.brokers.clone(),
         properties: properties(config),
     }
+}
+
+/// Kafka Connect, as `[connect]` says.
+///
+/// # Errors
+/// When the HTTP client cannot be made.
+pub fn connect_client(config: &Config, timeout: Duration) -> Result<ConnectClient, ConnectError> {
+    let connect = &config.connect;
+    let authorities = connect.ca_pem.as_ref().map(Secret::expose);
+    ConnectClient::trusting(connect.url.url().clone(), timeout, authorities)
 }
 
 fn properties(config: &Config) -> Vec<(String, String)> {

@@ -200,6 +200,15 @@ pub fn users_table(names: &Names) -> String {
     format!("{}.{}", place.0, place.1)
 }
 
+/// The mail server, for whoever only looks whether it lets us in.
+pub fn mail_settings(config: &Config) -> SmtpSettings {
+    SmtpSettings {
+        connections_max: 1,
+        rate: None,
+        ..smtp_settings(&config.smtp, Duration::ZERO)
+    }
+}
+
 /// `spare` is what handing over leaves of an attempt.
 fn smtp_settings(smtp: &Smtp, spare: Duration) -> SmtpSettings {
     let password = smtp.password.as_ref().map(|password| password.expose().to_owned());

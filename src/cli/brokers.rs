@@ -47,10 +47,10 @@ async fn blocking<T: Send + 'static>(
     answer.map_err(unanswered)
 }
 
-/// Exit code 3 when the broker was away, 2 when it cannot be asked with these properties, 1 when it refused.
+/// Exit code 3 when the broker was away, 2 when it cannot be asked with these properties or lets nobody in, 1 when it refused.
 pub(super) fn unanswered(error: broker::Error) -> Failure {
     match error {
-        broker::Error::Client(_) => Failure::usage(error),
+        broker::Error::Client(_) | broker::Error::Refused(_) => Failure::usage(error),
         _ if error.is_unreachable() => Failure::unreachable(error),
         _ => Failure::failed(error),
     }

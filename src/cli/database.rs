@@ -6,9 +6,11 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::app;
+use crate::causes::chain;
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::config::value::Secret;
+use crate::hindrance::{Hindered, POSTGRES, Settings, WAL};
 
 /// Connections of one command.
 const CONNECTIONS_MAX: u32 = 4;
@@ -43,6 +45,7 @@ enum DatabaseError {
 struct Setting {
     name: &'static str,
     variable: Option<&'static str>,
+    words: &'static Settings,
 }
 
 impl std::fmt::Display for Setting {
@@ -55,11 +58,12 @@ impl std::fmt::Display for Setting {
 /// Opens a pool whose first connection has been tried.
 ///
 /// # Errors
-/// Exit code 3 when Postgres does not answer, 2 when it answers but refuses who we are.
+/// Exit code 3 when Postgres does not answer, 2 when it answers but refuses who we are, or is not who it should be.
 pub async fn connect(config: &Config) -> Result<PgPool, Failure> {
     let setting = Setting {
         name: "postgres.url",
         variable: Some("DATABASE_URL"),
+        words: &POSTGRES,
     };
     connect_to(config, &config.postgres.url, setting).await
 }
@@ -72,6 +76,7 @@ pub async fn connect_to_replicate(config: &Config) -> Result<PgPool, Failure> {
     let setting = Setting {
         name: "wal.url",
         variable: None,
+        words: &WAL,
     };
     match &config.wal.url {
         Some(address) => connect_to(config, address, setting).await,
@@ -98,6 +103,9 @@ async fn connect_to(config: &Config, address: &Secret, setting: Setting) -> Resu
                 timeout_ms,
             }));
         }
+        Ok(Err(source)) if let Some(hindered) = hindered(&source, &place, setting) => {
+            return Err(Failure::usage(hindered));
+        }
         Ok(Err(source)) if is_refusal(&source) => {
             return Err(Failure::usage(DatabaseError::Refused { place, setting, source }));
         }
@@ -120,6 +128,11 @@ async fn connect_to(config: &Config, address: &Secret, setting: Setting) -> Resu
 fn place_of(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     format!("{}:{}/{database}", options.get_host(), options.get_port())
+}
+
+/// A certificate, a host name or a login that is wrong.
+fn hindered(error: &sqlx::Error, place: &str, setting: Setting) -> Option<Hindered> {
+    Hindered::read(&chain(error), place, setting.words)
 }
 
 /// Wrong user, password or database (SQLSTATE classes 28 and 3D) as opposed to a server that is starting or stopping.

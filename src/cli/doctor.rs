@@ -9,10 +9,11 @@ use crate::app;
 use crate::cli::output::Output;
 use crate::cli::program::Program;
 use crate::cli::{Failure, database, migrate, slot};
-use crate::clients::connect::ConnectClient;
+use crate::clients::mailer::SmtpSettings;
 use crate::config::smtp::MailTransport;
 use crate::config::wal::slot_of;
 use crate::config::{Config, SourceKind};
+use crate::doctor::doors::Silence;
 use crate::doctor::examination::{Reach, Report, examine};
 use crate::doctor::expected::{Expected, Group, Table};
 use crate::doctor::finding::{Finding, Severity};
@@ -124,7 +125,10 @@ pub(super) fn expected(connector: Option<String>, config: &Config, program: &Pro
         letters: app::options::letter_topics(config),
         decoding: app::options::decode_options(config),
         registry,
-        mail_server: has_mails.then(|| (config.smtp.effective_host().to_owned(), config.smtp.port)),
+        mail_server: has_mails.then(|| SmtpSettings {
+            step_timeout: PATIENCE.min(Duration::from_millis(config.smtp.step_timeout_ms)),
+            ..app::waitlist::mail_settings(config)
+        }),
         slots_begin: slot::beginning(config),
         connector,
         patience: PATIENCE,
@@ -165,8 +169,14 @@ fn tables(specs: &[Spec]) -> Vec<Table> {
 async fn reach(args: &DoctorArgs, config: &Config) -> Result<Reach, Failure> {
     let within = async |connecting: std::pin::Pin<Box<dyn Future<Output = Result<sqlx::PgPool, Failure>> + Send>>| {
         match timeout(PATIENCE, connecting).await {
-            Ok(connected) => connected.map_err(|failure| failure.chain()),
-            Err(_) => Err(format!("postgres did not answer within {} s", PATIENCE.as_secs())),
+            Ok(connected) => connected.map_err(|failure| match failure.hindered() {
+                Some(hindered) => Silence::Hindered(hindered.clone()),
+                None => Silence::Away(failure.chain()),
+            }),
+            Err(_) => Err(Silence::Away(format!(
+                "postgres did not answer within {} s",
+                PATIENCE.as_secs()
+            ))),
         }
     };
     let (as_worker, as_reader) = (config.clone(), config.clone());
@@ -188,7 +198,7 @@ async fn reach(args: &DoctorArgs, config: &Config) -> Result<Reach, Failure> {
         true => None,
         false => {
             let patience = PATIENCE.min(Duration::from_millis(config.connect.timeout_ms));
-            Some(ConnectClient::new(config.connect.url.url().clone(), patience)?)
+            Some(app::options::connect_client(config, patience)?)
         }
     };
     Ok(Reach {

@@ -22,7 +22,7 @@ impl Reading {
     /// How it ended. It does when nobody takes records any more.
     pub(super) async fn ended(self) -> Result<(), Failure> {
         self.0.await.map_err(Failure::failed)?.map_err(|error| match error {
-            Error::Client(_) => Failure::usage(error),
+            Error::Client(_) | Error::Refused(_) => Failure::usage(error),
             Error::Read { .. } => Failure::unreachable(error),
         })
     }

@@ -118,10 +118,7 @@ pub async fn run(args: &GraduateArgs, config: &Config, output: Output) -> Result
     refuse_company(&mut connection).await?;
     let graduate = Graduate {
         config,
-        connect: ConnectClient::new(
-            config.connect.url.url().clone(),
-            Duration::from_millis(config.connect.timeout_ms),
-        )?,
+        connect: crate::app::options::connect_client(config, Duration::from_millis(config.connect.timeout_ms))?,
         pool,
     };
     let mut told = Told::new(output, args.wait_s);

@@ -52,6 +52,7 @@ use self::program::Program;
 use crate::app;
 use crate::causes::chain;
 use crate::config::load::{Inputs, Reading, read};
+use crate::hindrance::Hindered;
 
 /// Your Postgres writes trigger work: a worker that reacts to the changes Debezium streams into Kafka.
 #[derive(Debug, Parser)]
@@ -277,6 +278,12 @@ impl Failure {
     /// There is something to look at that is no failure yet.
     pub fn warned(cause: impl Into<Cause>) -> Self {
         Self::Warned(cause.into())
+    }
+
+    /// The certificate, host name or login that is wrong, where it is that.
+    pub(crate) fn hindered(&self) -> Option<&Hindered> {
+        let (Self::Failed(cause) | Self::Usage(cause) | Self::Unreachable(cause) | Self::Warned(cause)) = self;
+        cause.downcast_ref()
     }
 
     /// The process's exit code.

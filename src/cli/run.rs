@@ -1,18 +1,23 @@
 //! `afterwrite run`: the worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::app;
 use crate::app::{keyless, own, schedule};
 use crate::cli::program::Program;
 use crate::cli::shadow::{self, ShadowArgs};
 use crate::cli::{Failure, Global, database, reload, stop_signal};
+use crate::clients::brokers;
+use crate::config::Config;
 use crate::config::load::Reading;
 use crate::dead_letter::topic;
 use crate::handler::Handler;
+use crate::hindrance::Hindered;
 use crate::ledger::sources;
 
 /// Arguments of `run`.
@@ -37,6 +42,18 @@ pub struct RunArgs {
     shadow: ShadowArgs,
 }
 
+/// How long what runs may take to end, where the brokers let nobody in.
+const LAST_WORK_MAX: Duration = Duration::from_secs(2);
+
+/// Ends when brokers that are there let nobody in who comes with this configuration. A worker waits for brokers that are away; one
+/// that would wait for ever says so, and whoever restarts it sees why. Once it was let in it is not asked any more.
+async fn refused_by_brokers(config: &Config) -> Hindered {
+    match config.source.kind.has_brokers() {
+        true => brokers::refusal(app::options::broker_options(config)).await,
+        false => std::future::pending().await,
+    }
+}
+
 /// What stands beside the names of groups for scheduled work alone.
 const SCHEDULE: &str = "schedule";
 
@@ -50,7 +67,8 @@ struct UnknownGroup {
 /// Runs the program's handlers until they are told to stop.
 ///
 /// # Errors
-/// Exit code 2 when the configuration is not as it must be, 3 when Postgres cannot be reached, 1 when a group fails.
+/// Exit code 2 when the configuration is not as it must be or the brokers let nobody in with it, 3 when Postgres cannot be reached,
+/// 1 when a group fails.
 pub async fn run(args: &RunArgs, reading: Reading, global: &Global, program: &Program) -> Result<(), Failure> {
     let hangups = reload::hangups()?;
     let mut reading = reading;
@@ -81,15 +99,27 @@ pub async fn run(args: &RunArgs, reading: Reading, global: &Global, program: &Pr
     schedule::plan(config, jobs.clone()).map_err(Failure::usage)?;
     // A worker waits for a database that goes away; one that never had it says so, and whoever restarts it sees why.
     database::connect(config).await?.close().await;
-    let (stop, stopping) = watch::channel(false);
+    let stop = Arc::new(watch::Sender::new(false));
+    let (stopping, asked_to) = (stop.subscribe(), Arc::clone(&stop));
     let signals = tokio::spawn(async move {
         let heard = stop_signal().await;
-        stop.send_replace(true);
+        asked_to.send_replace(true);
         heard
     });
+    let mut serving = Box::pin(app::serve_with_jobs(config, handlers, jobs, stopping));
     let served = tokio::select! {
-        served = Box::pin(app::serve_with_jobs(config, handlers, jobs, stopping)) => served,
+        served = &mut serving => served,
         never = reload::at_hangups(hangups, running, global, program) => match never {},
+        refused = refused_by_brokers(config) => {
+            // What runs already, such as scheduled work, may end.
+            stop.send_replace(true);
+            match timeout(LAST_WORK_MAX, serving).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(error = %error, "the worker ended with an error besides"),
+                Err(_) => tracing::warn!("what ran has not ended in time, and is abandoned"),
+            }
+            return Err(Failure::usage(refused));
+        }
     };
     signals.abort();
     served.map(|_| ()).map_err(|error| {

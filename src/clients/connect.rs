@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::causes::chain;
+use crate::hindrance::{CONNECT, Hindered};
+
 /// Connect's message is cut to this many characters: a failed validation can list every setting.
 const MESSAGE_CHARS_MAX: usize = 2_000;
 
@@ -38,6 +41,12 @@ pub enum ConnectError {
         /// What the HTTP client says.
         source: reqwest::Error,
     },
+    /// It is there, and is not who it should be or lets nobody in who comes like this.
+    #[error(transparent)]
+    Hindered(Hindered),
+    /// The authorities are no certificates.
+    #[error("connect.ca_pem holds nothing that can be used as certificates")]
+    Authorities(#[source] reqwest::Error),
     /// The cluster is busy with itself: ask again.
     #[error("kafka connect is rebalancing or starting: {message}")]
     Busy {
@@ -151,15 +160,26 @@ pub struct Objection {
 }
 
 impl ConnectClient {
-    /// A client of the cluster at this http address, which may carry user and password.
+    /// A client of the cluster at this address, which may carry user and password.
     ///
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn new(url: Url, timeout: Duration) -> Result<Self, ConnectError> {
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .build()
-            .map_err(ConnectError::Client)?;
+        Self::trusting(url, timeout, None)
+    }
+
+    /// The same, where these authorities alone may have signed the cluster's certificate; in PEM. `None`: those that the system
+    /// trusts.
+    ///
+    /// # Errors
+    /// When they are no certificates, or the HTTP client cannot be made.
+    pub fn trusting(url: Url, timeout: Duration, authorities: Option<&str>) -> Result<Self, ConnectError> {
+        let mut http = reqwest::Client::builder().timeout(timeout);
+        if let Some(pem) = authorities {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+            http = http.tls_certs_only(certificates.map_err(ConnectError::Authorities)?);
+        }
+        let http = http.build().map_err(ConnectError::Client)?;
         Ok(Self { url, http })
     }
 
@@ -377,16 +397,26 @@ impl ConnectClient {
 
     /// The body of a successful answer.
     async fn answer(&self, what: &str, request: RequestBuilder) -> Result<Vec<u8>, ConnectError> {
-        let unreachable = |source: reqwest::Error| ConnectError::Unreachable {
-            endpoint: self.endpoint(),
+        let unreachable = |source: reqwest::Error| {
             // The address may hold a password.
-            source: source.without_url(),
+            let source = source.without_url();
+            match Hindered::read(&chain(&source), &self.endpoint(), &CONNECT) {
+                Some(hindered) => ConnectError::Hindered(hindered),
+                None => ConnectError::Unreachable {
+                    endpoint: self.endpoint(),
+                    source,
+                },
+            }
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let body = response.bytes().await.map_err(unreachable)?;
         if status.is_success() {
             return Ok(body.to_vec());
+        }
+        let said = format!("status {}", status.as_u16());
+        if let Some(hindered) = Hindered::read(&said, &self.endpoint(), &CONNECT) {
+            return Err(ConnectError::Hindered(hindered));
         }
         let message = message_of(&body);
         if is_busy(status, &message) {

@@ -82,7 +82,11 @@ pub(crate) async fn settings_of(
 ///
 /// # Errors
 /// When the broker does not answer, or refuses.
-pub(crate) fn bounds(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+pub(crate) fn bounds<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> KafkaResult<(i64, i64)> {
     let deadline = Instant::now() + QUESTION_TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

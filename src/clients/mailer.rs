@@ -19,6 +19,7 @@ use lettre::transport::smtp::response::Response;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
+use crate::clients::mail_step::{InClear, Late, StepError};
 use crate::clients::pace::Pace;
 
 /// Hands finished messages to a mail server.
@@ -187,31 +188,10 @@ impl fmt::Debug for SmtpMailer {
     }
 }
 
-/// An error of one step, before it is known what it means.
-enum StepError {
-    Refused { code: u16, text: String },
-    Broken(Box<dyn Error + Send + Sync>),
-}
-
-/// A step that did not finish in time.
-#[derive(Debug, thiserror::Error)]
-#[error("the mail server did not answer within {0:?}")]
-struct Late(Duration);
-
 /// What TLS needs cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS to the mail server is not possible; are the certificates of authorities right?")]
 pub struct TlsUnusable(#[source] lettre::transport::smtp::Error);
-
-/// The server offered no STARTTLS.
-#[derive(Debug, thiserror::Error)]
-#[error("the mail server offers no STARTTLS, so the password was not sent; is this the right port?")]
-struct InClear;
-
-/// A reply that refuses any conversation.
-#[derive(Debug, thiserror::Error)]
-#[error("the mail server refused to talk to this worker with code {0}")]
-struct NoWelcome(u16);
 
 impl SmtpMailer {
     /// A mailer that connects when the first message comes.
@@ -254,6 +234,23 @@ impl SmtpMailer {
         }
     }
 
+    /// Connects and logs in, and hands over nothing.
+    ///
+    /// # Errors
+    /// Why the server lets us not in; a [`Hindered`](crate::hindrance::Hindered) where it is there.
+    pub async fn look(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let before = before_content_max(self.settings.step_timeout);
+        let connected = timeout(before, self.connect()).await;
+        let mut connection = match connected {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(error.unreachable()),
+            Err(_) => return Err(Late(before).into()),
+        };
+        // Whoever was let in may leave without a word too.
+        drop(self.step(connection.quit()).await);
+        Ok(())
+    }
+
     async fn connect(&self) -> Result<AsyncSmtpConnection, StepError> {
         let settings = &self.settings;
         let wrapped = self.tls.clone().filter(|_| settings.protection == Protection::Tls);
@@ -278,10 +275,11 @@ impl SmtpMailer {
         }
         if let Some((user, password)) = &settings.credentials {
             if settings.protection == Protection::Opportunistic && !upgrades {
-                return Err(StepError::Broken(InClear.into()));
+                return Err(StepError::Broken(InClear.into()).named(&self.place()));
             }
             let credentials = Credentials::new(user.clone(), password.clone());
-            self.step(connection.auth(DEFAULT_MECHANISMS, &credentials)).await?;
+            let entered = self.step(connection.auth(DEFAULT_MECHANISMS, &credentials)).await;
+            entered.map_err(|error| error.of_login(&self.place()))?;
         }
         Ok(connection)
     }
@@ -291,9 +289,13 @@ impl SmtpMailer {
         dialogue: impl Future<Output = Result<T, lettre::transport::smtp::Error>>,
     ) -> Result<T, StepError> {
         match timeout(self.settings.step_timeout, dialogue).await {
-            Ok(result) => result.map_err(step_error),
+            Ok(result) => result.map_err(|error| StepError::of(error).named(&self.place())),
             Err(_) => Err(StepError::Broken(Late(self.settings.step_timeout).into())),
         }
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.settings.host, self.settings.port)
     }
 
     /// Everything up to the word that the content may come: a connection, the sender, the recipient.
@@ -301,8 +303,7 @@ impl SmtpMailer {
         let permit = self.open.acquire().await.expect("the semaphore is never closed");
         let mut connection = match self.connection().await {
             Ok(connection) => connection,
-            Err(StepError::Refused { code, .. }) => return Err(Sent::Unreachable(NoWelcome(code).into())),
-            Err(StepError::Broken(error)) => return Err(Sent::Unreachable(error)),
+            Err(error) => return Err(Sent::Unreachable(error.unreachable())),
         };
         match self.announce(&mut connection, envelope, message).await {
             Ok(()) => Ok(Offered {
@@ -418,16 +419,6 @@ fn before_content(step: Step, error: StepError) -> Sent {
     match error {
         StepError::Refused { code, text } => Sent::Refused(refusal(step, code, &text)),
         StepError::Broken(error) => Sent::Unreachable(error),
-    }
-}
-
-fn step_error(error: lettre::transport::smtp::Error) -> StepError {
-    match error.status() {
-        Some(code) => StepError::Refused {
-            code: code.to_string().parse().unwrap_or(500),
-            text: error.source().map(ToString::to_string).unwrap_or_default(),
-        },
-        None => StepError::Broken(error.into()),
     }
 }
 

@@ -5,6 +5,8 @@
 
 pub mod mailer;
 
+mod mail_step;
+
 pub mod mail_folder;
 
 pub mod silent;
@@ -18,3 +20,5 @@ pub mod webhook;
 pub mod connect;
 
 pub(crate) mod kafka;
+
+pub mod brokers;

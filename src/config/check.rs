@@ -39,6 +39,7 @@ pub(super) fn check(config: &Config) -> Vec<Wrong> {
     if has_brokers {
         registry::check(&config.registry, &mut refusals);
         kafka::check(config, &mut refusals);
+        check_connect(config, &mut refusals);
     } else {
         check_wal(config, &mut refusals);
     }
@@ -113,6 +114,20 @@ fn check_wal(config: &Config, refusals: &mut Refusals) {
             format!("entry {index} is not the name of a column"),
             "write each as schema.table.column",
         );
+    }
+}
+
+fn check_connect(config: &Config, refusals: &mut Refusals) {
+    let connect = &config.connect;
+    let Some(pem) = &connect.ca_pem else { return };
+    refusals.unless(
+        connect.url.url().scheme() == "https",
+        "connect.ca_pem",
+        "connect.url begins with http://, where nobody shows a certificate",
+        "write https:// there, or leave this out",
+    );
+    if let Err((reason, remedy)) = registry::find(pem, registry::CERTIFICATE) {
+        refusals.unless(false, "connect.ca_pem", reason, remedy);
     }
 }
 

@@ -253,6 +253,8 @@ impl Default for Registry {
 pub struct Connect {
     /// Base address of the REST API; user and password may be part of it.
     pub url: Endpoint,
+    /// Certificates of the authorities that may have signed Connect's, in PEM; absent: those the system trusts.
+    pub ca_pem: Option<Secret>,
     /// How long one request may take. Connect itself gives up on a request after 90 s.
     pub timeout_ms: u64,
 }
@@ -261,6 +263,7 @@ impl Default for Connect {
     fn default() -> Self {
         Self {
             url: Endpoint::local(8083),
+            ca_pem: None,
             timeout_ms: 15_000,
         }
     }

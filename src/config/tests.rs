@@ -25,8 +25,9 @@ fn example() -> String {
 }
 
 /// Settings that are absent by default, so that the example can only show what they look like.
-const ABSENT: [&str; 29] = [
+const ABSENT: [&str; 30] = [
     "admin.listen",
+    "connect.ca_pem",
     "dead_letters.replication_factor",
     "engine.connections_max",
     "kafka.assignor",

@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::load::{Inputs, OLDER_NAMES, Reading};
 use super::refusal::{Place, Wrong};
 use super::smtp::{MailTransport, SmtpTls};
+use super::value::Secret;
 use super::waitlist::is_local_host;
 use super::{Config, SourceKind};
 
@@ -186,6 +187,7 @@ fn of_the_network(config: &Config, found: &mut Vec<Wrong>) {
     if config.source.kind == SourceKind::Wal {
         return;
     }
+    of_the_brokers(config, found);
     let brokers = config.kafka.brokers.split(',').count();
     if brokers > 1 && config.dead_letters.replication_factor == Some(1) {
         found.push(Wrong::new(
@@ -193,6 +195,56 @@ fn of_the_network(config: &Config, found: &mut Vec<Wrong>) {
             "there are several brokers, and letters would be lost with one of them",
             "write 3, or leave it out for the brokers' own default",
         ));
+    }
+}
+
+/// What properties of librdkafka say about TLS and logins, and nobody acts on, or everybody may see.
+fn of_the_brokers(config: &Config, found: &mut Vec<Wrong>) {
+    let properties = &config.kafka.properties.0;
+    let property = |name: &str| properties.get(name).map(Secret::expose).unwrap_or_default();
+    let protocol = property("security.protocol").to_ascii_lowercase();
+    let mut warn = |name: &str, reason: &str, remedy: &str| {
+        found.push(Wrong::new(format!("kafka.properties.{name}"), reason, remedy));
+    };
+    let begins = |beginning: &str| properties.keys().find(|name| name.starts_with(beginning));
+    if let Some(name) = begins("sasl.").filter(|_| !protocol.starts_with("sasl")) {
+        warn(
+            name,
+            "nobody logs in: security.protocol says so",
+            "write security.protocol sasl_ssl, or leave this out",
+        );
+    }
+    if let Some(name) = begins("ssl.").filter(|_| !protocol.ends_with("ssl")) {
+        warn(
+            name,
+            "nobody speaks TLS: security.protocol says so",
+            "write security.protocol ssl or sasl_ssl, or leave this out",
+        );
+    }
+    let hosts = config
+        .kafka
+        .brokers
+        .split(',')
+        .filter_map(|broker| broker.trim().rsplit_once(':'));
+    let is_local = hosts.into_iter().all(|(host, _)| is_local_host(host));
+    if protocol == "sasl_plaintext" && !is_local {
+        warn(
+            "security.protocol",
+            "all records, and with PLAIN the password, cross the network in clear text",
+            "write sasl_ssl",
+        );
+    }
+    let checks_none = property("enable.ssl.certificate.verification") == "false";
+    if checks_none || property("ssl.endpoint.identification.algorithm") == "none" {
+        let name = match checks_none {
+            true => "enable.ssl.certificate.verification",
+            false => "ssl.endpoint.identification.algorithm",
+        };
+        warn(
+            name,
+            "whoever is between can pass for the brokers, and read the password",
+            "leave it out, and write the authority's certificate in ssl.ca.location",
+        );
     }
 }
 

@@ -16,10 +16,12 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 
-use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, hide_value, is_between_leaders};
+use crate::clients::brokers::{Access, Listener, Unanswered, first_answer};
+use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, is_between_leaders};
 use crate::dead_letter::state::Place;
 use crate::dead_letter::topic::{Options, client_config};
 use crate::event::delivery::RawRecord;
+use crate::hindrance::Hindered;
 
 /// Letters that are read ahead of whoever asked for them.
 const AHEAD_MAX: usize = 16;
@@ -52,6 +54,9 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
+    /// A broker lets nobody in who comes like this.
+    #[error(transparent)]
+    Refused(Hindered),
     /// The letter's bytes are no longer there.
     #[error("no record at {0}: retention removed it, or the topic was deleted or made anew")]
     Gone(Place),
@@ -79,7 +84,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Read { source, .. } => source.rdkafka_error_code().is_some_and(|code| AWAY.contains(&code)),
-            Self::Silent { .. } => true,
+            Self::Silent { .. } | Self::Refused(_) => true,
             Self::Gone(_) | Self::Missing { .. } | Self::Abandoned => false,
         }
     }
@@ -116,27 +121,38 @@ pub fn read_all(options: Options, places: Vec<Place>) -> mpsc::Receiver<Result<R
 
 /// Reads dead-letter topics.
 pub struct Reader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Listener>,
     topic: String,
 }
 
 impl Reader {
-    /// A reader of one topic.
+    /// A reader of one topic. Blocks until a broker has answered.
     ///
     /// # Errors
-    /// When the properties are refused.
+    /// When the properties are refused, or no broker answers in ten seconds.
     pub fn new(options: &Options, topic: &str) -> Result<Self, Error> {
-        let consumer: BaseConsumer = client_config(options)
+        let access = Access {
+            brokers: options.brokers.clone(),
+            properties: options.properties.clone(),
+        };
+        let mut config = client_config(options);
+        config
             // Required by the client library; no group is joined, because partitions are assigned by hand.
             .set("group.id", "afterwrite.dlq.reader")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "50")
-            .create()
-            .map_err(|error| Error::Read {
+            .set("fetch.wait.max.ms", "50");
+        let consumer = Listener::client(config, access).map_err(|source| Error::Read {
+            topic: topic.to_owned(),
+            source,
+        })?;
+        first_answer(&consumer, QUESTION_TIMEOUT).map_err(|unanswered| match unanswered {
+            Unanswered::Refused(hindered) => Error::Refused(hindered),
+            Unanswered::Silent(source) => Error::Read {
                 topic: topic.to_owned(),
-                source: hide_value(error),
-            })?;
+                source,
+            },
+        })?;
         Ok(Self {
             consumer,
             topic: topic.to_owned(),

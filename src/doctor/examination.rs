@@ -10,6 +10,7 @@ use sqlx::postgres::PgPool;
 use tokio::time::timeout;
 
 use super::connector::{Chosen, Deployed};
+use super::doors::{self, Silence};
 use super::expected::Expected;
 use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked, merged};
 use super::probe::{self, Trip};
@@ -18,13 +19,16 @@ use super::{
     topics,
 };
 use crate::causes::chain;
-use crate::clients::connect::ConnectClient;
-use crate::groups::broker::Broker;
+use crate::clients::connect::{ConnectClient, ConnectError};
+use crate::groups::broker::{self, Broker};
 use crate::groups::known::{self, Known};
 use crate::source::kafka;
 
 /// Longest wait for all answers of one part, which are several questions.
 const PART_MAX: Duration = Duration::from_secs(8);
+
+const START_POSTGRES: &str =
+    "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it";
 
 /// SQLSTATE of what a role may not do.
 const DENIED: &str = "42501";
@@ -32,9 +36,9 @@ const DENIED: &str = "42501";
 /// What can be asked, or why it cannot.
 pub struct Reach {
     /// Postgres, as the worker.
-    pub pool: Result<PgPool, String>,
+    pub pool: Result<PgPool, Silence>,
     /// Postgres, as the role that reads the log; only where it is read without Kafka.
-    pub replicating: Option<Result<PgPool, String>>,
+    pub replicating: Option<Result<PgPool, Silence>>,
     /// Kafka Connect; none where the log is read without it.
     pub connect: Option<ConnectClient>,
     /// How the probe reads topics; none where there is none, or it is not wanted.
@@ -78,8 +82,8 @@ impl Report {
 
 /// What Kafka and its surroundings answered.
 struct Surroundings {
-    connect: Option<Result<connector::Facts, String>>,
-    broker: Option<Result<(Arc<Broker>, topics::Facts), String>>,
+    connect: Option<Result<connector::Facts, Silence>>,
+    broker: Option<Result<(Arc<Broker>, topics::Facts), Silence>>,
 }
 
 /// What Postgres answered.
@@ -97,7 +101,7 @@ struct Database {
 
 /// Looks at everything.
 pub async fn examine(expected: &Expected, reach: Reach) -> Report {
-    let (surroundings, refusal) = futures::future::join(ask_around(expected, &reach), mail(expected)).await;
+    let (surroundings, mail) = futures::future::join(ask_around(expected, &reach), mail(expected)).await;
     let connect = surroundings.connect.as_ref().and_then(|connect| connect.as_ref().ok());
     let chosen = connect.map(|facts| (facts, connector::choose(facts, expected)));
     let deployed = match &chosen {
@@ -116,16 +120,16 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
     ));
     outcome.add(of_brokers(&surroundings, database.as_ref().ok(), deployed, expected).await);
     outcome.findings.extend(looked.iter().flat_map(registry::findings));
-    if let (Some((host, port)), Some(refusal)) = (&expected.mail_server, &refusal) {
-        outcome.findings.push(handlers::of_mail_server(host, *port, refusal));
+    if let Some(silence) = &mail {
+        let remedy = "start it, or correct smtp.host (SMTP_HOST) and smtp.port (SMTP_PORT)";
+        outcome.findings.push(doors::MAIL.shut(silence, remedy));
     }
     let trip = send(&reach, expected, &database, &surroundings, deployed, &mut outcome).await;
     outcome.findings = merged(outcome.findings);
     outcome.findings.sort_by_key(|finding| finding.code.leg);
-    let is_away = |code: &str| ["postgres-unreachable", "connect-unreachable", "kafka-unreachable"].contains(&code);
     Report {
         at: Utc::now(),
-        is_away: outcome.findings.iter().any(|finding| is_away(finding.code.name)),
+        is_away: outcome.findings.iter().any(|finding| doors::hides_much(finding.code)),
         findings: outcome.findings,
         unchecked: outcome.unchecked,
         probe: trip,
@@ -133,9 +137,8 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
     }
 }
 
-async fn mail(expected: &Expected) -> Option<String> {
-    let (host, port) = expected.mail_server.as_ref()?;
-    handlers::mail_server(host, *port, expected.patience).await
+async fn mail(expected: &Expected) -> Option<Silence> {
+    handlers::mail_server(expected.mail_server.as_ref()?).await
 }
 
 /// Kafka Connect and the brokers, at once.
@@ -150,12 +153,9 @@ async fn ask_around(expected: &Expected, reach: &Reach) -> Surroundings {
                 connectors,
                 endpoint: client.endpoint(),
             }),
-            Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err(format!(
-                "kafka connect at {} did not answer within {} s",
-                client.endpoint(),
-                PART_MAX.as_secs()
-            )),
+            Ok(Err(ConnectError::Hindered(hindered))) => Err(Silence::Hindered(hindered)),
+            Ok(Err(error)) => Err(Silence::Away(chain(&error))),
+            Err(_) => Err(silent(&format!("kafka connect at {}", client.endpoint()))),
         })
     };
     let broker = async {
@@ -164,20 +164,22 @@ async fn ask_around(expected: &Expected, reach: &Reach) -> Surroundings {
         let asked = timeout(PART_MAX, tokio::task::spawn_blocking(move || Broker::connect(options))).await;
         let broker = match asked {
             Ok(Ok(Ok(broker))) => Arc::new(broker),
-            Ok(Ok(Err(error))) => return Some(Err(chain(&error))),
+            Ok(Ok(Err(broker::Error::Refused(hindered)))) => return Some(Err(Silence::Hindered(hindered))),
+            Ok(Ok(Err(error))) => return Some(Err(Silence::Away(chain(&error)))),
             Ok(Err(_)) | Err(_) => {
-                return Some(Err(format!(
-                    "kafka at {place} did not answer within {} s",
-                    PART_MAX.as_secs()
-                )));
+                return Some(Err(silent(&format!("kafka at {place}"))));
             }
         };
         // It keeps its own time: brokers that tell nothing of their topics are not away.
         let topics = topics::collect(&broker, expected).await;
-        Some(topics.map(|topics| (broker, topics)))
+        Some(topics.map(|topics| (broker, topics)).map_err(Silence::Away))
     };
     let (connect, broker) = futures::future::join(connect, broker).await;
     Surroundings { connect, broker }
+}
+
+fn silent(whom: &str) -> Silence {
+    Silence::Away(format!("{whom} did not answer within {} s", PART_MAX.as_secs()))
 }
 
 /// The registry, where the connector or the configuration needs one.
@@ -192,14 +194,14 @@ async fn look_up(expected: &Expected, deployed: Option<Deployed<'_>>) -> Option<
 
 /// Why Postgres answered nothing of use.
 enum Unasked {
-    /// It is away.
-    Away(String),
+    /// It is away, or lets nobody in.
+    Silent(Silence),
     /// The role may not even look.
     Denied(String),
 }
 
 async fn ask_postgres(expected: &Expected, reach: &Reach, deployed: Option<Deployed<'_>>) -> Result<Database, Unasked> {
-    let pool = reach.pool.as_ref().map_err(|why| Unasked::Away(why.clone()))?;
+    let pool = reach.pool.as_ref().map_err(|why| Unasked::Silent(why.clone()))?;
     let asked = timeout(PART_MAX, read(pool, expected, reach, deployed)).await;
     match asked {
         Ok(Ok(database)) => Ok(database),
@@ -207,13 +209,12 @@ async fn ask_postgres(expected: &Expected, reach: &Reach, deployed: Option<Deplo
             let code = error.as_database_error().and_then(|database| database.code());
             match code.as_deref() {
                 Some(DENIED) => Err(Unasked::Denied(error.to_string())),
-                _ => Err(Unasked::Away(format!("postgres could not be asked: {error}"))),
+                _ => Err(Unasked::Silent(Silence::Away(format!(
+                    "postgres could not be asked: {error}"
+                )))),
             }
         }
-        Err(_) => Err(Unasked::Away(format!(
-            "postgres did not answer within {} s",
-            PART_MAX.as_secs()
-        ))),
+        Err(_) => Err(Unasked::Silent(silent("postgres"))),
     }
 }
 
@@ -275,10 +276,8 @@ fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'
     };
     let facts = match database {
         Ok(facts) => facts,
-        Err(Unasked::Away(why)) => {
-            let remedy =
-                "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it";
-            let finding = codes::POSTGRES_UNREACHABLE.found(why.clone(), Remedy::words(remedy));
+        Err(Unasked::Silent(silence)) => {
+            let finding = doors::POSTGRES.shut(silence, START_POSTGRES);
             return without("postgres does not answer", finding);
         }
         Err(Unasked::Denied(why)) => {
@@ -334,10 +333,9 @@ fn of_connectors(
         Ok(facts) => facts,
         Err(why) => {
             let mut outcome = Outcome::unchecked(&[Leg::Connector], "kafka connect does not answer");
-            outcome.findings.push(codes::CONNECT_UNREACHABLE.found(
-                why.clone(),
-                Remedy::words("start Kafka Connect, or correct connect.url (CONNECT_URL)"),
-            ));
+            outcome
+                .findings
+                .push(doors::CONNECT.shut(why, "start Kafka Connect, or correct connect.url (CONNECT_URL)"));
             return outcome;
         }
     };
@@ -387,9 +385,9 @@ async fn of_brokers(
         Some(Ok((broker, topics))) => (broker, topics),
         Some(Err(why)) => {
             let mut outcome = Outcome::unchecked(&[Leg::Groups], "kafka does not answer");
-            outcome.findings.push(codes::KAFKA_UNREACHABLE.found(
-                why.clone(),
-                Remedy::words("start the brokers, or correct kafka.brokers (KAFKA_BROKERS) and kafka.properties"),
+            outcome.findings.push(doors::KAFKA.shut(
+                why,
+                "start the brokers, or correct kafka.brokers (KAFKA_BROKERS) and kafka.properties",
             ));
             outcome
                 .findings

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::clients::brokers::Access;
+use crate::clients::mailer::SmtpSettings;
 use crate::dead_letter::topic;
 use crate::decode::options::Options as Decoding;
 use crate::decode::registry::client::RegistrySettings;
-use crate::groups::broker;
 use crate::handlers::names::Names;
 
 /// The table whose rows make the slot of a connector move on, and which the probe writes.
@@ -17,7 +18,7 @@ pub struct Expected {
     /// The source's name: the connector's `topic.prefix`.
     pub source: String,
     /// The brokers; none where the write-ahead log is read without them.
-    pub brokers: Option<broker::Options>,
+    pub brokers: Option<Access>,
     /// The groups, one a handler.
     pub groups: Vec<Group>,
     /// The tables that wake handlers, each once.
@@ -40,8 +41,8 @@ pub struct Expected {
     pub decoding: Decoding,
     /// Where schemas are.
     pub registry: RegistrySettings,
-    /// `host:port` of the mail server, where a handler of the waitlist needs it.
-    pub mail_server: Option<(String, u16)>,
+    /// The mail server, where a handler of the waitlist needs it.
+    pub mail_server: Option<SmtpSettings>,
     /// How the names of groups' slots begin.
     pub slots_begin: String,
     /// A connector that is named instead of found by its prefix.

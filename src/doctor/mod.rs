@@ -15,6 +15,8 @@ mod lint_codes;
 #[cfg(test)]
 mod all_codes;
 
+pub mod doors;
+
 pub mod expected;
 
 mod server;

@@ -1,9 +1,11 @@
 //! The schema registry, where records need one.
 
 use super::codes;
+use super::doors;
 use super::expected::Expected;
 use super::finding::{Finding, Remedy};
 use crate::decode::registry::client::{Look, look};
+use crate::hindrance::{Hindered, REGISTRY};
 
 pub(super) async fn collect(expected: &Expected) -> Look {
     look(&expected.registry).await
@@ -27,14 +29,27 @@ pub(super) fn findings(facts: &Look) -> Vec<Finding> {
             );
             blocks.then_some(finding).into_iter().collect()
         }
+        Look::Refused {
+            url,
+            status: status @ (401 | 403),
+        } => {
+            let said = format!("status {status}");
+            let hindered = Hindered::read(&said, url, &REGISTRY);
+            hindered
+                .iter()
+                .map(|hindered| doors::REGISTRY.hindered(hindered))
+                .collect()
+        }
         Look::Refused { url, status } => vec![codes::REGISTRY_REFUSED.found(
             format!("the registry at {url} answered with status {status}"),
             Remedy::words(match status {
-                401 | 403 => "correct registry.user and registry.password, and what they may read",
                 404 => "add the path of Confluent's API to registry.url, such as /apis/ccompat/v7",
                 _ => "see the log of the registry",
             }),
         )],
+        Look::Silent { url, cause } if let Some(hindered) = Hindered::read(cause, url, &REGISTRY) => {
+            vec![doors::REGISTRY.hindered(&hindered)]
+        }
         Look::Silent { url, cause } => vec![codes::REGISTRY_UNREACHABLE.found(
             format!("the registry at {url} did not answer: {cause}"),
             Remedy::words("start the registry, or correct registry.url (SCHEMA_REGISTRY_URL) and its certificates"),

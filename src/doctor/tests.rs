@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::all_codes::ALL;
+use super::doors;
 use super::expected::{Expected, Group, Table};
+use super::finding::Code;
 use crate::decode::registry::client::RegistrySettings;
 
 /// One group over one table.
 pub(super) fn expected() -> Expected {
     Expected {
         source: "aw".to_owned(),
-        brokers: Some(crate::groups::broker::Options {
+        brokers: Some(crate::clients::brokers::Access {
             brokers: String::new(),
             properties: Vec::new(),
         }),
@@ -54,9 +56,10 @@ pub(super) fn expected() -> Expected {
 #[test]
 fn each_code_has_a_name_of_its_own_and_is_in_the_document() {
     let document = include_str!("../../docs/DOCTOR.md");
-    let names: BTreeSet<&str> = ALL.iter().map(|code| code.name).collect();
-    assert_eq!(names.len(), ALL.len(), "two codes share a name");
-    let lines: Vec<String> = ALL
+    let all: Vec<&Code> = ALL.iter().copied().chain(doors::ALL).collect();
+    let names: BTreeSet<&str> = all.iter().map(|code| code.name).collect();
+    assert_eq!(names.len(), all.len(), "two codes share a name");
+    let lines: Vec<String> = all
         .iter()
         .map(|code| {
             format!(

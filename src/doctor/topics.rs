@@ -13,10 +13,11 @@ use super::connector::Deployed;
 use super::expected::Expected;
 use super::finding::{Finding, Remedy};
 use super::routing::routed_partitions;
+use crate::clients::brokers::Access;
 use crate::clients::kafka::{
     KEEPS_LETTERS, READS_TOPIC, Resource, admin, allow, alter_topic, client_config, settings_of,
 };
-use crate::groups::broker::{self, Broker};
+use crate::groups::broker::Broker;
 use crate::source::kafka::is_subscribed;
 
 /// What a topic removes sooner than this is lost for a group that is stopped over a night and a day.
@@ -117,11 +118,7 @@ pub(super) async fn collect(broker: &Arc<Broker>, expected: &Expected) -> Result
 }
 
 /// Adds what the brokers say of the topics' settings.
-async fn describe(
-    options: &broker::Options,
-    expected: &Expected,
-    topics: &mut BTreeMap<String, Topic>,
-) -> KafkaResult<()> {
+async fn describe(options: &Access, expected: &Expected, topics: &mut BTreeMap<String, Topic>) -> KafkaResult<()> {
     let admin = admin(&client_config(&options.brokers, &options.properties))?;
     let names: Vec<String> = topics.keys().cloned().collect();
     let described = settings_of(&admin, &names, expected.patience).await?;

@@ -15,8 +15,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, client_config, hide_value, is_away};
+use crate::clients::brokers::{Access, Listener, Unanswered, first_answer};
+use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, client_config, is_away};
 use crate::groups::partition::Position;
+use crate::hindrance::Hindered;
 
 /// Longest wait for whether one topic may be described.
 const DENIAL_MAX: Duration = Duration::from_secs(2);
@@ -41,14 +43,8 @@ const HAS_MEMBERS: [RDKafkaErrorCode; 4] = [
     RDKafkaErrorCode::NonEmptyGroup,
 ];
 
-/// How the brokers are reached.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// `host:port` of brokers, comma separated.
-    pub brokers: String,
-    /// Further librdkafka properties, such as those of TLS and SASL.
-    pub properties: Vec<(String, String)>,
-}
+/// A client that only asks.
+type Client = BaseConsumer<Listener>;
 
 /// The broker could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +52,9 @@ pub enum Error {
     /// The properties were refused.
     #[error("the kafka client could not be made: are kafka.properties right?")]
     Client(#[source] KafkaError),
+    /// A broker lets nobody in who comes like this.
+    #[error(transparent)]
+    Refused(Hindered),
     /// There was no answer, or a refusal.
     #[error("kafka at {0} could not be asked for {1}", .what.0, .what.1)]
     Asked {
@@ -90,7 +89,7 @@ impl Error {
                 source.rdkafka_error_code(),
                 Some(RDKafkaErrorCode::GroupAuthorizationFailed)
             ),
-            Self::Client(_) | Self::Running { .. } => false,
+            Self::Client(_) | Self::Refused(_) | Self::Running { .. } => false,
         }
     }
 
@@ -98,7 +97,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Asked { source, .. } | Self::Written { source, .. } => is_away(source),
-            Self::Client(_) | Self::Running { .. } => false,
+            Self::Client(_) | Self::Refused(_) | Self::Running { .. } => false,
         }
     }
 }
@@ -132,8 +131,8 @@ pub struct Positions {
 
 /// A broker that has answered once.
 pub struct Broker {
-    options: Options,
-    reader: BaseConsumer,
+    options: Access,
+    reader: Client,
     partitions: BTreeMap<String, Vec<i32>>,
     /// Of each topic, how many replicas the partition has that has fewest.
     replicas: BTreeMap<String, i32>,
@@ -154,12 +153,15 @@ impl Broker {
     ///
     /// # Errors
     /// When the properties are refused, or the broker does not answer.
-    pub fn connect(options: Options) -> Result<Self, Error> {
+    pub fn connect(options: Access) -> Result<Self, Error> {
         let reader = client(&options, "afterwrite.reader")?;
-        let asked = reader.fetch_metadata(None, QUESTION_TIMEOUT);
-        let metadata = asked.map_err(|source| Error::Asked {
-            what: Box::new((options.brokers.clone(), "its topics".to_owned())),
-            source,
+        let asked = first_answer(&reader, QUESTION_TIMEOUT);
+        let metadata = asked.map_err(|unanswered| match unanswered {
+            Unanswered::Refused(hindered) => Error::Refused(hindered),
+            Unanswered::Silent(source) => Error::Asked {
+                what: Box::new((options.brokers.clone(), "its topics".to_owned())),
+                source,
+            },
         })?;
         let numbers =
             |topic: &rdkafka::metadata::MetadataTopic| topic.partitions().iter().map(|known| known.id()).collect();
@@ -289,12 +291,7 @@ impl Broker {
         Ok(positions)
     }
 
-    fn committed(
-        &self,
-        client: &BaseConsumer,
-        group: &str,
-        places: &[(&str, i32)],
-    ) -> Result<TopicPartitionList, Error> {
+    fn committed(&self, client: &Client, group: &str, places: &[(&str, i32)]) -> Result<TopicPartitionList, Error> {
         let failed = |source| self.failed(&format!("the committed offsets of group {group}"), source);
         let mut list = TopicPartitionList::new();
         for (topic, partition) in places {
@@ -403,7 +400,7 @@ impl Broker {
 
 /// Asks a group's coordinator for what was committed. Who may not know the group is told nothing of its coordinator, which the
 /// client looks for until its time is over; that it was denied stands among its own errors.
-fn ask_coordinator(client: &BaseConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+fn ask_coordinator(client: &Client, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
     let deadline = Instant::now() + QUESTION_TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -422,7 +419,7 @@ fn ask_coordinator(client: &BaseConsumer, list: &TopicPartitionList) -> KafkaRes
 }
 
 /// A client that knows the name of a group and never joins it: partitions are assigned by hand, if at all.
-fn client(options: &Options, group: &str) -> Result<BaseConsumer, Error> {
+fn client(options: &Access, group: &str) -> Result<Client, Error> {
     let mut config = client_config(&options.brokers, &options.properties);
     config
         .set("group.id", group)
@@ -432,9 +429,8 @@ fn client(options: &Options, group: &str) -> Result<BaseConsumer, Error> {
         .set("allow.auto.create.topics", "false")
         // One record of each partition is wanted; a larger one comes all the same.
         .set("fetch.message.max.bytes", "65536")
-        .set("fetch.wait.max.ms", "50")
-        .create()
-        .map_err(|error| Error::Client(hide_value(error)))
+        .set("fetch.wait.max.ms", "50");
+    Listener::client(config, options.clone()).map_err(Error::Client)
 }
 
 fn count(many: usize) -> i32 {

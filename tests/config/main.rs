@@ -7,6 +7,8 @@ mod cases;
 
 mod coverage;
 
+mod documented;
+
 mod secrets;
 
 mod shown;

@@ -19,25 +19,25 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::authority::Authority;
 use crate::stack;
 
-const USER: &str = "waitlist";
-const PASSWORD: &str = "s3cret p\u{e4}ss";
+pub(crate) const USER: &str = "waitlist";
+pub(crate) const PASSWORD: &str = "s3cret p\u{e4}ss";
 
 /// When the front speaks TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
+pub(crate) enum Speaks {
     FromTheFirstByte,
     AfterStartTls,
     Never,
 }
 
 /// A front, and what it was told before TLS began.
-struct Front {
-    port: u16,
+pub(crate) struct Front {
+    pub(crate) port: u16,
     in_clear: Arc<Mutex<String>>,
 }
 
 impl Front {
-    async fn start(speaks: Speaks, acceptor: TlsAcceptor, wants_login: bool) -> Self {
+    pub(crate) async fn start(speaks: Speaks, acceptor: TlsAcceptor, wants_login: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let in_clear = Arc::new(Mutex::new(String::new()));
@@ -147,7 +147,7 @@ async fn dialogue<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn acceptor(authority: &Authority, name: &str) -> TlsAcceptor {
+pub(crate) fn acceptor(authority: &Authority, name: &str) -> TlsAcceptor {
     let certificate = CertificateDer::from_pem_file(authority.path(&format!("{name}.pem"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(authority.path(&format!("{name}.key"))).unwrap();
     // Two providers are linked, so none is the default.

@@ -129,3 +129,5 @@ mod wal_seen;
 mod authority;
 
 mod wal_tls;
+
+mod security;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::time::Instant;
 
 use crate::authority::Authority;
+use crate::security::{self, TOLD_WITHIN, settings};
 use crate::stack::{self, until};
 use crate::wal::{SETTINGS, insert, remove, until_effects, until_it_reads};
 use crate::world::World;
@@ -136,13 +138,106 @@ async fn reads(world: &World, name: &str, url: &str, expected: i64) {
 /// The worker ends with an error that says what to do, and with no secret.
 async fn is_refused(world: &World, name: &str, url: &str, reason: &str) {
     let settings = [&SETTINGS[..], &[("AFTERWRITE__WAL__URL", url)]].concat();
+    let began = Instant::now();
     let mut worker = world.worker(name, &settings);
     let status = until("the worker to refuse", Duration::from_secs(60), async || worker.ended()).await;
-    let said = worker.said();
+    let (said, took) = (worker.said(), began.elapsed());
     assert!(!status.success() && said.contains(reason), "{name}: {status}: {said}");
+    assert!(took < TOLD_WITHIN, "{name}: {took:?}");
     // What the library says by itself has no remedy.
     assert!(!said.contains("pgwire_replication"), "{name}: {said}");
     assert_silent(&said);
+}
+
+/// A command that asks the database over this address says the same of it.
+async fn is_told(world: &World, name: &str, url: &str, says: &[&str]) -> Result<(), String> {
+    let words = ["slot", "list"];
+    let ran = security::run(world, &words, &settings(&[("DATABASE_URL", url)])).await;
+    let is_told = ran.code == Some(2) && ran.took < TOLD_WITHIN && says.iter().all(|words| ran.text.contains(words));
+    match is_told {
+        true => Ok(()),
+        false => Err(format!("{name}: {:?} after {:?}: {}", ran.code, ran.took, ran.text)),
+    }
+}
+
+/// What is wrong with the address of the database, and what is said of it by whoever asks it.
+async fn are_told(world: &World, changed: &Changed, to: &Addresses<'_>, login: &str) {
+    let [scram, certificate, _] = &changed.roles;
+    let (right, stranger) = (to.verified(&to.authority), to.verified(&to.stranger));
+    let wrong = format!("{scram}:not-the-s3cret");
+    let unknown = to.shown(certificate, &to.stranger);
+    let own = "asks for a client certificate, and got none or none that it takes";
+    for (name, login, query, what, remedy) in [
+        (
+            "password",
+            wrong.as_str(),
+            right.as_str(),
+            "refused the user or the password",
+            "user and password of postgres.url",
+        ),
+        (
+            "authority",
+            login,
+            &stranger,
+            "no authority trusted here has signed",
+            "sslrootcert of postgres.url",
+        ),
+        (
+            "clear text",
+            login,
+            "sslmode=disable",
+            "takes no connection without TLS",
+            "sslmode of postgres.url",
+        ),
+        (
+            "not shown",
+            certificate,
+            &right,
+            own,
+            "sslcert and sslkey of postgres.url",
+        ),
+        (
+            "unknown",
+            certificate,
+            &unknown,
+            own,
+            "sslcert and sslkey of postgres.url",
+        ),
+    ] {
+        let told = is_told(
+            world,
+            name,
+            &to.of(login, "localhost", query),
+            &["postgres at localhost:", what, remedy],
+        )
+        .await;
+        told.unwrap();
+    }
+}
+
+/// The same of a server that shows another certificate than its own.
+async fn other_certificates_are_told(world: &World, to: &Addresses<'_>, login: &str) {
+    let right = to.verified(&to.authority);
+    to.authority.sign("elsewhere.example");
+    to.authority.sign_expired("localhost");
+    for (shown, what, remedy) in [
+        (
+            "elsewhere.example",
+            "shows the certificate of another host name",
+            "write in postgres.url a name",
+        ),
+        ("localhost", "has expired, or is not valid yet", "renew the certificate"),
+    ] {
+        speak_tls(&world.pool, &to.authority, shown).await;
+        let url = to.of(login, "localhost", &right);
+        // The server has another certificate as soon as it has read its files again.
+        until(what, TOLD_WITHIN, async || {
+            is_told(world, shown, &url, &["postgres at localhost:", what, remedy])
+                .await
+                .ok()
+        })
+        .await;
+    }
 }
 
 fn assert_silent(said: &str) {
@@ -265,6 +360,8 @@ async fn the_log_is_read_over_tls_and_who_cannot_be_made_sure_of_is_refused_with
     is_refused(&world, "plain", &plain, "no encryption").await;
     let required = to.of(&login, "localhost", "sslmode=require");
     is_refused(&world, "no_tls", &required, "turn it on there (ssl = on)").await;
+    let says = ["postgres at localhost:", "speaks no TLS", "sslmode of postgres.url"];
+    is_told(&world, "no_tls", &required, &says).await.unwrap();
 
     speak_tls(&world.pool, &to.authority, "server").await;
     let verified = to.verified(&to.authority);
@@ -274,6 +371,8 @@ async fn the_log_is_read_over_tls_and_who_cannot_be_made_sure_of_is_refused_with
     reads(&world, "shown", &to.of(certificate, "localhost", &shown), 3).await;
 
     refuses(&world, &changed, &to, &login).await;
+    are_told(&world, &changed, &to, &login).await;
+    other_certificates_are_told(&world, &to, &login).await;
     changed.end(&world).await;
     remove(world).await;
 }

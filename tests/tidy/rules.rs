@@ -11,9 +11,11 @@ pub(crate) const LINES_MAX: usize = 500;
 
 /// Who may import whom. Imports go one way, so that each layer can be read, tested and replaced knowing only those
 /// below it: event ← ledger ← handler ← router ← engine ← app, and event ← decode ← source ← app.
-pub(crate) const LAYERS: [(&str, &[&str]); 24] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 25] = [
     // How every part says an error with its causes.
     ("causes", &[]),
+    // How every part says which of certificate, host name and login is wrong.
+    ("hindrance", &[]),
     // What a process counts, wherever that happens.
     ("tally", &[]),
     ("event", &[]),
@@ -25,13 +27,19 @@ pub(crate) const LAYERS: [(&str, &[&str]); 24] = [
         "engine",
         &["causes", "tally", "traces", "event", "ledger", "handler", "router"],
     ),
-    ("decode", &["causes", "tally", "event"]),
-    ("source", &["tally", "event", "decode", "ledger", "clients"]),
+    ("decode", &["causes", "hindrance", "tally", "event"]),
+    (
+        "source",
+        &["hindrance", "tally", "event", "decode", "ledger", "clients"],
+    ),
     // Sinks keep letters as the engine writes them, and hand replayed bytes to the decoder again.
-    ("dead_letter", &["event", "ledger", "decode", "engine", "clients"]),
+    (
+        "dead_letter",
+        &["event", "ledger", "decode", "engine", "clients", "hindrance"],
+    ),
     // Groups as an operator sees them: what processes tell, what the ledger and the broker know.
-    ("groups", &["event", "ledger", "engine", "clients"]),
-    ("clients", &["causes", "tally"]),
+    ("groups", &["event", "ledger", "engine", "clients", "hindrance"]),
+    ("clients", &["causes", "hindrance", "tally"]),
     // Handlers work with events, their transaction and their clients; how an event reached them is not theirs to know.
     ("handlers", &["tally", "event", "ledger", "handler", "clients"]),
     // What the clock wakes uses the handlers' own code, and knows nothing of deliveries.
@@ -48,6 +56,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 24] = [
             "groups",
             "clients",
             "handlers",
+            "hindrance",
         ],
     ),
     // What the handlers would do, and nothing of it stays.
@@ -126,6 +135,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 24] = [
             "config",
             "app",
             "mail_catcher",
+            "hindrance",
         ],
     ),
 ];

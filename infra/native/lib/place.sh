@@ -15,7 +15,8 @@ seconds_since() {
     printf '%d.%d' "$((tenths / 10))" "$((tenths % 10))"
 }
 
-PORT_NAMES=(PG_PORT KAFKA_PORT KAFKA_CONTROLLER_PORT CONNECT_PORT REGISTRY_PORT REGISTRY_TLS_PORT SMTP_PORT)
+PORT_NAMES=(PG_PORT KAFKA_PORT KAFKA_CONTROLLER_PORT KAFKA_TLS_PORT KAFKA_SASL_PORT KAFKA_SCRAM_PORT CONNECT_PORT REGISTRY_PORT
+    REGISTRY_TLS_PORT SMTP_PORT)
 
 # The environment wins, then what the stack in STACK_DIR was started with, then the defaults. So `STACK_DIR=… stack env`
 # is enough to ask a second stack for its addresses.
@@ -30,6 +31,8 @@ place_load() {
     fi
     : "${PG_PORT:=25432}" "${KAFKA_PORT:=29092}" "${CONNECT_PORT:=28083}" "${REGISTRY_PORT:=28081}" "${SMTP_PORT:=2525}"
     : "${KAFKA_CONTROLLER_PORT:=$((KAFKA_PORT + 1000))}" "${REGISTRY_TLS_PORT:=$((REGISTRY_PORT + 1000))}"
+    : "${KAFKA_TLS_PORT:=$((KAFKA_PORT + 2000))}" "${KAFKA_SASL_PORT:=$((KAFKA_PORT + 3000))}"
+    : "${KAFKA_SCRAM_PORT:=$((KAFKA_PORT + 4000))}"
     for name in "${PORT_NAMES[@]}"; do
         if ! [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || ((${!name} > 65535)); then
             fail "$name=${!name} is no port"

@@ -10,7 +10,7 @@ registry_launch() {
     mkdir -p -- "$dir"
     mapfile -t options < <(java_options)
     mapfile -t memory < <(conf_words registry.env JAVA_OPTS_APPEND)
-    registry_certificates
+    tls_folder "$dir/tls" registry_server_certificate
     spawn registry env "REGISTRY_DATASOURCE_URL=jdbc:h2:file:$dir/registry;WRITE_DELAY=0" \
         java "${options[@]}" "${memory[@]}" -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$REGISTRY_PORT" \
         "-Dquarkus.http.ssl-port=$REGISTRY_TLS_PORT" "-Dquarkus.http.ssl.certificate.files=$dir/tls/server.pem" \
@@ -18,20 +18,6 @@ registry_launch() {
         -jar "$(parts_dir)"/registry/apicurio-registry-app-*-runner.jar
 }
 
-# Makes the authority and the certificate once; a rename publishes them, so what was cut off is made anew.
-registry_certificates() {
-    local tls="$STACK_DIR/registry/tls" new=(req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650)
-    [[ ! -d $tls ]] || return 0
-    command -v openssl >/dev/null || fail "openssl is missing; run $NATIVE_DIR/setup"
-    rm -rf -- "$tls.fresh"
-    mkdir -- "$tls.fresh"
-    (
-        cd -- "$tls.fresh"
-        openssl "${new[@]}" -subj "/CN=authority of an afterwrite stack" -keyout ca.key -out ca.pem
-        openssl "${new[@]}" -CA ca.pem -CAkey ca.key -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE \
-            -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout server.key -out server.pem
-    ) 2>"$tls.fresh/log" || fail "openssl made no certificates: see $tls.fresh/log"
-    mv -- "$tls.fresh" "$tls"
-}
+registry_server_certificate() { tls_sign server /CN=localhost DNS:localhost,IP:127.0.0.1; }
 
 registry_ready() { http_answers "http://127.0.0.1:$REGISTRY_PORT/apis/ccompat/v7/subjects" '['; }

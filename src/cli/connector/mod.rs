@@ -37,7 +37,7 @@ use self::pausing::Parts;
 use crate::cli::Failure;
 use crate::cli::output::Output;
 use crate::cli::program::Program;
-use crate::clients::connect::{ConnectClient, ConnectError, Objection};
+use crate::clients::connect::{ConnectError, Objection};
 use crate::config::Config;
 
 /// Arguments of `connector`.
@@ -236,6 +236,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Unreachable { .. } | ConnectError::Busy { .. } => Self::unreachable(error),
+            ConnectError::Hindered(_) | ConnectError::Authorities(_) => Self::usage(error),
             ConnectError::Client(_) | ConnectError::Refused { .. } | ConnectError::Foreign { .. } => {
                 Self::failed(error)
             }
@@ -253,7 +254,7 @@ pub async fn run(args: &ConnectorArgs, config: &Config, program: &Program, outpu
         return lint::lint(read(&args.file.file)?, config, program, output);
     }
     let timeout = Duration::from_millis(config.connect.timeout_ms);
-    let client = ConnectClient::new(config.connect.url.url().clone(), timeout)?;
+    let client = crate::app::options::connect_client(config, timeout)?;
     let report = match &args.action {
         Action::Plan(args) => {
             let wanted = read(&args.file.file)?;

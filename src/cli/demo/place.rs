@@ -12,13 +12,16 @@ use super::failure::DemoFailure;
 const MARK: &str = "infra/native/stack";
 
 /// The variables of a stack that name its ports.
-const PORT_NAMES: [&str; 7] = [
+const PORT_NAMES: [&str; 10] = [
     "PG_PORT",
     "KAFKA_PORT",
     "KAFKA_CONTROLLER_PORT",
     "CONNECT_PORT",
     "REGISTRY_PORT",
     "REGISTRY_TLS_PORT",
+    "KAFKA_TLS_PORT",
+    "KAFKA_SASL_PORT",
+    "KAFKA_SCRAM_PORT",
     "SMTP_PORT",
 ];
 

@@ -273,6 +273,11 @@ pub(super) const SECTIONS: [Section; 7] = [
                 example: None,
             },
             Described {
+                key: "ca_pem",
+                about: "Certificates of the authorities that may have signed Connect's; those of the system when not set.",
+                example: Some(r#""${file:/etc/ssl/private-ca.pem}""#),
+            },
+            Described {
                 key: "timeout_ms",
                 about: "How long one request may take. Connect itself gives up on a request after 90 s.",
                 example: None,

@@ -8,11 +8,14 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, hide_value};
+use crate::clients::brokers::{Access, Listener, Unanswered, first_answer};
+use crate::clients::kafka::{QUESTION_TIMEOUT, bounds};
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
+use crate::hindrance::Hindered;
 use crate::source::kafka::client::config;
 use crate::source::kafka::{Options, poll};
 
@@ -34,6 +37,9 @@ pub enum Error {
     /// The properties were refused.
     #[error("the kafka client could not be made: are kafka.properties right?")]
     Client(#[source] KafkaError),
+    /// A broker lets nobody in who comes like this.
+    #[error(transparent)]
+    Refused(Hindered),
     /// The broker did not answer, or refused.
     #[error("the topics {topics}.* could not be read")]
     Read {
@@ -58,7 +64,7 @@ pub struct Followed {
 
 /// Reads the topics of one source.
 pub struct Follower {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Listener>,
     name: String,
     known: HashSet<(String, i32)>,
     looked: Instant,
@@ -80,16 +86,25 @@ impl Follower {
     /// When the properties are refused, or the broker does not answer in ten seconds.
     pub fn start(options: &Options, name: &str, from: From) -> Result<Self, Error> {
         // The group of the options is only a name that the client library asks for: partitions are assigned by hand.
-        let consumer: BaseConsumer = config(options)
-            .create()
-            .map_err(|error| Error::Client(hide_value(error)))?;
+        let access = Access {
+            brokers: options.brokers.clone(),
+            properties: options.properties.clone(),
+        };
+        let consumer = Listener::client(config(options), access).map_err(Error::Client)?;
+        let topics = first_answer(&consumer, QUESTION_TIMEOUT).map_err(|unanswered| match unanswered {
+            Unanswered::Refused(hindered) => Error::Refused(hindered),
+            Unanswered::Silent(source) => Error::Read {
+                topics: name.to_owned(),
+                source,
+            },
+        })?;
         let mut follower = Self {
             consumer,
             name: name.to_owned(),
             known: HashSet::new(),
             looked: Instant::now(),
         };
-        follower.look(from)?;
+        follower.add(&topics, from)?;
         Ok(follower)
     }
 
@@ -133,6 +148,10 @@ impl Follower {
             .consumer
             .fetch_metadata(None, QUESTION_TIMEOUT)
             .map_err(|source| self.failed(source))?;
+        self.add(&metadata, from)
+    }
+
+    fn add(&mut self, metadata: &Metadata, from: From) -> Result<(), Error> {
         let prefix = format!("{}.", self.name);
         let mut list = TopicPartitionList::new();
         for topic in metadata

@@ -36,7 +36,7 @@ impl Connected {
     pub(super) async fn make(config: &Config, cluster: Cluster, rows: &Rows) -> Result<Self, Failure> {
         let timeout = Duration::from_millis(config.connect.timeout_ms);
         let connected = Self {
-            connect: ConnectClient::new(config.connect.url.url().clone(), timeout)?,
+            connect: crate::app::options::connect_client(config, timeout)?,
             name: rows.name.clone(),
             cluster,
             topic: format!("{PREFIX}.public.{}", rows.name),
