@@ -275,7 +275,7 @@ pub(super) const SECTIONS: [Section; 7] = [
             Described {
                 key: "ca_pem",
                 about: "Certificates of the authorities that may have signed Connect's; those of the system when not set.",
-                example: Some(r#""${file:/etc/ssl/private-ca.pem}""#),
+                example: Some(r#""${file:/etc/afterwrite/connect-ca.pem}""#),
             },
             Described {
                 key: "timeout_ms",

@@ -8,13 +8,14 @@ use crate::config::waitlist::{FraudCheckSettings, TableNames};
 use crate::config::{Config, reference};
 
 /// Files of secrets that the example refers to, and what is in them.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("/run/secrets/smtp_password", "x"),
     ("/run/secrets/traces_key", "x"),
     ("/run/secrets/wal_password", "x"),
     ("/run/secrets/registry_password", "x"),
     ("/etc/afterwrite/smtp-ca.pem", CERTIFICATE),
     ("/etc/afterwrite/registry-ca.pem", CERTIFICATE),
+    ("/etc/afterwrite/connect-ca.pem", CERTIFICATE),
     ("/etc/afterwrite/registry-client.pem", CERTIFICATE),
     ("/run/secrets/registry-client-key.pem", KEY),
 ];
@@ -67,6 +68,11 @@ fn the_example_names_every_setting() {
     // All settings at once: certificates ask for https, an assignor for a protocol that has it, and files of secrets are not
     // there.
     let mut text = example()
+        .replacen(
+            "#url = \"http://localhost:8083\"",
+            "#url = \"https://localhost:8083\"",
+            1,
+        )
         .replacen(
             "#url = \"http://localhost:8081\"",
             "#url = \"https://localhost:8081\"",
