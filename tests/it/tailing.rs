@@ -20,7 +20,7 @@ async fn a_condition_leaves_what_it_is_true_of() {
     };
 
     let (code, lines, said) = with(
-        "op = 'insert' and after.behaviour <> 'slow' and key.k > 1",
+        "op = 'insert' and after.behaviour <> 'slow' and (key.k > 1 or after.note = 'x')",
         &["--output", "json"],
     )
     .await;
