@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlx::Connection;
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::mpsc;
 
@@ -75,16 +74,10 @@ pub async fn start(
         .max_connections(1)
         .acquire_timeout(connect_timeout(config))
         .connect_lazy_with(reading);
-    reading
-        .acquire()
-        .await?
-        .ping()
-        .await
-        .context("postgres does not answer")?;
     sqlx::query("SELECT FROM afterwrite.ledger LIMIT 0")
         .execute(&reading)
         .await
-        .context("the ledger is missing; run `afterwrite migrate`, which changes no table of the application")?;
+        .context("the ledger could not be read; run `afterwrite migrate`, which changes no table of the application")?;
     keyless::refuse(&reading, &handlers).await?;
     let decoder = Decoder::new(decoding(config, &reading, &handlers).await?);
     let registry = options::registry(config).context("the settings of [registry] cannot be used")?;

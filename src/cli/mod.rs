@@ -322,7 +322,7 @@ pub async fn stop_signal() -> Result<(), Failure> {
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, Failure};
+    use super::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -367,21 +367,5 @@ mod tests {
         let words = [&["afterwrite"], &given[..], &["run"]].concat();
         let cli = Cli::try_parse_from(words).unwrap();
         assert_eq!(cli.global.words(), given);
-    }
-
-    #[test]
-    fn a_cause_is_said_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer failed")]
-        struct Outer(#[source] Middle);
-        #[derive(Debug, thiserror::Error)]
-        #[error("middle failed: inner failed")]
-        struct Middle(#[source] Inner);
-        #[derive(Debug, thiserror::Error)]
-        #[error("inner failed")]
-        struct Inner;
-        let failure = Failure::unreachable(Outer(Middle(Inner)));
-        assert_eq!(failure.chain(), "outer failed: middle failed: inner failed");
-        assert_eq!(failure.exit_code(), 3);
     }
 }

@@ -130,7 +130,7 @@ impl Attempt {
     }
 
     async fn handle_and_commit(self) -> Result<Outcome, HandlerError> {
-        let mut context = Context::named(
+        let context = Context::named(
             self.resources,
             self.name,
             &*self.handler,
@@ -138,17 +138,7 @@ impl Attempt {
             self.number,
             self.mode,
         );
-        let outcome = self.handler.handle(&mut context, &self.events).await?;
-        // What was done before says nothing about whether it could be done now.
-        let outcome = match outcome {
-            Outcome::Done if context.found_all_done() => Outcome::Skipped("done_before"),
-            outcome => outcome,
-        };
-        match outcome {
-            Outcome::Done | Outcome::Skipped(_) if context.has_something_to_end() => Box::pin(context.commit()).await?,
-            Outcome::Done | Outcome::Skipped(_) | Outcome::Snooze(_) => drop(context),
-        }
-        Ok(outcome)
+        context.handle_and_commit(&*self.handler, &self.events).await
     }
 }
 

@@ -101,20 +101,12 @@ impl Lane {
         Ok((verdict, rows.map_err(postgres_is_away)?))
     }
 
-    /// What the engine's attempt does: the handler, then the commit of what it opened, which is a savepoint here.
+    /// What the engine does in an attempt. What is committed there is a savepoint here.
     async fn work(&self, event: &Arc<ChangeEvent>) -> Result<Outcome, HandlerError> {
         let events = [Arc::clone(event)];
         let (resources, name) = (Arc::clone(&self.resources), Arc::clone(&self.name));
-        let mut context = Context::named(resources, name, &*self.handler, &events, 1, Mode::Deliver);
-        let outcome = self.handler.handle(&mut context, &events).await?;
-        let outcome = match outcome {
-            Outcome::Done if context.found_all_done() => Outcome::Skipped("done_before"),
-            outcome => outcome,
-        };
-        if !matches!(outcome, Outcome::Snooze(_)) && context.has_something_to_end() {
-            context.commit().await?;
-        }
-        Ok(outcome)
+        let context = Context::named(resources, name, &*self.handler, &events, 1, Mode::Deliver);
+        context.handle_and_commit(&*self.handler, &events).await
     }
 }
 

@@ -278,20 +278,6 @@ fn copies(world: &World) -> BTreeMap<String, usize> {
         })
 }
 
-/// A campaign, and five who signed up for it.
-async fn sign_up(world: &World) {
-    world.launch().await;
-    sqlx::query(
-        "INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, verification_token, status)
-         SELECT c.id, 'user' || n || '@' || $1 || '.example', 'Ada', 'code-' || n, 'token-' || n, 'pending'
-         FROM campaigns c, generate_series(1, 5) n",
-    )
-    .bind(world.name.replace('_', "-"))
-    .execute(&world.pool)
-    .await
-    .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn mails_are_repeated_only_when_that_is_asked_for() {
     const SIGNUPS: usize = 5;
@@ -303,7 +289,8 @@ async fn mails_are_repeated_only_when_that_is_asked_for() {
         ("AFTERWRITE__HANDLERS__REWARD__ENABLED", "false"),
     ];
     let worker = Worker::waitlist(&world, "first", &only_email);
-    sign_up(&world).await;
+    world.launch().await;
+    world.sign_up_five().await;
     let sent = "SELECT count(*) FROM afterwrite.effects WHERE state = 'sent'";
     until("the mails", Duration::from_secs(120), async || {
         (world.count(sent).await == 5).then_some(())

@@ -31,24 +31,12 @@ async fn everything(pool: &PgPool) -> BTreeMap<String, Option<String>> {
     rows
 }
 
-async fn sign_up_five(world: &World) {
-    sqlx::query(
-        "INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, verification_token, status)
-         SELECT c.id, 'user' || n || '@' || $1 || '.example', 'Ada', 'code-' || n, 'token-' || n, 'pending'
-         FROM campaigns c, generate_series(1, 5) n",
-    )
-    .bind(world.name.replace('_', "-"))
-    .execute(&world.pool)
-    .await
-    .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_decides_as_the_worker_does_and_leaves_no_trace() {
     let _stack = stack::shared().await;
     let world = World::waitlist("shadow").await;
     world.launch().await;
-    sign_up_five(&world).await;
+    world.sign_up_five().await;
     let before = everything(&world.pool).await;
     let words = "run --shadow --from-beginning --only email --limit 5 --output json";
     let words: Vec<&str> = words.split(' ').collect();

@@ -185,6 +185,19 @@ impl World {
         .unwrap();
     }
 
+    /// Five who sign up for the campaign.
+    pub(crate) async fn sign_up_five(&self) {
+        sqlx::query(
+            "INSERT INTO waitlist_users (campaign_id, email, first_name, referral_code, verification_token, status)
+             SELECT c.id, 'user' || n || '@' || $1 || '.example', 'Ada', 'code-' || n, 'token-' || n, 'pending'
+             FROM campaigns c, generate_series(1, 5) n",
+        )
+        .bind(self.name.replace('_', "-"))
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
     /// Counts rows.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
