@@ -13,10 +13,12 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
+use rdkafka::statistics::Statistics;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::causes::chain;
+use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
 use crate::clients::kafka::{client_config, hide_value};
 use crate::hindrance::{Hindered, Hindrance, KAFKA};
 
@@ -222,6 +224,7 @@ impl Heard {
 pub(crate) struct Listener {
     heard: Mutex<Option<Heard>>,
     access: Access,
+    forgotten: Forgotten,
 }
 
 impl Listener {
@@ -231,11 +234,18 @@ impl Listener {
     /// When the properties are refused; their values are not quoted.
     pub(crate) fn client(mut config: ClientConfig, access: Access) -> KafkaResult<BaseConsumer<Self>> {
         config.set_log_level(RDKafkaLogLevel::Info);
+        config.set("statistics.interval.ms", TOLD_EVERY_MS);
         let context = Self {
             heard: Mutex::default(),
             access,
+            forgotten: Forgotten::default(),
         };
         config.create_with_context(context).map_err(hide_value)
+    }
+
+    /// Whether the client has forgotten every broker, and is of no use any more.
+    pub(crate) fn has_forgotten_brokers(&self) -> bool {
+        self.forgotten.is_certain()
     }
 
     fn heard(&self) -> Option<Heard> {
@@ -262,6 +272,10 @@ impl ClientContext for Listener {
         tracing::debug!(facility, "librdkafka: {message}");
         // A connection that is cut off is no error to librdkafka: only its log tells.
         self.hear(message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.forgotten.see(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

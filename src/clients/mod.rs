@@ -22,3 +22,5 @@ pub mod connect;
 pub(crate) mod kafka;
 
 pub mod brokers;
+
+pub(crate) mod forgotten;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use bytes::Bytes;
 
 use crate::clients::brokers::{Access, Listener, Unanswered, first_answer};
+use crate::clients::forgotten::FORGOT;
 use crate::clients::kafka::{QUESTION_TIMEOUT, bounds, is_between_leaders};
 use crate::dead_letter::state::Place;
 use crate::dead_letter::topic::{Options, client_config};
@@ -229,6 +230,9 @@ impl Reader {
     /// # Errors
     /// When the client failed. Brokers that are down for a while are waited for.
     pub fn next(&self, wait: Duration) -> Result<Option<Stored>, Error> {
+        if self.consumer.context().has_forgotten_brokers() {
+            return Err(self.failed(FORGOT));
+        }
         match self.consumer.poll(wait) {
             None => Ok(None),
             Some(Ok(message)) => Ok(Some(stored(&message))),

@@ -1,15 +1,19 @@
 //! Writing a letter: first to the topic, acknowledged by all in-sync replicas, then its state to Postgres. A letter that
 //! the topic refuses as too large goes to Postgres as a whole: it would be refused for ever.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rdkafka::Statistics;
+use rdkafka::client::ClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use sqlx::postgres::PgPool;
 
+use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
 use crate::clients::kafka::hide_value;
 use crate::dead_letter::state::{self, Kept, LetterRow, Place};
 use crate::dead_letter::{headers, table, topic};
@@ -27,10 +31,41 @@ pub struct Writing {
 
 /// Dead letters in Kafka topics.
 pub struct KafkaLetters {
-    producer: FutureProducer,
+    producer: Mutex<Producer>,
     pool: PgPool,
     options: topic::Options,
     writing: Writing,
+}
+
+/// A client, and whether it is of any use yet.
+#[derive(Clone)]
+struct Producer {
+    client: FutureProducer<Watched>,
+    forgotten: Arc<Forgotten>,
+}
+
+struct Watched(Arc<Forgotten>);
+
+impl ClientContext for Watched {
+    fn stats(&self, statistics: Statistics) {
+        self.0.see(&statistics);
+    }
+}
+
+fn producer(options: &topic::Options, writing: Writing) -> Result<Producer, KafkaError> {
+    let forgotten = Arc::<Forgotten>::default();
+    let client = topic::client_config(options)
+        .set("acks", "all")
+        // Copies of a letter are known by their id. An idempotent producer would end for good on some errors, and every
+        // letter after it would fail until the process is restarted.
+        .set("enable.idempotence", "false")
+        .set("delivery.timeout.ms", writing.acknowledge_max.as_millis().to_string())
+        .set("message.max.bytes", options.message_bytes_max.to_string())
+        .set("linger.ms", "0")
+        .set("statistics.interval.ms", TOLD_EVERY_MS)
+        .create_with_context(Watched(Arc::clone(&forgotten)))
+        .map_err(hide_value)?;
+    Ok(Producer { client, forgotten })
 }
 
 impl KafkaLetters {
@@ -39,22 +74,25 @@ impl KafkaLetters {
     /// # Errors
     /// When the properties are refused. An unreachable broker is no error here: writing waits for it.
     pub fn new(options: topic::Options, writing: Writing, pool: PgPool) -> Result<Self, KafkaError> {
-        let producer = topic::client_config(&options)
-            .set("acks", "all")
-            // Copies of a letter are known by their id. An idempotent producer would end for good on some errors, and every
-            // letter after it would fail until the process is restarted.
-            .set("enable.idempotence", "false")
-            .set("delivery.timeout.ms", writing.acknowledge_max.as_millis().to_string())
-            .set("message.max.bytes", options.message_bytes_max.to_string())
-            .set("linger.ms", "0")
-            .create()
-            .map_err(hide_value)?;
+        let producer = Mutex::new(producer(&options, writing)?);
         Ok(Self {
             producer,
             pool,
             options,
             writing,
         })
+    }
+
+    /// The producer; a new one when the last has forgotten every broker.
+    fn producer(&self) -> Result<Producer, KafkaError> {
+        let mut kept = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.forgotten.is_certain() {
+            *kept = producer(&self.options, self.writing)?;
+            tracing::warn!(
+                "the producer of dead letters had forgotten every broker (librdkafka issue 5301): it is another one now"
+            );
+        }
+        Ok(kept.clone())
     }
 
     /// Writes a letter's record with all its headers.
@@ -78,7 +116,12 @@ impl KafkaLetters {
         if let Some(value) = &record.value {
             produced = produced.payload(value);
         }
-        match self.producer.send(produced, self.writing.acknowledge_max).await {
+        match self
+            .producer()?
+            .client
+            .send(produced, self.writing.acknowledge_max)
+            .await
+        {
             Ok(delivered) => Ok(Place {
                 topic: topic.to_owned(),
                 partition: delivered.partition,
@@ -192,5 +235,39 @@ impl Letters for KafkaLetters {
                 table::keep(&self.pool, letter, &error).await
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_producer_that_has_forgotten_every_broker_is_made_anew() {
+        let options = topic::Options {
+            // Nobody listens there.
+            brokers: "127.0.0.1:1".to_owned(),
+            properties: Vec::new(),
+            partitions: 1,
+            replicas: None,
+            retention: Duration::from_secs(1),
+            message_bytes_max: 1_000_000,
+        };
+        let writing = Writing {
+            error_bytes_max: 100,
+            acknowledge_max: Duration::from_secs(1),
+        };
+        let pool = PgPoolOptions::new()
+            .connect_lazy("postgres://127.0.0.1:1/none")
+            .unwrap();
+        let letters = KafkaLetters::new(options, writing, pool).unwrap();
+        let first = letters.producer().unwrap().forgotten;
+        assert!(Arc::ptr_eq(&first, &letters.producer().unwrap().forgotten));
+        for _ in 0..2 {
+            first.see(&Statistics::default());
+        }
+        assert!(!Arc::ptr_eq(&first, &letters.producer().unwrap().forgotten));
     }
 }

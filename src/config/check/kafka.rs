@@ -7,7 +7,7 @@ use crate::config::kafka::{
 };
 
 /// librdkafka properties that this program sets itself, also by their other names: why nobody else may, and what to do.
-const OWN_PROPERTIES: [(&str, &str, &str); 25] = [
+const OWN_PROPERTIES: [(&str, &str, &str); 26] = [
     ("bootstrap.servers", OURS, "set kafka.brokers instead"),
     ("metadata.broker.list", OURS, "set kafka.brokers instead"),
     ("group.id", OURS, "set kafka.group_prefix instead"),
@@ -41,6 +41,11 @@ const OWN_PROPERTIES: [(&str, &str, &str); 25] = [
         "topic.metadata.refresh.interval.ms",
         OURS,
         "set kafka.metadata_refresh_ms instead",
+    ),
+    (
+        "statistics.interval.ms",
+        "how far a group is behind, and that a client is of no use any more, is seen in its statistics",
+        UNSET,
     ),
     (
         "isolation.level",

@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clients::brokers;
+use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
 use crate::event::delivery::{Assigned, Position, RawRecord, SourcePartition};
 use crate::hindrance::{Hindered, Hindrance};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
-use crate::source::kafka::behind::{TOLD_EVERY_MS, behind, meet};
+use crate::source::kafka::behind::{behind, meet};
 use crate::source::kafka::commits::{self, Commits};
 use crate::source::kafka::retention::Frontiers;
 use crate::source::kafka::{Options, assignment};
@@ -79,6 +80,7 @@ pub(super) struct Callbacks {
     commits: Mutex<Commits>,
     /// What hindered a connection last, and until when that is not said again.
     hindered: Mutex<Option<(Hindrance, Instant)>>,
+    forgotten: Forgotten,
 }
 
 impl Callbacks {
@@ -103,6 +105,7 @@ impl Callbacks {
             epochs: Mutex::default(),
             commits: Mutex::default(),
             hindered: Mutex::default(),
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -118,6 +121,11 @@ impl Callbacks {
     /// Whether partitions are assigned that have no claim: they deliver nothing, so the assignment must be given back.
     pub(super) fn lacks_claims(&self) -> bool {
         self.unclaimed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has forgotten every broker, and is of no use any more.
+    pub(super) fn has_forgotten_brokers(&self) -> bool {
+        self.forgotten.is_certain()
     }
 
     /// Tells where the group began. Before that nothing may be subscribed.
@@ -335,6 +343,7 @@ impl ClientContext for Callbacks {
         let behind = behind(&statistics, &self.frontiers.borrow());
         self.options.events_behind.tell(behind);
         meet(&statistics, &reach::KAFKA);
+        self.forgotten.see(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -413,7 +422,6 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         .set("bootstrap.servers", &options.brokers)
         .set("group.id", &options.group)
         .set("topic.metadata.refresh.interval.ms", "5000")
-        .set("statistics.interval.ms", TOLD_EVERY_MS)
         .set("fetch.wait.max.ms", "100")
         // What waits in memory instead of at the broker is memory for nothing: a few fetches ahead are enough, and a fetch
         // that finds no room is tried again before what is there is worked on. A record that is larger comes by itself.
@@ -429,6 +437,7 @@ pub(super) fn config(options: &Options) -> ClientConfig {
         config.set(name, value);
     }
     config
+        .set("statistics.interval.ms", TOLD_EVERY_MS)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")

@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
 use crate::clients::brokers::{Access, Listener, Unanswered, first_answer};
+use crate::clients::forgotten::FORGOT;
 use crate::clients::kafka::{QUESTION_TIMEOUT, bounds};
 use crate::event::delivery::{Position, RawRecord, SourcePartition};
 use crate::hindrance::Hindered;
@@ -118,6 +119,9 @@ impl Follower {
     /// # Errors
     /// When the client failed.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Followed>, Error> {
+        if self.consumer.context().has_forgotten_brokers() {
+            return Err(self.failed(FORGOT));
+        }
         if self.looked.elapsed() > LOOK_EVERY {
             self.looked = Instant::now();
             if let Err(error) = self.look(From::Beginning) {

@@ -50,6 +50,9 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 /// First and longest pause before a client that failed for good is built anew.
 const REBUILD_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// What is said of a client that nothing else can be done with; see [`crate::clients::forgotten`].
+const FORGOT: &str = "it has forgotten every broker, and looks for none (librdkafka issue 5301)";
+
 /// Where orders come from.
 pub(super) struct Orders {
     engine: Receiver<SourceCommand>,
@@ -181,8 +184,8 @@ impl Poller {
     }
 
     fn poll_until_end(&mut self, client: &Client) -> End {
-        if !self.begin(client) {
-            return End::Leave(Vec::new());
+        if let Some(end) = self.begin(client) {
+            return end;
         }
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         let end = match client.subscribe(&topics) {
@@ -202,14 +205,15 @@ impl Poller {
         end
     }
 
-    /// Finds out where the group begins, for as long as it takes; `false` when the process was stopped before.
-    fn begin(&mut self, client: &Client) -> bool {
+    /// Finds out where the group begins, for as long as it takes; an end when the process was stopped before, or the client is of no
+    /// use.
+    fn begin(&mut self, client: &Client) -> Option<End> {
         let mut tried = 0_u32;
         loop {
             match beginning::ask(&self.options, &self.kept, client, &self.runtime) {
                 Ok(beginning) => {
                     client.context().begin(beginning);
-                    return true;
+                    return None;
                 }
                 Err(error) if tried.is_multiple_of(TRIES_PER_WARNING) => {
                     tracing::warn!(
@@ -222,7 +226,14 @@ impl Poller {
             }
             tried += 1;
             if self.told_to_leave_within(BEGIN_PAUSE) {
-                return false;
+                return Some(End::Leave(Vec::new()));
+            }
+            // Nothing is subscribed yet: this only hears what the client tells of itself.
+            if let Some(Err(error)) = client.poll(Duration::ZERO) {
+                self.complained(&error);
+            }
+            if client.context().has_forgotten_brokers() {
+                return Some(End::Failed(FORGOT.to_owned()));
             }
         }
     }
@@ -236,6 +247,9 @@ impl Poller {
             // A process that stops claims nothing more; what it runs goes on until it has ended.
             if client.context().lacks_claims() && !*self.stop.borrow() {
                 return End::Failed("partitions were assigned that could not be claimed in postgres".to_owned());
+            }
+            if client.context().has_forgotten_brokers() {
+                return End::Failed(FORGOT.to_owned());
             }
             self.pauses.release(client);
             // A client none of whose commits reach the broker for a whole session is given up: its partitions may have been
@@ -409,5 +423,59 @@ pub(super) fn copy(message: &BorrowedMessage<'_>) -> RawRecord {
             .map(|header| (header.key.to_owned(), take(header.value)))
             .collect(),
         timestamp_ms: message.timestamp().to_millis(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Statistics;
+    use rdkafka::client::ClientContext as _;
+
+    use super::*;
+    use crate::decode::tables::Tables;
+    use crate::ledger::beginnings::Beginnings;
+    use crate::ledger::claims::Claims;
+    use crate::source::kafka::protocol::Membership;
+    use crate::source::kafka::{Budgets, Start};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_has_forgotten_every_broker_is_given_up() {
+        let options = Options {
+            // Nobody listens there.
+            brokers: "127.0.0.1:1".to_owned(),
+            group: "g".to_owned(),
+            wanted: Tables::all(),
+            topics: vec!["t".to_owned()],
+            start: Start::Earliest,
+            properties: Vec::new(),
+            membership: Membership::default(),
+            budgets: Budgets::NONE,
+            events_behind: Arc::default(),
+        };
+        let kept = Kept {
+            claims: Claims::in_memory("g"),
+            beginnings: Beginnings::in_memory(),
+        };
+        let (_engine, orders) = std::sync::mpsc::channel();
+        let (_decoding, pauses) = std::sync::mpsc::channel();
+        let (records, _undecoded) = tokio::sync::mpsc::channel(1);
+        let (frontiers, _) = watch::channel(Frontiers::new());
+        let (_stop, stopping) = watch::channel(false);
+        let orders = Orders::new(orders, pauses);
+        let mut poller = Poller::new(options, kept, records, orders, frontiers, stopping).unwrap();
+        let ended = tokio::task::spawn_blocking(move || {
+            let client = poller.first_client.take().unwrap();
+            for _ in 0..2 {
+                client.context().stats(Statistics::default());
+            }
+            let polled = std::thread::scope(|scope| {
+                let asking = Asking::start(scope, &client).unwrap();
+                poller.poll(&client, asking)
+            });
+            [polled, poller.poll_until_end(&client)]
+        });
+        for end in ended.await.unwrap() {
+            assert!(matches!(end, End::Failed(why) if why == FORGOT));
+        }
     }
 }
