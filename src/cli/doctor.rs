@@ -34,7 +34,7 @@ It looks at Postgres, the tables, the publication, roles and grants, the slot, K
 topics, registry, groups, handlers and dead letters. The probe writes the row of afterwrite.heartbeat, which wakes nobody, and
 reads it back as a worker would, in no group.
 
-Exit code 0 when nothing was found, 4 when there are warnings only, 1 when there is an error, 3 when something could not be
+Exit code 0 when nothing was found but notes, 4 when there are warnings only, 1 when there is an error, 3 when something could not be
 reached; what is wrong with the rest is shown all the same. docs/DOCTOR.md explains each code.")]
 pub struct DoctorArgs {
     /// Send no row: nothing is written at all
@@ -85,11 +85,11 @@ impl Found {
 /// The exit code that follows from findings.
 ///
 /// # Errors
-/// 1 when there is an error among them, 4 when there are warnings only.
+/// 1 when there is an error among them, 4 when there are warnings and notes only; notes alone are none.
 pub(super) fn verdict(findings: &[Finding]) -> Result<(), Failure> {
     let found = Found::of(findings);
     match findings.iter().map(|finding| finding.code.severity).max() {
-        None => Ok(()),
+        None | Some(Severity::Note) => Ok(()),
         Some(Severity::Error) => Err(Failure::failed(found)),
         Some(Severity::Warning) => Err(Failure::warned(found)),
     }
@@ -125,6 +125,11 @@ pub(super) fn expected(connector: Option<String>, config: &Config, program: &Pro
         letters: app::options::letter_topics(config),
         decoding: app::options::decode_options(config),
         registry,
+        left_out: match has_brokers {
+            // The connector's lists decide.
+            true => Vec::new(),
+            false => config.wal.excluded_columns.clone(),
+        },
         mail_server: has_mails.then(|| SmtpSettings {
             step_timeout: PATIENCE.min(Duration::from_millis(config.smtp.step_timeout_ms)),
             ..app::waitlist::mail_settings(config)

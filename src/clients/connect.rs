@@ -14,6 +14,8 @@ use serde_json::Value;
 use crate::causes::chain;
 use crate::hindrance::{CONNECT, Hindered};
 
+pub mod position;
+
 /// Connect's message is cut to this many characters: a failed validation can list every setting.
 const MESSAGE_CHARS_MAX: usize = 2_000;
 

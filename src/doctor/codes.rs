@@ -53,6 +53,11 @@ pub(super) const TRANSACTION_OPEN: &Code = &Code::warning(
     "transaction-open",
     "Log is kept from its beginning on, rows it could see are not cleaned up, and a new slot waits for it.",
 );
+pub(super) const HORIZON_OLD: &Code = &Code::warning(
+    Postgres,
+    "horizon-old",
+    "Rows that died since are not cleaned up, of the system's tables at least: these grow, and in the end Postgres takes no more writes.",
+);
 pub(super) const TABLE_MISSING: &Code = &Code::error(Tables, "table-missing", "Its handler is never woken.");
 pub(super) const NO_KEY: &Code = &Code::error(
     Tables,
@@ -73,6 +78,16 @@ pub(super) const COLUMNS_ALIKE: &Code = &Code::error(
     Tables,
     "columns-alike",
     "Debezium reads names of columns without regard to case: the connector stops.",
+);
+pub(super) const IDENTITY_GENERATED: &Code = &Code::error(
+    Tables,
+    "identity-generated",
+    "Postgres 18 refuses every UPDATE and DELETE of the table: whole old rows hold a generated column that is not published.",
+);
+pub(super) const COLUMNS_ABSENT: &Code = &Code::note(
+    Tables,
+    "columns-absent",
+    "No event has them: a handler that asks for them finds them absent. Their changes alone wake nobody.",
 );
 pub(super) const NAMES: &Code = &Code::error(
     Tables,
@@ -195,6 +210,21 @@ pub(super) const SLOT_HOARDS: &Code = &Code::warning(
     "slot-hoards",
     "The disk of Postgres fills for somebody who may never come back.",
 );
+pub(super) const SLOT_HELD: &Code = &Code::warning(
+    Slot,
+    "slot-held",
+    "A transaction that is open for long began to write before it: its log is kept until it ends, and the disk of Postgres fills.",
+);
+pub(super) const SLOT_TWO_PHASE: &Code = &Code::error(
+    Slot,
+    "slot-two-phase",
+    "Transactions arrive when they are prepared, in messages that Debezium does not know: the first one stops the connector.",
+);
+pub(super) const SLOT_FAILOVER: &Code = &Code::warning(
+    Slot,
+    "slot-failover",
+    "The standby does not get the slot: after a failover nothing says what was missed.",
+);
 pub(super) const GROUP_SLOT_GONE: &Code = &Code::error(
     Slot,
     "group-slot-gone",
@@ -251,6 +281,36 @@ pub(super) const CONNECTOR_DATABASE: &Code = &Code::error(
     Connector,
     "connector-database",
     "Changes of another database than the worker's are captured.",
+);
+pub(super) const OFFSET_GAP: &Code = &Code::error(
+    Connector,
+    "offset-gap",
+    "The slot was made anew, or somebody else moved it: what was written in between is captured by nobody, and the connector fails or goes over it.",
+);
+pub(super) const OFFSET_AHEAD: &Code = &Code::error(
+    Connector,
+    "offset-ahead",
+    "It is a place in the log of another server, or of this one before a restore: every change is passed over until the log comes there.",
+);
+pub(super) const EXACTLY_ONCE_OFF: &Code = &Code::warning(
+    Connector,
+    "exactly-once-off",
+    "What the connector asks for it does not get: after a crash of Connect changes are written twice, and who reads them without looking at ids takes them twice.",
+);
+pub(super) const COLUMNS_COLLIDE: &Code = &Code::error(
+    Connector,
+    "columns-collide",
+    "Columns that become one name when names are adjusted cannot stand in one event: the connector stops.",
+);
+pub(super) const COLUMNS_RENAMED: &Code = &Code::note(
+    Connector,
+    "columns-renamed",
+    "Events have the adjusted name: a handler that asks for the name of the table finds the column absent.",
+);
+pub(super) const VALUES_UNFIT: &Code = &Code::warning(
+    Connector,
+    "values-unfit",
+    "The columns may hold values that Debezium cannot convert in these modes: the first one stops the connector, or arrives as null or as another value.",
 );
 pub(super) const NULLABLE_DEFAULTS: &Code = &Code::warning(
     Connector,

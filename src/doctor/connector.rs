@@ -83,17 +83,30 @@ impl<'a> Deployed<'a> {
 
     /// The same without the slot that it has.
     pub(super) fn begin_without(&self, slot: &str) -> String {
-        let drop = format!("SELECT pg_drop_replication_slot({})", literal(slot));
+        // None is no error: the whole line can be run again.
+        let drop = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}",
+            literal(slot)
+        );
         self.begin_after(&format!(
             "until psql -q \"$DATABASE_URL\" -c {} >/dev/null; do sleep 1; done && ",
             shell_word(&drop)
         ))
     }
 
+    /// The requests that let it forget where it stood and go on where its slot stands.
+    pub(super) fn go_on_with_slot(&self) -> String {
+        self.forget("", "it goes on where its slot stands")
+    }
+
     fn begin_after(&self, step: &str) -> String {
+        self.forget(step, "what was written meanwhile is captured by nobody")
+    }
+
+    fn forget(&self, step: &str, note: &str) -> String {
         let status = self.request("GET", "/status");
         format!(
-            "{} && until {status} | grep -q '\"tasks\":\\[\\]'; do sleep 1; done && {step}{} && {} # what was written meanwhile is captured by nobody",
+            "{} && until {status} | grep -q '\"tasks\":\\[\\]'; do sleep 1; done && {step}{} && {} # {note}",
             self.request("PUT", "/stop"),
             self.request("DELETE", "/offsets"),
             self.request("PUT", "/resume")

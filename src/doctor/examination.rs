@@ -15,8 +15,8 @@ use super::expected::Expected;
 use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked, merged};
 use super::probe::{self, Trip};
 use super::{
-    codes, connector, groups, handlers, letters, lints, publication, registry, roles, schema, server, slot, tables,
-    topics,
+    codes, columns, connector, groups, handlers, horizon, letters, lints, place, publication, registry, roles, schema,
+    server, slot, tables, topics,
 };
 use crate::causes::chain;
 use crate::clients::connect::{ConnectClient, ConnectError};
@@ -89,7 +89,9 @@ struct Surroundings {
 /// What Postgres answered.
 struct Database {
     server: server::Facts,
+    horizon: horizon::Facts,
     tables: tables::Tables,
+    columns: columns::Facts,
     schema: schema::Facts,
     publication: publication::Facts,
     roles: roles::Facts,
@@ -111,6 +113,12 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
     let (database, looked) =
         futures::future::join(ask_postgres(expected, &reach, deployed), look_up(expected, deployed)).await;
     let mut outcome = Outcome::default();
+    if let (Some(deployed), Some(client), Ok(pool), Ok(database)) = (&deployed, &reach.connect, &reach.pool, &database)
+    {
+        let told = timeout(PART_MAX, place::examine(client, pool, deployed, &database.slots)).await;
+        let late = |_| Outcome::unchecked(&[Leg::Connector], "kafka connect did not tell its position in time");
+        outcome.add(told.unwrap_or_else(late));
+    }
     outcome.add(of_database(&database, deployed, expected));
     outcome.add(of_connectors(
         &surroundings,
@@ -245,7 +253,9 @@ async fn read(
         .unwrap_or(&expected.publication);
     Ok(Database {
         server: server::collect(pool).await?,
+        horizon: horizon::collect(pool).await?,
         tables: tables::collect(pool, expected).await?,
+        columns: columns::collect(pool, expected, publication).await?,
         publication: publication::collect(pool, publication, deployed.and_then(|deployed| deployed.slot())).await?,
         roles: roles::collect(pool, expected, reader.as_deref()).await?,
         known: match is_current {
@@ -287,7 +297,9 @@ fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'
         }
     };
     let mut found = server::findings(&facts.server);
+    found.extend(horizon::findings(&facts.horizon));
     found.extend(tables::findings(&facts.tables, expected));
+    found.extend(columns::findings(&facts.columns, deployed.as_ref(), expected));
     found.extend(schema::findings(&facts.schema, expected));
     let signals = deployed.and_then(|deployed| deployed.signals());
     found.extend(publication::findings(
@@ -297,6 +309,13 @@ fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'
         signals,
     ));
     found.extend(roles::findings(&facts.roles, expected));
+    found.extend(of_slots(facts, deployed, expected));
+    Outcome::of(found)
+}
+
+fn of_slots(facts: &Database, deployed: Option<Deployed<'_>>, expected: &Expected) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let writer = facts.horizon.writer.as_ref();
     let mut ours: Vec<&str> = expected.groups.iter().map(|group| group.slot.as_str()).collect();
     if let Some((deployed, name)) = deployed.and_then(|deployed| Some((deployed, deployed.slot()?))) {
         let ways = slot::Ways {
@@ -311,13 +330,15 @@ fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'
             is_younger,
             &ways,
         ));
+        let fails_over = deployed.get("slot.failover") == Some("true");
+        found.extend(slot::of_make(&facts.slots, name, fails_over, writer, &ways));
         ours.push(name);
     }
     found.extend(slot::of_others(&facts.slots, &ours));
     if expected.brokers.is_none() {
-        found.extend(slot::of_groups(&facts.slots, expected));
+        found.extend(slot::of_groups(&facts.slots, expected, writer));
     }
-    Outcome::of(found)
+    found
 }
 
 fn of_connectors(
@@ -348,28 +369,13 @@ fn of_connectors(
                 database.map(|database| &database.tables),
                 expected,
             ));
-            found.extend(of_place(deployed, database));
+            found.extend(place::of_database(deployed, database.map(|database| &database.name)));
         }
         // Another plug-in is missed first.
         Some((_, Chosen::None(finding))) if found.is_empty() => found.push(finding.clone()),
         _ => {}
     }
     Outcome::of(found)
-}
-
-fn of_place(deployed: &Deployed<'_>, database: Option<&Database>) -> Option<Finding> {
-    let (theirs, ours) = (deployed.get("database.dbname")?, &database?.name);
-    (theirs != ours).then(|| {
-        codes::CONNECTOR_DATABASE.found(
-            format!(
-                "connector {} captures database {theirs}, and postgres.url names {ours}",
-                deployed.name
-            ),
-            Remedy::words(
-                "let database.dbname of the connector and postgres.url (DATABASE_URL) name the same database",
-            ),
-        )
-    })
 }
 
 async fn of_brokers(

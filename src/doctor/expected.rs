@@ -35,6 +35,8 @@ pub struct Expected {
     pub names: Option<Names>,
     /// Columns that are kept out of events, as `schema.table.column`.
     pub hidden_columns: Vec<String>,
+    /// Columns that the worker itself leaves out of what it reads from the log, as `schema.table.column`.
+    pub left_out: Vec<String>,
     /// How dead-letter topics should be.
     pub letters: Option<topic::Options>,
     /// How records are decoded.

@@ -64,6 +64,8 @@ impl Leg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
+    /// Nothing is wrong, as long as it is known.
+    Note,
     /// Work goes on, and something will be lost or stand still if nobody looks.
     Warning,
     /// Changes are lost or not handled now.
@@ -74,6 +76,7 @@ impl Severity {
     /// As it is printed.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Note => "note",
             Self::Warning => "warning",
             Self::Error => "error",
         }
@@ -97,6 +100,16 @@ pub struct Code {
 impl Code {
     pub(super) const fn error(leg: Leg, name: &'static str, why: &'static str) -> Self {
         let severity = Severity::Error;
+        Self {
+            name,
+            leg,
+            severity,
+            why,
+        }
+    }
+
+    pub(super) const fn note(leg: Leg, name: &'static str, why: &'static str) -> Self {
+        let severity = Severity::Note;
         Self {
             name,
             leg,

@@ -63,6 +63,11 @@ pub(super) const LINT_MISMATCH: &Code = &Code::warning(
     "lint-mismatch",
     "After its slot was made anew the connector goes on as if nothing were missing.",
 );
+pub(super) const LINT_ESCAPES: &Code = &Code::error(
+    Connector,
+    "lint-escapes",
+    "Each underscore in the name of a column is written as _u005f: handlers find their columns absent.",
+);
 pub(super) const LINT_KEYS: &Code = &Code::error(
     Connector,
     "lint-keys",

@@ -148,6 +148,12 @@ pub(super) const RULES: &[Rule] = &[
         Some("trust_offset"),
     ),
     rule(
+        lint_codes::LINT_ESCAPES,
+        "field.name.adjustment.mode",
+        |found| found == Some("avro_unicode"),
+        Some("avro"),
+    ),
+    rule(
         lint_codes::LINT_KEYS,
         "message.key.columns",
         |found| found.is_some(),

@@ -282,6 +282,11 @@ pub(crate) fn patterns(list: &str) -> Vec<regex_lite::Regex> {
     list.split(',').filter_map(whole).collect()
 }
 
+/// Whether one of the patterns names it.
+pub(super) fn is_named(patterns: &[regex_lite::Regex], name: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.is_match(name))
+}
+
 /// Modes that JSON without schema does not tell, and that the worker has to be told the same.
 fn of_modes(config: &ConnectorConfig, ours: &Decoding) -> Vec<Wrong> {
     let bare = converter(config, "value").ends_with(JSON)

@@ -41,7 +41,7 @@ fn the_connectors_of_this_repository_are_without_fault() {
 }
 
 /// A setting, a value or none, the code, and what the remedy holds.
-const TRAPS: [(&str, Option<&str>, &str, &str); 33] = [
+const TRAPS: [(&str, Option<&str>, &str, &str); 34] = [
     ("plugin.name", None, "lint-plugin", r#"{"plugin.name":"pgoutput"}"#),
     (
         "publication.autocreate.mode",
@@ -74,6 +74,12 @@ const TRAPS: [(&str, Option<&str>, &str, &str); 33] = [
         "afterwrite.heartbeat",
     ),
     ("offset.mismatch.strategy", None, "lint-mismatch", "trust_offset"),
+    (
+        "field.name.adjustment.mode",
+        Some("avro_unicode"),
+        "lint-escapes",
+        r#"{"field.name.adjustment.mode":"avro"}"#,
+    ),
     (
         "message.key.columns",
         Some("public.t:x"),

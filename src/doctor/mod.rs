@@ -21,7 +21,13 @@ pub mod expected;
 
 mod server;
 
+mod horizon;
+
 mod tables;
+
+mod columns;
+
+mod adjusting;
 
 mod schema;
 
@@ -32,6 +38,10 @@ mod roles;
 mod slot;
 
 mod connector;
+
+mod place;
+
+mod exactly_once;
 
 pub(crate) mod lints;
 

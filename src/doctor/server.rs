@@ -50,9 +50,10 @@ pub(super) async fn collect(pool: &PgPool) -> Result<Facts, sqlx::Error> {
     .fetch_one(pool)
     .await?;
     let answered = Utc::now();
+    // Of the sessions of others a role without pg_read_all_stats is not told what they are, but how many send log.
     let (slots_max, slots_used, senders_max, senders_used): (i64, i64, i64, i64) = sqlx::query_as(
         "SELECT current_setting('max_replication_slots')::bigint, (SELECT count(*) FROM pg_replication_slots),
-                current_setting('max_wal_senders')::bigint, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender')",
+                current_setting('max_wal_senders')::bigint, (SELECT count(*) FROM pg_stat_replication)",
     )
     .fetch_one(pool)
     .await?;
@@ -160,21 +161,24 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 
 fn of_transaction(open: &Open) -> Finding {
     let owner = open.owner.as_deref().unwrap_or("somebody");
-    let (what, remedy) = match (&open.gid, open.pid) {
-        (Some(gid), _) => (
-            format!("{owner} prepared transaction {gid} {} minutes ago", open.age_s / 60),
-            format!("COMMIT PREPARED {0}; -- or: ROLLBACK PREPARED {0};", literal(gid)),
-        ),
-        (None, pid) => (
-            format!(
-                "process {} of {owner} has had a transaction open for {} minutes",
-                pid.unwrap_or_default(),
-                open.age_s / 60
-            ),
-            format!("SELECT pg_terminate_backend({});", pid.unwrap_or_default()),
+    let minutes = open.age_s / 60;
+    let what = match (&open.gid, open.pid) {
+        (Some(gid), _) => format!("{owner} prepared transaction {gid} {minutes} minutes ago"),
+        (None, pid) => format!(
+            "process {} of {owner} has had a transaction open for {minutes} minutes",
+            pid.unwrap_or_default()
         ),
     };
-    codes::TRANSACTION_OPEN.found(what, Remedy::sql(remedy))
+    let end = end_of(open.gid.as_deref(), open.pid.unwrap_or_default());
+    codes::TRANSACTION_OPEN.found(what, Remedy::sql(end))
+}
+
+/// What ends a transaction: a prepared one, or that of a session.
+pub(super) fn end_of(gid: Option<&str>, pid: i32) -> String {
+    match gid {
+        Some(gid) => format!("COMMIT PREPARED {0}; -- or: ROLLBACK PREPARED {0};", literal(gid)),
+        None => format!("SELECT pg_terminate_backend({pid});"),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use sqlx::postgres::PgPool;
 use super::codes;
 use super::expected::Expected;
 use super::finding::{Code, Finding, Remedy};
+use super::horizon::Holder;
 use super::quoting::literal;
 use crate::groups::slots::{self, FORGOTTEN_BYTES, PARTS_LEFT};
 
@@ -27,6 +28,14 @@ pub(super) struct Facts {
     pub(super) kept_bytes: Option<i64>,
     /// Who reads it.
     pub(super) reader: Option<String>,
+    /// Where its reader is, as far as it said: a place in the log, counted in bytes.
+    pub(super) confirmed: Option<i64>,
+    /// Prepared transactions are sent when they are prepared.
+    pub(super) is_two_phase: bool,
+    /// A standby gets it too; not known before Postgres 17.
+    pub(super) is_failover: Option<bool>,
+    /// Why it is lost, where the server says so.
+    pub(super) invalid: Option<String>,
 }
 
 /// All slots of the server.
@@ -50,7 +59,9 @@ pub(super) async fn collect(pool: &PgPool, expected: &Expected, has_schema: bool
         "SELECT slot.slot_name::text AS name, slot.plugin::text AS plugin, slot.database = current_database() AS is_here,
                 slot.active AS is_active, wal_status, safe_wal_size AS safe_bytes,
                 (written.lsn - confirmed_flush_lsn)::bigint AS lag_bytes, (written.lsn - restart_lsn)::bigint AS kept_bytes,
-                activity.usename::text AS reader
+                activity.usename::text AS reader, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed,
+                coalesce(to_jsonb(slot) ->> 'two_phase' = 'true', false) AS is_two_phase,
+                (to_jsonb(slot) ->> 'failover')::boolean AS is_failover, to_jsonb(slot) ->> 'invalidation_reason' AS invalid
          FROM pg_replication_slots slot LEFT JOIN pg_stat_activity activity ON activity.pid = slot.active_pid
          CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn) written
          WHERE slot_type = 'logical' ORDER BY 1",
@@ -157,12 +168,71 @@ fn of_idle(name: &str, is_before_publication: bool, ways: &Ways) -> Finding {
     )
 }
 
+/// What is wrong with how the connector's slot was made, and with what it keeps. `writer` is the transaction that has written for
+/// longest.
+pub(super) fn of_make(
+    slots: &Slots,
+    name: &str,
+    fails_over: bool,
+    writer: Option<&Holder>,
+    ways: &Ways,
+) -> Vec<Finding> {
+    let Some(slot) = slots.named(name) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    if slot.is_two_phase {
+        found.push(codes::SLOT_TWO_PHASE.found(
+            format!("slot {name} was made with two_phase"),
+            Remedy::shell(&*ways.without),
+        ));
+    }
+    if fails_over && slot.is_failover == Some(false) {
+        found.push(codes::SLOT_FAILOVER.found(
+            format!("the connector has slot.failover = true, and slot {name} was made without"),
+            Remedy::shell(format!(
+                "{}; or keep it, with the connector stopped, by ALTER_REPLICATION_SLOT {name} (FAILOVER true) on a replication session",
+                ways.without
+            )),
+        ));
+    }
+    found.extend(held(name, slot.kept_bytes, slot.lag_bytes, writer));
+    found
+}
+
+/// Log that is kept though it was confirmed: a transaction that began to write before it is not done.
+fn held(name: &str, kept: Option<i64>, lag: Option<i64>, writer: Option<&Holder>) -> Option<Finding> {
+    let (kept, lag) = (kept?, lag?.max(0));
+    if kept - lag <= FORGOTTEN_BYTES {
+        return None;
+    }
+    let remedy = match writer.and_then(|writer| Some((writer, writer.end()?))) {
+        Some((writer, end)) => Remedy::sql(format!(
+            "{end} -- the transaction of {} that has written for longest, when it may end",
+            writer.name
+        )),
+        None => Remedy::words(
+            "nothing writes any more: wait until the slot's reader has confirmed what comes next, or restart it",
+        ),
+    };
+    Some(codes::SLOT_HELD.found(
+        format!(
+            "{} of log before what is confirmed in slot {name} are kept",
+            megabytes(Some(kept - lag))
+        ),
+        remedy,
+    ))
+}
+
 fn danger(slot: &Facts, keep_bytes_max: Option<i64>, begin_anew: &str) -> Option<Finding> {
     let name = &slot.name;
     match slot.wal_status.as_deref() {
         Some("lost") => {
             return Some(codes::SLOT_LOST.found(
-                format!("slot {name} is lost: the server removed log that was not read (max_slot_wal_keep_size)"),
+                format!(
+                    "slot {name} is lost: the server removed log that was not read ({})",
+                    slot.invalid.as_deref().unwrap_or("max_slot_wal_keep_size")
+                ),
                 Remedy::shell(begin_anew),
             ));
         }
@@ -210,7 +280,7 @@ pub(super) fn of_others(slots: &Slots, ours: &[&str]) -> Vec<Finding> {
 }
 
 /// What is wrong with the slots of groups that read the log.
-pub(super) fn of_groups(slots: &Slots, expected: &Expected) -> Vec<Finding> {
+pub(super) fn of_groups(slots: &Slots, expected: &Expected, writer: Option<&Holder>) -> Vec<Finding> {
     let mut found = Vec::new();
     for group in &expected.groups {
         let Some(slot) = slots
@@ -235,6 +305,7 @@ pub(super) fn of_groups(slots: &Slots, expected: &Expected) -> Vec<Finding> {
             if slot.wal_status.as_deref() == Some("unreserved") || slot.safe_bytes.is_some_and(is_little) {
                 found.push(near_loss(codes::SLOT_DANGER, name, slot.safe_bytes));
             }
+            found.extend(held(name, slot.kept_bytes, slot.lag_bytes, writer));
         }
     }
     found
@@ -320,6 +391,51 @@ mod tests {
             let found: Vec<&str> = found.iter().map(|finding| finding.code.name).collect();
             assert_eq!(found, codes);
         }
+    }
+
+    #[test]
+    fn how_a_slot_was_made_and_what_it_keeps_is_told() {
+        let ways = Ways {
+            anew: "curl …".to_owned(),
+            without: "psql …".to_owned(),
+        };
+        let writer = Holder {
+            kind: "session".to_owned(),
+            name: "app".to_owned(),
+            pid: Some(7),
+            age: 1,
+        };
+        let kept = |kept, lag| Facts {
+            kept_bytes: Some(kept),
+            lag_bytes: Some(lag),
+            ..slot()
+        };
+        let failover = |is_failover| Facts { is_failover, ..slot() };
+        let two_phase = Facts {
+            is_two_phase: true,
+            ..slot()
+        };
+        for (facts, fails_over, codes) in [
+            (slot(), true, &[][..]),
+            (two_phase, false, &["slot-two-phase"]),
+            (failover(Some(false)), true, &["slot-failover"]),
+            (failover(Some(false)), false, &[]),
+            (failover(Some(true)), true, &[]),
+            (kept(FORGOTTEN_BYTES + 10, 10), false, &[]),
+            (kept(FORGOTTEN_BYTES + 10, 9), false, &["slot-held"]),
+        ] {
+            let slots = Slots {
+                all: vec![facts],
+                ..Slots::default()
+            };
+            let found = of_make(&slots, "dbz", fails_over, Some(&writer), &ways);
+            let names: Vec<&str> = found.iter().map(|finding| finding.code.name).collect();
+            assert_eq!(names, codes, "{slots:?}");
+        }
+        let found = held("dbz", Some(FORGOTTEN_BYTES + 2), Some(1), Some(&writer)).unwrap();
+        assert!(found.remedy.parts().1.starts_with("SELECT pg_terminate_backend(7);"));
+        let found = held("dbz", Some(FORGOTTEN_BYTES + 2), Some(1), None).unwrap();
+        assert_eq!(found.remedy.parts().0, "by hand");
     }
 
     #[test]

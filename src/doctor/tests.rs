@@ -34,6 +34,7 @@ pub(super) fn expected() -> Expected {
         roles: ["worker".to_owned(), "reader".to_owned()],
         names: None,
         hidden_columns: Vec::new(),
+        left_out: Vec::new(),
         letters: None,
         decoding: crate::decode::options::Options::default(),
         registry: RegistrySettings {

@@ -80,7 +80,7 @@ pub async fn read(pool: &PgPool, beginning: &str) -> Result<Slots, sqlx::Error> 
          FROM afterwrite.slots kept
          FULL JOIN (SELECT * FROM pg_replication_slots WHERE database = current_database() AND plugin = 'pgoutput') here
              USING (slot_name)
-         CROSS JOIN (SELECT pg_current_wal_lsn() AS lsn) written
+         CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn) written
          CROSS JOIN LATERAL (SELECT coalesce(kept.confirmed_lsn, here.confirmed_flush_lsn) AS lsn) settled
          WHERE kept.slot_name IS NOT NULL OR starts_with(slot_name::text, $1)
          ORDER BY 1",

@@ -16,13 +16,38 @@ const TAKES_EFFECT_WITHIN: Duration = Duration::from_secs(15);
 /// A line of a list: the code that has to be named, what breaks it, and what mends it.
 pub(crate) type Line = (&'static str, Do, Mend);
 
+/// Several things that are broken at once, because each alone would cost the connector a restart: all of their codes have to be
+/// named; then each is mended in turn, and is named no more.
+pub(crate) type Together = (Do, &'static [(&'static str, Mend)]);
+
 /// Something that is really done to the installation. `{}` stands for its name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Do {
     /// As the owner of the database.
     Sql(&'static str),
+    /// One after the other.
+    Each(&'static [Do]),
     /// Changes settings of the connector.
     Patch(&'static str),
+    /// Changes a setting of the connector in the topic of Connect's configurations, which asks nobody whether it may be so.
+    Smuggle(&'static str, &'static str),
+    /// A request about the connector with a body: method, path below it, body.
+    Send(&'static str, &'static str, &'static str),
+    /// Stops the connector, and waits until its task is gone.
+    StopConnector,
+    /// Gives a subject of the registry a compatibility level of its own.
+    Level(&'static str, &'static str),
+    /// Changes a captured row, and waits until the connector has noted down that it is behind it.
+    Capture,
+    /// Waits until no slot of the server keeps log for what ended.
+    Released,
+    /// Opens sessions that may read the log, until there may be no more; and closes them.
+    Senders,
+    NoSenders,
+    /// Begins a transaction with a statement, in a session that stays.
+    Open(&'static str),
+    /// Restarts the own server, after this statement.
+    Restart(&'static str),
     /// A request about the connector: method, path below it.
     Request(&'static str, &'static str),
     /// Makes a second connector of the same settings but for its prefix, which does not run.
@@ -43,8 +68,6 @@ pub(crate) enum Do {
     DropSlot,
     /// Drops the slots of groups, which are stopped for it.
     DropSlots,
-    /// The doctor is asked with other settings.
-    Ask(&'static [(&'static str, &'static str)]),
 }
 
 /// What mends it.
@@ -60,29 +83,63 @@ pub(crate) enum Mend {
     Followed,
     /// What no command does.
     By(Do),
-    /// It was never broken: the doctor was asked otherwise.
-    AskedAgain,
 }
 
 /// Breaks one thing, expects its code of a doctor that is asked with these words, mends it, and expects silence.
 pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what, mend): Line, words: &[&str]) {
-    let asked: &[(&str, &str)] = match what {
-        Do::Ask(settings) => settings,
-        other => {
-            act(installation, other).await;
-            &[]
-        }
-    };
-    let named = until(
-        &format!("{code} to be named after {what:?}"),
-        Duration::from_secs(40),
-        async || {
-            let said = installation.doctor(words, asked).await;
-            said.codes().contains(&code).then_some(said)
-        },
-    )
+    act(installation, what).await;
+    let named = naming(installation, &[code], words, &[]).await;
+    mend_it(installation, code, mend, &named, words).await;
+    silence(installation, &format!("{code} to be mended"), words).await;
+}
+
+/// Asks with other settings, all lines at once: nothing is broken by it.
+pub(crate) async fn ask_otherwise(installation: &Installation, lines: &[(&str, &[(&str, &str)])], words: &[&str]) {
+    let questions = lines.iter().map(async |(code, settings)| {
+        let settings: Vec<(&str, String)> = settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        naming(installation, &[*code], words, &settings).await;
+    });
+    futures::future::join_all(questions).await;
+    silence(installation, "what is asked as it is", words).await;
+}
+
+/// Breaks several things, expects all of their codes, and mends them one by one.
+pub(crate) async fn break_together(installation: &mut Installation, (what, lines): Together, words: &[&str]) {
+    act(installation, what).await;
+    let codes: Vec<&str> = lines.iter().map(|(code, _)| *code).collect();
+    let mut named = naming(installation, &codes, words, &[]).await;
+    for (code, mend) in lines {
+        mend_it(installation, code, *mend, &named, words).await;
+        named = until(
+            &format!("{code} to be named no more"),
+            Duration::from_secs(40),
+            async || {
+                let said = installation.doctor(words, &[]).await;
+                (!said.codes().contains(code)).then_some(said)
+            },
+        )
+        .await;
+    }
+    silence(installation, &format!("{codes:?} to be mended"), words).await;
+}
+
+/// Waits until all of these codes are named.
+async fn naming(installation: &Installation, codes: &[&str], words: &[&str], asked: &[(&str, String)]) -> Said {
+    let mut last = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let named = until(&format!("{codes:?} to be named"), Duration::from_secs(60), async || {
+        let said = installation.doctor(words, asked).await;
+        let is_late = Instant::now() > deadline;
+        last = said.codes().into_iter().map(str::to_owned).collect();
+        assert!(!is_late, "{codes:?} should be named, and these are: {last:?}");
+        codes.iter().all(|code| said.codes().contains(code)).then_some(said)
+    })
     .await;
-    assert_ne!(named.code, 0, "{code}: {:?}", named.codes());
+    let is_note = |finding: &Value| finding["severity"] == "note";
+    assert_eq!(named.code == 0, named.findings().all(is_note), "{:?}", named.codes());
     for finding in named.findings() {
         let text = finding["remedy"]["text"].as_str().unwrap();
         assert!(
@@ -90,29 +147,30 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
             "{finding}"
         );
     }
+    named
+}
+
+async fn mend_it(installation: &mut Installation, code: &str, mend: Mend, named: &Said, words: &[&str]) {
     match mend {
-        Mend::AsPrinted => as_printed(installation, code, &named).await,
+        Mend::AsPrinted => as_printed(installation, code, named).await,
         Mend::AsPrintedThen(more) => {
-            as_printed(installation, code, &named).await;
+            as_printed(installation, code, named).await;
             act(installation, more).await;
         }
         Mend::AsPrintedTwice(next) => {
-            as_printed(installation, code, &named).await;
-            let named = until(&format!("{next} to be named"), Duration::from_secs(40), async || {
-                let said = installation.doctor(words, asked).await;
-                said.codes().contains(&next).then_some(said)
-            })
-            .await;
+            as_printed(installation, code, named).await;
+            let named = naming(installation, &[next], words, &[]).await;
             as_printed(installation, next, &named).await;
         }
         Mend::Followed => {
-            as_printed(installation, code, &named).await;
+            as_printed(installation, code, named).await;
             let mut done_at = HashMap::new();
             until(
                 &format!("{code} to be followed to its end"),
                 Duration::from_secs(120),
                 async || {
-                    let said = installation.doctor(words, asked).await;
+                    // Silent is only what a row goes through: a connector that tries again and again may look well for a moment.
+                    let said = installation.doctor(&[], &[]).await;
                     for next in said.codes() {
                         let now = Instant::now();
                         // What was done takes a while to show.
@@ -129,9 +187,7 @@ pub(crate) async fn break_and_mend(installation: &mut Installation, (code, what,
             .await;
         }
         Mend::By(other) => act(installation, other).await,
-        Mend::AskedAgain => {}
     }
-    silence(installation, &format!("{code} to be mended"), words).await;
 }
 
 /// Waits until the doctor has nothing to say.
@@ -149,7 +205,7 @@ pub(crate) async fn silence(installation: &Installation, what: &str, words: &[&s
 }
 
 /// Runs every remedy of a code, once each.
-async fn as_printed(installation: &Installation, code: &str, said: &Said) {
+pub(crate) async fn as_printed(installation: &Installation, code: &str, said: &Said) {
     let mut done: Vec<&Value> = Vec::new();
     for finding in said.findings().filter(|finding| finding["code"] == code) {
         let (kind, text) = (&finding["remedy"]["kind"], &finding["remedy"]["text"]);
@@ -185,19 +241,34 @@ async fn act(installation: &mut Installation, what: Do) {
             )
             .await
         }
+        Do::Each(all) => {
+            for one in all {
+                Box::pin(act(installation, *one)).await;
+            }
+        }
+        Do::Smuggle(key, value) => brokers::smuggle(installation, key, value).await,
+        Do::Send(method, path, body) => {
+            let url = installation.connector_url(path);
+            request(method.parse().unwrap(), &url, &named(body)).await;
+        }
+        Do::Capture => capture(installation).await,
+        Do::Released => released(installation).await,
+        Do::Senders => installation.open_senders().await,
+        Do::NoSenders => installation.close_senders(),
+        Do::StopConnector => stop_connector(installation).await,
+        Do::Level(subject, level) => {
+            let url = format!("{}/config/{}", address("SCHEMA_REGISTRY_URL"), named(subject));
+            let body = serde_json::json!({"compatibility": level}).to_string();
+            request(reqwest::Method::PUT, &url, &body).await;
+        }
+        Do::Open(sql) => {
+            installation.open(sql).await;
+        }
+        Do::Restart(sql) => installation.restart_server(sql).await,
         Do::Request(method, path) => {
             request(method.parse().unwrap(), &installation.connector_url(path), "").await;
         }
-        Do::Twin => {
-            let config = reqwest::get(installation.connector_url("/config")).await.unwrap();
-            let mut config: Value = config.json().await.unwrap();
-            let name = named("{}_twin");
-            config["name"] = name.clone().into();
-            config["topic.prefix"] = "another".into();
-            let body = serde_json::json!({"name": name, "initial_state": "STOPPED", "config": config});
-            let url = format!("{}/connectors", address("CONNECT_URL"));
-            request(reqwest::Method::POST, &url, &body.to_string()).await;
-        }
+        Do::Twin => twin(installation, &named("{}_twin")).await,
         Do::Topic(topic, setting, value) => brokers::configure(&named(topic), setting, value).await,
         Do::MakeTopic(topic) => {
             let settings = [("max.message.bytes", "10485760"), ("cleanup.policy", "delete")];
@@ -214,15 +285,58 @@ async fn act(installation: &mut Installation, what: Do) {
         Do::Start => installation.start(),
         Do::Apply => installation.apply().await,
         Do::DropSlot => {
-            request(reqwest::Method::PUT, &installation.connector_url("/stop"), "").await;
+            stop_connector(installation).await;
             installation.drop_slots().await;
         }
         Do::DropSlots => {
             installation.stop().await;
             installation.drop_slots().await;
         }
-        Do::Ask(_) => panic!("asking breaks nothing"),
     }
+}
+
+/// Makes a second connector of the same slot.
+async fn twin(installation: &Installation, name: &str) {
+    let config = reqwest::get(installation.connector_url("/config")).await.unwrap();
+    let mut config: Value = config.json().await.unwrap();
+    config["name"] = name.into();
+    config["topic.prefix"] = "another".into();
+    let body = serde_json::json!({"name": name, "initial_state": "STOPPED", "config": config});
+    let url = format!("{}/connectors", address("CONNECT_URL"));
+    request(reqwest::Method::POST, &url, &body.to_string()).await;
+}
+
+/// Has the connector note down a place, by a change that it captures.
+async fn capture(installation: &Installation) {
+    execute(&installation.owner, "UPDATE campaigns SET name = name").await;
+    until("the connector's note", Duration::from_secs(40), async || {
+        let answer = reqwest::get(installation.connector_url("/offsets")).await.unwrap();
+        let noted = answer.json::<Value>().await.ok()?;
+        (!noted["offsets"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+}
+
+/// What runs is written down at each checkpoint, and a slot that is read moves on after it.
+async fn released(installation: &Installation) {
+    until("the log to be released", Duration::from_secs(60), async || {
+        execute(&installation.owner, "CHECKPOINT").await;
+        let kept = "SELECT coalesce(max(pg_current_wal_lsn() - restart_lsn), 0)::bigint FROM pg_replication_slots";
+        let kept: i64 = sqlx::query_scalar(kept).fetch_one(&installation.owner).await.unwrap();
+        (kept < 100_000_000).then_some(())
+    })
+    .await;
+}
+
+async fn stop_connector(installation: &Installation) {
+    request(reqwest::Method::PUT, &installation.connector_url("/stop"), "").await;
+    until("the connector to be stopped", Duration::from_secs(60), async || {
+        let answer = reqwest::get(installation.connector_url("/status")).await.unwrap();
+        let status: Value = answer.json().await.unwrap();
+        let is_stopped = status["connector"]["state"] == "STOPPED" && status["tasks"] == serde_json::json!([]);
+        is_stopped.then_some(())
+    })
+    .await;
 }
 
 async fn request(method: reqwest::Method, url: &str, body: &str) {

@@ -7,8 +7,9 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use crate::installation::address;
+use crate::installation::{Installation, address};
 
 fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new()
@@ -52,6 +53,22 @@ pub(crate) async fn make(topic: &str, partitions: i32, settings: &[(String, Stri
     for made in admin().create_topics([&wanted], &AdminOptions::new()).await.unwrap() {
         made.unwrap();
     }
+}
+
+/// Writes another setting of a connector where Kafka Connect keeps it, as a version or a cluster would have left it that took what
+/// this one refuses.
+pub(crate) async fn smuggle(installation: &Installation, key: &str, value: &str) {
+    let config = reqwest::get(installation.connector_url("/config")).await.unwrap();
+    let mut config: serde_json::Value = config.json().await.unwrap();
+    config[key] = value.into();
+    let kept = serde_json::json!({"properties": config}).to_string();
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", address("KAFKA_BROKERS"))
+        .create()
+        .unwrap();
+    let name = format!("connector-{}", installation.name);
+    let record = FutureRecord::to("afterwrite-connect-configs").key(&name).payload(&kept);
+    producer.send(record, std::time::Duration::from_secs(10)).await.unwrap();
 }
 
 /// Deletes a topic with what it holds.

@@ -5,9 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection};
 
+use crate::own_server::OwnServer;
 use crate::patience::until;
 
 /// An address from `infra/native/stack env`.
@@ -52,15 +53,23 @@ pub(crate) struct Installation {
     file: PathBuf,
     settings: Vec<(&'static str, String)>,
     worker: Option<Child>,
+    /// Sessions in which a transaction is open.
+    open: Vec<PgConnection>,
+    /// Sessions that may read the log.
+    senders: Vec<Child>,
+    /// The server, where it is nobody else's. Dropped last.
+    server: Option<OwnServer>,
 }
 
 impl Installation {
-    /// Tables, roles, publication; a connector unless the log is read without one; a worker; and some work that was done.
-    pub(crate) async fn new(kind: &str) -> Self {
+    /// Tables, roles, publication.
+    pub(crate) async fn new(kind: &str, server: Option<OwnServer>) -> Self {
         let name = format!("doctor_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-        let admin = connect(&address("DATABASE_URL")).await;
+        let server_url = server.as_ref().map_or_else(|| address("DATABASE_URL"), OwnServer::url);
+        let admin = connect(&server_url).await;
         execute(&admin, &format!("CREATE DATABASE {name}")).await;
-        let owner_url = with_database(&address("DATABASE_URL"), &name);
+        admin.close().await;
+        let owner_url = with_database(&server_url, &name);
         let this = Self {
             owner: connect(&owner_url).await,
             worker_url: as_role(&owner_url, "afterwrite_worker"),
@@ -70,6 +79,9 @@ impl Installation {
                 ("AFTERWRITE__WAL__URL", as_role(&owner_url, "debezium")),
             ],
             worker: None,
+            open: Vec::new(),
+            senders: Vec::new(),
+            server,
             owner_url,
             name,
         };
@@ -81,14 +93,15 @@ impl Installation {
         this
     }
 
-    /// Deploys the connector of this repository under the name of the installation.
-    pub(crate) async fn deploy(&self) {
-        let file = std::fs::read_to_string(in_repository("connectors/waitlist.json")).unwrap();
+    /// Deploys a connector of this repository under the name of the installation.
+    pub(crate) async fn deploy(&self, file: &str) {
+        let file = std::fs::read_to_string(in_repository(file)).unwrap();
         let mut config: Map<String, Value> = serde_json::from_str(&file).unwrap();
+        let prefix = config["topic.prefix"].as_str().unwrap().to_owned();
         let pattern = config["predicates.ofACampaign.pattern"]
             .as_str()
             .unwrap()
-            .replacen("waitlist", &self.name, 1);
+            .replacen(&prefix, &self.name, 1);
         for (key, value) in [
             ("name", self.name.as_str()),
             ("topic.prefix", &self.name),
@@ -133,6 +146,61 @@ impl Installation {
         .await;
     }
 
+    /// Begins a transaction with this statement, in a session that stays until somebody ends it; answers which process that is.
+    pub(crate) async fn open(&mut self, sql: &str) -> i32 {
+        let mut session = PgConnection::connect(&self.owner_url).await.unwrap();
+        let begin = format!("BEGIN; {sql}");
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut session).await.unwrap();
+        let pid = sqlx::query_scalar("SELECT pg_backend_pid()")
+            .fetch_one(&mut session)
+            .await;
+        self.open.push(session);
+        pid.unwrap()
+    }
+
+    /// Opens sessions that may read the log, as many as there may still be.
+    pub(crate) async fn open_senders(&mut self) {
+        let left = "SELECT current_setting('max_wal_senders')::bigint - (SELECT count(*) FROM pg_stat_replication)";
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&self.owner).await.unwrap();
+        for _ in 0..left {
+            let mut session = Command::new("psql");
+            session
+                .arg(format!("{}?replication=database", self.owner_url))
+                .stdin(Stdio::piped());
+            self.senders
+                .push(session.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        }
+    }
+
+    pub(crate) fn close_senders(&mut self) {
+        for mut session in self.senders.drain(..) {
+            session.kill().unwrap();
+            session.wait().unwrap();
+        }
+    }
+
+    /// Changes settings of the installation's own server, and restarts it.
+    pub(crate) async fn restart_server(&self, sql: &str) {
+        if !sql.is_empty() {
+            execute(&self.owner, sql).await;
+        }
+        let server = self.server.as_ref().expect("a server that others use is not restarted");
+        tokio::task::block_in_place(|| server.restart());
+    }
+
+    /// The address of the database as its owner, in sessions with this search_path.
+    pub(crate) fn owner_url_through(&self, search_path: &str) -> String {
+        let mut url: url::Url = self.owner_url.parse().unwrap();
+        url.query_pairs_mut()
+            .append_pair("options", &format!("-c search_path={search_path}"));
+        url.into()
+    }
+
+    /// The address of another database of the server, as the worker.
+    pub(crate) fn worker_url_of(&self, database: &str) -> String {
+        with_database(&self.worker_url, database)
+    }
+
     /// Starts the worker, when it does not run.
     pub(crate) fn start(&mut self) {
         if self.worker.is_some() {
@@ -160,12 +228,12 @@ impl Installation {
     }
 
     /// Asks the doctor, with these words and these variables on top.
-    pub(crate) async fn doctor(&self, words: &[&str], settings: &[(&str, &str)]) -> Said {
+    pub(crate) async fn doctor(&self, words: &[&str], settings: &[(&str, String)]) -> Said {
         let mut command = self.command(&self.worker_url);
         command
             .args(["doctor", "--output", "json"])
             .args(words)
-            .envs(settings.iter().copied());
+            .envs(settings.iter().cloned());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap())
             .await
             .unwrap();
@@ -177,8 +245,13 @@ impl Installation {
         }
     }
 
-    /// Runs a command of a remedy, as the owner of the database.
+    /// Runs a command of a remedy, as the owner of the database. While Kafka Connect rebalances, because connectors of others come
+    /// and go, it refuses; then it is run again, as whoever types it would.
     pub(crate) async fn shell(&self, text: &str) {
+        until(text, Duration::from_secs(60), async || self.shell_once(text).await).await;
+    }
+
+    async fn shell_once(&self, text: &str) -> Option<()> {
         let binary = Path::new(env!("CARGO_BIN_EXE_afterwrite")).parent().unwrap();
         let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("sh");
@@ -187,12 +260,14 @@ impl Installation {
         let output = tokio::task::spawn_blocking(move || command.output().unwrap())
             .await
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{text}: {}{}",
+        let said = format!(
+            "{}{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        let is_done = output.status.success();
+        assert!(is_done || said.contains("409"), "{text}: {said}");
+        is_done.then_some(())
     }
 
     fn command(&self, url: &str) -> Command {
@@ -228,6 +303,9 @@ impl Installation {
             self.shell(&format!("afterwrite connector delete {}", self.name)).await;
             std::fs::remove_file(&self.file).unwrap();
         }
+        if self.server.is_some() {
+            return;
+        }
         self.drop_slots().await;
         self.owner.close().await;
         let admin = connect(&address("DATABASE_URL")).await;
@@ -249,6 +327,7 @@ impl Installation {
 
 impl Drop for Installation {
     fn drop(&mut self) {
+        self.close_senders();
         if let Some(mut worker) = self.worker.take() {
             worker.kill().unwrap();
             worker.wait().unwrap();

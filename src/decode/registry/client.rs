@@ -246,6 +246,8 @@ pub enum Look {
         url: String,
         /// Its global compatibility level, where it has one.
         compatibility: Option<String>,
+        /// The subjects that were asked for, with the levels of their own that they have.
+        subjects: Vec<(String, Option<String>)>,
     },
     /// It answers otherwise.
     Refused {
@@ -268,8 +270,11 @@ pub enum Look {
     },
 }
 
-/// Asks a registry whether it is there, once.
-pub async fn look(settings: &RegistrySettings) -> Look {
+/// Subjects whose levels are asked for at most.
+const SUBJECTS_MAX: usize = 200;
+
+/// Asks a registry whether it is there, once, and for the levels of the subjects whose names begin so.
+pub async fn look(settings: &RegistrySettings, beginning: &str) -> Look {
     let client = match Client::new(settings) {
         Ok(client) => client,
         Err(error) => {
@@ -279,10 +284,10 @@ pub async fn look(settings: &RegistrySettings) -> Look {
         }
     };
     let url = client.url().to_owned();
-    let ask = async |path: &str| {
+    let ask = async |path: &[&str]| {
         let mut address = client.base.clone();
         if let Ok(mut segments) = address.path_segments_mut() {
-            segments.pop_if_empty().push(path);
+            segments.pop_if_empty().extend(path);
         }
         let mut request = client.http.get(address);
         if let Some((user, password)) = &client.basic_auth {
@@ -290,8 +295,8 @@ pub async fn look(settings: &RegistrySettings) -> Look {
         }
         request.send().await
     };
-    match ask("subjects").await {
-        Ok(answer) if answer.status().is_success() => {}
+    let mut names: Vec<String> = match ask(&["subjects"]).await {
+        Ok(answer) if answer.status().is_success() => answer.json().await.unwrap_or_default(),
         Ok(answer) => {
             return Look::Refused {
                 url,
@@ -302,19 +307,31 @@ pub async fn look(settings: &RegistrySettings) -> Look {
             let cause = Cause(SRCError::retryable_with_cause(error.without_url(), "no answer")).chain();
             return Look::Silent { url, cause };
         }
-    }
+    };
+    names.retain(|name| name.starts_with(beginning));
+    names.truncate(SUBJECTS_MAX);
     #[derive(serde::Deserialize)]
     struct Level {
         #[serde(alias = "compatibilityLevel")]
         compatibility: String,
     }
-    let compatibility = match ask("config").await {
+    let level = async |path: &[&str]| match ask(path).await {
         Ok(answer) if answer.status().is_success() => {
             answer.json::<Level>().await.ok().map(|level| level.compatibility)
         }
         _ => None,
     };
-    Look::Answered { url, compatibility }
+    let compatibility = level(&["config"]).await;
+    let mut subjects = Vec::new();
+    for name in names {
+        let own = level(&["config", &name]).await;
+        subjects.push((name, own));
+    }
+    Look::Answered {
+        url,
+        compatibility,
+        subjects,
+    }
 }
 
 /// TLS as the settings say. The same twice, because a builder cannot be copied.

@@ -124,6 +124,23 @@ impl Names {
         }
     }
 
+    /// Whether the worker uses this column of the application's table.
+    pub fn uses(&self, schema: &str, table: &str, column: &str) -> bool {
+        TABLES.iter().any(|reference| {
+            let place = self.place(reference.name);
+            let is_here = place.is_some_and(|(own_schema, own_table)| own_schema == schema && own_table == table);
+            let mapped = self
+                .tables
+                .iter()
+                .find(|mapped| mapped.reference.name == reference.name);
+            is_here
+                && match mapped {
+                    Some(mapped) => mapped.columns.iter().flatten().any(|own| **own == *column),
+                    None => reference.columns.iter().any(|known| known.name == column),
+                }
+        })
+    }
+
     /// A route with the application's names; `None` when it has no such table.
     pub fn route(&self, route: &Route) -> Option<Route> {
         let Some(mapped) = self.tables.iter().find(|mapped| mapped.reference.name == route.table) else {
