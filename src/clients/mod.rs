@@ -21,4 +21,6 @@ pub mod connect;
 
 pub(crate) mod kafka;
 
+pub mod denied;
+
 pub mod brokers;
