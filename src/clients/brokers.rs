@@ -294,6 +294,9 @@ const READ: [(&str, Hindrance); 13] = [
     ("uthentication", Hindrance::Login),
 ];
 
+/// How what waited for an answer ends, when a connection was refused.
+const ECHO: &str = "Local: Authentication failure";
+
 /// How the connection with a group's coordinator is called, before its address.
 const COORDINATOR: &str = "GroupCoordinator: ";
 
@@ -311,6 +314,10 @@ pub(crate) fn read(reason: &str) -> Option<Heard> {
         _ => ("", reason),
     };
     let (said, after) = whole.rsplit_once(" (after ").unwrap_or((whole, ""));
+    // Whoever waits for an answer hears of the refusal too, and not which it was.
+    if said.ends_with(ECHO) {
+        return None;
+    }
     let found = READ.iter().find(|(part, _)| said.contains(part));
     let hindrance = match found {
         Some((_, hindrance)) => *hindrance,
@@ -442,6 +449,7 @@ mod tests {
                  SASL state: broker's supported mechanisms:  (after 1ms in state AUTH_HANDSHAKE)",
                 None,
             ),
+            ("FindCoordinator response error: Local: Authentication failure", None),
             (
                 "[thrd:localhost:9093/bootstrap]: localhost:9093/bootstrap: Disconnected: connection closed by peer: receive 0 \
                  after POLLIN (after 1ms in state APIVERSION_QUERY)",
