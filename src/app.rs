@@ -3,7 +3,7 @@
 //! Each handler is a group of its own, with its own consumer, lanes and database connections, so that no handler's trouble
 //! reaches another.
 
-mod connections;
+pub(crate) mod connections;
 pub(crate) mod counted;
 mod figures;
 pub mod keyless;
@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use self::connections::{bounded, connect_options, connect_timeout, pool};
+use self::connections::{bounded, connect_options, connect_timeout, place_of, pool};
 use self::source::Source;
 use crate::admin;
 use crate::config::Config;
@@ -114,6 +114,10 @@ pub async fn serve_with_jobs(
     let background = [
         tokio::spawn(pass_on(stop, Arc::clone(&halt))),
         tokio::spawn(keep_days(shared.coordination.clone(), config.ledger.retention_days)),
+        tokio::spawn(connections::meet(
+            shared.coordination.clone(),
+            place_of(&shared.connect),
+        )),
         tokio::spawn(
             shared
                 .wakeups

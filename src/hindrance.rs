@@ -28,6 +28,8 @@ pub enum Hindrance {
     Mechanism,
     /// Whoever gives out tokens gave none.
     Token,
+    /// The token that was shown is not taken: it has expired, and no other was given, or it is for somebody else.
+    TokenRefused,
 }
 
 /// The settings of one kind of connection, as remedies name them.
@@ -58,6 +60,17 @@ pub const KAFKA: Settings = Settings {
     own: Some("ssl.certificate.location and ssl.key.location of kafka.properties"),
     login: "sasl.username and sasl.password of kafka.properties",
     mechanism: "sasl.mechanism of kafka.properties",
+};
+
+/// Those of whoever gives out the tokens by which one logs in to the brokers.
+pub const TOKENS: Settings = Settings {
+    whom: "the endpoint of tokens",
+    authority: "https.ca.location of kafka.properties",
+    place: "sasl.oauthbearer.token.endpoint.url of kafka.properties",
+    tls: "sasl.oauthbearer.token.endpoint.url of kafka.properties",
+    own: None,
+    login: "sasl.oauthbearer.client.id and sasl.oauthbearer.client.secret of kafka.properties",
+    mechanism: "sasl.oauthbearer.method of kafka.properties",
 };
 
 /// Those of the database.
@@ -171,6 +184,9 @@ impl Hindered {
             Hindrance::Login => format!("correct {login}"),
             Hindrance::LoginMissing => format!("set {login}, with {tls}"),
             Hindrance::Mechanism => format!("correct {mechanism}"),
+            Hindrance::TokenRefused => {
+                "see whether the endpoint of tokens still gives some, and for whom: sasl.oauthbearer.* of kafka.properties".to_owned()
+            }
             Hindrance::Token => {
                 "see sasl.oauthbearer.* of kafka.properties, https.ca.location for the certificate of the endpoint, and its log"
                     .to_owned()
@@ -188,7 +204,7 @@ impl fmt::Display for Hindered {
 impl std::error::Error for Hindered {}
 
 /// Parts of what rustls, sqlx, lettre and the HTTP client say; the first that fits counts.
-const READ: [(&str, Hindrance); 25] = [
+const READ: [(&str, Hindrance); 26] = [
     ("ot valid for name", Hindrance::HostName),
     ("NotValidForName", Hindrance::HostName),
     ("certificate expired", Hindrance::Expired),
@@ -211,6 +227,7 @@ const READ: [(&str, Hindrance); 25] = [
     ("certificate authentication failed", Hindrance::OwnCertificate),
     ("no encryption", Hindrance::TlsOnly),
     ("password authentication failed", Hindrance::Login),
+    ("is not permitted to log in", Hindrance::Login),
     ("invalid HTTP version parsed", Hindrance::TlsOnly),
     ("status 401", Hindrance::Login),
     ("status 403", Hindrance::Login),
@@ -240,6 +257,7 @@ impl Hindrance {
             Self::Login => "refused the user or the password",
             Self::LoginMissing => "asks for a login, and none is set",
             Self::Mechanism => "does not know this way to log in",
+            Self::TokenRefused => "refused the token",
             Self::Token => "waits for a token, and whoever gives them out gave none",
         }
     }
@@ -281,6 +299,7 @@ mod tests {
     fn each_says_what_where_and_which_setting_mends_it() {
         for (settings, at) in [
             (&KAFKA, "b:9092"),
+            (&TOKENS, "t:443"),
             (&POSTGRES, "d:5432"),
             (&WAL, "d:5432"),
             (&REGISTRY, "r:443"),
@@ -299,6 +318,7 @@ mod tests {
                 Hindrance::LoginMissing,
                 Hindrance::Mechanism,
                 Hindrance::Token,
+                Hindrance::TokenRefused,
             ] {
                 let hindered = Hindered {
                     hindrance,
@@ -310,7 +330,7 @@ mod tests {
                 assert!(text.contains(at) && text.contains("(so); "), "{text}");
                 texts.insert(text);
             }
-            assert_eq!(texts.len(), 10, "two are said in the same words");
+            assert_eq!(texts.len(), 11, "two are said in the same words");
         }
     }
 }

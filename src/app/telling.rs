@@ -1,14 +1,12 @@
 //! What a process tells over HTTP, and what keeps that up to date.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::Utc;
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 
 use super::{Group, Shared, bounded, counted, figures, pool, waitlist};
 use crate::admin::{self, Need, Told};
@@ -21,9 +19,6 @@ use crate::tally::reach;
 
 /// Connections for the page on which readers unsubscribe.
 const UNSUBSCRIBING_CONNECTIONS: u32 = 2;
-
-/// How often Postgres is asked whether it is there. An idle group asks it nothing for minutes.
-const POSTGRES_EVERY: Duration = Duration::from_secs(5);
 
 /// The name under which the handler of mails is known.
 const EMAIL: &str = "email";
@@ -63,7 +58,6 @@ pub(super) fn begin(
     Ok(vec![
         tokio::spawn(admin::serve(listener, told, unsubscriber)),
         tokio::spawn(figures::keep(connect, read)),
-        tokio::spawn(meet_postgres(shared.coordination.clone())),
     ])
 }
 
@@ -84,18 +78,4 @@ fn needs(config: &Config, groups: &[Group]) -> Vec<Need> {
     ];
     let needed = needs.into_iter().filter(|(is_needed, ..)| *is_needed);
     needed.map(|(_, name, reach)| Need { name, reach }).collect()
-}
-
-/// Asks Postgres every now and then whether it is there, over a connection of the coordination.
-async fn meet_postgres(pool: PgPool) {
-    let mut every = tokio::time::interval(POSTGRES_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        match tokio::time::timeout(POSTGRES_EVERY, sqlx::raw_sql("SELECT 1").execute(&pool)).await {
-            Ok(Ok(_)) => reach::POSTGRES.answered(),
-            Ok(Err(error)) => reach::POSTGRES.missed(&error.to_string()),
-            Err(_) => reach::POSTGRES.missed(&format!("it did not answer within {} s", POSTGRES_EVERY.as_secs())),
-        }
-    }
 }

@@ -84,9 +84,6 @@ fn with_clients(config: &Config, clients: &Clients) -> anyhow::Result<Vec<Arc<dy
         },
         fraud: fraud(&config.fraud),
     };
-    if config.handlers.get("email").is_none_or(|own| own.enabled) {
-        warn_of_links(config);
-    }
     Ok(named::woken_by(names(config)?, build(&settings, clients)))
 }
 
@@ -151,6 +148,16 @@ pub(super) fn unsubscriber(config: &Config, pool: PgPool) -> anyhow::Result<Opti
     }
     let secret = Secret::new(config.hmac_key()?.expose().as_bytes());
     Ok(Some(Unsubscriber::new(secret, pool)))
+}
+
+/// Says what a worker lacks that starts all the same. Whoever only asks what handlers are called is not told.
+pub fn warn(config: &Config) {
+    if config.waitlist.secret.is_none() {
+        tracing::warn!("waitlist.secret is not set: the development key is used, which everybody knows");
+    }
+    if config.handlers.get("email").is_none_or(|own| own.enabled) {
+        warn_of_links(config);
+    }
 }
 
 /// Marketing mails need a link, and the link somebody who answers.

@@ -6,6 +6,7 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::app;
+use crate::app::connections::place_of;
 use crate::causes::chain;
 use crate::cli::Failure;
 use crate::config::Config;
@@ -122,12 +123,6 @@ async fn connect_to(config: &Config, address: &Secret, setting: Setting) -> Resu
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(timeout)
         .connect_lazy_with(options))
-}
-
-/// Host, port and database: what may be printed of the address.
-fn place_of(options: &PgConnectOptions) -> String {
-    let database = options.get_database().unwrap_or_else(|| options.get_username());
-    format!("{}:{}/{database}", options.get_host(), options.get_port())
 }
 
 /// A certificate, a host name or a login that is wrong.

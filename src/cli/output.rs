@@ -33,6 +33,14 @@ impl Output {
     }
 }
 
+/// So many of these.
+pub(crate) fn counted<N: PartialEq + From<u8> + std::fmt::Display>(count: N, what: &str) -> String {
+    match count == N::from(1) {
+        true => format!("1 {what}"),
+        false => format!("{count} {what}s"),
+    }
+}
+
 /// Columns under their names, as wide as the terminal allows.
 pub fn table<const COLUMNS: usize>(
     names: [&str; COLUMNS],

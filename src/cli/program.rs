@@ -109,6 +109,13 @@ impl Program {
         (self.handlers)(config)
     }
 
+    /// Says what a worker lacks under this configuration that starts all the same.
+    pub(super) fn warn(&self, config: &Config) {
+        if self.is_waitlist {
+            waitlist::warn(config);
+        }
+    }
+
     /// The handlers as they run in a shadow; `None` where the program does not say.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ Scheduled work runs in every process, each tick in one of them; schedule.enabled
 
 SIGTERM and Ctrl-C stop cleanly: what runs ends, positions are committed, the groups are left.
 SIGHUP reads the configuration again: log.filter is in effect at once, what else changed is named and needs a restart.")]
+// What a worker prints is a log: only the shadow's lines have colours.
+#[command(mut_arg("when", |arg| arg.requires("shadow").help("With --shadow: whether to use colours")))]
 pub struct RunArgs {
     /// Groups to run, short (email) or full (afterwrite.email); all when absent
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
@@ -76,6 +78,7 @@ pub async fn run(args: &RunArgs, reading: Reading, global: &Global, program: &Pr
     reading.refuse(refused);
     let running = reading.accepted().map_err(Failure::usage)?;
     let config = &running.config.clone();
+    program.warn(config);
     let mut handlers = match args.shadow.shadow {
         true => shadow::handlers(config, program)?,
         false => own::enabled(config, program.handlers(config).map_err(Failure::usage)?).map_err(Failure::usage)?,
@@ -141,6 +144,19 @@ mod tests {
 
     use crate::cli::Cli;
     use crate::config::load::{Inputs, read};
+
+    #[test]
+    fn only_the_shadow_has_colours() {
+        let parses = |words: &[&str]| Cli::try_parse_from([&["afterwrite"], words].concat()).is_ok();
+        assert!(!parses(&["run", "--color", "always"]));
+        for words in [
+            &["run"][..],
+            &["run", "--shadow", "--color", "always"],
+            &["run", "--shadow"],
+        ] {
+            assert!(parses(words), "{words:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_database_that_cannot_be_reached_is_exit_code_3_and_says_so() {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::causes::chain;
 use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
 use crate::clients::kafka::{client_config, hide_value};
-use crate::hindrance::{Hindered, Hindrance, KAFKA};
+use crate::hindrance::{Hindered, Hindrance, KAFKA, Settings, TOKENS};
 
 /// First and longest wait for an answer before it is looked what came instead.
 const WAITS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
@@ -200,20 +200,25 @@ impl Heard {
         )
     }
 
-    /// OpenSSL says of every certificate that it "could not be verified": rustls is asked which of three reasons it has.
+    /// OpenSSL says of every certificate that it "could not be verified", and curl the same of that of an endpoint of tokens: rustls
+    /// is asked which of three reasons it has.
     fn certain(self, access: &Access) -> Hindered {
         let mut hindered = Hindered::from(self);
         if hindered.at.is_empty() {
             hindered.at.clone_from(&access.brokers);
         }
-        if hindered.hindrance != Hindrance::Untrusted {
+        let looked_at = match hindered.hindrance {
+            Hindrance::Untrusted => Shown::by_broker(&hindered.at),
+            Hindrance::Token => Shown::by_endpoint(access),
+            _ => None,
+        };
+        let Some(shown) = looked_at else {
             return hindered;
-        }
-        let at = hindered.at.clone();
+        };
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().ok();
         // On a thread of its own: this one may belong to a runtime already.
         let seen = std::thread::scope(|scope| {
-            let looking = scope.spawn(|| runtime()?.block_on(look(&at, access)));
+            let looking = scope.spawn(|| runtime()?.block_on(shown.look(access)));
             looking.join().ok().flatten()
         });
         seen.unwrap_or(hindered)
@@ -287,7 +292,7 @@ impl ClientContext for Listener {
 impl ConsumerContext for Listener {}
 
 /// Parts of what librdkafka says; the first that fits counts.
-const READ: [(&str, Hindrance); 12] = [
+const READ: [(&str, Hindrance); 13] = [
     ("SASL OAUTHBEARER token", Hindrance::Token),
     ("certificate verify failed", Hindrance::Untrusted),
     ("connecting to a PLAINTEXT broker listener", Hindrance::NoTls),
@@ -298,9 +303,16 @@ const READ: [(&str, Hindrance); 12] = [
     ("alert bad certificate", Hindrance::OwnCertificate),
     ("alert certificate unknown", Hindrance::OwnCertificate),
     ("alert unknown ca", Hindrance::OwnCertificate),
-    ("mechanism handshake failed", Hindrance::Mechanism),
+    ("invalid_token", Hindrance::TokenRefused),
+    ("Broker: Unsupported SASL mechanism", Hindrance::Mechanism),
     ("uthentication", Hindrance::Login),
 ];
+
+/// How what waited for an answer ends, when a connection was refused.
+const ECHO: &str = "Local: Authentication failure";
+
+/// How the connection with a group's coordinator is called, before its address.
+const COORDINATOR: &str = "GroupCoordinator: ";
 
 /// Reads `ssl://host:port/bootstrap: what happened (after 3ms in state …)`; `None` where it hinders nobody for good.
 pub(crate) fn read(reason: &str) -> Option<Heard> {
@@ -309,14 +321,21 @@ pub(crate) fn read(reason: &str) -> Option<Heard> {
         Some(line) => line.split_once("]: ").map_or(line, |(_, line)| line),
         None => reason,
     };
-    let (name, whole) = match reason.split_once(": ") {
-        Some((name, rest)) if name.contains('/') && !name.contains(' ') => (name, rest),
+    let (name, whole) = match reason.strip_prefix(COORDINATOR).unwrap_or(reason).split_once(": ") {
+        Some((name, rest)) if (name.contains('/') || reason.starts_with(COORDINATOR)) && !name.contains(' ') => {
+            (name, rest)
+        }
         _ => ("", reason),
     };
     let (said, after) = whole.rsplit_once(" (after ").unwrap_or((whole, ""));
+    // Whoever waits for an answer hears of the refusal too, and not which it was.
+    if said.ends_with(ECHO) {
+        return None;
+    }
     let found = READ.iter().find(|(part, _)| said.contains(part));
     let hindrance = match found {
         Some((_, hindrance)) => *hindrance,
+        None if reason.starts_with(COORDINATOR) => return None,
         None => shut_at_once(name, said, after)?,
     };
     let place = name.split_once("://").map_or(name, |(_, place)| place);
@@ -345,25 +364,57 @@ fn shut_at_once(name: &str, said: &str, after: &str) -> Option<Hindrance> {
     }
 }
 
-/// What is wrong with the certificate that is shown at this place, if it is that.
-async fn look(at: &str, access: &Access) -> Option<Hindered> {
-    let mut client = reqwest::Client::builder().timeout(LOOK_MAX).no_proxy();
-    let authorities = match (access.property("ssl.ca.pem"), access.property("ssl.ca.location")) {
-        (Some(pem), _) => Some(pem.as_bytes().to_vec()),
-        (None, Some(path)) => std::fs::read(path).ok(),
-        (None, None) => None,
-    };
-    if let Some(pem) = authorities {
-        client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).ok()?);
+/// A place where a certificate is shown, and the settings that name whom to trust there.
+struct Shown {
+    /// `host:port`.
+    at: String,
+    /// The authorities themselves, and the file of them.
+    authorities: [&'static str; 2],
+    settings: &'static Settings,
+}
+
+impl Shown {
+    fn by_broker(at: &str) -> Option<Self> {
+        Some(Self {
+            at: at.to_owned(),
+            authorities: ["ssl.ca.pem", "ssl.ca.location"],
+            settings: &KAFKA,
+        })
     }
-    let url = format!("https://{at}/");
-    let error = client.build().ok()?.get(url).send().await.err()?;
-    let seen = Hindered::read(&chain(&error.without_url()), at, &KAFKA)?;
-    let is_of_certificate = matches!(
-        seen.hindrance,
-        Hindrance::Untrusted | Hindrance::Expired | Hindrance::HostName
-    );
-    is_of_certificate.then_some(seen)
+
+    /// `None` where tokens come from somewhere else, or without TLS.
+    fn by_endpoint(access: &Access) -> Option<Self> {
+        let url: reqwest::Url = access.property("sasl.oauthbearer.token.endpoint.url")?.parse().ok()?;
+        let is_safe = url.scheme() == "https";
+        let at = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
+        is_safe.then_some(Self {
+            at,
+            authorities: ["https.ca.pem", "https.ca.location"],
+            settings: &TOKENS,
+        })
+    }
+
+    /// What is wrong with the certificate, if it is that.
+    async fn look(&self, access: &Access) -> Option<Hindered> {
+        let mut client = reqwest::Client::builder().timeout(LOOK_MAX).no_proxy();
+        let [pem, location] = self.authorities.map(|name| access.property(name));
+        let authorities = match (pem, location) {
+            (Some(pem), _) => Some(pem.as_bytes().to_vec()),
+            (None, Some(path)) => std::fs::read(path).ok(),
+            (None, None) => None,
+        };
+        if let Some(pem) = authorities {
+            client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).ok()?);
+        }
+        let url = format!("https://{}/", self.at);
+        let error = client.build().ok()?.get(url).send().await.err()?;
+        let seen = Hindered::read(&chain(&error.without_url()), &self.at, self.settings)?;
+        let is_of_certificate = matches!(
+            seen.hindrance,
+            Hindrance::Untrusted | Hindrance::Expired | Hindrance::HostName
+        );
+        is_of_certificate.then_some(seen)
+    }
 }
 
 #[cfg(test)]
@@ -403,6 +454,16 @@ mod tests {
             assert_eq!(read(reason), Some(heard), "{reason}");
         }
         for (reason, hindrance) in [
+            (
+                "GroupCoordinator: localhost:9093: SASL authentication error: {\"status\":\"invalid_token\"} (after 1ms in state REAUTH)",
+                Some(Hindrance::TokenRefused),
+            ),
+            (
+                "GroupCoordinator: localhost:9093: SASL OAUTHBEARER mechanism handshake failed: Broker: Request not valid in current \
+                 SASL state: broker's supported mechanisms:  (after 1ms in state AUTH_HANDSHAKE)",
+                None,
+            ),
+            ("FindCoordinator response error: Local: Authentication failure", None),
             (
                 "[thrd:localhost:9093/bootstrap]: localhost:9093/bootstrap: Disconnected: connection closed by peer: receive 0 \
                  after POLLIN (after 1ms in state APIVERSION_QUERY)",

@@ -21,6 +21,8 @@ pub mod connect;
 
 pub(crate) mod kafka;
 
+pub mod denied;
+
 pub mod brokers;
 
 pub(crate) mod forgotten;

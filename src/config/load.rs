@@ -13,7 +13,7 @@ use super::refusal::{Place, Refusal, Wrong};
 use super::setting::{Setting, Written, put};
 use super::warning::{self, Warning};
 use super::wording::explain;
-use super::{Config, check, file};
+use super::{Config, check, file, files};
 
 /// Read from the working directory when no file is named.
 const DEFAULT_FILE: &str = "afterwrite.toml";
@@ -246,6 +246,9 @@ pub fn read(inputs: &Inputs) -> Reading {
     }
     let impossible = check::check(&reading.config);
     reading.refuse(impossible);
+    let variable = |name: &str| inputs.environment.get(name).cloned();
+    let missing = files::check(&reading.config, variable);
+    reading.refuse(missing);
     reading.warnings = warning::warnings(&reading, inputs);
     reading
 }

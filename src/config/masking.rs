@@ -8,7 +8,7 @@ use toml::{Table, Value};
 pub(super) const MASK: &str = "***";
 
 /// Properties of librdkafka that hold no secret, also by the beginnings of their names. Whatever is not known here may be one.
-const HARMLESS_PROPERTIES: [&str; 31] = [
+const HARMLESS_PROPERTIES: [&str; 32] = [
     "api.version.",
     "broker.",
     "check.crcs",
@@ -20,6 +20,7 @@ const HARMLESS_PROPERTIES: [&str; 31] = [
     "debug",
     "enable.ssl.certificate.verification",
     "fetch.",
+    "https.ca.location",
     "log.connection.close",
     "log_level",
     "max.in.flight",

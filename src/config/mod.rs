@@ -35,6 +35,8 @@ mod ranges;
 
 mod check;
 
+mod files;
+
 pub mod warning;
 
 mod masking;

@@ -1,7 +1,6 @@
 //! The waitlist worker: its application and its fraud checks.
 
 use std::collections::BTreeMap;
-use std::sync::Once;
 
 use serde::{Deserialize, Serialize};
 
@@ -94,14 +93,7 @@ impl Config {
     pub fn hmac_key(&self) -> Result<Secret, SecretMissing> {
         match &self.waitlist.secret {
             Some(secret) => Ok(secret.clone()),
-            None if self.postgres_is_local() => {
-                // Several parts of a process ask for the key.
-                static SAID: Once = Once::new();
-                SAID.call_once(|| {
-                    tracing::warn!("waitlist.secret is not set: the development key is used, which everybody knows");
-                });
-                Ok(Secret::new(DEVELOPMENT_SECRET))
-            }
+            None if self.postgres_is_local() => Ok(Secret::new(DEVELOPMENT_SECRET)),
             None => Err(SecretMissing),
         }
     }

@@ -13,6 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use sqlx::postgres::PgPool;
 
+use crate::clients::denied::Denied;
 use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
 use crate::clients::kafka::hide_value;
 use crate::dead_letter::state::{self, Kept, LetterRow, Place};
@@ -171,10 +172,7 @@ impl KafkaLetters {
         match self.produce(record, &record.headers, &topic).await {
             Ok(place) => Ok(Some(place)),
             Err(refused) if is_too_large(&refused) => Ok(None),
-            Err(source) => Err(BuryError {
-                place: topic,
-                source: source.into(),
-            }),
+            Err(source) => Err(unburied(topic, source)),
         }
     }
 
@@ -199,6 +197,18 @@ fn is_too_large(error: &KafkaError) -> bool {
     )
 }
 
+/// Why a topic did not take a letter.
+fn unburied(topic: String, refused: KafkaError) -> BuryError {
+    let is_denied = refused.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+    BuryError {
+        source: match is_denied {
+            true => Denied::keeping_letters(&topic).into(),
+            false => refused.into(),
+        },
+        place: topic,
+    }
+}
+
 /// Whether the topic does not exist: by the broker's word, or by that of the client, which remembers it.
 fn is_unknown_topic(error: &KafkaError) -> bool {
     matches!(
@@ -216,10 +226,7 @@ impl Letters for KafkaLetters {
             Ok(place) => place,
             Err(source) => {
                 self.make_again(&topic, &source).await;
-                return Err(BuryError {
-                    place: topic,
-                    source: source.into(),
-                });
+                return Err(unburied(topic, source));
             }
         };
         match &place {

@@ -7,6 +7,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::clients::denied::Denied;
 use crate::clients::kafka::{self, Admin, admin, alter_topic, settings_of};
 
 /// How long the broker may take for one operation.
@@ -49,6 +50,9 @@ pub enum Error {
         /// Why.
         code: RDKafkaErrorCode,
     },
+    /// It may not be made, or not be seen.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The settings of an existing topic could not be read.
     #[error("settings of dead-letter topic {topic} could not be read")]
     Described {
@@ -144,10 +148,27 @@ pub async fn ensure(options: &Options, topic: &str) -> Result<(), Error> {
         match made {
             Ok(topic) => tracing::info!(topic, "dead-letter topic made"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => check(&admin, options, topic).await?,
+            Err((topic, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
+                check_of_others(&admin, options, &topic).await?
+            }
             Err((topic, code)) => return Err(Error::Refused { topic, code }),
         }
     }
     Ok(())
+}
+
+/// Checks a topic that may not be made here: it serves where somebody else made it.
+async fn check_of_others(admin: &Admin, options: &Options, topic: &str) -> Result<(), Error> {
+    let failed = |source| Error::Described {
+        topic: topic.to_owned(),
+        source,
+    };
+    let asked = [topic.to_owned()];
+    let mut described = settings_of(admin, &asked, OPERATION_MAX).await.map_err(failed)?;
+    match described.pop() {
+        Some(Ok(_)) => check(admin, options, topic).await,
+        _ => Err(Denied::keeping_letters(topic).into()),
+    }
 }
 
 async fn check(admin: &Admin, options: &Options, topic: &str) -> Result<(), Error> {

@@ -49,7 +49,11 @@ impl Door {
             Hindrance::Untrusted | Hindrance::Expired | Hindrance::OwnCertificate => self.certificate,
             Hindrance::HostName => self.host_name,
             Hindrance::NoTls | Hindrance::TlsOnly => self.tls,
-            Hindrance::Login | Hindrance::LoginMissing | Hindrance::Mechanism | Hindrance::Token => self.login,
+            Hindrance::Login
+            | Hindrance::LoginMissing
+            | Hindrance::Mechanism
+            | Hindrance::Token
+            | Hindrance::TokenRefused => self.login,
         };
         code.found(hindered.what(), Remedy::words(hindered.remedy()))
     }

@@ -8,6 +8,7 @@ use super::codes;
 use super::expected::{Expected, Group};
 use super::finding::{Finding, Remedy};
 use super::topics;
+use crate::clients::denied::PRINCIPAL;
 use crate::clients::kafka::{RUNS_GROUP, Resource, allow};
 use crate::groups::broker::{self, Broker};
 use crate::groups::known::Known;
@@ -102,7 +103,7 @@ pub(super) fn findings(
                 format!("group {} may not be described", group.name),
                 Remedy::words(format!(
                     "as a superuser of Kafka, with the worker's principal: {}",
-                    allow(topics::PRINCIPAL, RUNS_GROUP, &Resource::Group(group.name.clone()))
+                    allow(PRINCIPAL, RUNS_GROUP, &Resource::Group(group.name.clone()))
                 )),
             ));
         }

@@ -14,6 +14,7 @@ use super::expected::Expected;
 use super::finding::{Finding, Remedy};
 use super::routing::routed_partitions;
 use crate::clients::brokers::Access;
+use crate::clients::denied::PRINCIPAL;
 use crate::clients::kafka::{
     KEEPS_LETTERS, READS_TOPIC, Resource, admin, allow, alter_topic, client_config, settings_of,
 };
@@ -28,9 +29,6 @@ const TOLD_WITHIN: Duration = Duration::from_secs(6);
 
 /// Topics that are asked for by name at most.
 const ASKED_MAX: usize = 100;
-
-/// Who the brokers take the worker for is theirs to know: a user, or the subject of a certificate.
-pub(super) const PRINCIPAL: &str = "User:…";
 
 /// A topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

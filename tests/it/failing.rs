@@ -201,10 +201,7 @@ async fn a_replayed_letter_runs_again_once_its_cause_is_mended_and_not_before() 
     let (code, said) = world
         .afterwrite(&["dlq", "replay", "--all", "--group", "recorder", "--wait"])
         .await;
-    assert_eq!(
-        (code, said.trim()),
-        (0, "1 replays requested; 1 healed, 0 buried again")
-    );
+    assert_eq!((code, said.trim()), (0, "1 replay requested; 1 healed, 0 buried again"));
     let (_, replayed) = effect_of(&world, 1).await;
     assert!(replayed);
     let states: Vec<(String, i32)> = sqlx::query_as("SELECT state, replays FROM afterwrite.letters ORDER BY replays")

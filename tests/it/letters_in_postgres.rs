@@ -301,10 +301,7 @@ async fn letters_go_back_to_their_owner_out_of_postgres() {
     let said = brokerless
         .complaint(&[&replay[..], &["--rate", "50"]].concat(), 1)
         .await;
-    assert!(
-        said.contains("1 letters are left") && said.contains("--resume"),
-        "{said}"
-    );
+    assert!(said.contains("1 letter left") && said.contains("--resume"), "{said}");
     brokerless.report(&["dlq", "import", name, "--restore"]).await;
     let resumed = brokerless
         .report(&["dlq", "replay", "--resume", "--group", "recorder"])

@@ -327,7 +327,13 @@ async fn refuses(world: &World, changed: &Changed, to: &Addresses<'_>, login: &s
             &authority_only,
             "certificate is another host's",
         ),
-        ("no_file", login, "localhost", no_file, "can be read here"),
+        (
+            "no_file",
+            login,
+            "localhost",
+            no_file,
+            "sslrootcert names a file that cannot be read",
+        ),
         (
             "not_shown",
             certificate,

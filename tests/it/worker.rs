@@ -1,5 +1,6 @@
 //! Workers as processes of this binary, with a handler that records what it did and fails as the row tells it to.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -74,6 +75,25 @@ impl Worker {
     /// Everything the process said.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The local ports of its connections with this port of the machine.
+    pub(crate) fn connections(&self, port: u16) -> BTreeSet<u16> {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let open = std::fs::read_dir(process.join("fd")).unwrap();
+        let open = open.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        let sockets: BTreeSet<String> = open.map(|link| link.to_string_lossy().into_owned()).collect();
+        let table = std::fs::read_to_string(process.join("net/tcp")).unwrap();
+        let rows = table
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let port_of = |place: &str| u16::from_str_radix(place.rsplit_once(':').unwrap().1, 16).unwrap();
+        // Established, to this port, and this process's.
+        let ours = rows.filter(|row| {
+            row[3] == "01" && port_of(row[2]) == port && sockets.contains(&format!("socket:[{}]", row[9]))
+        });
+        ours.map(|row| port_of(row[1])).collect()
     }
 
     /// The most memory that the process ever had, in megabytes.

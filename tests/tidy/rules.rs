@@ -93,6 +93,8 @@ pub(crate) const LAYERS: [(&str, &[&str]); 25] = [
     (
         "app",
         &[
+            "causes",
+            "hindrance",
             "tally",
             "event",
             "ledger",

@@ -38,7 +38,7 @@ const CALLED: [(&str, &[&str]); 22] = [
 const LAID_OVER: [(&str, &str); 2] = [("Group", "Engine"), ("HandlerSettings", "Engine")];
 
 /// Settings that are read through a method of the configuration, the call that must be found outside of it, and why.
-const INDIRECT: [(&str, &str, &str, &str); 11] = [
+const INDIRECT: [(&str, &str, &str, &str); 10] = [
     (
         "Kafka",
         "group_prefix",
@@ -83,12 +83,6 @@ const INDIRECT: [(&str, &str, &str, &str); 11] = [
         "tls",
         "smtp.effective_tls(",
         "auto stands for one of the others",
-    ),
-    (
-        "Waitlist",
-        "secret",
-        "config.hmac_key(",
-        "a development key may stand in for it",
     ),
 ];
 

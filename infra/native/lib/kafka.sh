@@ -2,12 +2,17 @@
 #
 # Beside the listener that everybody uses it has three with a lock: KAFKA_TLS_PORT asks for a certificate of the client's
 # (mutual TLS), KAFKA_SASL_PORT for a login over TLS (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER), KAFKA_SCRAM_PORT for
-# one without TLS (SCRAM-SHA-256). The user is KAFKA_USER; tokens are checked against the key kafka/tls/token.key.
+# one without TLS (SCRAM-SHA-256). The user is KAFKA_USER; tokens are checked against the key kafka/tls/token.key, and whoever
+# came in with one has to show the next one before it expires. Without TLS the password is asked for every five seconds.
+#
+# These may do everything, as may whoever comes in by the first listener. Anybody else may do what they were allowed by an ACL.
 # shellcheck shell=bash
 
 # Who may come in by the listeners with a lock; the certificate of clients is made out to the same name.
 KAFKA_USER=afterwrite
 KAFKA_PASSWORD=stack-s3cret
+# Whose tokens may do everything.
+KAFKA_TOKEN_USER=afterwrite-client
 
 kafka_dir() { printf '%s/kafka' "$STACK_DIR"; }
 
@@ -65,6 +70,11 @@ kafka_locks() {
     printf 'listener.name.sasl.oauthbearer.sasl.server.callback.handler.class=%s.oauthbearer.OAuthBearerValidatorCallbackHandler\n' "$login"
     printf 'listener.name.sasl.oauthbearer.sasl.oauthbearer.jwks.endpoint.url=file://%s/jwks.json\n' "$tls"
     printf 'listener.name.sasl.oauthbearer.sasl.oauthbearer.expected.audience=kafka\n'
+    # Without it a connection outlives its token, and a password that was changed.
+    printf 'listener.name.sasl.oauthbearer.connections.max.reauth.ms=3600000\n'
+    printf 'listener.name.scram.scram-sha-256.connections.max.reauth.ms=5000\n'
+    printf 'authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n'
+    printf 'super.users=User:ANONYMOUS;User:%s;User:CN=%s;User:%s\n' "$KAFKA_USER" "$KAFKA_USER" "$KAFKA_TOKEN_USER"
 }
 
 # The broker's certificate with its key in one file, as Java wants it, and one for a client.

@@ -4,6 +4,7 @@
 # Not "afterwrite": a role named like the schema would have its unqualified tables made in that schema.
 PG_USER=waitlist_owner
 PG_DATABASE=waitlist
+PG_ASKED=asked_for_a_password
 # Whom root runs it as: the user of the distribution's package, or where none was installed, the one without rights.
 if [[ -z ${PG_SYSTEM_USER-} ]]; then
     PG_SYSTEM_USER=postgres
@@ -71,7 +72,8 @@ postgres_launch() {
         -c "unix_socket_directories=$sockets" -c dynamic_shared_memory_type=mmap
 }
 
-# A new cluster that trusts every local connection: it serves tests, on the loopback address only.
+# A new cluster that trusts every local connection: it serves tests, on the loopback address only. Roles that were granted
+# PG_ASKED have to give their password.
 postgres_initdb() {
     local dir=$1 bin=$2
     say "making a Postgres cluster in $dir"
@@ -81,6 +83,7 @@ postgres_initdb() {
     chmod 700 "$dir"
     as_postgres "$bin/initdb" --pgdata="$dir/data" --username="$PG_USER" --auth=trust --no-sync \
         --encoding=UTF8 --locale=C.UTF-8 >>"$(log_file postgres)" 2>&1 || show_log_and_fail postgres "could not make its cluster"
+    as_postgres sed -i "1i host all +$PG_ASKED samehost scram-sha-256" "$dir/data/pg_hba.conf"
     # Written last: a cluster that was cut off while it was made is made again.
     as_postgres touch "$dir/initialised"
 }
@@ -100,6 +103,9 @@ postgres_psql() {
 postgres_prepare() {
     if [[ -z "$(postgres_psql --dbname=postgres --command="SELECT 1 FROM pg_database WHERE datname = '$PG_DATABASE'")" ]]; then
         postgres_psql --dbname=postgres --command="CREATE DATABASE $PG_DATABASE OWNER $PG_USER"
+    fi
+    if [[ -z "$(postgres_psql --dbname=postgres --command="SELECT 1 FROM pg_roles WHERE rolname = '$PG_ASKED'")" ]]; then
+        postgres_psql --dbname=postgres --command="CREATE ROLE $PG_ASKED NOLOGIN"
     fi
     postgres_psql --dbname="$PG_DATABASE" --file="$REPO_DIR/infra/postgres/roles.sql"
 }

@@ -25,7 +25,7 @@ impl Deleted {
         let stored =
             "its topics and its stored position remain: a connector of the same name and prefix goes on from there";
         let slot = match &self.slot {
-            Some(slot) => format!("; {}", slot.in_words()),
+            Some(slot) => format!(", as long as its slot is there; {}", slot.in_words()),
             None => String::new(),
         };
         format!("connector {} {}; {stored}{slot}", self.connector, self.result)

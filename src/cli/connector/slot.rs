@@ -111,12 +111,15 @@ pub(in crate::cli) async fn await_active(
     }
 }
 
+/// Finds slots by which nobody reads.
+const FIND: &str = "SELECT slot_name FROM pg_replication_slots WHERE NOT active;";
+
 /// A slot that a connector has left.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 pub(super) struct Held {
     /// Its name, or the reference that stands for it.
     name: String,
-    /// The statement that drops it.
+    /// The statement that drops it; the one that finds it, where only a reference to it is known.
     statement: String,
     /// How much log Postgres keeps for it; `None` where it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +135,23 @@ impl Held {
         }
     }
 
+    /// One that only Connect knows by name.
+    fn referenced(reference: &str) -> Self {
+        Self {
+            name: reference.to_owned(),
+            statement: FIND.to_owned(),
+            kept_bytes: None,
+        }
+    }
+
     pub(super) fn in_words(&self) -> String {
+        if self.statement == FIND {
+            return format!(
+                "the slot that {} stands for remains, where it was not dropped before, and Postgres keeps all log for it until the disk \
+                 is full: when no connector is to go on from there, find its name and drop it by pg_drop_replication_slot: {FIND}",
+                self.name
+            );
+        }
         let (unless, kept) = match self.kept_bytes {
             Some(bytes) => ("", format!(" ({} now)", size(bytes))),
             None => (", where it was not dropped before", String::new()),
@@ -149,7 +168,7 @@ impl Held {
 pub(super) async fn held(config: &Config, connector: &ConnectorConfig) -> Option<Held> {
     let name = match wanted(connector) {
         Wanted::None => return None,
-        Wanted::Referenced(name) => return Some(Held::of(name, None)),
+        Wanted::Referenced(name) => return Some(Held::referenced(name)),
         Wanted::Named(name) => name,
     };
     let Ok(pool) = database::connect(config).await else {
@@ -206,6 +225,11 @@ mod tests {
         );
         assert!(
             words.ends_with("SELECT pg_drop_replication_slot('o''hara');"),
+            "{words}"
+        );
+        let words = Held::referenced("${env:SLOT}").in_words();
+        assert!(
+            words.starts_with("the slot that ${env:SLOT} stands for remains") && words.ends_with(FIND),
             "{words}"
         );
     }

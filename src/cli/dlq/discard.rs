@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::dlq::chosen::{Chosen, Letters};
 use crate::cli::dlq::{LookFailed, counted};
 use crate::cli::operator::by;
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output};
 use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::dead_letter::discards::{self, Discarded};
@@ -93,7 +93,10 @@ pub(super) async fn run(args: &DiscardArgs, config: &Config, output: Output) -> 
         };
         return output.print(&report, |report| {
             let letters: i64 = report.counts.iter().map(|count| count.letters).sum();
-            super::counts_in_words(&format!("{letters} letters would be discarded"), &report.counts)
+            super::counts_in_words(
+                &format!("{} would be discarded", output::counted(letters, "letter")),
+                &report.counts,
+            )
         });
     }
     let chosen = match chosen {
@@ -110,9 +113,8 @@ pub(super) async fn run(args: &DiscardArgs, config: &Config, output: Output) -> 
         Discarded::All(ids) => report.discarded = ids,
         Discarded::NotOpen(others) => return Err(Failure::failed(DiscardFailed::NotOpen(others))),
     }
-    output.print(&report, |report| match report.discarded.len() {
-        1 => "1 letter discarded".to_owned(),
-        letters => format!("{letters} letters discarded"),
+    output.print(&report, |report| {
+        format!("{} discarded", output::counted(report.discarded.len(), "letter"))
     })
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::app;
 use crate::cli::dlq::chosen::FilterArgs;
 use crate::cli::dlq::{LookFailed, unreadable};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, counted};
 use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::dead_letter::state::short_id;
@@ -82,7 +82,7 @@ pub(super) async fn run(args: &ExportArgs, config: &Config, output: Output) -> R
         Some(path) => {
             to_file(path, args, config, &mut report).await?;
             output.print(&report, |report| {
-                format!("{} letters exported to {}", report.exported, path.display())
+                format!("{} exported to {}", counted(report.exported, "letter"), path.display())
             })?;
         }
     }

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use crate::app;
 use crate::cli::dlq::{LookFailed, unreadable};
 use crate::cli::operator::by;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, counted};
 use crate::cli::{Failure, database};
 use crate::config::Config;
 use crate::dead_letter::exported::{self, imported};
@@ -105,8 +105,9 @@ pub(super) async fn run(args: &ImportArgs, config: &Config, output: Output) -> R
     }
     output.print(&report, |report| {
         let mut text = format!(
-            "{} letters imported; {} were known and stayed as they are",
-            report.imported, report.known
+            "{} imported; {} were known and stayed as they are",
+            counted(report.imported, "letter"),
+            report.known
         );
         if args.restore {
             text.push_str(&format!("; {} were known and got their bytes back", report.restored));

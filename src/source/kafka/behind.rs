@@ -2,6 +2,7 @@
 
 use rdkafka::Statistics;
 
+use crate::source::kafka::objections::Objections;
 use crate::source::kafka::retention::Frontiers;
 use crate::tally::reach::Reach;
 
@@ -20,13 +21,20 @@ pub(super) fn behind(statistics: &Statistics, frontiers: &Frontiers) -> Option<u
     of_each.sum()
 }
 
-/// Tells whether a broker answers. One that the client has not needed yet is not connected, so one of them is enough.
-pub(super) fn meet(statistics: &Statistics, brokers: &Reach) {
+/// Tells whether a broker answers, and if none does, why it lets us not in, where that is known. One that the client has not
+/// needed yet is not connected, so one of them is enough.
+pub(super) fn meet(statistics: &Statistics, brokers: &Reach, objections: &Objections) {
     let known = statistics.brokers.values();
     let connected = known.filter(|broker| broker.state == "UP").count();
     match (connected, statistics.brokers.len()) {
-        (0, known) => brokers.missed(&format!("none of {known} known brokers is connected")),
-        (_, _) => brokers.answered(),
+        (0, known) => match objections.why_shut() {
+            Some(objection) => brokers.missed(&objection),
+            None => brokers.missed(&format!("none of {known} known brokers is connected")),
+        },
+        (_, _) => {
+            objections.let_in();
+            brokers.answered();
+        }
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
                 brokers: states.iter().enumerate().map(of).collect(),
                 ..Statistics::default()
             };
-            meet(&statistics, &brokers);
+            meet(&statistics, &brokers, &Objections::default());
             brokers.met().map(|met| met.is_up)
         };
         assert_eq!(states(&[]), Some(false));

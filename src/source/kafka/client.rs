@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -16,23 +15,19 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clients::brokers;
 use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
 use crate::event::delivery::{Assigned, Position, RawRecord, SourcePartition};
-use crate::hindrance::{Hindered, Hindrance};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
 use crate::source::kafka::behind::{behind, meet};
 use crate::source::kafka::commits::{self, Commits};
+use crate::source::kafka::objections::Objections;
 use crate::source::kafka::retention::Frontiers;
 use crate::source::kafka::{Options, assignment};
 use crate::tally::reach;
 
 /// Records that are passed on together.
 pub(super) const BATCH_MAX: usize = 64;
-
-/// How often it is said what hinders a connection.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Consumer of one group.
 pub(super) type Client = BaseConsumer<Callbacks>;
@@ -78,8 +73,8 @@ pub(super) struct Callbacks {
     epochs: Mutex<HashMap<SourcePartition, u64>>,
     /// What was committed last of each owned partition.
     commits: Mutex<Commits>,
-    /// What hindered a connection last, and until when that is not said again.
-    hindered: Mutex<Option<(Hindrance, Instant)>>,
+    /// What brokers hold against us.
+    objections: Objections,
     forgotten: Forgotten,
 }
 
@@ -104,7 +99,7 @@ impl Callbacks {
             polled: Mutex::default(),
             epochs: Mutex::default(),
             commits: Mutex::default(),
-            hindered: Mutex::default(),
+            objections: Objections::default(),
             forgotten: Forgotten::default(),
         }
     }
@@ -342,26 +337,14 @@ impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
         let behind = behind(&statistics, &self.frontiers.borrow());
         self.options.events_behind.tell(behind);
-        meet(&statistics, &reach::KAFKA);
+        meet(&statistics, &reach::KAFKA, &self.objections);
         self.forgotten.see(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         // The poll loop meets the same error and says it once, without the reason.
         tracing::debug!(group = self.options.group, error = %error, "kafka client: {reason}");
-        // It was let in once, or whoever listens beside it says so: only what is certain is told again.
-        let certain = brokers::read(reason).filter(|heard| !heard.is_doubtful());
-        let Some(hindered) = certain.map(Hindered::from) else {
-            return;
-        };
-        let mut said = self.hindered.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = said
-            .as_ref()
-            .is_none_or(|(hindrance, until)| *hindrance != hindered.hindrance || Instant::now() > *until);
-        if is_new {
-            tracing::warn!(group = self.options.group, error = %hindered, "a broker lets the group's consumer not in; it is tried again");
-            *said = Some((hindered.hindrance, Instant::now() + COMPLAIN_EVERY));
-        }
+        self.objections.hear(&self.options, &error, reason);
     }
 }
 

@@ -30,6 +30,8 @@ pub mod follow;
 
 mod gaps;
 
+mod objections;
+
 mod pauses;
 
 mod poll;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clients::denied::Denied;
 use crate::clients::kafka::hide_value;
 use crate::event::delivery::{Position, RawRecord, Settled, SourceCommand, SourcePartition};
 use crate::source::kafka::asking::Asking;
@@ -269,7 +270,7 @@ impl Poller {
                 None => client.context().flush(),
                 Some(Ok(message)) => self.take(client, &message),
                 Some(Err(error)) => match client.client().fatal_error() {
-                    Some((code, reason)) => return fatal(code, reason),
+                    Some((code, reason)) => return fatal(&self.options.group, code, reason),
                     None => self.complained(&error),
                 },
             }
@@ -342,6 +343,10 @@ impl Poller {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.gaps.suspect();
             }
+            // Said with what is told beside it, where it names the topic.
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                tracing::debug!(group, error = %error, "a right is missing");
+            }
             // A table that nobody has written to yet has no topic; it is picked up when it appears.
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 tracing::debug!(group, error = %error, "a subscribed topic does not exist yet");
@@ -392,8 +397,9 @@ fn close(group: &str, client: Client) {
 }
 
 /// What follows from an error after which the client does nothing more.
-fn fatal(code: RDKafkaErrorCode, reason: String) -> End {
+fn fatal(group: &str, code: RDKafkaErrorCode, reason: String) -> End {
     match code {
+        RDKafkaErrorCode::GroupAuthorizationFailed => End::Failed(Denied::running(group).to_string()),
         RDKafkaErrorCode::FencedInstanceId => End::Fenced,
         RDKafkaErrorCode::UnreleasedInstanceId => End::Unreleased,
         _ => End::Failed(reason),

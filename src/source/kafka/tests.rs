@@ -19,6 +19,25 @@ use crate::event::delivery::{Position, Settled};
 const GROUP: &str = "g";
 const TOPIC: &str = "t";
 
+/// A group that reads one topic.
+pub(super) fn options(brokers: &str) -> Options {
+    Options {
+        brokers: brokers.to_owned(),
+        group: GROUP.to_owned(),
+        wanted: Tables::all(),
+        topics: vec![TOPIC.to_owned()],
+        start: Start::Earliest,
+        properties: Vec::new(),
+        membership: Membership::default(),
+        budgets: Budgets {
+            revoke: Duration::from_secs(1),
+            commit: Duration::from_secs(1),
+            claim: Duration::from_secs(10),
+        },
+        events_behind: Arc::default(),
+    }
+}
+
 fn committed(brokers: &str) -> Option<i64> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", GROUP);
@@ -40,21 +59,7 @@ async fn a_commit_that_a_rebalance_swallows_is_sent_again() {
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
     let record = FutureRecord::to(TOPIC).key("k").payload("v");
     producer.send(record, Duration::from_secs(10)).await.unwrap();
-    let options = Options {
-        brokers: brokers.clone(),
-        group: GROUP.to_owned(),
-        wanted: Tables::all(),
-        topics: vec![TOPIC.to_owned()],
-        start: Start::Earliest,
-        properties: Vec::new(),
-        membership: Membership::default(),
-        budgets: Budgets {
-            revoke: Duration::from_secs(1),
-            commit: Duration::from_secs(1),
-            claim: Duration::from_secs(10),
-        },
-        events_behind: Arc::default(),
-    };
+    let options = options(&brokers);
     let kept = Kept {
         claims: Claims::in_memory(GROUP),
         beginnings: Beginnings::in_memory(),

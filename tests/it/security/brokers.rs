@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::doors::Door;
 use super::tokens::{CLIENT, SECRET, Tokens};
 use super::{Case, DOCTOR, Variables, assert_silent, check, run, settings};
 use crate::authority::Authority;
@@ -75,8 +76,18 @@ fn login(mechanism: &str, user: &str, password: &str) -> Variables {
     tls(&stack::address("KAFKA_SASL_BROKERS"), &file("ca.pem"), &login)
 }
 
+/// The same, with a token from an endpoint that shows a certificate of this authority, at this host and port.
+fn safe_token(authority: &Authority, at: &str) -> Variables {
+    let mut variables = token(&format!("https://{at}/token"), SECRET);
+    variables.push((
+        "AFTERWRITE__KAFKA__PROPERTIES__HTTPS_CA_LOCATION".to_owned(),
+        authority.path("ca.pem").display().to_string(),
+    ));
+    variables
+}
+
 /// The same, with a token from this endpoint.
-fn token(endpoint: &str, secret: &str) -> Variables {
+pub(super) fn token(endpoint: &str, secret: &str) -> Variables {
     let login = [
         ("security.protocol", "sasl_ssl"),
         ("sasl.mechanism", "OAUTHBEARER"),
@@ -89,13 +100,24 @@ fn token(endpoint: &str, secret: &str) -> Variables {
     tls(&stack::address("KAFKA_SASL_BROKERS"), &file("ca.pem"), &login)
 }
 
+/// The listener that asks for a login without TLS, told this one.
+pub(super) fn scram(user: &str, password: &str) -> Variables {
+    let login = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "SCRAM-SHA-256"),
+        ("sasl.username", user),
+        ("sasl.password", password),
+    ];
+    at(&stack::address("KAFKA_SCRAM_BROKERS"), &login)
+}
+
 /// The user of the stack's listeners.
 fn user() -> (String, String) {
     (stack::address("KAFKA_TLS_USER"), stack::address("KAFKA_TLS_PASSWORD"))
 }
 
 /// Every way in.
-fn ways(tokens: &Tokens) -> Vec<(&'static str, Variables)> {
+fn ways(authority: &Authority, tokens_at: &str) -> Vec<(&'static str, Variables)> {
     let (name, password) = user();
     let certificate = mutual(&file("client.pem"), &file("client.key"));
     vec![
@@ -103,7 +125,7 @@ fn ways(tokens: &Tokens) -> Vec<(&'static str, Variables)> {
         ("plain", login("PLAIN", &name, &password)),
         ("scram_256", login("SCRAM-SHA-256", &name, &password)),
         ("scram_512", login("SCRAM-SHA-512", &name, &password)),
-        ("token", token(&tokens.url, SECRET)),
+        ("token", safe_token(authority, tokens_at)),
     ]
 }
 
@@ -115,7 +137,10 @@ async fn members_that_come_in_by_five_ways_share_one_group() {
     let topic = world.topic();
     producer::make_topic_of(&topic, PARTITIONS).await;
     let tokens = Tokens::serve("kafka").await;
-    let ways = ways(&tokens);
+    let authority = Authority::new();
+    authority.sign("localhost");
+    let door = Door::open(acceptor(&authority, "localhost"), &tokens.at, None).await;
+    let ways = ways(&authority, &format!("localhost:{}", door.port));
     let workers: Vec<Worker> = ways.iter().map(|(name, way)| member(&world, name, way)).collect();
     let mut key = 0;
     until(
@@ -252,7 +277,7 @@ fn wrong_tls(stranger: &Authority, expired: u16) -> Vec<Wrong> {
 }
 
 /// Everything that is wrong with a login.
-fn wrong_logins(tokens: &Tokens, foreign: &Tokens) -> Vec<Wrong> {
+fn wrong_logins([tokens, foreign]: [&Tokens; 2], [authority, stranger]: [&Authority; 2], endpoint: u16) -> Vec<Wrong> {
     let (name, password) = user();
     let other = [
         ("security.protocol", "sasl_plaintext"),
@@ -308,13 +333,35 @@ fn wrong_logins(tokens: &Tokens, foreign: &Tokens) -> Vec<Wrong> {
             None,
         ),
         (
+            "an endpoint of tokens that is not trusted",
+            safe_token(stranger, &format!("localhost:{endpoint}")),
+            UNTRUSTED,
+            "https.ca.location of kafka.properties",
+            Some("kafka-certificate"),
+        ),
+        (
+            "an endpoint of tokens with another host's certificate",
+            safe_token(authority, &format!("127.0.0.1:{endpoint}")),
+            "shows the certificate of another host name",
+            "sasl.oauthbearer.token.endpoint.url of kafka.properties",
+            None,
+        ),
+        (
             "a token for somebody else",
             token(&foreign.url, SECRET),
-            REFUSED,
+            "refused the token",
             "sasl",
             None,
         ),
     ]
+}
+
+/// How what is said of it begins.
+fn where_of(name: &str) -> &'static str {
+    match name.starts_with("an endpoint of tokens") {
+        true => "the endpoint of tokens at ",
+        false => "kafka at ",
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +381,16 @@ async fn brokers_that_cannot_be_made_sure_of_or_let_nobody_in_are_told_apart() {
         }
     });
     let (tokens, foreign) = (Tokens::serve("kafka").await, Tokens::serve("others").await);
-    let wrong = [wrong_tls(&stranger, expired), wrong_logins(&tokens, &foreign)].concat();
+    let authority = Authority::new();
+    authority.sign("localhost");
+    let endpoint = Door::open(acceptor(&authority, "localhost"), &tokens.at, None)
+        .await
+        .port;
+    let wrong = [
+        wrong_tls(&stranger, expired),
+        wrong_logins([&tokens, &foreign], [&authority, &stranger], endpoint),
+    ]
+    .concat();
     let mut cases = Vec::new();
     for (name, settings, what, remedy, code) in wrong {
         let case = |words, code, more: Option<&str>| Case {
@@ -342,7 +398,7 @@ async fn brokers_that_cannot_be_made_sure_of_or_let_nobody_in_are_told_apart() {
             words,
             settings: settings.clone(),
             code,
-            says: [Some("kafka at "), Some(what), Some(remedy), more]
+            says: [Some(where_of(name)), Some(what), Some(remedy), more]
                 .into_iter()
                 .flatten()
                 .map(str::to_owned)

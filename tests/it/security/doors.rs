@@ -35,7 +35,7 @@ impl Door {
     }
 }
 
-/// One connection with one request, without a body.
+/// One connection with one request.
 async fn pass(
     mut outside: impl AsyncRead + AsyncWrite + Unpin,
     inside: &str,
@@ -51,7 +51,8 @@ async fn pass(
         let mut service = TcpStream::connect(inside).await?;
         let closing = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
         service.write_all(closing.as_bytes()).await?;
-        tokio::io::copy(&mut service, &mut outside).await?;
+        // A request may have a body.
+        tokio::io::copy_bidirectional(&mut service, &mut outside).await?;
     } else {
         let refusal = b"HTTP/1.1 401 Unauthorized\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
         outside.write_all(refusal).await?;

@@ -12,6 +12,14 @@ mod others;
 
 mod tokens;
 
+mod wire;
+
+mod connect;
+
+mod acls;
+
+mod changing;
+
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::dlq::counts_in_words;
+use crate::cli::output::counted;
 use crate::dead_letter::filter::Count;
 use crate::dead_letter::runs::Fate;
 use crate::dead_letter::state::short_id;
@@ -81,10 +82,13 @@ impl Report {
 pub(super) fn in_words(report: &Report, is_dry_run: bool) -> String {
     if is_dry_run {
         let letters: i64 = report.counts.iter().map(|count| count.letters).sum();
-        let said = counts_in_words(&format!("{letters} letters would be sent back"), &report.counts);
+        let said = counts_in_words(
+            &format!("{} would be sent back", counted(letters, "letter")),
+            &report.counts,
+        );
         return said + &held_back(report);
     }
-    let mut text = format!("{} replays requested", report.requested);
+    let mut text = format!("{} requested", counted(report.requested, "replay"));
     let (healed, again, waiting) = (report.replayed.len(), report.failed_again.len(), report.waiting.len());
     if report.healed.is_some() || healed + again > 0 {
         text.push_str(&format!("; {healed} healed, {again} buried again"));
@@ -93,20 +97,19 @@ pub(super) fn in_words(report: &Report, is_dry_run: bool) -> String {
         }
     }
     if !report.passed_over.is_empty() {
-        text.push_str(&format!(
-            "; {} letters were not open and were passed over",
-            report.passed_over.len()
-        ));
+        let passed_over = report.passed_over.len();
+        let (letters, were) = (counted(passed_over, "letter"), were(passed_over));
+        text.push_str(&format!("; {letters} {were} not open and {were} passed over"));
     }
     if !report.unreadable.is_empty() {
-        let letters = report.unreadable.len();
+        let letters = counted(report.unreadable.len(), "letter");
         text.push_str(&format!(
-            "; {letters} letters are kept nowhere any more: {}",
+            "; nothing keeps {letters} any more: {}",
             named(&report.unreadable)
         ));
     }
     if !report.left.is_empty() {
-        text.push_str(&format!("; {} letters are left", report.left.len()));
+        text.push_str(&format!("; {} left", counted(report.left.len(), "letter")));
     }
     for Again { letter_id, new_letters } in report.failed_again.iter().take(NAMED_MAX) {
         let new_letters = match new_letters.is_empty() {
@@ -122,9 +125,18 @@ fn held_back(report: &Report) -> String {
     match report.held_back.len() {
         0 => String::new(),
         letters => format!(
-            "\n{letters} letters were replayed too often (dead_letters.replays_max) and left out: {}; give ids with --force",
+            "\n{} {} replayed too often (dead_letters.replays_max) and left out: {}; give ids with --force",
+            counted(letters, "letter"),
+            were(letters),
             named(&report.held_back)
         ),
+    }
+}
+
+fn were(count: usize) -> &'static str {
+    match count {
+        1 => "was",
+        _ => "were",
     }
 }
 
@@ -171,11 +183,11 @@ mod tests {
         let words = in_words(&report, false);
         for part in [
             "4 replays requested; 1 healed, 1 buried again, 2 still waiting",
-            "1 letters were not open",
-            "kept nowhere any more: f",
-            "1 letters are left",
+            "1 letter was not open and was passed over",
+            "nothing keeps 1 letter any more: f",
+            "; 1 letter left",
             "b was buried again as b2",
-            "1 letters were replayed too often",
+            "1 letter was replayed too often",
         ] {
             assert!(words.contains(part), "{part}: {words}");
         }

@@ -1,0 +1,162 @@
+//! What brokers hold against the group's consumer: that it is not let in, or not allowed something. librdkafka goes on trying,
+//! so it is said when it begins, and now and then.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::Instant;
+
+use crate::clients::brokers;
+use crate::clients::denied::Denied;
+use crate::hindrance::Hindered;
+use crate::source::kafka::Options;
+
+/// How often the same is said.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// How librdkafka names a topic that is not there for us.
+const NOT_AVAILABLE: &str = "Subscribed topic not available: ";
+
+/// What was heard.
+#[derive(Debug, Default)]
+pub(super) struct Objections {
+    /// Until when each is not said again. There are no more of them than topics and reasons.
+    quiet_until: Mutex<HashMap<String, Instant>>,
+    /// Why we are not let in, as long as no broker has let us in again.
+    shut: Mutex<Option<String>>,
+}
+
+impl Objections {
+    /// Takes what librdkafka tells beside an error.
+    pub(super) fn hear(&self, options: &Options, error: &KafkaError, reason: &str) {
+        let (group, now) = (&options.group, Instant::now());
+        if let Some(denied) = denied(options, error, reason) {
+            if self.is_new(denied.to_string(), now) {
+                tracing::warn!(group, error = %denied, "a right is missing; it is tried again");
+            }
+        } else if let Some(hindered) = hindered(options, reason) {
+            *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = Some(hindered.to_string());
+            if self.is_new(format!("{:?}", hindered.hindrance), now) {
+                tracing::warn!(group, error = %hindered, "a broker lets the group's consumer not in; it is tried again");
+            }
+        }
+    }
+
+    /// Why we are not let in, for whoever asks why no broker is connected.
+    pub(super) fn why_shut(&self) -> Option<String> {
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A broker is connected.
+    pub(super) fn let_in(&self) {
+        *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Keeps what it is about; answers whether it is to be said.
+    fn is_new(&self, text: String, now: Instant) -> bool {
+        let mut quiet_until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if quiet_until.get(&text).is_some_and(|until| now < *until) {
+            return false;
+        }
+        quiet_until.insert(text, now + SAY_EVERY);
+        true
+    }
+}
+
+/// The right that is missing, where it is that.
+fn denied(options: &Options, error: &KafkaError, reason: &str) -> Option<Denied> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::GroupAuthorizationFailed => Some(Denied::running(&options.group)),
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some(match named(reason) {
+            Some(topic) => Denied::reading(topic),
+            None => Denied::reading_one_of(&options.topics),
+        }),
+        _ => None,
+    }
+}
+
+/// The topic of which librdkafka speaks.
+fn named(reason: &str) -> Option<&str> {
+    let (topic, _) = reason.strip_prefix(NOT_AVAILABLE)?.split_once(": ")?;
+    Some(topic)
+}
+
+/// Why we are not let in. We were once, or whoever listens beside says so: only what is certain is told again.
+fn hindered(options: &Options, reason: &str) -> Option<Hindered> {
+    let heard = brokers::read(reason).filter(|heard| !heard.is_doubtful())?;
+    let mut hindered = Hindered::from(heard);
+    if hindered.at.is_empty() {
+        hindered.at.clone_from(&options.brokers);
+    }
+    Some(hindered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::kafka::tests::options;
+
+    #[test]
+    fn the_same_is_said_once_and_now_and_then_and_anything_else_at_once() {
+        let objections = Objections::default();
+        let began = Instant::now();
+        let is_new = |text: &str, after| objections.is_new(text.to_owned(), began + after);
+        for (text, expected) in [("a", true), ("a", false), ("b", true), ("a", false), ("b", false)] {
+            assert_eq!(is_new(text, Duration::ZERO), expected, "{text}");
+        }
+        assert!(is_new("a", SAY_EVERY));
+    }
+
+    #[test]
+    fn a_missing_right_is_told_from_the_topic_that_is_named() {
+        let mut options = options("b:9092");
+        options.topics = vec!["t.a".to_owned(), "t.b".to_owned()];
+        let of = |code| KafkaError::Global(code);
+        let group = of(RDKafkaErrorCode::GroupAuthorizationFailed);
+        assert_eq!(denied(&options, &group, "x"), Some(Denied::running(&options.group)));
+        let topic = of(RDKafkaErrorCode::TopicAuthorizationFailed);
+        for (reason, expected) in [
+            (
+                "Subscribed topic not available: t.b: Broker: Topic authorization failed",
+                Denied::reading("t.b"),
+            ),
+            (
+                "Fetch from broker 1 failed: Broker: Topic authorization failed",
+                Denied::reading_one_of(&options.topics),
+            ),
+        ] {
+            assert_eq!(denied(&options, &topic, reason), Some(expected), "{reason}");
+        }
+        let other = of(RDKafkaErrorCode::UnknownTopicOrPartition);
+        assert_eq!(denied(&options, &other, "x"), None);
+    }
+
+    #[test]
+    fn why_no_broker_is_connected_is_known_until_one_is() {
+        let (objections, options) = (Objections::default(), options("b:9092"));
+        let hear = |code, reason| objections.hear(&options, &KafkaError::Global(code), reason);
+        hear(RDKafkaErrorCode::GroupAuthorizationFailed, "x");
+        assert_eq!(objections.why_shut(), None, "a right that is missing shuts nobody out");
+        let refused =
+            "sasl_ssl://b:9092/1: SASL authentication error: Authentication failed (after 12ms in state REAUTH)";
+        hear(RDKafkaErrorCode::Authentication, refused);
+        let why = objections.why_shut().unwrap();
+        assert!(
+            why.starts_with("kafka at b:9092 refused the user or the password"),
+            "{why}"
+        );
+        objections.let_in();
+        assert_eq!(objections.why_shut(), None);
+    }
+
+    #[test]
+    fn who_gives_no_token_is_told_with_the_brokers_that_wait_for_it() {
+        let said = "Failed to acquire SASL OAUTHBEARER token: Failed to retrieve OIDC token from \"https://idp/t\": no";
+        let hindered = hindered(&options("b:9092"), said).unwrap();
+        assert_eq!(hindered.at, "b:9092");
+        assert!(super::hindered(&options("b:9092"), "1/1 brokers are down").is_none());
+    }
+}

@@ -1,0 +1,229 @@
+//! Logins that end while a worker runs: it says which, where, and what mends it, loses nothing and does nothing twice.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
+
+use super::brokers::{scram, token};
+use super::tokens::{SECRET, Tokens};
+use super::wire::{Right, give, set_password};
+use super::{Variables, assert_silent};
+use crate::producer;
+use crate::stack::{self, until};
+use crate::suspending::asked;
+use crate::worker::Worker;
+use crate::world::World;
+
+const WITHIN: Duration = Duration::from_secs(90);
+
+const PASSWORD: &str = "first-s3cret";
+
+/// How long a token is good. The client asks for another when four fifths of it are over, and shows it when nine tenths are:
+/// what is left has to be enough on a busy machine.
+const LIFETIME_S: u64 = 8;
+
+/// Changes of one round.
+const ROUND: i64 = 20;
+
+/// A worker that reads what is written, and what was written.
+struct Running {
+    world: World,
+    worker: Worker,
+    written: i64,
+}
+
+impl Running {
+    async fn start(world: World, variables: &Variables) -> Self {
+        producer::make_topic(&world.topic()).await;
+        let pairs = variables.iter().map(|(name, value)| (&**name, &**value));
+        let own = [
+            ("AFTERWRITE__ADMIN__LISTEN", "localhost:0"),
+            ("AFTERWRITE__ENGINE__WAIT_FIRST_MS", "50"),
+            ("AFTERWRITE__ENGINE__OUTAGE_WAIT_MS_MAX", "500"),
+        ];
+        let settings: Vec<(&str, &str)> = pairs.chain(own).collect();
+        let worker = world.worker("w", &settings);
+        let mut running = Self {
+            world,
+            worker,
+            written: 0,
+        };
+        running.write().await;
+        running.all_done().await;
+        running
+    }
+
+    async fn write(&mut self) {
+        for _ in 0..ROUND {
+            self.written += 1;
+            producer::write_change(&self.world.topic(), self.written, "ok").await;
+        }
+    }
+
+    /// Everything was done, once, and nothing buried.
+    async fn all_done(&self) {
+        until(&format!("{} effects", self.written), WITHIN, async || {
+            (self.world.count("SELECT count(*) FROM effects").await >= self.written).then_some(())
+        })
+        .await;
+        let once = "SELECT count(*) - count(DISTINCT (k, seq)) FROM effects";
+        assert_eq!(self.world.count(once).await, 0, "something was done twice");
+        assert_eq!(self.world.count("SELECT count(*) FROM afterwrite.letters").await, 0);
+    }
+
+    /// The log and `/readyz` say all of it.
+    async fn is_told(&self, need: &str, says: &[&str]) {
+        self.is_logged(says).await;
+        self.is_down(need, says).await;
+    }
+
+    async fn is_logged(&self, says: &[&str]) {
+        until(&format!("the worker to say {says:?}"), WITHIN, async || {
+            let said = self.worker.said();
+            let is_told = said.lines().any(|line| says.iter().all(|words| line.contains(words)));
+            is_told.then_some(())
+        })
+        .await;
+    }
+
+    async fn is_down(&self, need: &str, says: &[&str]) {
+        until(&format!("readyz to say {says:?}"), WITHIN, async || {
+            let need = self.need(need).await;
+            let why = need["why"].as_str()?;
+            (need["state"] == "down" && says.iter().all(|words| why.contains(words))).then_some(())
+        })
+        .await;
+    }
+
+    async fn is_up(&self, need: &str) {
+        until("readyz to say that it is over", WITHIN, async || {
+            (self.need(need).await["state"] == "up").then_some(())
+        })
+        .await;
+    }
+
+    async fn need(&self, name: &str) -> Value {
+        let (status, answer) = asked(&self.worker, "/readyz").await;
+        let health: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((status, &health["alive"]), (200, &Value::Bool(true)), "{answer}");
+        let needs = health["needs"].as_array().unwrap();
+        needs.iter().find(|need| need["name"] == name).unwrap().clone()
+    }
+
+    async fn end(self) {
+        assert_silent(&self.worker.said());
+        self.worker.stop().await;
+        self.world.remove().await;
+    }
+}
+
+/// All at once: most of the time each of them waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_ends_under_a_worker_is_told_and_nothing_is_lost_or_done_twice() {
+    let _stack = stack::shared().await;
+    let began = Instant::now();
+    futures::join!(
+        Box::pin(a_password_of_postgres_changes()),
+        Box::pin(a_password_of_kafka_changes()),
+        Box::pin(tokens_are_renewed_until_there_are_none()),
+    );
+    println!("three logins that end, in {:?}", began.elapsed());
+}
+
+async fn a_password_of_postgres_changes() {
+    let world = World::bare("pg_password").await;
+    let role = format!("{}_login", world.name);
+    let exec = async |sql: String| {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&world.pool).await.unwrap();
+    };
+    exec(format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")).await;
+    // Roles that were granted this have to give their password.
+    exec(format!("GRANT asked_for_a_password TO {role}")).await;
+    let owner = world.url().parse::<PgConnectOptions>().unwrap();
+    let place = format!("{}:{}/{}", owner.get_host(), owner.get_port(), world.name);
+    let url = format!("postgres://{role}:{PASSWORD}@{place}");
+    let pool = world.pool.clone();
+    let mut running = Running::start(world, &super::settings(&[("DATABASE_URL", &url)])).await;
+    let exec = async |sql: String| {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    };
+    let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
+    exec(format!("ALTER ROLE {role} PASSWORD 'another-s3cret'; {cut}")).await;
+    running.write().await;
+    let what = format!("postgres at {place} refused the user or the password");
+    let says = [&*what, "correct user and password of postgres.url"];
+    running.is_told("postgres", &says).await;
+    exec(format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
+    running.all_done().await;
+    running.is_up("postgres").await;
+    running.end().await;
+    exec_elsewhere(format!("DROP ROLE {role}")).await;
+}
+
+/// In a database that outlives the test's.
+async fn exec_elsewhere(sql: String) {
+    let pool = crate::world::connect(&stack::address("DATABASE_URL")).await;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+}
+
+/// The broker asks again for the password of whoever is connected, as a managed one does.
+async fn a_password_of_kafka_changes() {
+    let world = World::bare("kafka_password").await;
+    let user = format!("{}-user", world.name);
+    set_password(&user, PASSWORD).await;
+    let (principal, begins) = (format!("User:{user}"), format!("{}.", world.name));
+    let rights = ["--topic", "--group"].map(|resource| Right::of_worker(&principal, resource, &begins));
+    give(&rights).await;
+    let mut running = Running::start(world, &scram(&user, PASSWORD)).await;
+    set_password(&user, "another-s3cret").await;
+    let brokers = stack::address("KAFKA_SCRAM_BROKERS");
+    let what = format!("kafka at {brokers} refused the user or the password");
+    let says = [&*what, "correct sasl.username and sasl.password of kafka.properties"];
+    running.is_told("kafka", &says).await;
+    running.write().await;
+    set_password(&user, PASSWORD).await;
+    running.all_done().await;
+    running.is_up("kafka").await;
+    running.end().await;
+}
+
+/// A broker cuts off whose token has expired: a connection that outlives its token has shown another one.
+async fn tokens_are_renewed_until_there_are_none() {
+    let world = World::bare("tokens").await;
+    let tokens = Tokens::serve_for("kafka", LIFETIME_S).await;
+    let mut running = Running::start(world, &token(&tokens.url, SECRET)).await;
+    let brokers = stack::address("KAFKA_SASL_BROKERS");
+    let port: u16 = brokers.rsplit_once(':').unwrap().1.parse().unwrap();
+    let (began, before, given) = (Instant::now(), running.worker.connections(port), tokens.given());
+    until("every token to expire, and others to be given", WITHIN, async || {
+        let is_over = began.elapsed() > Duration::from_secs(LIFETIME_S + 1);
+        (is_over && tokens.given() > given).then_some(())
+    })
+    .await;
+    let after = running.worker.connections(port);
+    let lasting: Vec<&u16> = before.intersection(&after).collect();
+    assert!(!lasting.is_empty(), "{before:?} were cut off, and are {after:?}");
+    running.write().await;
+    running.all_done().await;
+    assert!(!running.worker.said().contains("lets the group's consumer not in"));
+
+    tokens.shut(true);
+    let what = format!("kafka at {brokers} refused the token");
+    running.is_logged(&[&what, "sasl.oauthbearer"]).await;
+    // Either that, or that there is none.
+    running
+        .is_down("kafka", &[&format!("kafka at {brokers} "), " token"])
+        .await;
+    assert!(
+        running.worker.connections(port).is_disjoint(&before),
+        "the broker lets in whose token is old"
+    );
+    running.write().await;
+    tokens.shut(false);
+    running.all_done().await;
+    running.is_up("kafka").await;
+    running.end().await;
+}
