@@ -58,7 +58,7 @@ impl Connect {
             .spawn()
             .unwrap();
         Self {
-            process: process,
+            process,
             url: format!("http://127.0.0.1:{port}"),
             log,
         }
