@@ -276,8 +276,28 @@ fn wrong_tls(stranger: &Authority, expired: u16) -> Vec<Wrong> {
     ]
 }
 
+/// An endpoint of tokens that cannot be made sure of.
+fn wrong_endpoints(authority: &Authority, stranger: &Authority, endpoint: u16) -> Vec<Wrong> {
+    vec![
+        (
+            "an endpoint of tokens that is not trusted",
+            safe_token(stranger, &format!("localhost:{endpoint}")),
+            UNTRUSTED,
+            "https.ca.location of kafka.properties",
+            Some("kafka-certificate"),
+        ),
+        (
+            "an endpoint of tokens with another host's certificate",
+            safe_token(authority, &format!("127.0.0.1:{endpoint}")),
+            "shows the certificate of another host name",
+            "sasl.oauthbearer.token.endpoint.url of kafka.properties",
+            None,
+        ),
+    ]
+}
+
 /// Everything that is wrong with a login.
-fn wrong_logins([tokens, foreign]: [&Tokens; 2], [authority, stranger]: [&Authority; 2], endpoint: u16) -> Vec<Wrong> {
+fn wrong_logins(tokens: &Tokens, foreign: &Tokens) -> Vec<Wrong> {
     let (name, password) = user();
     let other = [
         ("security.protocol", "sasl_plaintext"),
@@ -333,20 +353,6 @@ fn wrong_logins([tokens, foreign]: [&Tokens; 2], [authority, stranger]: [&Author
             None,
         ),
         (
-            "an endpoint of tokens that is not trusted",
-            safe_token(stranger, &format!("localhost:{endpoint}")),
-            UNTRUSTED,
-            "https.ca.location of kafka.properties",
-            Some("kafka-certificate"),
-        ),
-        (
-            "an endpoint of tokens with another host's certificate",
-            safe_token(authority, &format!("127.0.0.1:{endpoint}")),
-            "shows the certificate of another host name",
-            "sasl.oauthbearer.token.endpoint.url of kafka.properties",
-            None,
-        ),
-        (
             "a token for somebody else",
             token(&foreign.url, SECRET),
             "refused the token",
@@ -388,7 +394,8 @@ async fn brokers_that_cannot_be_made_sure_of_or_let_nobody_in_are_told_apart() {
         .port;
     let wrong = [
         wrong_tls(&stranger, expired),
-        wrong_logins([&tokens, &foreign], [&authority, &stranger], endpoint),
+        wrong_logins(&tokens, &foreign),
+        wrong_endpoints(&authority, &stranger, endpoint),
     ]
     .concat();
     let mut cases = Vec::new();
