@@ -15,7 +15,7 @@ use crate::cli::dlq::chosen::{Chosen, Letters};
 use crate::cli::dlq::{LookFailed, counted, unreadable};
 use crate::cli::operator::by;
 use crate::cli::output::Output;
-use crate::cli::{Failure, database, stop_signal};
+use crate::cli::{Failure, database, output, stop_signal};
 use crate::config::Config;
 use crate::dead_letter::filter::{self, Count};
 use crate::dead_letter::runs::{self, Begun, LeftOut, Run, Unfinished};
@@ -102,11 +102,11 @@ enum ReplayFailed {
     Interrupted { group: String, run: Unfinished },
     #[error("no run of replays of group {0} was interrupted: there is nothing to go on with")]
     Nothing(String),
-    #[error("stopped with {left} letters left; {} goes on with them", resume_of(.group))]
+    #[error("stopped with {} left; {} goes on", output::counted(*.left, "letter"), resume_of(.group))]
     Stopped { group: String, left: usize },
     #[error("stopped waiting for {open} replays: they stay requested, and end without this command")]
     StoppedWaiting { open: usize },
-    #[error("{left} letters are left; when this is mended, {} goes on with them", resume_of(.group))]
+    #[error("{} left; when this is mended, {} goes on", output::counted(*.left, "letter"), resume_of(.group))]
     CutOff {
         group: String,
         left: usize,

@@ -438,26 +438,14 @@ mod tests {
     use rdkafka::client::ClientContext as _;
 
     use super::*;
-    use crate::decode::tables::Tables;
     use crate::ledger::beginnings::Beginnings;
     use crate::ledger::claims::Claims;
-    use crate::source::kafka::protocol::Membership;
-    use crate::source::kafka::{Budgets, Start};
+    use crate::source::kafka::tests::options;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_client_that_has_forgotten_every_broker_is_given_up() {
-        let options = Options {
-            // Nobody listens there.
-            brokers: "127.0.0.1:1".to_owned(),
-            group: "g".to_owned(),
-            wanted: Tables::all(),
-            topics: vec!["t".to_owned()],
-            start: Start::Earliest,
-            properties: Vec::new(),
-            membership: Membership::default(),
-            budgets: Budgets::NONE,
-            events_behind: Arc::default(),
-        };
+        // Nobody listens there.
+        let options = options("127.0.0.1:1");
         let kept = Kept {
             claims: Claims::in_memory("g"),
             beginnings: Beginnings::in_memory(),
