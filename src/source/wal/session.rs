@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pgwire_replication::{PgWireError, ReplicationClient};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
 use tokio::time::Instant;
 
 use crate::event::delivery::{Assigned, SourceEvent};
 use crate::ledger::claims::Claims;
-use crate::ledger::patience::ask;
+use crate::ledger::patience::{Unanswered, ask};
 use crate::ledger::slots::{Slots, Standing};
 use crate::ledger::sources::Sources;
 use crate::source::wal::caught_up::CaughtUp;
@@ -26,6 +27,12 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long an answer on a session may take; only the making of a slot may take longer.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(35);
+
+/// How long a new connection may take before the server counts as gone.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The SQLSTATE of a server whose connections are all in use.
+const TOO_MANY_CONNECTIONS: &str = "53300";
 
 /// SQLSTATEs after which trying again is in vain, and what to do about each.
 const FINAL_STATES: [(&str, &str); 7] = [
@@ -208,6 +215,32 @@ async fn timeout(pool: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
     .await?;
     let millis = u64::try_from(millis).ok().filter(|millis| *millis > 0);
     Ok(millis.map(Duration::from_millis))
+}
+
+/// Ends the session of a server that is shutting down. That waits until all of its log is confirmed, which it never is: what is
+/// confirmed is kept first, and it lets nobody write any more. It asks for replies then, as it does otherwise only when nothing
+/// came from here for half of its time-out. Asked over a connection of its own: one of a pool that is in use is waited for.
+pub(super) async fn stays(pool: &PgPool) -> Result<(), Broken> {
+    let connected = tokio::time::timeout(CONNECTED_WITHIN, PgConnection::connect_with(&pool.connect_options())).await;
+    let error = match connected {
+        Ok(Ok(connection)) => {
+            if let Err(error) = connection.close().await {
+                tracing::debug!(%error, "a connection did not end in good order");
+            }
+            return Ok(());
+        }
+        Ok(Err(error)) => error,
+        Err(_) => Unanswered {
+            what: "asking whether it stays",
+            limit: CONNECTED_WITHIN,
+        }
+        .into(),
+    };
+    match error.as_database_error().and_then(|error| error.code()) {
+        // It has no place for another one, so it stays.
+        Some(code) if code == TOO_MANY_CONNECTIONS => Ok(()),
+        _ => Err(of_postgres(error)),
+    }
 }
 
 /// Waits for an answer on the session, which has no limit of its own: a host that vanishes would be waited for for ever.

@@ -20,7 +20,7 @@ use crate::ledger::sources::{Sources, Wish};
 use crate::source::wal::behind::Behind;
 use crate::source::wal::connection::Connection;
 use crate::source::wal::reading::{Reading, Unreadable};
-use crate::source::wal::session::{Broken, Error, Session, end, of_postgres, of_session, open};
+use crate::source::wal::session::{Broken, Error, Session, end, of_postgres, of_session, open, stays};
 use crate::source::wal::visible::Unseen;
 
 /// Pause before a session is opened again.
@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// a row that is written, and so log too.
 const UNTOLD_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How often the server is asked whether it stays, while nothing that it sends is taken.
+/// How often the server is asked whether it stays, while nothing that it sends is taken or other questions fail.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 
 /// What the task works with.
@@ -232,25 +232,13 @@ impl Stream {
                 session.progress.settled(Position(0));
                 self.caught_up(session, wal_end.as_u64()).await;
                 if reply_requested {
-                    self.let_it_stop().await?;
+                    stays(self.slots.pool()).await?;
                 }
             }
             // Logical messages wake no handler.
             _ => {}
         }
         Ok(())
-    }
-
-    /// Ends the session of a server that is shutting down. That waits until all of its log is confirmed, which it never is:
-    /// what is confirmed is kept first, and it lets nobody write any more. It asks for replies then, as it does otherwise only
-    /// when nothing came from here for half of its time-out.
-    async fn let_it_stop(&self) -> Result<(), Broken> {
-        let answered = ask(
-            self.slots.pool(),
-            "asking whether postgres stays",
-            async |connection: &mut PgConnection| sqlx::query("SELECT 1").execute(connection).await,
-        );
-        answered.await.map(|_| ()).map_err(of_postgres)
     }
 
     /// Says that there is nothing more to read now, where that is so.
@@ -334,15 +322,17 @@ impl Stream {
                 silent_max.as_secs()
             )));
         }
+        let wish = self.wish().await;
         if !is_reading {
             session.heard_at = Instant::now();
-            // What the server asks for is not heard meanwhile.
-            if session.asked_at.elapsed() > ASKED_EVERY {
-                session.asked_at = Instant::now();
-                self.let_it_stop().await?;
-            }
         }
-        let Wish { leaves, kept_at } = self.wish().await;
+        // What the server asks for is not heard while nothing is read, and it does not ask for replies before all of its log is
+        // sent: what was not flushed when its clients were ended may keep it from that for ever.
+        if (!is_reading || wish.is_none()) && session.asked_at.elapsed() > ASKED_EVERY {
+            session.asked_at = Instant::now();
+            stays(self.slots.pool()).await?;
+        }
+        let Wish { leaves, kept_at } = wish.unwrap_or_default();
         if leaves {
             self.leave();
         }
@@ -357,11 +347,12 @@ impl Stream {
         Ok(Next::GoOn)
     }
 
-    async fn wish(&self) -> Wish {
-        self.sources.wish().await.unwrap_or_else(|error| {
+    async fn wish(&self) -> Option<Wish> {
+        let wish = self.sources.wish().await;
+        wish.inspect_err(|error| {
             tracing::debug!(group = self.group, %error, "whether the group leaves the log is asked again");
-            Wish::default()
         })
+        .ok()
     }
 
     /// Says once that the group is to leave; it goes on as it is until it is told to.
