@@ -77,7 +77,10 @@ pub async fn start(
     sqlx::query("SELECT FROM afterwrite.ledger LIMIT 0")
         .execute(&reading)
         .await
-        .context("the ledger could not be read; run `afterwrite migrate`, which changes no table of the application")?;
+        .context(
+            "the ledger could not be read: does postgres answer at postgres.url, and did `afterwrite migrate` run, which changes no \
+             table of the application?",
+        )?;
     keyless::refuse(&reading, &handlers).await?;
     let decoder = Decoder::new(decoding(config, &reading, &handlers).await?);
     let registry = options::registry(config).context("the settings of [registry] cannot be used")?;

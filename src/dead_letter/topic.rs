@@ -1,5 +1,6 @@
 //! The dead-letter topics: made and checked by us, never by the broker on the fly.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
@@ -8,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::clients::denied::Denied;
-use crate::clients::kafka::{self, Admin, admin, alter_topic, settings_of};
+use crate::clients::kafka::{self, Admin, TopicSetting, admin, alter_topic, settings_of};
 
 /// How long the broker may take for one operation.
 const OPERATION_MAX: Duration = Duration::from_secs(10);
@@ -126,6 +127,12 @@ pub fn client_config(options: &Options) -> ClientConfig {
     kafka::client_config(&options.brokers, &options.properties)
 }
 
+/// What a broker says of what somebody may not do.
+const NOT_ALLOWED: [RDKafkaErrorCode; 2] = [
+    RDKafkaErrorCode::TopicAuthorizationFailed,
+    RDKafkaErrorCode::ClusterAuthorizationFailed,
+];
+
 /// Makes the topic of a group, or checks the one that exists.
 ///
 /// # Errors
@@ -147,48 +154,47 @@ pub async fn ensure(options: &Options, topic: &str) -> Result<(), Error> {
     for made in admin.create_topics([&wanted], &times).await.map_err(failed)? {
         match made {
             Ok(topic) => tracing::info!(topic, "dead-letter topic made"),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => check(&admin, options, topic).await?,
-            Err((topic, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
-                check_of_others(&admin, options, &topic).await?
-            }
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => match described(&admin, topic).await? {
+                Ok(settings) => fit(options, topic, &settings)?,
+                Err(code) if NOT_ALLOWED.contains(&code) => {
+                    tracing::warn!(topic, code = %code, "settings of the dead-letter topic may not be read: it is used unchecked; allow DescribeConfigs on it");
+                }
+                Err(code) => {
+                    return Err(Error::Described {
+                        topic: topic.to_owned(),
+                        source: KafkaError::AdminOp(code),
+                    });
+                }
+            },
+            // One that may not be made here serves where somebody else made it.
+            Err((_, code)) if NOT_ALLOWED.contains(&code) => match described(&admin, topic).await? {
+                Ok(settings) => fit(options, topic, &settings)?,
+                Err(_) => return Err(Denied::keeping_letters(topic).into()),
+            },
             Err((topic, code)) => return Err(Error::Refused { topic, code }),
         }
     }
     Ok(())
 }
 
-/// Checks a topic that may not be made here: it serves where somebody else made it.
-async fn check_of_others(admin: &Admin, options: &Options, topic: &str) -> Result<(), Error> {
-    let failed = |source| Error::Described {
-        topic: topic.to_owned(),
-        source,
-    };
+/// What the brokers say of the topic's settings.
+async fn described(
+    admin: &Admin,
+    topic: &str,
+) -> Result<Result<BTreeMap<String, TopicSetting>, RDKafkaErrorCode>, Error> {
     let asked = [topic.to_owned()];
-    let mut described = settings_of(admin, &asked, OPERATION_MAX).await.map_err(failed)?;
-    match described.pop() {
-        Some(Ok(_)) => check(admin, options, topic).await,
-        _ => Err(Denied::keeping_letters(topic).into()),
-    }
+    let mut described = settings_of(admin, &asked, OPERATION_MAX)
+        .await
+        .map_err(|source| Error::Described {
+            topic: topic.to_owned(),
+            source,
+        })?;
+    Ok(described.pop().unwrap_or_else(|| Ok(BTreeMap::new())))
 }
 
-async fn check(admin: &Admin, options: &Options, topic: &str) -> Result<(), Error> {
-    let failed = |source| Error::Described {
-        topic: topic.to_owned(),
-        source,
-    };
-    let asked = [topic.to_owned()];
-    let mut described = settings_of(admin, &asked, OPERATION_MAX).await.map_err(failed)?;
-    let found = match described.pop() {
-        Some(Ok(settings)) => Found::of(|name| settings.get(name).map(|setting| setting.value.clone())),
-        Some(Err(
-            code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
-        )) => {
-            tracing::warn!(topic, code = %code, "settings of the dead-letter topic may not be read: it is used unchecked; allow DescribeConfigs on it");
-            return Ok(());
-        }
-        Some(Err(code)) => return Err(failed(KafkaError::AdminOp(code))),
-        None => Found::default(),
-    };
+/// Refuses a topic that would lose or refuse letters.
+fn fit(options: &Options, topic: &str, settings: &BTreeMap<String, TopicSetting>) -> Result<(), Error> {
+    let found = Found::of(|name| settings.get(name).map(|setting| setting.value.clone()));
     let retention_ms = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
     if let Some(kept_ms) = found.retention_ms.filter(|kept| (0..retention_ms).contains(kept)) {
         tracing::warn!(
