@@ -13,7 +13,6 @@ use crate::decode::tables::Tables;
 use crate::decode::unknown::Unknown;
 use crate::decode::{Decoded, Decoder};
 use crate::event::delivery::{Content, RawRecord};
-use crate::hindrance::{Hindered, REGISTRY};
 
 /// First and longest pause before a registry that does not answer is asked again.
 const UNREACHABLE_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -38,10 +37,7 @@ pub async fn schema(registry: &Registry, id: u32) -> Result<Arc<SchemaDocument>,
             }
             Err(error) => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                let cause = error.source.chain();
-                let hindered = Hindered::read(&cause, &error.url, &REGISTRY);
-                let cause = hindered.map_or(cause, |hindered| hindered.to_string());
-                tracing::warn!(schema = id, error = %error, cause, pause_ms, "registry did not answer; what needs it waits");
+                tracing::warn!(schema = id, error = %error, cause = error.why(), pause_ms, "registry did not answer; what needs it waits");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(UNREACHABLE_PAUSES.1);
             }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 /// How long a reason may be.
-const WHY_CHARS_MAX: usize = 300;
+const WHY_CHARS_MAX: usize = 500;
 
 /// Something that the process needs.
 #[derive(Debug)]

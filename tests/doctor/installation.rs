@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use crate::own_server::OwnServer;
 use crate::patience::until;
+use crate::removal;
 
 /// An address from `infra/native/stack env`.
 pub(crate) fn address(name: &str) -> String {
@@ -306,6 +307,7 @@ impl Installation {
         if self.server.is_some() {
             return;
         }
+        removal::of_topics(&address("KAFKA_BROKERS"), &self.name).await;
         self.drop_slots().await;
         self.owner.close().await;
         let admin = connect(&address("DATABASE_URL")).await;

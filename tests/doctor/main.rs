@@ -12,6 +12,10 @@
 #[path = "../it/patience.rs"]
 mod patience;
 
+#[cfg(test)]
+#[path = "../it/removal.rs"]
+mod removal;
+
 mod own_server;
 
 mod installation;

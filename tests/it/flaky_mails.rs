@@ -45,7 +45,7 @@ pub(crate) async fn sign_up(world: &World, people: i64, address: &str) {
              INSERT INTO campaigns (account_id, name, slug, status, verification_required, milestones)
              VALUES (gen_random_uuid(), 'Launch', 'launch', 'active', false, '{600}') RETURNING id)
          INSERT INTO waitlist_users (campaign_id, email, referral_code, marketing_consent)
-         SELECT id, $3 || n || '@' || $2 || '.example', 'code-' || n, true FROM launch, generate_series(1, $1) n",
+         SELECT id, $3 || n || '@' || $2 || '.example', $3 || n, true FROM launch, generate_series(1, $1) n",
     )
     .bind(people)
     .bind(world.name.replace('_', "-"))

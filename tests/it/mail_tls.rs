@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -34,6 +35,7 @@ pub(crate) enum Speaks {
 pub(crate) struct Front {
     pub(crate) port: u16,
     in_clear: Arc<Mutex<String>>,
+    password: watch::Sender<&'static str>,
 }
 
 impl Front {
@@ -42,24 +44,44 @@ impl Front {
         let port = listener.local_addr().unwrap().port();
         let in_clear = Arc::new(Mutex::new(String::new()));
         let told = Arc::clone(&in_clear);
+        let (password, asked_for) = watch::channel(PASSWORD);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, told) = (acceptor.clone(), Arc::clone(&told));
+                let mut asked_for = asked_for.clone();
+                let login = wants_login.then(|| login(*asked_for.borrow_and_update()));
                 tokio::spawn(async move {
                     // Errors end one connection: the client sees them.
-                    drop(converse(stream, speaks, acceptor, wants_login, told).await);
+                    tokio::select! {
+                        ended = converse(stream, speaks, acceptor, login, told) => drop(ended),
+                        Ok(()) = asked_for.changed() => {}
+                    }
                 });
             }
         });
-        Self { port, in_clear }
+        Self {
+            port,
+            in_clear,
+            password,
+        }
     }
+
+    /// Asks for another password, also those who are connected.
+    pub(crate) fn change_password(&self, password: &'static str) {
+        self.password.send_replace(password);
+    }
+}
+
+/// What a client says who logs in with a password.
+fn login(password: &str) -> String {
+    format!("AUTH PLAIN {}", BASE64.encode(format!("\0{USER}\0{password}")))
 }
 
 async fn converse(
     stream: TcpStream,
     speaks: Speaks,
     acceptor: TlsAcceptor,
-    wants_login: bool,
+    login: Option<String>,
     told: Arc<Mutex<String>>,
 ) -> std::io::Result<()> {
     let catcher = format!("{}:{}", stack::address("SMTP_HOST"), stack::address("SMTP_PORT"));
@@ -69,9 +91,7 @@ async fn converse(
     if speaks == Speaks::FromTheFirstByte {
         let mut client = BufStream::new(acceptor.accept(stream).await?);
         say(&mut client, &greeting).await?;
-        return dialogue(&mut client, &mut catcher, "", wants_login, None)
-            .await
-            .map(|_| ());
+        return dialogue(&mut client, &mut catcher, "", login, None).await.map(|_| ());
     }
     let mut client = BufStream::new(stream);
     say(&mut client, &greeting).await?;
@@ -79,9 +99,9 @@ async fn converse(
         Speaks::AfterStartTls => "250-STARTTLS\r\n",
         _ => "",
     };
-    if dialogue(&mut client, &mut catcher, offer, wants_login, Some(&told)).await? {
+    if dialogue(&mut client, &mut catcher, offer, login.clone(), Some(&told)).await? {
         let mut client = BufStream::new(acceptor.accept(client.into_inner()).await?);
-        dialogue(&mut client, &mut catcher, "", wants_login, None).await?;
+        dialogue(&mut client, &mut catcher, "", login, None).await?;
     }
     Ok(())
 }
@@ -96,11 +116,10 @@ async fn dialogue<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut BufStream<S>,
     catcher: &mut BufStream<TcpStream>,
     offer: &str,
-    wants_login: bool,
+    login: Option<String>,
     told: Option<&Mutex<String>>,
 ) -> std::io::Result<bool> {
-    let login = format!("AUTH PLAIN {}", BASE64.encode(format!("\0{USER}\0{PASSWORD}")));
-    let mut logged_in = !wants_login;
+    let mut logged_in = login.is_none();
     loop {
         let mut line = String::new();
         if client.read_line(&mut line).await? == 0 {
@@ -115,7 +134,7 @@ async fn dialogue<S: AsyncRead + AsyncWrite + Unpin>(
                 return Ok(true);
             }
             "AUTH" => {
-                logged_in = line.trim_end() == login;
+                logged_in = Some(line.trim_end()) == login.as_deref();
                 let answer = if logged_in { "235 2.7.0 welcome" } else { "535 5.7.8 no" };
                 say(client, &format!("{answer}\r\n")).await?;
             }
@@ -138,7 +157,7 @@ async fn dialogue<S: AsyncRead + AsyncWrite + Unpin>(
                 if command == "EHLO" {
                     let first = reply.find('\n').unwrap() + 1;
                     // A server that offers a login in the clear is just who it must not be given to.
-                    let login = if wants_login { "250-AUTH PLAIN\r\n" } else { "" };
+                    let login = if login.is_some() { "250-AUTH PLAIN\r\n" } else { "" };
                     reply.insert_str(first, &format!("{offer}{login}"));
                 }
                 say(client, &reply).await?;

@@ -20,6 +20,8 @@ mod stack;
 
 mod world;
 
+mod removal;
+
 mod worker;
 
 mod producer;

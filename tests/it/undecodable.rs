@@ -69,6 +69,13 @@ pub(crate) async fn register(subject: &str) -> u32 {
     register_as(subject, &schema()).await
 }
 
+/// The same under another id, as after a change of the table.
+pub(crate) async fn register_anew(subject: &str) -> u32 {
+    let mut schema = schema();
+    schema["doc"] = json!(subject);
+    register_as(subject, &schema).await
+}
+
 /// Registers a schema under a subject; answers its id.
 pub(crate) async fn register_as(subject: &str, schema: &Value) -> u32 {
     let url = format!("{}/subjects/{subject}/versions", stack::address("SCHEMA_REGISTRY_URL"));

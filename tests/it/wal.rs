@@ -52,7 +52,7 @@ pub(crate) async fn insert(world: &World, keys: std::ops::RangeInclusive<i32>, b
         .unwrap();
 }
 
-/// Drops the group's slot when nobody reads it any more, then the world.
+/// Drops the group's slot when nobody reads it any more, then the world, which has nothing in Kafka.
 pub(crate) async fn remove(world: World) {
     until("the slot to be free", Duration::from_secs(60), async || {
         let dropped = sqlx::query(
@@ -61,7 +61,7 @@ pub(crate) async fn remove(world: World) {
         dropped.execute(&world.pool).await.ok().map(|_| ())
     })
     .await;
-    world.remove().await;
+    world.remove_database().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

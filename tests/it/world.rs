@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use crate::removal;
 use crate::stack::{self, until};
 use crate::worker::Worker;
 
@@ -252,8 +253,14 @@ impl World {
         command
     }
 
-    /// Removes the connector, its slot and the database. A test that failed leaves them for whoever looks into it.
+    /// Removes the connector, its slot, the topics and the database. A test that failed leaves them for whoever looks into it.
     pub(crate) async fn remove(self) {
+        self.remove_connector().await;
+        removal::of_topics(&stack::address("KAFKA_BROKERS"), &self.name).await;
+        self.remove_database().await;
+    }
+
+    async fn remove_connector(&self) {
         let slot = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
         let deployed: bool = sqlx::query_scalar(slot)
             .bind(&self.name)
@@ -271,6 +278,10 @@ impl World {
             dropped.bind(&self.name).execute(&self.pool).await.ok().map(|_| ())
         })
         .await;
+    }
+
+    /// Removes the database, of a world that has nothing in Kafka.
+    pub(crate) async fn remove_database(self) {
         self.pool.close().await;
         let admin = connect(&stack::address("DATABASE_URL")).await;
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);

@@ -10,6 +10,7 @@ use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredS
 use thiserror::Error;
 
 use crate::causes::chain;
+use crate::hindrance::{Hindered, REGISTRY};
 use crate::tally::reach;
 
 /// Where the registry is and how it is spoken to.
@@ -88,6 +89,15 @@ pub struct RegistryError {
     pub id: u32,
     /// What the client said.
     pub source: Cause,
+}
+
+impl RegistryError {
+    /// Why, in one line, down to the cause that matters, and what to do about it where that is known.
+    pub fn why(&self) -> String {
+        let cause = self.source.chain();
+        let hindered = Hindered::read(&cause, &self.url, &REGISTRY);
+        hindered.map_or(cause, |hindered| hindered.to_string())
+    }
 }
 
 /// What the client said, without its own opinion on asking again.
@@ -225,15 +235,16 @@ impl Client {
             Err(error) if says_not_found(&error) => Ok(None),
             Err(error) => Err(error),
         };
-        match &registered {
-            Ok(_) => reach::REGISTRY.answered(),
-            Err(error) => reach::REGISTRY.missed(&chain(error)),
-        }
-        registered.map_err(|error| RegistryError {
+        let registered = registered.map_err(|error| RegistryError {
             url: Arc::clone(&self.url),
             id,
             source: Cause(error),
-        })
+        });
+        match &registered {
+            Ok(_) => reach::REGISTRY.answered(),
+            Err(error) => reach::REGISTRY.missed(&error.why()),
+        }
+        registered
     }
 }
 

@@ -19,6 +19,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use self::connectors::{Connector, SOURCE, slot};
 use crate::captures::{Capture, Captured};
 use crate::producer;
+use crate::removal;
 use crate::stack::{address, until};
 use crate::wal_reader::Reader;
 use crate::world::{connect, with_database};
@@ -235,7 +236,7 @@ impl Scenario {
         }
     }
 
-    /// Removes the connectors, their slots and the database.
+    /// Removes the connectors, their slots, the topics and the database.
     pub(crate) async fn remove(self) {
         for connector in &self.connectors {
             let name = self.topics(connector);
@@ -259,6 +260,9 @@ impl Scenario {
         .await
         .unwrap();
         self.pool.close().await;
+        for connector in &self.connectors {
+            removal::of_topics(&address("KAFKA_BROKERS"), &self.topics(connector)).await;
+        }
         let admin = connect(&address("DATABASE_URL")).await;
         run(&admin, &format!("DROP DATABASE {} WITH (FORCE)", self.database)).await;
     }

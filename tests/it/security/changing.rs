@@ -2,22 +2,20 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
 use super::brokers::{scram, token};
+use super::locks::{a_password_of_the_mail_server_changes, a_password_of_the_registry_changes};
 use super::tokens::{SECRET, Tokens};
+use super::told::{WITHIN, is_told, is_up};
 use super::wire::{Right, give, set_password};
 use super::{Variables, assert_silent};
 use crate::producer;
 use crate::stack::{self, until};
-use crate::suspending::asked;
 use crate::worker::Worker;
 use crate::world::World;
-
-const WITHIN: Duration = Duration::from_secs(90);
 
 const PASSWORD: &str = "first-s3cret";
 
@@ -74,45 +72,6 @@ impl Running {
         assert_eq!(self.world.count("SELECT count(*) FROM afterwrite.letters").await, 0);
     }
 
-    /// The log and `/readyz` say all of it.
-    async fn is_told(&self, need: &str, says: &[&str]) {
-        self.is_logged(says).await;
-        self.is_down(need, says).await;
-    }
-
-    async fn is_logged(&self, says: &[&str]) {
-        until(&format!("the worker to say {says:?}"), WITHIN, async || {
-            let said = self.worker.said();
-            let is_told = said.lines().any(|line| says.iter().all(|words| line.contains(words)));
-            is_told.then_some(())
-        })
-        .await;
-    }
-
-    async fn is_down(&self, need: &str, says: &[&str]) {
-        until(&format!("readyz to say {says:?}"), WITHIN, async || {
-            let need = self.need(need).await;
-            let why = need["why"].as_str()?;
-            (need["state"] == "down" && says.iter().all(|words| why.contains(words))).then_some(())
-        })
-        .await;
-    }
-
-    async fn is_up(&self, need: &str) {
-        until("readyz to say that it is over", WITHIN, async || {
-            (self.need(need).await["state"] == "up").then_some(())
-        })
-        .await;
-    }
-
-    async fn need(&self, name: &str) -> Value {
-        let (status, answer) = asked(&self.worker, "/readyz").await;
-        let health: Value = serde_json::from_str(&answer).unwrap();
-        assert_eq!((status, &health["alive"]), (200, &Value::Bool(true)), "{answer}");
-        let needs = health["needs"].as_array().unwrap();
-        needs.iter().find(|need| need["name"] == name).unwrap().clone()
-    }
-
     async fn end(self) {
         assert_silent(&self.worker.said());
         self.worker.stop().await;
@@ -129,8 +88,10 @@ async fn a_login_that_ends_under_a_worker_is_told_and_nothing_is_lost_or_done_tw
         Box::pin(a_password_of_postgres_changes()),
         Box::pin(a_password_of_kafka_changes()),
         Box::pin(tokens_are_renewed_until_there_are_none()),
+        Box::pin(a_password_of_the_registry_changes()),
+        Box::pin(a_password_of_the_mail_server_changes()),
     );
-    println!("three logins that end, in {:?}", began.elapsed());
+    println!("five logins that end, in {:?}", began.elapsed());
 }
 
 async fn a_password_of_postgres_changes() {
@@ -155,10 +116,10 @@ async fn a_password_of_postgres_changes() {
     running.write().await;
     let what = format!("postgres at {place} refused the user or the password");
     let says = [&*what, "correct user and password of postgres.url"];
-    running.is_told("postgres", &says).await;
+    is_told(&running.worker, "postgres", &says).await;
     exec(format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
     running.all_done().await;
-    running.is_up("postgres").await;
+    is_up(&running.worker, "postgres").await;
     running.end().await;
     exec_elsewhere(format!("DROP ROLE {role}")).await;
 }
@@ -182,11 +143,11 @@ async fn a_password_of_kafka_changes() {
     let brokers = stack::address("KAFKA_SCRAM_BROKERS");
     let what = format!("kafka at {brokers} refused the user or the password");
     let says = [&*what, "correct sasl.username and sasl.password of kafka.properties"];
-    running.is_told("kafka", &says).await;
+    is_told(&running.worker, "kafka", &says).await;
     running.write().await;
     set_password(&user, PASSWORD).await;
     running.all_done().await;
-    running.is_up("kafka").await;
+    is_up(&running.worker, "kafka").await;
     running.end().await;
 }
 
@@ -212,7 +173,7 @@ async fn tokens_are_renewed_until_there_are_none() {
 
     tokens.shut(true);
     let what = format!("kafka at {brokers} refused the token");
-    running.is_logged(&[&what, "sasl.oauthbearer"]).await;
+    is_told(&running.worker, "kafka", &[&what, "sasl.oauthbearer"]).await;
     assert!(
         running.worker.connections(port).is_disjoint(&before),
         "the broker lets in whose token is old"
@@ -220,6 +181,6 @@ async fn tokens_are_renewed_until_there_are_none() {
     running.write().await;
     tokens.shut(false);
     running.all_done().await;
-    running.is_up("kafka").await;
+    is_up(&running.worker, "kafka").await;
     running.end().await;
 }

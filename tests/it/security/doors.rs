@@ -6,11 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// A door before a service that speaks HTTP.
 pub(super) struct Door {
     pub(super) port: u16,
+    login: watch::Sender<Option<String>>,
 }
 
 impl Door {
@@ -19,10 +21,10 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let inside: Arc<str> = inside.into();
-        let login = login.map(|login| BASE64.encode(login));
+        let (login, asked_for) = watch::channel(login.map(|login| BASE64.encode(login)));
         tokio::spawn(async move {
             while let Ok((outside, _)) = listener.accept().await {
-                let (acceptor, inside, login) = (acceptor.clone(), Arc::clone(&inside), login.clone());
+                let (acceptor, inside, login) = (acceptor.clone(), Arc::clone(&inside), asked_for.borrow().clone());
                 tokio::spawn(async move {
                     // Errors end one connection: the client sees them.
                     if let Ok(outside) = acceptor.accept(outside).await {
@@ -31,7 +33,12 @@ impl Door {
                 });
             }
         });
-        Self { port }
+        Self { port, login }
+    }
+
+    /// Asks each who comes from now on for another login.
+    pub(super) fn change_login(&self, login: &str) {
+        self.login.send_replace(Some(BASE64.encode(login)));
     }
 }
 

@@ -20,6 +20,10 @@ mod acls;
 
 mod changing;
 
+mod locks;
+
+mod told;
+
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
