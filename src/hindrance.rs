@@ -3,7 +3,11 @@
 //!
 //! Pure: what libraries said is read, and nothing is asked. What is not known here stays what the library called it.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// Of what a library said, so much from the beginning and so much from the end is told.
+const SAID_CHARS_MAX: usize = 150;
 
 /// What hinders a connection. Waiting mends none of them, but for a certificate that is not valid yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,7 +159,7 @@ impl Hindered {
     /// What is wrong.
     pub fn what(&self) -> String {
         let (whom, at) = (self.settings.whom, &self.at);
-        format!("{whom} at {at} {} ({})", self.hindrance.what(), self.said)
+        format!("{whom} at {at} {} ({})", self.hindrance.what(), shortened(&self.said))
     }
 
     /// What mends it.
@@ -192,6 +196,20 @@ impl Hindered {
                     .to_owned()
             }
         }
+    }
+}
+
+/// Without its middle, where it is long: first comes what failed, and last why. A library may have tried five times and tell
+/// each of them, and what mends it is told after that.
+fn shortened(said: &str) -> Cow<'_, str> {
+    let at = |chars: usize| said.char_indices().nth(chars).map(|(at, _)| at);
+    if at(2 * SAID_CHARS_MAX).is_none() {
+        return said.into();
+    }
+    let last = said.char_indices().rev().nth(SAID_CHARS_MAX - 1).map(|(at, _)| at);
+    match (at(SAID_CHARS_MAX), last) {
+        (Some(first), Some(last)) => format!("{} … {}", &said[..first], &said[last..]).into(),
+        _ => said.into(),
     }
 }
 
@@ -266,6 +284,21 @@ impl Hindrance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_mends_it_is_told_however_much_a_library_says() {
+        let tries = "{\"error\":\"später\"}".repeat(200);
+        let said = format!("HTTP request failed: {tries}: status 401");
+        let told = Hindered::read(&said, "r:8081", &REGISTRY).unwrap().to_string();
+        assert!(told.contains("(HTTP request failed: {\"error\""), "{told}");
+        assert!(
+            told.ends_with(": status 401); correct registry.user and registry.password"),
+            "{told}"
+        );
+        assert!(told.chars().count() < 500, "{told}");
+        let short = "x".repeat(2 * SAID_CHARS_MAX);
+        assert_eq!(shortened(&short), short);
+    }
 
     #[test]
     fn what_libraries_say_is_told_apart() {

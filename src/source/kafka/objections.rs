@@ -2,6 +2,7 @@
 //! so it is said when it begins, and now and then.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +26,10 @@ const NOT_AVAILABLE: &str = "Subscribed topic not available: ";
 pub(super) struct Objections {
     /// Until when each is not said again. There are no more of them than topics and reasons.
     quiet_until: Mutex<HashMap<String, Instant>>,
-    /// Why we are not let in, as long as no broker has let us in again.
+    /// Why we are not let in, as long as no broker has answered again.
     shut: Mutex<Option<String>>,
+    /// Answers that had come from connected brokers when it was looked last.
+    answers: AtomicU64,
 }
 
 impl Objections {
@@ -50,7 +53,12 @@ impl Objections {
         self.shut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A broker is connected.
+    /// Takes how many answers have come from brokers that are connected; tells whether there are new ones.
+    pub(super) fn hear_answers(&self, answers: u64) -> bool {
+        answers > self.answers.swap(answers, Ordering::Relaxed)
+    }
+
+    /// A broker has let us in.
     pub(super) fn let_in(&self) {
         *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

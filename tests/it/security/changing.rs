@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::brokers::{scram, token};
 use super::locks::{a_password_of_the_mail_server_changes, a_password_of_the_registry_changes};
 use super::tokens::{SECRET, Tokens};
-use super::told::{WITHIN, is_told, is_up};
+use super::told::{WITHIN, is_down, is_logged, is_told, is_up};
 use super::wire::{Right, give, set_password};
 use super::{Variables, assert_silent};
 use crate::producer;
@@ -172,8 +172,10 @@ async fn tokens_are_renewed_until_there_are_none() {
     assert!(!running.worker.said().contains("lets the group's consumer not in"));
 
     tokens.shut(true);
-    let what = format!("kafka at {brokers} refused the token");
-    is_told(&running.worker, "kafka", &[&what, "sasl.oauthbearer"]).await;
+    let place = format!("kafka at {brokers}");
+    is_logged(&running.worker, &[&place, "refused the token", "sasl.oauthbearer"]).await;
+    // Or that it waits for one, which comes next.
+    is_down(&running.worker, "kafka", &[&place, "token", "sasl.oauthbearer"]).await;
     assert!(
         running.worker.connections(port).is_disjoint(&before),
         "the broker lets in whose token is old"

@@ -17,7 +17,8 @@ pub(super) async fn is_told(worker: &Worker, need: &str, says: &[&str]) {
     is_down(worker, need, says).await;
 }
 
-async fn is_logged(worker: &Worker, says: &[&str]) {
+/// The log says all of it in one line.
+pub(super) async fn is_logged(worker: &Worker, says: &[&str]) {
     until(&format!("the worker to say {says:?}"), WITHIN, async || {
         let said = worker.said();
         let is_told = said.lines().any(|line| says.iter().all(|words| line.contains(words)));
@@ -26,7 +27,8 @@ async fn is_logged(worker: &Worker, says: &[&str]) {
     .await;
 }
 
-async fn is_down(worker: &Worker, name: &str, says: &[&str]) {
+/// `/readyz` says all of it.
+pub(super) async fn is_down(worker: &Worker, name: &str, says: &[&str]) {
     until(&format!("readyz to say {says:?}"), WITHIN, async || {
         let need = need(worker, name).await;
         let why = need["why"].as_str()?;
