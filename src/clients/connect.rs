@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::causes::chain;
 use crate::hindrance::{CONNECT, Hindered};
 
-pub mod position;
+pub mod offsets;
 
 /// Connect's message is cut to this many characters: a failed validation can list every setting.
 const MESSAGE_CHARS_MAX: usize = 2_000;
@@ -282,17 +282,17 @@ impl ConnectClient {
         self.tell(&format!("make connector {name}"), request).await
     }
 
-    /// Forgets the position of a connector that is stopped (Connect 3.6 and later, KIP-875).
+    /// Forgets the offsets of a connector that is stopped (Connect 3.6 and later, KIP-875).
     ///
     /// # Errors
     /// See [`ConnectError`]; a connector that is not stopped is refused.
-    pub async fn forget_position(&self, name: &str) -> Result<(), ConnectError> {
+    pub async fn forget_offsets(&self, name: &str) -> Result<(), ConnectError> {
         let request = self.request(Method::DELETE, &["connectors", name, "offsets"]);
-        self.tell(&format!("forget the position of connector {name}"), request)
+        self.tell(&format!("forget the offsets of connector {name}"), request)
             .await
     }
 
-    /// Asks a connector to give up its tasks; its position is kept.
+    /// Asks a connector to give up its tasks; its offsets are kept.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -355,7 +355,7 @@ impl ConnectClient {
         self.tell(&format!("restart connector {name}"), request).await
     }
 
-    /// Deletes a connector; `false` when there was none. Its stored position and its replication slot remain.
+    /// Deletes a connector; `false` when there was none. Its offsets and its replication slot remain.
     ///
     /// # Errors
     /// See [`ConnectError`].

@@ -285,6 +285,22 @@ fn of_twins(facts: &Facts, deployed: &Deployed<'_>) -> Vec<Finding> {
     twins.collect()
 }
 
+/// Whether it captures the worker's database.
+pub(super) fn of_database(deployed: &Deployed<'_>, ours: Option<&String>) -> Option<Finding> {
+    let (theirs, ours) = (deployed.get("database.dbname")?, ours?);
+    (theirs != ours).then(|| {
+        codes::CONNECTOR_DATABASE.found(
+            format!(
+                "connector {} captures database {theirs}, and postgres.url names {ours}",
+                deployed.name
+            ),
+            Remedy::words(
+                "let database.dbname of the connector and postgres.url (DATABASE_URL) name the same database",
+            ),
+        )
+    })
+}
+
 /// The lines of a Java trace that say what happened.
 fn causes(trace: &str) -> String {
     let lines = trace

@@ -15,8 +15,8 @@ use super::expected::Expected;
 use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked, merged};
 use super::probe::{self, Trip};
 use super::{
-    codes, columns, connector, groups, handlers, horizon, letters, lints, place, publication, registry, roles, schema,
-    server, slot, tables, topics,
+    codes, columns, connector, groups, handlers, horizon, letters, lints, offsets, publication, registry, roles,
+    schema, server, slot, tables, topics,
 };
 use crate::causes::chain;
 use crate::clients::connect::{ConnectClient, ConnectError};
@@ -115,8 +115,8 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
     let mut outcome = Outcome::default();
     if let (Some(deployed), Some(client), Ok(pool), Ok(database)) = (&deployed, &reach.connect, &reach.pool, &database)
     {
-        let told = timeout(PART_MAX, place::examine(client, pool, deployed, &database.slots)).await;
-        let late = |_| Outcome::unchecked(&[Leg::Connector], "kafka connect did not tell its position in time");
+        let told = timeout(PART_MAX, offsets::examine(client, pool, deployed, &database.slots)).await;
+        let late = |_| Outcome::unchecked(&[Leg::Connector], "kafka connect did not tell its offsets in time");
         outcome.add(told.unwrap_or_else(late));
     }
     outcome.add(of_database(&database, deployed, expected));
@@ -369,7 +369,10 @@ fn of_connectors(
                 database.map(|database| &database.tables),
                 expected,
             ));
-            found.extend(place::of_database(deployed, database.map(|database| &database.name)));
+            found.extend(connector::of_database(
+                deployed,
+                database.map(|database| &database.name),
+            ));
         }
         // Another plug-in is missed first.
         Some((_, Chosen::None(finding))) if found.is_empty() => found.push(finding.clone()),

@@ -39,7 +39,7 @@ mod slot;
 
 mod connector;
 
-mod place;
+mod offsets;
 
 mod exactly_once;
 

@@ -55,7 +55,7 @@ impl Graduate<'_> {
         let is_stopped = |status: Option<&ConnectorStatus>| status.is_some_and(ConnectorStatus::is_stopped);
         patience.until(connect, name, "stopped", is_stopped).await?;
         // The next connector of this name begins at its own slot.
-        patience.insist(|| connect.forget_position(name)).await?;
+        patience.insist(|| connect.forget_offsets(name)).await?;
         patience.insist(|| connect.delete(name)).await?;
         patience.until(connect, name, "gone", |status| status.is_none()).await?;
         told.say(Way::Back, State::Done, &format!("connector {name} is deleted"))

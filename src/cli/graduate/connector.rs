@@ -55,7 +55,7 @@ impl Graduate<'_> {
         };
         let status = patience.until(connect, name, "made", is_known).await?;
         if status.is_some_and(|status| status.is_stopped()) {
-            patience.insist(|| connect.forget_position(name)).await?;
+            patience.insist(|| connect.forget_offsets(name)).await?;
             patience.insist(|| connect.resume(name)).await?;
         }
         let runs = |status: Option<&ConnectorStatus>| status.is_some_and(ConnectorStatus::runs);

@@ -1,4 +1,4 @@
-//! Where connectors have noted down that they are.
+//! The offsets of connectors (KIP-875): where each has noted down that it is.
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use super::{ConnectClient, ConnectError, found};
 
 /// Where a connector has noted down that it is, in one of its partitions.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Noted {
+pub struct ConnectorOffset {
     /// Which partition of what it reads.
     #[serde(default)]
     pub partition: serde_json::Map<String, Value>,
@@ -22,14 +22,14 @@ impl ConnectClient {
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn positions(&self, name: &str) -> Result<Vec<Noted>, ConnectError> {
+    pub async fn offsets(&self, name: &str) -> Result<Vec<ConnectorOffset>, ConnectError> {
         #[derive(Deserialize)]
         struct Offsets {
-            offsets: Vec<Noted>,
+            offsets: Vec<ConnectorOffset>,
         }
         let request = self.request(Method::GET, &["connectors", name, "offsets"]);
         let answer = self
-            .json::<Offsets>(&format!("show the position of connector {name}"), request)
+            .json::<Offsets>(&format!("show the offsets of connector {name}"), request)
             .await;
         Ok(found(answer)?.map(|answer| answer.offsets).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! Where the connector stands: in which database, and how far it has noted down that it is, against its slot.
+//! The offsets of the connector: how far it has noted down that it is, against its slot.
 //!
 //! The slot is asked first, then the note, then the end of the log. A connector notes down before it confirms, and nobody notes
 //! down what is not written yet; so each answer may only be behind the next one, whatever happens between the questions.
@@ -13,7 +13,7 @@ use super::finding::{Finding, Leg, Outcome, Remedy};
 use super::slot::Slots;
 use crate::causes::chain;
 use crate::clients::connect::ConnectClient;
-use crate::clients::connect::position::Noted;
+use crate::clients::connect::offsets::ConnectorOffset;
 
 /// Places in the log that a note holds; which of them are there depends on what came last.
 const PLACES: [&str; 3] = ["lsn", "lsn_proc", "lsn_commit"];
@@ -51,7 +51,7 @@ pub(super) async fn examine(client: &ConnectClient, pool: &PgPool, deployed: &De
 
 /// Asks Connect for the note, and Postgres for the end of the log. The slot has to have been asked before.
 async fn collect(client: &ConnectClient, pool: &PgPool, deployed: &Deployed<'_>) -> Result<Facts, String> {
-    let noted = client.positions(deployed.name).await.map_err(|error| chain(&error))?;
+    let noted = client.offsets(deployed.name).await.map_err(|error| chain(&error))?;
     let written: i64 = sqlx::query_scalar(
         "SELECT ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) - '0/0'::pg_lsn)::bigint",
     )
@@ -62,8 +62,8 @@ async fn collect(client: &ConnectClient, pool: &PgPool, deployed: &Deployed<'_>)
 }
 
 /// A connector that was given another prefix has a note under each; one whose prefix only Connect knows, under some.
-fn read(noted: &[Noted], prefix: Option<&str>, written: i64) -> Facts {
-    let is_ours = |noted: &&Noted| {
+fn read(noted: &[ConnectorOffset], prefix: Option<&str>, written: i64) -> Facts {
+    let is_ours = |noted: &&ConnectorOffset| {
         let server = noted.partition.get("server").and_then(Value::as_str);
         prefix.is_none_or(|prefix| server == Some(prefix))
     };
@@ -120,28 +120,12 @@ fn lsn(bytes: i64) -> String {
     format!("{:X}/{:X}", bytes >> 32, bytes & 0xFFFF_FFFF)
 }
 
-/// Whether it captures the worker's database.
-pub(super) fn of_database(deployed: &Deployed<'_>, ours: Option<&String>) -> Option<Finding> {
-    let (theirs, ours) = (deployed.get("database.dbname")?, ours?);
-    (theirs != ours).then(|| {
-        codes::CONNECTOR_DATABASE.found(
-            format!(
-                "connector {} captures database {theirs}, and postgres.url names {ours}",
-                deployed.name
-            ),
-            Remedy::words(
-                "let database.dbname of the connector and postgres.url (DATABASE_URL) name the same database",
-            ),
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clients::connect::{Connector, ConnectorConfig};
 
-    fn noted(server: &str, offset: Value) -> Noted {
+    fn noted(server: &str, offset: Value) -> ConnectorOffset {
         serde_json::from_value(serde_json::json!({"partition": {"server": server}, "offset": offset})).unwrap()
     }
 
