@@ -65,6 +65,8 @@ pub(super) const ALL: &[&Code] = &[
     codes::OFFSET_GAP,
     codes::OFFSET_AHEAD,
     codes::EXACTLY_ONCE_OFF,
+    codes::HEARTBEAT_STALE,
+    codes::HEARTBEAT_HIDDEN,
     codes::COLUMNS_COLLIDE,
     codes::COLUMNS_RENAMED,
     codes::VALUES_UNFIT,

@@ -297,6 +297,16 @@ pub(super) const EXACTLY_ONCE_OFF: &Code = &Code::warning(
     "exactly-once-off",
     "What the connector asks for it does not get: after a crash of Connect changes are written twice, and who reads them without looking at ids takes them twice.",
 );
+pub(super) const HEARTBEAT_STALE: &Code = &Code::warning(
+    Connector,
+    "heartbeat-stale",
+    "While the connector is silent it confirms nothing: Postgres keeps the log, and nobody can tell how far behind it is.",
+);
+pub(super) const HEARTBEAT_HIDDEN: &Code = &Code::note(
+    Connector,
+    "heartbeat-hidden",
+    "A connector that runs and stands still looks like one that has nothing to do.",
+);
 pub(super) const COLUMNS_COLLIDE: &Code = &Code::error(
     Connector,
     "columns-collide",

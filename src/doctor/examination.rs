@@ -2,58 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::postgres::PgPool;
 use tokio::time::timeout;
 
+use super::asking::{Database, PART_MAX, Reach, Surroundings, Unasked, ask_around, ask_postgres, look_up, read_newest};
 use super::connector::{Chosen, Deployed};
 use super::doors::{self, Silence};
 use super::expected::Expected;
 use super::finding::{Finding, Leg, Outcome, Remedy, Severity, Unchecked, merged};
 use super::probe::{self, Trip};
 use super::{
-    codes, columns, connector, groups, handlers, horizon, letters, lints, offsets, publication, registry, roles,
-    schema, server, slot, tables, topics,
+    codes, columns, connector, groups, handlers, horizon, letters, lints, offsets, publication, records, registry,
+    roles, schema, server, slot, tables, topics,
 };
 use crate::causes::chain;
-use crate::clients::connect::{ConnectClient, ConnectError};
-use crate::groups::broker::{self, Broker};
-use crate::groups::known::{self, Known};
-use crate::source::kafka;
-
-/// Longest wait for all answers of one part, which are several questions.
-const PART_MAX: Duration = Duration::from_secs(8);
 
 const START_POSTGRES: &str =
     "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it";
-
-/// SQLSTATE of what a role may not do.
-const DENIED: &str = "42501";
-
-/// What can be asked, or why it cannot.
-pub struct Reach {
-    /// Postgres, as the worker.
-    pub pool: Result<PgPool, Silence>,
-    /// Postgres, as the role that reads the log; only where it is read without Kafka.
-    pub replicating: Option<Result<PgPool, Silence>>,
-    /// Kafka Connect; none where the log is read without it.
-    pub connect: Option<ConnectClient>,
-    /// How the probe reads topics; none where there is none, or it is not wanted.
-    pub reading: Option<kafka::Options>,
-    /// Whether a row is sent all the way.
-    pub probes: bool,
-}
-
-impl std::fmt::Debug for Reach {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Reach")
-            .field("probes", &self.probes)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -80,27 +47,6 @@ impl Report {
     }
 }
 
-/// What Kafka and its surroundings answered.
-struct Surroundings {
-    connect: Option<Result<connector::Facts, Silence>>,
-    broker: Option<Result<(Arc<Broker>, topics::Facts), Silence>>,
-}
-
-/// What Postgres answered.
-struct Database {
-    server: server::Facts,
-    horizon: horizon::Facts,
-    tables: tables::Tables,
-    columns: columns::Facts,
-    schema: schema::Facts,
-    publication: publication::Facts,
-    roles: roles::Facts,
-    slots: slot::Slots,
-    /// `None` where its tables are not there.
-    known: Option<BTreeMap<String, Known>>,
-    name: String,
-}
-
 /// Looks at everything.
 pub async fn examine(expected: &Expected, reach: Reach) -> Report {
     let (surroundings, mail) = futures::future::join(ask_around(expected, &reach), mail(expected)).await;
@@ -110,8 +56,12 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
         Some((_, Chosen::One(deployed))) => Some(*deployed),
         _ => None,
     };
-    let (database, looked) =
-        futures::future::join(ask_postgres(expected, &reach, deployed), look_up(expected, deployed)).await;
+    let (database, looked, newest) = futures::future::join3(
+        ask_postgres(expected, &reach, deployed),
+        look_up(expected, deployed),
+        read_newest(&surroundings, deployed, expected),
+    )
+    .await;
     let mut outcome = Outcome::default();
     if let (Some(deployed), Some(client), Ok(pool), Ok(database)) = (&deployed, &reach.connect, &reach.pool, &database)
     {
@@ -127,6 +77,8 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
         expected,
     ));
     outcome.add(of_brokers(&surroundings, database.as_ref().ok(), deployed, expected).await);
+    let is_read = is_slot_read(database.as_ref().ok(), deployed);
+    outcome.add(records::findings(&newest, is_read, deployed.as_ref()));
     outcome.findings.extend(looked.iter().flat_map(registry::findings));
     if let Some(silence) = &mail {
         let remedy = "start it, or correct smtp.host (SMTP_HOST) and smtp.port (SMTP_PORT)";
@@ -147,127 +99,6 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
 
 async fn mail(expected: &Expected) -> Option<Silence> {
     handlers::mail_server(expected.mail_server.as_ref()?).await
-}
-
-/// Kafka Connect and the brokers, at once.
-async fn ask_around(expected: &Expected, reach: &Reach) -> Surroundings {
-    let connect = async {
-        let client = reach.connect.as_ref()?;
-        let both = futures::future::try_join(client.plugins(), client.connectors());
-        let facts = timeout(PART_MAX, both).await;
-        Some(match facts {
-            Ok(Ok((plugins, connectors))) => Ok(connector::Facts {
-                plugins,
-                connectors,
-                endpoint: client.endpoint(),
-            }),
-            Ok(Err(ConnectError::Hindered(hindered))) => Err(Silence::Hindered(hindered)),
-            Ok(Err(error)) => Err(Silence::Away(chain(&error))),
-            Err(_) => Err(silent(&format!("kafka connect at {}", client.endpoint()))),
-        })
-    };
-    let broker = async {
-        let options = expected.brokers.clone()?;
-        let place = options.brokers.clone();
-        let asked = timeout(PART_MAX, tokio::task::spawn_blocking(move || Broker::connect(options))).await;
-        let broker = match asked {
-            Ok(Ok(Ok(broker))) => Arc::new(broker),
-            Ok(Ok(Err(broker::Error::Refused(hindered)))) => return Some(Err(Silence::Hindered(hindered))),
-            Ok(Ok(Err(error))) => return Some(Err(Silence::Away(chain(&error)))),
-            Ok(Err(_)) | Err(_) => {
-                return Some(Err(silent(&format!("kafka at {place}"))));
-            }
-        };
-        // It keeps its own time: brokers that tell nothing of their topics are not away.
-        let topics = topics::collect(&broker, expected).await;
-        Some(topics.map(|topics| (broker, topics)).map_err(Silence::Away))
-    };
-    let (connect, broker) = futures::future::join(connect, broker).await;
-    Surroundings { connect, broker }
-}
-
-fn silent(whom: &str) -> Silence {
-    Silence::Away(format!("{whom} did not answer within {} s", PART_MAX.as_secs()))
-}
-
-/// The registry, where the connector or the configuration needs one.
-async fn look_up(expected: &Expected, deployed: Option<Deployed<'_>>) -> Option<crate::decode::registry::client::Look> {
-    let is_avro = deployed.is_some_and(|deployed| lints::is_avro(&deployed.connector.config))
-        || expected.decoding.format == crate::decode::options::Format::Avro;
-    if !is_avro || expected.brokers.is_none() {
-        return None;
-    }
-    Some(registry::collect(expected).await)
-}
-
-/// Why Postgres answered nothing of use.
-enum Unasked {
-    /// It is away, or lets nobody in.
-    Silent(Silence),
-    /// The role may not even look.
-    Denied(String),
-}
-
-async fn ask_postgres(expected: &Expected, reach: &Reach, deployed: Option<Deployed<'_>>) -> Result<Database, Unasked> {
-    let pool = reach.pool.as_ref().map_err(|why| Unasked::Silent(why.clone()))?;
-    let asked = timeout(PART_MAX, read(pool, expected, reach, deployed)).await;
-    match asked {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => {
-            let code = error.as_database_error().and_then(|database| database.code());
-            match code.as_deref() {
-                Some(DENIED) => Err(Unasked::Denied(error.to_string())),
-                _ => Err(Unasked::Silent(Silence::Away(format!(
-                    "postgres could not be asked: {error}"
-                )))),
-            }
-        }
-        Err(_) => Err(Unasked::Silent(silent("postgres"))),
-    }
-}
-
-async fn read(
-    pool: &PgPool,
-    expected: &Expected,
-    reach: &Reach,
-    deployed: Option<Deployed<'_>>,
-) -> Result<Database, sqlx::Error> {
-    let schema = schema::collect(pool).await?;
-    let is_current = schema.is_current(expected);
-    let mut slots = slot::collect(pool, expected, is_current).await?;
-    if let Some(name) = deployed.filter(Deployed::runs).and_then(|deployed| deployed.slot()) {
-        slot::look_again(pool, &mut slots, name).await?;
-    }
-    let of_connector = deployed.and_then(|deployed| slots.named(deployed.slot()?)?.reader.clone());
-    let reader = match (&reach.replicating, deployed) {
-        (Some(Ok(replicating)), _) => Some(
-            sqlx::query_scalar("SELECT current_user::text")
-                .fetch_one(replicating)
-                .await?,
-        ),
-        (_, Some(deployed)) => deployed.get("database.user").map(str::to_owned).or(of_connector),
-        _ => None,
-    };
-    let publication = deployed
-        .and_then(|deployed| deployed.get("publication.name"))
-        .unwrap_or(&expected.publication);
-    Ok(Database {
-        server: server::collect(pool).await?,
-        horizon: horizon::collect(pool).await?,
-        tables: tables::collect(pool, expected).await?,
-        columns: columns::collect(pool, expected, publication).await?,
-        publication: publication::collect(pool, publication, deployed.and_then(|deployed| deployed.slot())).await?,
-        roles: roles::collect(pool, expected, reader.as_deref()).await?,
-        known: match is_current {
-            true => Some(known::read(pool).await?),
-            false => None,
-        },
-        name: sqlx::query_scalar("SELECT current_database()::text")
-            .fetch_one(pool)
-            .await?,
-        schema,
-        slots,
-    })
 }
 
 fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'_>>, expected: &Expected) -> Outcome {
@@ -311,6 +142,12 @@ fn of_database(database: &Result<Database, Unasked>, deployed: Option<Deployed<'
     found.extend(roles::findings(&facts.roles, expected));
     found.extend(of_slots(facts, deployed, expected));
     Outcome::of(found)
+}
+
+/// Whether somebody reads the connector's slot; where it is not known, somebody may.
+fn is_slot_read(database: Option<&Database>, deployed: Option<Deployed<'_>>) -> bool {
+    let known = database.and_then(|database| Some((database, deployed?.slot()?)));
+    known.is_none_or(|(database, name)| database.slots.named(name).is_some_and(|slot| slot.is_active))
 }
 
 fn of_slots(facts: &Database, deployed: Option<Deployed<'_>>, expected: &Expected) -> Vec<Finding> {

@@ -43,6 +43,10 @@ mod offsets;
 
 mod exactly_once;
 
+pub(crate) mod heartbeats;
+
+mod records;
+
 pub(crate) mod lints;
 
 mod lint_rules;
@@ -60,6 +64,8 @@ mod handlers;
 mod letters;
 
 pub mod probe;
+
+pub mod asking;
 
 pub mod examination;
 

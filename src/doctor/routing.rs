@@ -1,4 +1,4 @@
-//! Which partitions a connector's transforms choose themselves.
+//! Which topics and partitions a connector's transforms choose themselves.
 
 use super::connector::is_reference;
 use super::lints::patterns;
@@ -36,6 +36,34 @@ pub(crate) fn routed_partitions(config: &ConnectorConfig, topic: &str) -> Option
         .filter(|transform| applies(config, transform, topic))
         .filter_map(|transform| get(format!("transforms.{transform}.partition.topic.num"))?.parse().ok())
         .max()
+}
+
+/// The topic that records of this one end up in; none where a transform decides that of which only Connect knows how.
+pub(crate) fn routed_topic(config: &ConnectorConfig, topic: &str) -> Option<String> {
+    let mut topic = topic.to_owned();
+    for transform in transforms(config) {
+        let get = |key: &str| config.get(&format!("transforms.{transform}.{key}")).map(String::as_str);
+        let class = get("type").unwrap_or_default();
+        if is_reference(class) {
+            return None;
+        }
+        if !class.ends_with("Router") || !applies(config, transform, &topic) {
+            continue;
+        }
+        if !class.ends_with(".RegexRouter") {
+            return None;
+        }
+        let (regex, replacement) = (get("regex")?, get("replacement")?);
+        if is_reference(regex) || is_reference(replacement) {
+            return None;
+        }
+        // As Java reads it: a pattern of the whole name, and $1 for its first part, also where a letter follows.
+        let whole = regex_lite::Regex::new(&format!("^(?:{regex})$")).ok()?;
+        let parts = regex_lite::Regex::new(r"\$(\d)").ok()?;
+        let replacement = parts.replace_all(replacement, "$${$1}");
+        topic = whole.replace(&topic, &*replacement).into_owned();
+    }
+    Some(topic)
 }
 
 #[cfg(test)]

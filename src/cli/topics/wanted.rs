@@ -8,10 +8,8 @@ use crate::cli::connector::loss::moves_topics;
 use crate::clients::connect::ConnectorConfig;
 use crate::dead_letter::topic;
 use crate::doctor::expected::Expected;
+use crate::doctor::heartbeats;
 use crate::doctor::routing::routed_partitions;
-
-/// How the names of heartbeat topics begin where the connector does not say otherwise.
-const HEARTBEATS: &str = "__debezium-heartbeat";
 
 /// Settings of topics that the connector's file has under `topic.creation.default.`.
 const FROM_FILE: [&str; 5] = [
@@ -152,11 +150,7 @@ fn sanitized(name: &str) -> String {
 fn markers(connector: &ConnectorConfig, expected: &Expected) -> Vec<String> {
     let mut names = Vec::new();
     let source = &expected.source;
-    if !matches!(literal(connector, "heartbeat.interval.ms"), None | Some("0")) {
-        let whole = literal(connector, "topic.heartbeat.name").map(str::to_owned);
-        let prefix = literal(connector, "topic.heartbeat.prefix").unwrap_or(HEARTBEATS);
-        names.push(whole.unwrap_or_else(|| format!("{prefix}.{source}")));
-    }
+    names.extend(heartbeats::topic(connector, source));
     if literal(connector, "provide.transaction.metadata") == Some("true") {
         let end = literal(connector, "topic.transaction").unwrap_or("transaction");
         names.push(format!("{source}.{end}"));

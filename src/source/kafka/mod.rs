@@ -30,6 +30,8 @@ pub mod follow;
 
 mod gaps;
 
+pub mod newest;
+
 mod objections;
 
 mod pauses;
