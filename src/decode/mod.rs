@@ -51,6 +51,8 @@ pub mod registry;
 
 pub mod resolve;
 
+pub(crate) mod written;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 

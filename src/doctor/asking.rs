@@ -113,12 +113,16 @@ fn silent(whom: &str) -> Silence {
 
 /// The registry, where the connector or the configuration needs one.
 pub(super) async fn look_up(expected: &Expected, deployed: Option<Deployed<'_>>) -> Option<Look> {
-    let is_avro = deployed.is_some_and(|deployed| lints::is_avro(&deployed.connector.config))
-        || expected.decoding.format == Format::Avro;
-    if !is_avro || expected.brokers.is_none() {
-        return None;
+    match comes_with_schemas(expected, deployed) && expected.brokers.is_some() {
+        true => Some(registry::collect(expected).await),
+        false => None,
     }
-    Some(registry::collect(expected).await)
+}
+
+/// Whether records name schemas of a registry.
+fn comes_with_schemas(expected: &Expected, deployed: Option<Deployed<'_>>) -> bool {
+    deployed.is_some_and(|deployed| lints::is_avro(&deployed.connector.config))
+        || expected.decoding.format == Format::Avro
 }
 
 /// The newest records of topics, where the brokers answer.
@@ -128,7 +132,12 @@ pub(super) async fn read_newest(
     expected: &Expected,
 ) -> records::Facts {
     match &around.broker {
-        Some(Ok((broker, _))) => records::collect(broker, deployed.as_ref(), expected).await,
+        Some(Ok((broker, topics))) => {
+            // Whoever takes all values for JSON is told by its own setting.
+            let with_schemas = comes_with_schemas(expected, deployed)
+                && matches!(expected.decoding.format, Format::Auto | Format::Avro);
+            records::collect((broker, topics), with_schemas, deployed.as_ref(), expected).await
+        }
         _ => records::Facts::default(),
     }
 }

@@ -390,6 +390,21 @@ pub(super) const REGISTRY_COMPATIBILITY: &Code = &Code::warning(
     "registry-compatibility",
     "An ALTER TABLE that it takes for incompatible stops the connector; the worker reads each record by its own schema and needs no such rule.",
 );
+pub(super) const SCHEMA_ID_UNREAD: &Code = &Code::error(
+    Registry,
+    "schema-id-unread",
+    "The id of the schema is not where the decoder looks: records like this become dead letters.",
+);
+pub(super) const SCHEMA_UNKNOWN: &Code = &Code::error(
+    Registry,
+    "schema-unknown",
+    "The registry has no such schema: records that were written with it become dead letters.",
+);
+pub(super) const SCHEMA_FOREIGN: &Code = &Code::error(
+    Registry,
+    "schema-foreign",
+    "The registry has another schema under that id than the record was written with: such records become dead letters, or other values.",
+);
 pub(super) const GROUP_DENIED: &Code = &Code::error(
     Groups,
     "group-denied",

@@ -18,6 +18,7 @@ use super::{
     roles, schema, server, slot, tables, topics,
 };
 use crate::causes::chain;
+use crate::decode::registry::client::Look;
 
 const START_POSTGRES: &str =
     "start Postgres, or correct postgres.url (DATABASE_URL); pg_isready -d \"$DATABASE_URL\" asks it";
@@ -78,7 +79,13 @@ pub async fn examine(expected: &Expected, reach: Reach) -> Report {
     ));
     outcome.add(of_brokers(&surroundings, database.as_ref().ok(), deployed, expected).await);
     let is_read = is_slot_read(database.as_ref().ok(), deployed);
-    outcome.add(records::findings(&newest, is_read, deployed.as_ref()));
+    let is_registry_there = matches!(looked, Some(Look::Answered { .. }));
+    outcome.add(records::findings(
+        &newest,
+        is_read,
+        is_registry_there,
+        deployed.as_ref(),
+    ));
     outcome.findings.extend(looked.iter().flat_map(registry::findings));
     if let Some(silence) = &mail {
         let remedy = "start it, or correct smtp.host (SMTP_HOST) and smtp.port (SMTP_PORT)";

@@ -45,6 +45,8 @@ mod exactly_once;
 
 pub(crate) mod heartbeats;
 
+mod samples;
+
 mod records;
 
 pub(crate) mod lints;
