@@ -68,6 +68,21 @@ pub(crate) enum Do {
     DropSlot,
     /// Drops the slots of groups, which are stopped for it.
     DropSlots,
+    /// Writes a record into a topic as a converter would: with this id of a schema.
+    Write(&'static str, Id),
+    /// Waits until there are so many dead letters, and forgets them.
+    Settled(i64),
+}
+
+/// The id of the schema that a record says it was written with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Id {
+    /// One that no registry has.
+    Nobodys,
+    /// That of the newest schema of this subject.
+    Of(&'static str),
+    /// In the headers, where the decoder does not look.
+    InHeaders,
 }
 
 /// What mends it.
@@ -292,6 +307,15 @@ async fn act(installation: &mut Installation, what: Do) {
             installation.stop().await;
             installation.drop_slots().await;
         }
+        Do::Write(topic, id) => {
+            let id = match id {
+                Id::Nobodys => Some(i32::MAX),
+                Id::Of(subject) => Some(schema_of(&named(subject)).await),
+                Id::InHeaders => None,
+            };
+            brokers::write(&named(topic), id).await;
+        }
+        Do::Settled(count) => settled(installation, count).await,
     }
 }
 
@@ -304,6 +328,27 @@ async fn twin(installation: &Installation, name: &str) {
     let body = serde_json::json!({"name": name, "initial_state": "STOPPED", "config": config});
     let url = format!("{}/connectors", address("CONNECT_URL"));
     request(reqwest::Method::POST, &url, &body.to_string()).await;
+}
+
+/// The id of the newest schema that the registry has for a subject.
+async fn schema_of(subject: &str) -> i32 {
+    let url = format!("{}/subjects/{subject}/versions/latest", address("SCHEMA_REGISTRY_URL"));
+    let answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    let id = answer["id"].as_i64().unwrap_or_else(|| panic!("{subject}: {answer}"));
+    id.try_into().unwrap()
+}
+
+async fn settled(installation: &Installation, count: i64) {
+    until("the dead letters", Duration::from_secs(40), async || {
+        let letters = "SELECT count(*) FROM afterwrite.letters";
+        let letters: i64 = sqlx::query_scalar(letters)
+            .fetch_one(&installation.owner)
+            .await
+            .unwrap();
+        (letters == count).then_some(())
+    })
+    .await;
+    execute(&installation.owner, "DELETE FROM afterwrite.letters").await;
 }
 
 /// Has the connector note down a place, by a change that it captures.

@@ -2,10 +2,10 @@
 
 use crate::breaking::Do::{
     Apply, Capture, DeleteTopic, DropSlot, DropSlots, Each, ForgetGroup, Level, MakeTopic, NoSenders, Open, Patch,
-    Released, Request, Restart, Send, Senders, Smuggle, Sql, Start, Stop, StopConnector, Topic, Twin,
+    Released, Request, Restart, Send, Senders, Settled, Smuggle, Sql, Start, Stop, StopConnector, Topic, Twin, Write,
 };
 use crate::breaking::Mend::{AsPrinted, AsPrintedThen, AsPrintedTwice, By, Followed};
-use crate::breaking::{Line, Together};
+use crate::breaking::{Id, Line, Together};
 
 const USERS: &str = "{}.public.waitlist_users";
 
@@ -16,6 +16,8 @@ pub(crate) const IN_POSTGRES: &[Line] = &[
     ("publication-operations", Sql("ALTER PUBLICATION afterwrite_waitlist SET (publish = 'insert, update')"), AsPrinted),
     ("publication-filter", Sql("ALTER PUBLICATION afterwrite_waitlist DROP TABLE public.rewards;
         ALTER PUBLICATION afterwrite_waitlist ADD TABLE public.rewards WHERE (status = 'active')"), AsPrinted),
+    ("publication-filter", Sql("ALTER PUBLICATION afterwrite_waitlist DROP TABLE public.rewards;
+        ALTER PUBLICATION afterwrite_waitlist ADD TABLE public.rewards (id, campaign_id)"), AsPrinted),
     ("identity-part", Sql("ALTER TABLE public.referrals REPLICA IDENTITY DEFAULT"), AsPrinted),
     ("identity-none", Sql("ALTER TABLE public.rewards REPLICA IDENTITY NOTHING"), AsPrinted),
     ("names", Sql("ALTER TABLE public.email_templates RENAME COLUMN enabled TO is_on"),
@@ -89,6 +91,7 @@ pub(crate) const OF_THE_SERVER_TOGETHER: &[Together] = &[
 
 const TEN_SEGMENTS: &str = "DO $$ BEGIN FOR number IN 1..10 LOOP
     PERFORM pg_logical_emit_message(false, '', ''); PERFORM pg_switch_wal(); END LOOP; END $$";
+
 const GIGABYTE: &str = "SET wal_init_zero = off; DO $$ BEGIN FOR number IN 1..66 LOOP
     PERFORM pg_logical_emit_message(false, '', ''); PERFORM pg_switch_wal(); END LOOP; END $$";
 
@@ -194,6 +197,22 @@ pub(crate) const IN_AVRO: &[Together] = &[
     ]),
 ];
 
+/// Records that are not written as the converter writes them. Each group that reads them has a letter of it; then the converter's
+/// own are newer.
+#[rustfmt::skip]
+pub(crate) const SAMPLED: &[Together] = &[
+    (Each(&[Write("{}.public.email_log", Id::Nobodys), Write("{}.public.campaigns", Id::Of("{}.public.email_log-value")),
+        Write(USERS, Id::InHeaders)]), &[
+        ("schema-unknown", By(Each(&[Settled(7), Sql("UPDATE campaigns SET name = name; UPDATE waitlist_users SET first_name = first_name;
+            UPDATE email_log SET status = status")]))),
+        ("schema-foreign", AsPrinted),
+        ("schema-id-unread", AsPrinted),
+    ]),
+];
+
+/// A column that handlers read, when they are told that it is called so, and that events have under another name.
+pub(crate) const ODD_COLUMN: &str = r#"ALTER TABLE public.waitlist_users ADD COLUMN "given-name" text"#;
+
 /// What is away, or otherwise than the doctor is told.
 #[rustfmt::skip]
 pub(crate) const OTHERWISE: &[(&str, &[(&str, &str)])] = &[
@@ -203,6 +222,7 @@ pub(crate) const OTHERWISE: &[(&str, &[(&str, &str)])] = &[
     ("mail-server-unreachable", &[("AFTERWRITE__SMTP__PORT", "1"), ("SMTP_PORT", "1")]),
     ("registry-unreachable", &[("AFTERWRITE__REGISTRY__URL", "http://127.0.0.1:1")]),
     ("source-differs", &[("AFTERWRITE__SOURCE__KIND", "wal")]),
+    ("columns-renamed", &[("AFTERWRITE__WAITLIST__TABLES__WAITLIST_USERS__COLUMNS__FIRST_NAME", "given-name")]),
 ];
 
 /// The same, of a connector that writes JSON.

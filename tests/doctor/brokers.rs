@@ -1,17 +1,26 @@
 //! Topics, as Kafka's own tools change them: what the remedies call, and what breaks them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::installation::{Installation, address};
 
 fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", address("KAFKA_BROKERS"))
+        .create()
+        .unwrap()
+}
+
+fn producer() -> FutureProducer {
     ClientConfig::new()
         .set("bootstrap.servers", address("KAFKA_BROKERS"))
         .create()
@@ -62,13 +71,28 @@ pub(crate) async fn smuggle(installation: &Installation, key: &str, value: &str)
     let mut config: serde_json::Value = config.json().await.unwrap();
     config[key] = value.into();
     let kept = serde_json::json!({"properties": config}).to_string();
-    let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", address("KAFKA_BROKERS"))
-        .create()
-        .unwrap();
     let name = format!("connector-{}", installation.name);
     let record = FutureRecord::to("afterwrite-connect-configs").key(&name).payload(&kept);
-    producer.send(record, std::time::Duration::from_secs(10)).await.unwrap();
+    producer().send(record, Duration::from_secs(10)).await.unwrap();
+}
+
+/// Writes a record with the magic byte and the id of a schema before its body; without an id as with one that is in the headers.
+pub(crate) async fn write(topic: &str, id: Option<i32>) {
+    let value = match id {
+        Some(id) => [&[0_u8][..], &id.to_be_bytes(), &[2]].concat(),
+        None => vec![2, 2],
+    };
+    let headers = OwnedHeaders::new_with_capacity(1);
+    let header = Header {
+        key: "apicurio.value.globalId",
+        value: Some(&[0_u8, 0, 0, 0, 0, 0, 0, 7][..]),
+    };
+    let headers = match id {
+        Some(_) => headers,
+        None => headers.insert(header),
+    };
+    let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).payload(&value[..]).headers(headers);
+    producer().send(record, Duration::from_secs(10)).await.unwrap();
 }
 
 /// Deletes a topic with what it holds.
