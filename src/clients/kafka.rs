@@ -1,6 +1,7 @@
 //! What is asked of a broker in more than one place, and what may be said of its client's errors.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, ResourceSpecifier};
@@ -31,7 +32,29 @@ pub(crate) fn client_config(brokers: &str, properties: &[(String, String)]) -> C
     for (name, value) in properties {
         config.set(name, value);
     }
+    trust_the_machine(&mut config);
     config
+}
+
+/// Tells a client whose authorities it trusts where nobody named any. OpenSSL of a system knows where that system has them; the
+/// one that is linked into the static program runs on any.
+pub(crate) fn trust_the_machine(config: &mut ClientConfig) {
+    if cfg!(target_env = "musl") {
+        let named = std::env::var("SSL_CERT_FILE").ok();
+        trust(config, named.filter(|file| Path::new(file).is_file()));
+    }
+}
+
+/// This file, as OpenSSL has it and rustls too, or the first of the places that systems have; brokers and endpoints of tokens are
+/// two settings of librdkafka.
+fn trust(config: &mut ClientConfig, named: Option<String>) {
+    let place = named.unwrap_or_else(|| "probe".to_owned());
+    for shown_by in ["ssl", "https"] {
+        let is_named = ["location", "pem"].map(|form| config.get(&format!("{shown_by}.ca.{form}")).is_some());
+        if is_named == [false, false] {
+            config.set(format!("{shown_by}.ca.location"), &place);
+        }
+    }
 }
 
 /// A client for topics and their settings.
@@ -289,6 +312,33 @@ mod tests {
         ] {
             assert_eq!(allow("User:me", operations, &resource), format!("{begins} {ends}"));
         }
+    }
+
+    #[test]
+    fn authorities_that_somebody_named_stay_and_others_are_those_of_the_machine() {
+        let told = |properties: &[(&str, &str)], named: Option<&str>| {
+            let mut config = ClientConfig::new();
+            for (name, value) in properties {
+                config.set(*name, *value);
+            }
+            trust(&mut config, named.map(str::to_owned));
+            let made: KafkaResult<BaseConsumer> = config.create();
+            assert!(made.is_ok(), "{properties:?}: {:?}", made.err());
+            ["ssl", "https"].map(|by| config.get(&format!("{by}.ca.location")).map(str::to_owned))
+        };
+        let both = |ssl: &str, https: &str| [ssl, https].map(|place| Some(place.to_owned()));
+        assert_eq!(told(&[], None), both("probe", "probe"));
+        assert_eq!(told(&[], Some("/dev/null")), both("/dev/null", "/dev/null"));
+        assert_eq!(
+            told(&[("ssl.ca.location", "/dev/zero")], Some("/dev/null")),
+            both("/dev/zero", "/dev/null")
+        );
+        assert_eq!(
+            told(&[("https.ca.location", "/dev/full")], None),
+            both("probe", "/dev/full")
+        );
+        let [ssl, https] = told(&[("https.ca.pem", "-----BEGIN CERTIFICATE-----")], None);
+        assert_eq!((ssl.as_deref(), https), (Some("probe"), None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clients::forgotten::{Forgotten, TOLD_EVERY_MS};
+use crate::clients::kafka::trust_the_machine;
 use crate::event::delivery::{Assigned, Position, RawRecord, SourcePartition};
 use crate::ledger::beginnings::Beginning;
 use crate::ledger::claims::Claims;
@@ -416,6 +417,7 @@ pub(super) fn config(options: &Options) -> ClientConfig {
     for (name, value) in &options.properties {
         config.set(name, value);
     }
+    trust_the_machine(&mut config);
     for (name, value) in options.membership.properties(&options.group) {
         config.set(name, value);
     }
