@@ -53,7 +53,7 @@ changelog: ## Print the section that the fragments of docs/changes make; WRITE=1
 	infra/release/changes $(if $(WRITE),--write)
 
 .PHONY: release
-release: ## Make the archive of a release in target/package: one stripped program, manual, licences, SBOM (minutes)
+release: ## Make the archive of a release in target/package: one static program, manual, licences, SBOM (minutes)
 	infra/release/build
 
 .PHONY: deny
