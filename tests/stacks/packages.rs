@@ -3,7 +3,7 @@
 use afterwrite::cli::Cli;
 use afterwrite::config::Config;
 use afterwrite::config::load::{Inputs, load};
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use serde_json::Value;
 
 use crate::reading::{between, read};
@@ -73,8 +73,15 @@ fn what_is_started_exists() {
             assert!(is_command(container["args"][0].as_str().unwrap()), "{container}");
         }
     }
+    // Nobody is there but the program, so each is told as the words of it, and not as a line for a shell.
     let image = read("infra/docker/afterwrite.Dockerfile");
-    assert!(is_command(between(&image, "CMD afterwrite ", " ")));
+    let installed = between(&image, "COPY --from=build /afterwrite ", "\n");
+    let [entry, health] = ["\nENTRYPOINT ", "\n  CMD "].map(|begins| -> Vec<String> {
+        let words = between(&image, begins, "\n");
+        serde_json::from_str(words).unwrap_or_else(|error| panic!("{words}: {error}"))
+    });
+    assert_eq!((entry.as_slice(), &health[0]), (&health[..1], &installed.to_owned()));
+    Cli::try_parse_from(&health).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -102,14 +109,20 @@ fn a_worker_gets_no_password_of_the_owner() {
 }
 
 #[test]
-fn the_image_holds_a_program_without_debug_information_and_runs_as_nobody() {
+fn the_image_holds_the_checked_program_and_authorities_and_nothing_else_and_runs_as_nobody() {
     let text = read("infra/docker/afterwrite.Dockerfile");
     let (build, image) = text.rsplit_once("\nFROM ").unwrap();
-    assert!(build.contains("strip --strip-debug"), "{build}");
     assert!(
-        image.starts_with("debian:bookworm-slim\n") && image.contains("\nHEALTHCHECK "),
+        build.contains("strip --output-file=/afterwrite -- \"$(infra/release/compile)\"")
+            && build.contains("&& infra/release/check /afterwrite\n"),
+        "{build}"
+    );
+    assert!(
+        image.starts_with("scratch\n") && image.contains("\nHEALTHCHECK ") && !image.contains("\nRUN "),
         "{image}"
     );
+    // One of the places where librdkafka, which is not told any, and rustls look.
+    assert!(image.contains(" /etc/ssl/certs/ca-certificates.crt\n"), "{image}");
     let user: i64 = between(image, "\nUSER ", "\n").parse().unwrap();
     let pod = &manifest("Deployment")["spec"]["template"]["spec"]["securityContext"];
     assert_eq!(
