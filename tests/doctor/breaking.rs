@@ -307,14 +307,7 @@ async fn act(installation: &mut Installation, what: Do) {
             installation.stop().await;
             installation.drop_slots().await;
         }
-        Do::Write(topic, id) => {
-            let id = match id {
-                Id::Nobodys => Some(i32::MAX),
-                Id::Of(subject) => Some(schema_of(&named(subject)).await),
-                Id::InHeaders => None,
-            };
-            brokers::write(&named(topic), id).await;
-        }
+        Do::Write(topic, id) => write(installation, &named(topic), id).await,
         Do::Settled(count) => settled(installation, count).await,
     }
 }
@@ -328,6 +321,15 @@ async fn twin(installation: &Installation, name: &str) {
     let body = serde_json::json!({"name": name, "initial_state": "STOPPED", "config": config});
     let url = format!("{}/connectors", address("CONNECT_URL"));
     request(reqwest::Method::POST, &url, &body.to_string()).await;
+}
+
+async fn write(installation: &Installation, topic: &str, id: Id) {
+    let id = match id {
+        Id::Nobodys => Some(i32::MAX),
+        Id::Of(subject) => Some(schema_of(&subject.replace("{}", &installation.name)).await),
+        Id::InHeaders => None,
+    };
+    brokers::write(topic, id).await;
 }
 
 /// The id of the newest schema that the registry has for a subject.
