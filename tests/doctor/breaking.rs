@@ -304,6 +304,7 @@ async fn act(installation: &mut Installation, what: Do) {
             installation.drop_slots().await;
         }
         Do::DropSlots => {
+            installation.has_slots().await;
             installation.stop().await;
             installation.drop_slots().await;
         }

@@ -12,6 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::installation::{Installation, address};
+use crate::patience::until;
 
 fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new()
@@ -27,30 +28,36 @@ fn producer() -> FutureProducer {
         .unwrap()
 }
 
-/// Gives a topic one more setting of its own, as `kafka-configs.sh --alter --add-config` does.
+/// Gives a topic one more setting of its own, as `kafka-configs.sh --alter --add-config` does; answers when the broker tells it.
 pub(crate) async fn configure(topic: &str, setting: &str, value: &str) {
-    let admin = admin();
-    let asked = [ResourceSpecifier::Topic(topic)];
-    let described = admin
-        .describe_configs(&asked, &AdminOptions::new())
-        .await
-        .unwrap()
-        .pop()
-        .unwrap()
-        .unwrap();
-    let own = described
-        .entries
-        .into_iter()
-        .filter(|entry| entry.source == ConfigSource::DynamicTopic);
-    let mut settings: BTreeMap<String, String> = own.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+    let mut settings = settings_of(topic).await;
     settings.insert(setting.to_owned(), value.to_owned());
     let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
     let change = settings
         .iter()
         .fold(change, |change, (name, value)| change.set(name, value));
-    for altered in admin.alter_configs([&change], &AdminOptions::new()).await.unwrap() {
+    for altered in admin().alter_configs([&change], &AdminOptions::new()).await.unwrap() {
         altered.unwrap();
     }
+    // The next change begins with what is told then, and would take this one back.
+    until(
+        &format!("{topic} to have {setting}"),
+        Duration::from_secs(30),
+        async || (settings_of(topic).await.get(setting).map(String::as_str) == Some(value)).then_some(()),
+    )
+    .await;
+}
+
+/// The settings that a topic has of its own.
+async fn settings_of(topic: &str) -> BTreeMap<String, String> {
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let described = admin().describe_configs(&asked, &AdminOptions::new()).await;
+    let described = described.unwrap().pop().unwrap().unwrap();
+    let own = described
+        .entries
+        .into_iter()
+        .filter(|entry| entry.source == ConfigSource::DynamicTopic);
+    own.filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
 /// Makes a topic.

@@ -316,6 +316,17 @@ impl Installation {
 }
 
 impl Installation {
+    /// Waits until a group reads a slot of its own: a process is known before it has made any.
+    pub(crate) async fn has_slots(&self) {
+        let read = "SELECT count(*) FROM afterwrite.slots
+            JOIN pg_replication_slots USING (slot_name) WHERE database = current_database() AND active";
+        until("a group to read its slot", Duration::from_secs(60), async || {
+            let read: i64 = sqlx::query_scalar(read).fetch_one(&self.owner).await.unwrap();
+            (read > 0).then_some(())
+        })
+        .await;
+    }
+
     /// Drops the slots of this database, as soon as nobody reads them.
     pub(crate) async fn drop_slots(&self) {
         let drop =
