@@ -202,15 +202,13 @@ impl Hindered {
 /// Without its middle, where it is long: first comes what failed, and last why. A library may have tried five times and tell
 /// each of them, and what mends it is told after that.
 fn shortened(said: &str) -> Cow<'_, str> {
-    let at = |chars: usize| said.char_indices().nth(chars).map(|(at, _)| at);
-    if at(2 * SAID_CHARS_MAX).is_none() {
+    let count = said.chars().count();
+    if count <= 2 * SAID_CHARS_MAX {
         return said.into();
     }
-    let last = said.char_indices().rev().nth(SAID_CHARS_MAX - 1).map(|(at, _)| at);
-    match (at(SAID_CHARS_MAX), last) {
-        (Some(first), Some(last)) => format!("{} … {}", &said[..first], &said[last..]).into(),
-        _ => said.into(),
-    }
+    let first: String = said.chars().take(SAID_CHARS_MAX).collect();
+    let last: String = said.chars().skip(count - SAID_CHARS_MAX).collect();
+    format!("{first} … {last}").into()
 }
 
 impl fmt::Display for Hindered {

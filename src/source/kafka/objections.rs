@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::Statistics;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use crate::clients::brokers;
 use crate::clients::denied::Denied;
 use crate::hindrance::Hindered;
 use crate::source::kafka::Options;
+use crate::tally::reach::Reach;
 
 /// How often the same is said.
 const SAY_EVERY: Duration = Duration::from_secs(30);
@@ -71,6 +73,27 @@ impl Objections {
         }
         quiet_until.insert(text, now + SAY_EVERY);
         true
+    }
+}
+
+/// Tells whether a broker answers, and if none does, why it lets us not in, where that is known. One that the client has not
+/// needed yet is not connected, so one of them is enough. One that lets us not in may still have a connection of ours that is
+/// idle, which it cuts off as soon as something is asked over it: such a connection proves nothing, an answer does.
+pub(super) fn meet(statistics: &Statistics, brokers: &Reach, objections: &Objections) {
+    let connected = statistics.brokers.values().filter(|broker| broker.state == "UP");
+    let (count, answers) = connected.fold((0, 0), |(count, answers), broker| (count + 1, answers + broker.rx));
+    let has_answered = objections.hear_answers(answers);
+    match (count, objections.why_shut()) {
+        (1.., None) => brokers.answered(),
+        (1.., Some(_)) if has_answered => {
+            objections.let_in();
+            brokers.answered();
+        }
+        (_, Some(objection)) => brokers.missed(&objection),
+        (_, None) => {
+            let known = statistics.brokers.len();
+            brokers.missed(&format!("none of {known} known brokers is connected"));
+        }
     }
 }
 
@@ -158,6 +181,61 @@ mod tests {
         );
         objections.let_in();
         assert_eq!(objections.why_shut(), None);
+    }
+
+    #[test]
+    fn one_connected_broker_is_enough() {
+        let states = |states: &[&str]| {
+            let of = |(number, state): (usize, &&str)| {
+                let broker = rdkafka::statistics::Broker {
+                    state: (*state).to_owned(),
+                    ..Default::default()
+                };
+                (number.to_string(), broker)
+            };
+            let brokers = Reach::new();
+            let statistics = Statistics {
+                brokers: states.iter().enumerate().map(of).collect(),
+                ..Statistics::default()
+            };
+            meet(&statistics, &brokers, &Objections::default());
+            brokers.met().map(|met| met.is_up)
+        };
+        assert_eq!(states(&[]), Some(false));
+        assert_eq!(states(&["INIT", "UP"]), Some(true));
+        assert_eq!(states(&["INIT", "DOWN"]), Some(false));
+    }
+
+    #[test]
+    fn a_connection_over_which_nothing_is_answered_is_no_sign_of_being_let_in() {
+        let (objections, brokers) = (Objections::default(), Reach::new());
+        let options = options("b:9092");
+        let refused = "sasl_ssl://b:9092/1: SASL authentication error: {\"status\":\"invalid_token\"} (after 3ms in state AUTH_REQ)";
+        let is_up = |told: &[(&str, u64)]| {
+            let of = |(number, (state, rx)): (usize, &(&str, u64))| {
+                let broker = rdkafka::statistics::Broker {
+                    state: (*state).to_owned(),
+                    rx: *rx,
+                    ..Default::default()
+                };
+                (number.to_string(), broker)
+            };
+            let statistics = Statistics {
+                brokers: told.iter().enumerate().map(of).collect(),
+                ..Statistics::default()
+            };
+            meet(&statistics, &brokers, &objections);
+            let met = brokers.met().unwrap();
+            (met.is_up, met.why)
+        };
+        assert!(is_up(&[("UP", 5), ("UP", 70)]).0);
+        let code = RDKafkaErrorCode::Authentication;
+        objections.hear(&options, &KafkaError::Global(code), refused);
+        let (is_let_in, why) = is_up(&[("UP", 5), ("AUTH_REQ", 72)]);
+        assert!(!is_let_in && why.unwrap().contains("refused the token"));
+        assert!(!is_up(&[("UP", 5), ("DOWN", 74)]).0);
+        assert_eq!(is_up(&[("UP", 5), ("UP", 76)]), (true, None));
+        assert!(is_up(&[("UP", 5), ("UP", 76)]).0, "nobody objects any more");
     }
 
     #[test]
