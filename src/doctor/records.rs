@@ -47,16 +47,23 @@ pub(super) async fn collect(
         false => Vec::new(),
     };
     let (broker, topic) = (Arc::clone(broker), beat.as_ref().map(|beat| beat.topic.clone()));
+    let unread = unread(&changes);
     let asked = tokio::task::spawn_blocking(move || read(&broker, &access, topic.as_deref(), &changes));
     let (seen, read) = match timeout(TOLD_WITHIN, asked).await {
         Ok(Ok(read)) => read,
-        Ok(Err(_)) | Err(_) => (Seen::Unread, BTreeMap::new()),
+        Ok(Err(_)) | Err(_) => (Seen::Unread, unread),
     };
+    let topics = read.keys().map(|(topic, _)| topic.clone()).collect();
     let samples = timeout(TOLD_WITHIN, samples::collect(read, expected)).await;
     Facts {
         beats: beat.map(|beat| (beat, seen)),
-        samples: samples.unwrap_or_default(),
+        samples: samples.unwrap_or_else(|_| samples::Facts::unread(topics)),
     }
+}
+
+/// What did not come in time, of each of these partitions.
+fn unread(places: &[(String, i32)]) -> BTreeMap<(String, i32), Newest> {
+    places.iter().map(|place| (place.clone(), Newest::Unread)).collect()
 }
 
 /// What is at the end of the topic of heartbeats, and of these partitions. Blocks, for a bounded time.
@@ -76,10 +83,10 @@ fn read(
         true => BTreeMap::new(),
         false => newest(access, &places, READ_WITHIN).unwrap_or_else(|error| {
             tracing::debug!(error = chain(&error), "the newest records could not be read");
-            let unread = places
+            let places = places
                 .iter()
                 .map(|(topic, partition)| ((*topic).to_owned(), *partition));
-            unread.map(|place| (place, Newest::Unread)).collect()
+            unread(&places.collect::<Vec<_>>())
         }),
     };
     let seen = match (beats, of_beats) {

@@ -49,6 +49,16 @@ pub(super) struct Facts {
     unread: BTreeSet<String>,
 }
 
+impl Facts {
+    /// Nothing of these topics.
+    pub(super) fn unread(topics: BTreeSet<String>) -> Self {
+        Self {
+            samples: Vec::new(),
+            unread: topics,
+        }
+    }
+}
+
 /// The newest change of a topic.
 #[derive(Debug)]
 struct Sample {
